@@ -1,0 +1,73 @@
+"""Memory that a pool and one of its children share: what the child runs, until when.
+
+The child writes what it runs and its deadline, the parent the reason of an interruption. No lock: the
+deadline is written last and cleared first, and only a slot with a deadline is looked at.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from dataclasses import dataclass
+
+_HEADER = struct.Struct("=B")
+_SLOT = struct.Struct("=dI80s16s")
+_DEADLINE = struct.Struct("=d")
+_REASON_OFFSET = _SLOT.size - 16
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A call in a slot; `deadline` in seconds of the machine's monotonic clock."""
+
+    slot: int
+    deadline: float
+    attempt: int
+    call_id: str
+
+
+class Board:
+    """One child's slots, one per call that it may run at a time."""
+
+    def __init__(self, slots: int) -> None:
+        """Make the board before the fork: both sides then see the same memory."""
+        self.slots = slots
+        self._memory = mmap.mmap(-1, _HEADER.size + slots * _SLOT.size)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the child has loaded the app and takes calls."""
+        return bool(self._memory[0])
+
+    @ready.setter
+    def ready(self, value: bool) -> None:
+        self._memory[0] = int(value)
+
+    def begin(self, slot: int, call_id: str, attempt: int, deadline: float) -> None:
+        start = self._start(slot)
+        _SLOT.pack_into(self._memory, start, 0.0, attempt, call_id.encode(), b"")
+        _DEADLINE.pack_into(self._memory, start, deadline)
+
+    def clear(self, slot: int) -> None:
+        _DEADLINE.pack_into(self._memory, self._start(slot), 0.0)
+
+    def running(self) -> list[Running]:
+        found = []
+        for slot in range(self.slots):
+            deadline, attempt, call_id, _ = _SLOT.unpack_from(self._memory, self._start(slot))
+            if deadline:
+                found.append(Running(slot, deadline, attempt, call_id.rstrip(b"\0").decode()))
+        return found
+
+    def interrupt(self, slot: int, reason: str) -> None:
+        """Leave the reason that the child's signal handler will find."""
+        at = self._start(slot) + _REASON_OFFSET
+        self._memory[at : at + 16] = reason.encode().ljust(16, b"\0")
+
+    def reason(self, slot: int) -> str:
+        at = self._start(slot) + _REASON_OFFSET
+        return self._memory[at : at + 16].rstrip(b"\0").decode()
+
+    @staticmethod
+    def _start(slot: int) -> int:
+        return _HEADER.size + slot * _SLOT.size

@@ -1,0 +1,105 @@
+"""An app's response, taken apart as PEP 3333 says a server must. Pure: bytes go to a sink.
+
+The head goes out with the first non-empty chunk, or at the end: until then the app may replace it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Any, Protocol
+
+from wsgi_timeout.messages import ResponseHead
+
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
+
+# RFC 9110 section 5.6.2: a header name is a token.
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CONTROL = re.compile(r"[\x00\r\n]")
+_STATUS = re.compile(r"[2-9]\d\d(?: [^\x00-\x08\x0a-\x1f\x7f]*)?")
+
+
+class Sink(Protocol):
+    """Where a response goes."""
+
+    def begin(self, head: ResponseHead) -> None: ...
+
+    def write(self, chunk: bytes, *, last: bool) -> None:
+        """Take a chunk; `last` if the app is known to give no other."""
+
+    def end(self) -> None: ...
+
+
+class Capture:
+    """Runs an app for one request."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._head: ResponseHead | None = None
+        self._sent = False
+        self._iterable: Iterable[bytes] = ()
+
+    def start_response(
+        self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
+    ) -> Callable[[bytes], None]:
+        if exc_info:
+            try:
+                if self._sent:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None  # PEP 3333: no reference cycle through the traceback
+        elif self._head is not None:
+            raise AssertionError("start_response was called a second time, without exc_info")
+        _check(status, headers)
+        self._head = ResponseHead(status, list(headers))
+        return self._write
+
+    def run(self, app: Callable[..., Iterable[bytes]], environ: dict[str, Any]) -> None:
+        """Call the app and pass on all that it yields; `close` is the caller's, whatever happened."""
+        self._iterable = app(environ, self.start_response)
+        if isinstance(self._iterable, str | bytes):
+            raise TypeError(f"the app returned {type(self._iterable).__name__}, not an iterable of bytes")
+        # Of a list the last chunk is known, so that a small response needs no stream.
+        known = len(self._iterable) if isinstance(self._iterable, list | tuple) else 0
+        for number, chunk in enumerate(self._iterable, start=1):
+            self._pass_on(chunk, last=number == known)
+        self._begin()
+        self._sink.end()
+
+    def close(self) -> None:
+        close = getattr(self._iterable, "close", None)
+        if close:
+            close()
+
+    def _write(self, chunk: bytes) -> None:
+        self._pass_on(chunk, last=False)
+
+    def _pass_on(self, chunk: bytes, *, last: bool) -> None:
+        if not isinstance(chunk, bytes):
+            raise TypeError(f"the app gave a chunk of type {type(chunk).__name__}, not bytes")
+        if chunk:
+            self._begin()
+            self._sink.write(chunk, last=last)
+
+    def _begin(self) -> None:
+        if self._head is None:
+            raise AssertionError("the app gave a body before it called start_response")
+        if not self._sent:
+            self._sent = True
+            self._sink.begin(self._head)
+
+
+def _check(status: str, headers: list[tuple[str, str]]) -> None:
+    """Refuse here, where the app sees the error, what a server would refuse after the app is done."""
+    if not isinstance(status, str) or not _STATUS.fullmatch(status):
+        raise ValueError(f"status {status!r}: must be text like '200 OK'")
+    for item in headers:
+        name, value = item
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError(f"header {item!r}: name and value must be str")
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"header name {name!r}: not a token (RFC 9110 section 5.6.2)")
+        if _CONTROL.search(value):
+            raise ValueError(f"header {name}: value {value!r} holds CR, LF or NUL")
+        value.encode("latin-1")

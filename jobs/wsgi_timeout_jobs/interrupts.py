@@ -1,0 +1,58 @@
+"""Raising in a handler that ran too long or was cancelled, at a moment when it is safe.
+
+The pool's parent leaves a reason on the board and sends `SIGNAL`. With one thread the handler runs in
+the main thread, where Python runs signal handlers: it raises `CallInterrupted` there, unless a command
+to Redis is under way, whose connection would be left with half a reply; then right after it.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from wsgi_timeout.errors import CallInterrupted
+
+#: Not SIGALRM nor SIGUSR1: apps use those.
+SIGNAL = signal.SIGUSR2
+
+
+class Interrupts:
+    """The interrupts of one process's main thread."""
+
+    def __init__(self, reason: Callable[[], str]) -> None:
+        """`reason` returns what the parent left for the running call, empty for nothing."""
+        self._reason = reason
+        self._armed = False
+        self._shields = 0
+
+    def install(self) -> None:
+        signal.signal(SIGNAL, self._handle)
+
+    @contextmanager
+    def armed(self) -> Iterator[None]:
+        """Allow interrupts while a handler runs."""
+        self._armed = True
+        try:
+            yield
+        finally:
+            self._armed = False
+
+    @contextmanager
+    def shield(self) -> Iterator[None]:
+        """Hold interrupts back until the block is done."""
+        self._shields += 1
+        try:
+            yield
+        finally:
+            self._shields -= 1
+        self._raise_if_asked()
+
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        self._raise_if_asked()
+
+    def _raise_if_asked(self) -> None:
+        if self._armed and not self._shields and (reason := self._reason()):
+            self._armed = False
+            raise CallInterrupted(reason)

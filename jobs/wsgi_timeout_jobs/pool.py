@@ -1,0 +1,351 @@
+"""The parent of worker processes: forks them, keeps their leases, notices their death, ends what ran too long.
+
+Single-threaded, and forking from its main thread: a child with PDEATHSIG dies when the thread that
+forked it ends. It renews the leases of all its children, since a renewing thread in a child stops
+while a C call there holds the GIL.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import secrets
+import select
+import signal
+import socket
+import sys
+import time
+import traceback
+from dataclasses import dataclass, field
+from types import FrameType
+
+import redis
+
+from wsgi_timeout import keys
+from wsgi_timeout.calls import Calls, Outcome
+from wsgi_timeout.connection import AWAY, REFUSING, connect
+from wsgi_timeout.errors import TargetError
+from wsgi_timeout.recovery import WORKER_DIED, LeaseWatch
+from wsgi_timeout.settings import Settings
+
+from wsgi_timeout_jobs.board import Board, Running
+from wsgi_timeout_jobs.interrupts import SIGNAL
+
+log = logging.getLogger("wsgi_timeout.pool")
+
+#: Seconds between two looks at children, deadlines and cancels; a death wakes the pool at once.
+TICK_SECONDS = 0.25
+#: Leases are renewed this many times within the seconds after which they count as lost.
+_RENEWALS = 3.3
+_LOOK_SECONDS = 1.0
+#: Seconds after which a child that died at start is tried again, doubled up to the second.
+_BACKOFF_SECONDS = (0.5, 30.0)
+#: Exit codes of a child.
+EXIT_LOAD_FAILED = 3
+EXIT_RELOAD = 4
+
+_AWAY = (*AWAY, *REFUSING, redis.exceptions.ResponseError)
+
+
+@dataclass
+class Child:
+    """One worker process."""
+
+    pid: int
+    name: str
+    board: Board
+    #: When it was told to stop, or to interrupt a call: monotonic seconds.
+    stopping_since: float | None = None
+    interrupted: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolOptions:
+    """How many processes and threads, and when to replace them."""
+
+    processes: int = 1
+    threads: int = 1
+    #: Calls after which a process is replaced; 0: never.
+    max_requests: int = 0
+    #: Bytes of memory after which an idle process is replaced; 0: never.
+    max_memory: int = 0
+    #: Seconds that running calls may finish in after SIGTERM.
+    graceful_timeout: float = 30.0
+    reload: bool = False
+    #: A pipe into which the pool writes b"1" when a first child has loaded the app; -1: none.
+    ready_fd: int = -1
+
+
+class Pool:
+    """Runs `options.processes` workers of one target."""
+
+    def __init__(self, target: str, name: str, url: str, settings: Settings, options: PoolOptions) -> None:
+        self._target = target
+        self._name = name
+        self._url = url
+        self._settings = settings
+        self._options = options
+        self._inbox = secrets.token_urlsafe(12)
+        self._calls = Calls(connect(url, connections=1), name)
+        self._watch = LeaseWatch(self._calls, settings.lease_seconds)
+        self._children: dict[int, Child] = {}
+        self._unsettled: list[tuple[str, str]] = []
+        self._stop_since: float | None = None
+        self._failures = 0
+        self._spawn_after = 0.0
+        self._ever_ready = False
+        self._exit_code = 0
+
+    def run(self) -> int:
+        """Run until SIGTERM or SIGINT; returns the process's exit code."""
+        wakeup = self._install_signals()
+        renew_seconds = self._settings.lease_seconds / _RENEWALS
+        next_renewal = next_look = 0.0
+        while self._children or self._stop_since is None:
+            self._reap()
+            self._spawn_missing()
+            now = time.monotonic()
+            if now >= next_renewal:
+                next_renewal = now + renew_seconds
+                self._renew()
+            if now >= next_look:
+                next_look = now + _LOOK_SECONDS
+                self._watch.step()
+                self._check_memory()
+            self._settle()
+            self._hear_cancels()
+            self._check_deadlines()
+            self._check_stop()
+            select.select([wakeup], [], [], TICK_SECONDS)
+            _drain(wakeup)
+        self._settle()
+        return self._exit_code
+
+    # -- children
+
+    def _spawn_missing(self) -> None:
+        if self._stop_since is not None or time.monotonic() < self._spawn_after:
+            return
+        while len(self._children) < self._options.processes:
+            name = f"{self._name}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+            board = Board(self._options.threads)
+            pid = os.fork()
+            if pid == 0:
+                self._child(name, board)
+            self._children[pid] = Child(pid, name, board)
+
+    def _child(self, name: str, board: Board) -> None:
+        """Be the child: never returns into the parent's code."""
+        code = 1
+        try:
+            _die_with_parent()
+            _default_signals()
+            if self._options.ready_fd >= 0 and not self._ever_ready:
+                os.close(self._options.ready_fd)
+            self._work(name, board)
+            code = EXIT_RELOAD if self._options.reload else 0
+        except TargetError as error:
+            print(f"wsgi-timeout: {error}", file=sys.stderr, flush=True)
+            code = EXIT_LOAD_FAILED
+        except BaseException:  # noqa: BLE001 - the last frame of this process
+            traceback.print_exc()
+            if not board.ready:
+                print(f"wsgi-timeout: importing {self._target!r} failed, see above", file=sys.stderr)
+                code = EXIT_LOAD_FAILED
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+    def _work(self, name: str, board: Board) -> None:
+        # Imported here: the parent stays small, and an app's own patching finds a fresh process.
+        from wsgi_timeout_jobs.worker import CallWorker  # noqa: PLC0415
+
+        CallWorker(
+            name, self._url, self._name, board, self._inbox, self._target, self._options.max_requests
+        ).run()
+
+    def _reap(self) -> None:
+        for pid, child in tuple(self._children.items()):
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                del self._children[pid]
+                self._buried(child, os.waitstatus_to_exitcode(status))
+        if not self._ever_ready and any(child.board.ready for child in self._children.values()):
+            self._ever_ready = True
+            if self._options.ready_fd >= 0:
+                os.write(self._options.ready_fd, b"1")
+                os.close(self._options.ready_fd)
+
+    def _buried(self, child: Child, code: int) -> None:
+        self._unsettled.append((child.name, _death(code)))
+        if code < 0 and not (self._stop_since is not None):
+            log.warning("worker %s (pid %d) was killed by signal %d", child.name, child.pid, -code)
+        if child.board.ready:
+            self._failures = 0
+            return
+        self._failures += 1
+        first, most = _BACKOFF_SECONDS
+        self._spawn_after = time.monotonic() + min(most, first * 2**self._failures)
+        if code == EXIT_LOAD_FAILED and not self._ever_ready and not self._options.reload:
+            self._exit_code = 1
+            self._stop()
+
+    def _settle(self) -> None:
+        """Recover what dead children held; tried again until Redis takes it."""
+        while self._unsettled:
+            worker, detail = self._unsettled[0]
+            try:
+                settled = self._calls.recover(worker, None, detail)
+            except _AWAY:
+                return
+            self._unsettled.pop(0)
+            for call_id, what in settled or ():
+                log.warning("%s: %s, call %s", call_id, detail, what)
+
+    # -- leases, cancels, deadlines
+
+    def _renew(self) -> None:
+        ready = {child.name: child for child in self._children.values() if child.board.ready}
+        try:
+            lost = self._calls.renew(list(ready)) if ready else []
+        except _AWAY as error:
+            log.warning("leases were not renewed: Redis is away (%s)", error)
+            return
+        for name in lost:
+            # Its calls were given to others: it must not go on.
+            log.warning("worker %s lost its lease and is stopped", name)
+            _kill(ready[name].pid, signal.SIGKILL)
+
+    def _hear_cancels(self) -> None:
+        try:
+            heard = self._calls.redis.lpop(keys.inbox(self._inbox), 1000)
+        except _AWAY:
+            return
+        cancelled = {call_id.decode() for call_id in heard or ()}  # type: ignore[union-attr]
+        if cancelled:
+            for child in self._children.values():
+                for running in child.board.running():
+                    if running.call_id in cancelled:
+                        self._interrupt(child, running, Outcome.CANCELLED)
+
+    def _check_deadlines(self) -> None:
+        now = time.monotonic()
+        for child in self._children.values():
+            for running in child.board.running():
+                since = child.interrupted.get(running.call_id)
+                if since is None:
+                    if now >= running.deadline:
+                        self._interrupt(child, running, Outcome.TIMEOUT)
+                elif now - since > self._settings.interrupt_grace and self._options.threads == 1:
+                    log.warning("%s: did not end when interrupted, worker %s is killed", running.call_id, child.name)
+                    self._end(running, Outcome(child.board.reason(running.slot)))
+                    _kill(child.pid, signal.SIGKILL)
+
+    def _interrupt(self, child: Child, running: Running, outcome: Outcome) -> None:
+        if running.call_id in child.interrupted:
+            return
+        child.interrupted[running.call_id] = time.monotonic()
+        child.board.interrupt(running.slot, outcome)
+        if self._options.threads == 1:
+            _kill(child.pid, SIGNAL)
+        else:
+            # No exception reaches a thread that sleeps: the outcome stands now, the process is replaced
+            # when its other calls have ended.
+            self._end(running, outcome)
+            self._stop_child(child)
+
+    def _end(self, running: Running, outcome: Outcome) -> None:
+        detail = "the handler ran longer than its timeout" if outcome is Outcome.TIMEOUT else "cancelled"
+        try:
+            self._calls.end(running.call_id, outcome, detail, self._settings.result_ttl, running.attempt)
+        except _AWAY as error:
+            log.warning("%s: %s could not be recorded: %s", running.call_id, outcome, error)
+
+    def _check_memory(self) -> None:
+        if not self._options.max_memory:
+            return
+        for child in self._children.values():
+            if child.stopping_since is None and _memory(child.pid) > self._options.max_memory:
+                log.info("worker %s is over max_memory, and replaced when its calls have ended", child.name)
+                self._stop_child(child)
+
+    # -- stopping
+
+    def _install_signals(self) -> int:
+        read, write = os.pipe()
+        os.set_blocking(read, False)
+        os.set_blocking(write, False)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_stop)
+        return read
+
+    def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
+        if self._stop_since is None:
+            self._stop()
+        else:
+            self._stop_since = float("-inf")
+
+    def _stop(self) -> None:
+        self._stop_since = time.monotonic()
+        for child in self._children.values():
+            self._stop_child(child)
+
+    @staticmethod
+    def _stop_child(child: Child) -> None:
+        if child.stopping_since is None:
+            child.stopping_since = time.monotonic()
+            _kill(child.pid, signal.SIGTERM)
+
+    def _check_stop(self) -> None:
+        if self._stop_since is None:
+            return
+        if time.monotonic() - self._stop_since > self._options.graceful_timeout:
+            for child in self._children.values():
+                _kill(child.pid, signal.SIGKILL)
+
+
+def _death(code: int) -> str:
+    return f"{WORKER_DIED} (signal {-code})" if code < 0 else f"{WORKER_DIED} (exit code {code})"
+
+
+def _die_with_parent() -> None:
+    """Have the kernel kill this process when its parent dies (Linux; elsewhere the lease does it)."""
+    parent = os.getppid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:
+            os._exit(1)
+
+
+def _default_signals() -> None:
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def _kill(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        log.debug("pid %d is gone already", pid)
+
+
+def _memory(pid: int) -> int:
+    """Return a process's resident memory in bytes, 0 where the system does not tell."""
+    try:
+        with open(f"/proc/{pid}/statm", encoding="ascii") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+def _drain(descriptor: int) -> None:
+    try:
+        while os.read(descriptor, 4096):
+            pass
+    except BlockingIOError:
+        pass

@@ -1,0 +1,190 @@
+"""Where a captured response goes: a small one whole, with the outcome; any other into its stream."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TypeVar
+
+from wsgi_timeout.calls import Calls, Outcome
+from wsgi_timeout.connection import AWAY, REFUSING
+from wsgi_timeout.errors import CallInterrupted
+from wsgi_timeout.messages import CallRequest, ResponseHead
+from wsgi_timeout.streams import Limits, StreamWriter, split
+from wsgi_timeout.waiting import RECHECK_SECONDS, Listener, Waiter
+
+from wsgi_timeout_jobs.interrupts import Interrupts
+
+#: Seconds between two tries while Redis is away.
+_RETRY_SECONDS = 0.5
+
+T = TypeVar("T")
+
+
+class Response:
+    """The sink of one attempt.
+
+    What the app yields is passed on at once (PEP 3333: no block may be held back), unless it is
+    already known to be all: the last of a list, or as many bytes as Content-Length says.
+    """
+
+    def __init__(
+        self,
+        calls: Calls,
+        listener: Listener,
+        interrupts: Interrupts,
+        call_id: str,
+        worker: str,
+        attempt: int,
+        request: CallRequest,
+    ) -> None:
+        self._calls = calls
+        self._listener = listener
+        self._interrupts = interrupts
+        self._call_id = call_id
+        self._worker = worker
+        self._attempt = attempt
+        self._request = request
+        self._no_body = request.environ["REQUEST_METHOD"] == "HEAD"
+        self._head: ResponseHead | None = None
+        self._length: int | None = None
+        self._count = 0
+        self._held: list[bytes] = []
+        self._writer: StreamWriter | None = None
+        #: The outcome was recorded: what the handler does after that is its own affair.
+        self.recorded = False
+
+    @property
+    def began(self) -> bool:
+        """Whether bytes are on their way, so that no other response can replace this one."""
+        return self._writer is not None
+
+    def begin(self, head: ResponseHead) -> None:
+        self._head = head
+        lengths = [value for name, value in head.headers if name.lower() == "content-length"]
+        if lengths and lengths[-1].isdigit():
+            self._length = int(lengths[-1])
+
+    def write(self, chunk: bytes, *, last: bool) -> None:
+        if self._no_body or self.recorded:
+            return
+        if self._length is not None:
+            # A server sends no more than was announced (RFC 9112 section 6.3).
+            chunk = chunk[: self._length - self._count]
+        self._held.append(chunk)
+        self._count += len(chunk)
+        if self._count == self._length:
+            # All that the client can see: it need not wait for what the app does afterwards.
+            self._finish()
+        elif not last:
+            self._flush()
+
+    def end(self) -> None:
+        if self.recorded:
+            return
+        if self._length is not None and self._count < self._length and not self._no_body and self._has_body():
+            self.fail(
+                Outcome.BROKEN,
+                f"the app announced {self._length} bytes in Content-Length and gave {self._count}",
+            )
+        else:
+            self._finish()
+
+    def fail(self, outcome: Outcome, detail: str) -> None:
+        """Record that there is no response, or no rest of one."""
+        if self.recorded:
+            return
+        if self.began and outcome is Outcome.RAISED:
+            outcome = Outcome.BROKEN
+        whole = (self._head, b"".join(self._held)) if outcome is Outcome.BROKEN and self._head else None
+        self._record(outcome, detail=detail, response=None if self.began else whole)
+
+    def _has_body(self) -> bool:
+        # RFC 9110 section 15.4.5: a 304 may announce the length that a 200 would have.
+        assert self._head is not None
+        return self._head.status[:3] not in {"204", "304"}
+
+    def _finish(self) -> None:
+        assert self._head is not None
+        body = b"".join(self._held)
+        if not self.began and len(body) <= self._request.inline_body:
+            self._record(Outcome.DONE, response=(self._head, body))
+            return
+        if body:
+            self._flush()
+        self._record(Outcome.DONE)
+
+    def _flush(self) -> None:
+        assert self._head is not None
+        request = self._request
+        if self._writer is None:
+            limits = Limits(request.buffer, request.max_result)
+            ttl = request.timeout + request.result_ttl
+            self._writer = StreamWriter(
+                self._calls.scripts,
+                self._call_id,
+                self._listener.inbox,
+                limits,
+                ttl=ttl,
+                attempt=self._attempt,
+                head=self._head.pack(),
+            )
+        data = b"".join(self._held)
+        self._held.clear()
+        for chunk in split(data):
+            if not self._offer(self._writer, chunk):
+                self._wait_for_room(self._writer, chunk)
+
+    def _offer(self, writer: StreamWriter, chunk: bytes) -> bool:
+        return self._until_back(lambda: writer.offer(chunk))
+
+    def _wait_for_room(self, writer: StreamWriter, chunk: bytes) -> None:
+        with self._listener.waiter(self._call_id) as waiter:
+            waiter.streaming = True
+            unread_since = time.monotonic()
+            while not self._offer(writer, chunk):
+                if writer.has_reader:
+                    unread_since = time.monotonic()
+                elif time.monotonic() - unread_since > self._request.unread_timeout:
+                    raise CallInterrupted(Outcome.UNREAD)
+                self._wait(waiter)
+
+    def _wait(self, waiter: Waiter) -> None:
+        waiter.wait(min(RECHECK_SECONDS, self._request.unread_timeout))
+        waiter.reset()
+
+    def _record(
+        self,
+        outcome: Outcome,
+        *,
+        detail: str = "",
+        response: tuple[ResponseHead, bytes] | None = None,
+    ) -> None:
+        self._until_back(
+            lambda: self._calls.finish(
+                self._call_id,
+                self._worker,
+                self._attempt,
+                outcome,
+                self._request.result_ttl,
+                detail=detail,
+                response=response,
+                streamed=self.began,
+            )
+        )
+        self.recorded = True
+
+    def _until_back(self, action: Callable[[], T]) -> T:
+        """Hold on to the outcome while Redis is away or full, and write it when it is back."""
+        return until_back(action, self._interrupts.shield)
+
+
+def until_back(action: Callable[[], T], shield: Callable[[], AbstractContextManager[None]]) -> T:
+    """Repeat an idempotent command until Redis has taken it."""
+    while True:
+        try:
+            with shield():
+                return action()
+        except (*AWAY, *REFUSING):
+            time.sleep(_RETRY_SECONDS)

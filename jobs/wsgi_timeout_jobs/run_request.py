@@ -1,0 +1,139 @@
+"""One attempt of a web call: the app is run, its response recorded."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, BinaryIO
+
+import redis
+
+from wsgi_timeout.calls import Calls, Outcome
+from wsgi_timeout.current import ENVIRON_KEY, RunningCall, running
+from wsgi_timeout.environ import restore
+from wsgi_timeout.errors import CallInterrupted, Fenced
+from wsgi_timeout.messages import CallRequest
+from wsgi_timeout.streams import StreamReader
+from wsgi_timeout.waiting import Listener
+
+from wsgi_timeout_jobs.board import Board
+from wsgi_timeout_jobs.capture import Capture
+from wsgi_timeout_jobs.interrupts import Interrupts
+from wsgi_timeout_jobs.request_body import RequestBody, buffered
+from wsgi_timeout_jobs.response import Response
+
+log = logging.getLogger("wsgi_timeout.worker")
+
+_DETAILS = {
+    Outcome.TIMEOUT: "the handler ran longer than its timeout, {timeout:g} s",
+    Outcome.CANCELLED: "the call was cancelled",
+    Outcome.UNREAD: "nobody read the response for {unread:g} s, and it is larger than max_result allows",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRunner:
+    """What a worker process needs to run calls, one at a time in each of its slots."""
+
+    app: Callable[..., Iterable[bytes]]
+    calls: Calls
+    listener: Listener
+    interrupts: Interrupts
+    board: Board
+    worker: str
+
+    def run(self, slot: int, call_id: str, attempt: int, request: CallRequest) -> None:
+        """Run one attempt to its end; never raises."""
+        response = Response(
+            self.calls, self.listener, self.interrupts, call_id, self.worker, attempt, request
+        )
+        started = time.monotonic()
+        self.board.begin(slot, call_id, attempt, started + request.timeout)
+        try:
+            with self.interrupts.armed():
+                self._respond(call_id, attempt, request, response)
+        except Fenced as error:
+            log.warning("%s: given up, its outcome was recorded elsewhere (%s)", call_id, error)
+            self._let_go(response)
+        except CallInterrupted as interruption:
+            self._interrupted(call_id, request, response, Outcome(interruption.reason))
+        finally:
+            self.board.clear(slot)
+        environ = request.environ
+        log.info(
+            "%s %s %s attempt %d, %.3f s",
+            call_id,
+            environ["REQUEST_METHOD"],
+            environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""),
+            attempt,
+            time.monotonic() - started,
+        )
+
+    def _respond(self, call_id: str, attempt: int, request: CallRequest, response: Response) -> None:
+        capture = Capture(response)
+        with ExitStack() as held:
+            body = self._body(call_id, request, held)
+            multithread = self.board.slots > 1
+            environ = restore(request.environ, body, sys.stderr, multithread=multithread)
+            call = environ[ENVIRON_KEY] = RunningCall(call_id, attempt, partial(self._report, call_id, attempt))
+            token = running.set(call)
+            try:
+                capture.run(self.app, environ)
+            except (Exception, SystemExit, KeyboardInterrupt) as error:
+                if isinstance(error, Fenced):
+                    raise
+                self._raised(call_id, response, error)
+            finally:
+                self._close(call_id, capture)
+                running.reset(token)
+
+    def _body(self, call_id: str, request: CallRequest, held: ExitStack) -> BinaryIO:
+        if request.body is not None:
+            return io.BytesIO(request.body)
+        waiter = held.enter_context(self.listener.waiter(call_id))
+        waiter.streaming = True
+        reader = StreamReader(self.calls.scripts, call_id, self.listener.inbox)
+        return buffered(RequestBody(reader, waiter, self.interrupts))  # type: ignore[return-value]
+
+    @staticmethod
+    def _close(call_id: str, capture: Capture) -> None:
+        # Whatever it raises cannot change a response that is complete.
+        try:
+            capture.close()
+        except Exception:
+            log.exception("%s: close() of the response raised", call_id)
+
+    @staticmethod
+    def _raised(call_id: str, response: Response, error: BaseException) -> None:
+        log.error("%s: the app raised", call_id, exc_info=error)
+        response.fail(Outcome.RAISED, "".join(traceback.format_exception(error)))
+
+    @staticmethod
+    def _interrupted(call_id: str, request: CallRequest, response: Response, outcome: Outcome) -> None:
+        detail = _DETAILS[outcome].format(timeout=request.timeout, unread=request.unread_timeout)
+        log.warning("%s: %s", call_id, detail)
+        try:
+            response.fail(outcome, detail)
+        except Fenced:
+            log.debug("%s: its outcome was recorded elsewhere", call_id)
+
+    @staticmethod
+    def _let_go(response: Response) -> None:
+        # Refused again, and with that the worker holds the call no longer.
+        with suppress(Fenced):
+            response.fail(Outcome.LOST, "")
+
+    def _report(self, call_id: str, attempt: int, report: dict[str, Any]) -> None:
+        try:
+            with self.interrupts.shield():
+                self.calls.progress(call_id, attempt, report)
+        except redis.exceptions.RedisError as error:
+            # Progress is a courtesy: it must not end a handler.
+            log.debug("%s: progress was not recorded: %s", call_id, error)

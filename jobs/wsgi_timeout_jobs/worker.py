@@ -1,0 +1,185 @@
+"""The RQ worker that runs calls: a long-lived process that loads the app once, after the fork."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from types import FrameType
+
+import rq
+from rq.worker import BaseWorker
+
+from wsgi_timeout import keys, rq_state, target
+from wsgi_timeout.calls import Calls
+from wsgi_timeout.connection import AWAY, REFUSING, SOCKET_TIMEOUT, connect
+from wsgi_timeout.messages import WIRE_VERSION, CallRequest
+from wsgi_timeout.waiting import Listener
+
+from wsgi_timeout_jobs.board import Board
+from wsgi_timeout_jobs.interrupts import Interrupts
+from wsgi_timeout_jobs.response import until_back
+from wsgi_timeout_jobs.run_request import RequestRunner
+
+log = logging.getLogger("wsgi_timeout.worker")
+
+#: Seconds that one BLMOVE blocks: how long a dead connection can go unseen.
+_BLOCK_SECONDS = 3
+_RETRY_SECONDS = 0.5
+
+
+class _Stop(BaseException):
+    """Ends a BLMOVE; what it may have moved stays held, and is recovered when the process is gone."""
+
+
+class CallWorker(BaseWorker):
+    """Takes calls of one queue and runs them in this process, up to `board.slots` at a time."""
+
+    def __init__(
+        self, name: str, url: str, queue: str, board: Board, pool_inbox: str, target: str, max_requests: int = 0
+    ) -> None:
+        """Connect as worker `name` of the pool that reads `pool_inbox`; takes calls of `wt:<queue>`."""
+        # One for the main thread's BLMOVE, and one for each handler beside it.
+        threads = board.slots if board.slots > 1 else 0
+        self._calls = Calls(connect(url, connections=1 + threads + 1), queue)
+        super().__init__(
+            [rq_state.queue_name(queue)], name=name, connection=self._calls.redis, serializer="json"
+        )
+        self._board = board
+        self._pool_inbox = pool_inbox
+        self._target = target
+        self._left = max_requests or sys.maxsize
+        self._interrupts = Interrupts(lambda: board.reason(0))
+        self._listener = Listener(partial(connect, url, connections=1))
+        self._stopping = False
+        self._blocking = False
+        self._lost_reply = False
+        self._active: set[str] = set()
+        self._free = list(range(board.slots))
+        self._changed = threading.Condition()
+
+    @property
+    def connection_timeout(self) -> float:
+        """RQ would raise the socket timeout to 415 s, in which a dead server is not noticed."""
+        return SOCKET_TIMEOUT
+
+    def run(self) -> None:
+        """Load the app, register, and run calls until SIGTERM, or until `max_requests` were run."""
+        signal.signal(signal.SIGTERM, self._on_stop)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        app = target.load(self._target)
+        runner = RequestRunner(
+            app, self._calls, self._listener, self._interrupts, self._board, self.name
+        )
+        if self._board.slots == 1:
+            self._interrupts.install()
+        else:
+            # Handlers run in other threads, where no signal reaches them: the pool ends their calls.
+            signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+        until_back(self._register, self._interrupts.shield)
+        self._board.ready = True
+        log.info("worker %s takes calls of %s", self.name, self.queue_names()[0])
+        while not self._stopping and self._left > 0:
+            self._take_and_run(runner)
+        self._wait_for_handlers()
+
+    def _register(self) -> None:
+        info = {"target": self._target, "wire": str(WIRE_VERSION), "folder": os.getcwd()}
+        versions = (rq.__version__, sys.version.split()[0])
+        birth = rq_state.worker_fields(self._calls.name, os.getpid(), self.hostname or "", versions)
+        self._calls.register(self.name, self._pool_inbox, info, birth)
+
+    def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
+        self._stopping = True
+        if self._blocking:
+            self._blocking = False
+            raise _Stop
+
+    @contextmanager
+    def _stoppable(self) -> Iterator[None]:
+        self._blocking = True
+        try:
+            if not self._stopping:
+                yield
+        finally:
+            self._blocking = False
+
+    def _take_and_run(self, runner: RequestRunner) -> None:
+        slot = self._slot()
+        if slot is None:
+            return
+        try:
+            call_id = self._next()
+            taken = call_id and self._calls.take(call_id, self.name)
+        except _Stop:
+            self._give_back(slot, None)
+            return
+        except (*AWAY, *REFUSING) as error:
+            self._lost_reply = True
+            log.warning("worker %s: Redis is away (%s), trying again", self.name, error)
+            self._give_back(slot, None)
+            time.sleep(_RETRY_SECONDS)
+            return
+        if not taken or not call_id:
+            self._give_back(slot, None)
+            return
+        self._left -= 1
+        attempt, request = taken
+        self._active.add(call_id)
+        if self._board.slots == 1:
+            self._run(runner, slot, call_id, attempt, request)
+        else:
+            # A thread of its own, so that nothing meant for one call can hit the next.
+            args = (runner, slot, call_id, attempt, request)
+            threading.Thread(target=self._run, args=args, name=call_id, daemon=True).start()
+
+    def _run(self, runner: RequestRunner, slot: int, call_id: str, attempt: int, request: CallRequest) -> None:
+        try:
+            runner.run(slot, call_id, attempt, request)
+        finally:
+            self._give_back(slot, call_id)
+
+    def _next(self) -> str | None:
+        """Return the id of a call that this worker now holds."""
+        for moved in self._left_over():
+            return moved
+        with self._stoppable():
+            moved_id = self._calls.redis.blmove(
+                rq_state.queue_key(self._calls.name), keys.held(self.name), _BLOCK_SECONDS, "LEFT", "RIGHT"
+            )
+            return moved_id.decode() if moved_id else None  # type: ignore[union-attr]
+        return None
+
+    def _left_over(self) -> list[str]:
+        """Return what was moved here by a BLMOVE whose reply was lost."""
+        if not self._lost_reply:
+            return []
+        held = self._calls.redis.lrange(keys.held(self.name), 0, -1)
+        rest = [call_id.decode() for call_id in held if call_id.decode() not in self._active]  # type: ignore[union-attr]
+        self._lost_reply = bool(rest)
+        return rest
+
+    def _slot(self) -> int | None:
+        """Return a free slot, after a while None."""
+        with self._changed:
+            if not self._free:
+                self._changed.wait(_BLOCK_SECONDS)
+            return self._free.pop() if self._free else None
+
+    def _give_back(self, slot: int, call_id: str | None) -> None:
+        with self._changed:
+            self._free.append(slot)
+            self._active.discard(call_id or "")
+            self._changed.notify()
+
+    def _wait_for_handlers(self) -> None:
+        """Wait for the handlers that go on; one that was given up is not waited for."""
+        with self._changed:
+            while any(not self._board.reason(running.slot) for running in self._board.running()):
+                self._changed.wait(_RETRY_SECONDS)

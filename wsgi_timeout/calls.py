@@ -1,0 +1,357 @@
+"""The call record: every change of its state is one Lua script, idempotent and fenced by attempt.
+
+    queued --take--> running --finish--> ended
+       ^                |
+       +----recover-----+          end: from any state, by cancel, timeout or loss
+
+A record's `attempt` counts its runs. A worker that was given up for dead still knows its old number,
+and every write of an old number is refused.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import secrets
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import sha256
+from typing import Any, Self
+
+import msgpack
+import redis
+
+from wsgi_timeout import keys, rq_state
+from wsgi_timeout.connection import Scripts
+from wsgi_timeout.errors import Fenced, NoWorker, QueueFull
+from wsgi_timeout.messages import CallRequest, ResponseHead
+
+#: Methods that may run again after a worker died (RFC 9110 section 9.2.2).
+IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
+
+
+class Outcome(StrEnum):
+    """How a call ended."""
+
+    DONE = "done"
+    RAISED = "raised"
+    BROKEN = "broken"
+    LOST = "lost"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+    UNREAD = "unread"
+
+
+def new_id() -> str:
+    """Return a public call id, 128 random bits. RQ allows letters, digits, `_` and `-`."""
+    return "fc-" + secrets.token_urlsafe(16)
+
+
+def new_token() -> str:
+    """Return the secret part of a result URL: 192 random bits."""
+    return secrets.token_urlsafe(24)
+
+
+def now_ms() -> int:
+    """Return wall-clock time in ms since 1970, for people to read; durations use the monotonic clock."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class NewCall:
+    """What `Calls.enqueue` accepts."""
+
+    id: str
+    token: str
+    #: The local path on which its result URL is valid.
+    path: str
+    method: str
+    request: CallRequest
+    max_attempts: int
+    max_queued: int
+    #: Seconds that it may wait for a worker.
+    queue_ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a call is at one moment; `state` is None if there is no such call (any more)."""
+
+    state: str | None
+    outcome: Outcome | None
+    detail: str
+    attempt: int
+    head: ResponseHead | None
+    #: The whole response body; None: it is in the stream of `attempt`.
+    body: bytes | None
+    delivered_ms: int | None
+
+    FIELDS = ("state", "outcome", "detail", "attempt", "head", "body", "delivered")
+
+    @classmethod
+    def read(cls, values: list[bytes | None]) -> Self:
+        state, outcome, detail, attempt, head, body, delivered = values
+        return cls(
+            state.decode() if state else None,
+            Outcome(outcome.decode()) if outcome else None,
+            (detail or b"").decode(errors="replace"),
+            int(attempt or 0),
+            ResponseHead.unpack(head) if head else None,
+            body,
+            int(delivered) if delivered else None,
+        )
+
+    @property
+    def ended(self) -> bool:
+        return self.state == "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """What stays of a delivered call."""
+
+    delivered_ms: int
+
+
+class Calls:
+    """The calls of one name in one Redis."""
+
+    def __init__(self, client: redis.Redis, name: str) -> None:
+        self.redis = client
+        self.name = name
+        self.scripts = Scripts(client)
+        self._queue = rq_state.queue_key(name)
+        self._started = rq_state.started_key(name)
+        self._leases = keys.leases(name)
+        self._counts = keys.counts(name)
+
+    # -- the web half
+
+    def enqueue(self, call: NewCall, inbox: str = "") -> None:
+        """Accept a call; raises `NoWorker` or `QueueFull` if nothing was accepted."""
+        request = call.request
+        record = {
+            "name": self.name,
+            "token": call.token,
+            "path": call.path.encode(),
+            "method": call.method,
+            "request": request.pack(),
+            "created": now_ms(),
+            "max_attempts": call.max_attempts,
+            "repeatable": int(call.method in IDEMPOTENT),
+            "result_ttl": int(request.result_ttl),
+        }
+        if inbox:
+            record["inboxes"] = inbox
+        description = f"{call.method} {call.path}"
+        job = rq_state.job_fields(self.name, call.id, description, request.timeout)
+        args: list[Any] = [call.id, call.max_queued, int(call.queue_ttl + request.timeout), len(record) * 2]
+        for mapping in (record, job):
+            for item in mapping.items():
+                args.extend(item)
+        touched = [keys.call(call.id), self._queue, rq_state.job_key(call.id), self._leases, self._counts]
+        if request.body is None:
+            touched.append(keys.request_body(call.id))
+        answer = self.scripts.run("enqueue", touched, args)
+        if answer == b"no worker":
+            raise NoWorker(f"no live worker serves {self.name!r}: start one with `wsgi-timeout worker TARGET`")
+        if answer == b"full":
+            raise QueueFull(f"{call.max_queued} calls wait for a worker of {self.name!r} already")
+
+    def look(self, call_id: str) -> Snapshot:
+        """Return what a call is now."""
+        return Snapshot.read(self.redis.hmget(keys.call(call_id), Snapshot.FIELDS))  # type: ignore[arg-type]
+
+    def join(self, call_id: str, inbox: str) -> Snapshot:
+        """Make `inbox` one of those that the call wakes, and return what it is now."""
+        values = self.scripts.run("join", [keys.call(call_id)], [inbox, *Snapshot.FIELDS])
+        return Snapshot.read(values)
+
+    def authorize(self, call_id: str, token: str, path: str) -> Snapshot | Tombstone | None:
+        """Return the call that a token on a path opens; None for an unknown id, token or path, all alike."""
+        record = keys.call(call_id)
+        pipe = self.redis.pipeline(transaction=False)
+        pipe.hmget(record, ("token", "path", *Snapshot.FIELDS))
+        pipe.get(keys.tombstone(call_id))
+        (known, its_path, *values), grave = pipe.execute()
+        if known is not None:
+            same = hmac.compare_digest(known, token.encode()) and its_path == path.encode()
+            return Snapshot.read(values) if same else None
+        if grave is not None:
+            delivered_ms, digest = msgpack.unpackb(grave)
+            if hmac.compare_digest(digest, _digest(token, path)):
+                return Tombstone(delivered_ms)
+        return None
+
+    def status(self, call_id: str) -> dict[str, Any]:
+        """Return the call's times, progress and place in the queue; no body is read, cost is constant."""
+        fields = ("state", "outcome", "attempt", "created", "started", "ended", "delivered", "seq", "progress")
+        pipe = self.redis.pipeline(transaction=False)
+        pipe.hmget(keys.call(call_id), fields)
+        pipe.hget(self._counts, "taken")
+        values, taken = pipe.execute()
+        found = {field: value.decode() for field, value in zip(fields, values, strict=True) if value is not None}
+        if found.get("state") == "queued":
+            # By sequence numbers: calls are taken in the order in which they came.
+            found["position"] = max(1, int(found["seq"]) - int(taken or 0))
+        return found
+
+    def deliver(self, call_id: str, token: str, path: str, attempt: int, grace: float | None) -> None:
+        """Note that the response was sent in full; `grace` in seconds, None if nobody knows its URL."""
+        self.scripts.run(
+            "deliver",
+            [
+                keys.call(call_id),
+                rq_state.job_key(call_id),
+                keys.request_body(call_id),
+                keys.response_body(call_id, attempt),
+                keys.tombstone(call_id),
+            ],
+            [
+                now_ms(),
+                "" if grace is None else int(grace * 1000),
+                "" if grace is None else msgpack.packb([now_ms(), _digest(token, path)]),
+                keys.TOMBSTONE_TTL,
+            ],
+        )
+
+    def end(
+        self, call_id: str, outcome: Outcome, detail: str, result_ttl: float, attempt: int | None = None
+    ) -> bool:
+        """End a call from outside its handler; returns False if it had ended, or never was."""
+        answer = self.scripts.run(
+            "end",
+            [keys.call(call_id), rq_state.job_key(call_id)],
+            [
+                call_id,
+                now_ms(),
+                rq_state.timestamp(),
+                outcome,
+                detail,
+                int(result_ttl),
+                "" if attempt is None else attempt,
+            ],
+        )
+        return bool(answer[0] == b"ok")
+
+    # -- the worker half
+
+    def take(self, call_id: str, worker: str) -> tuple[int, CallRequest] | None:
+        """Start an attempt of a call in `held`: its number and request; None if there is nothing to run."""
+        answer = self.scripts.run(
+            "take",
+            [
+                keys.call(call_id),
+                rq_state.job_key(call_id),
+                self._started,
+                rq_state.worker_key(worker),
+                keys.held(worker),
+                self._counts,
+            ],
+            [call_id, worker, now_ms(), rq_state.timestamp()],
+        )
+        return (int(answer[0]), CallRequest.unpack(answer[1])) if answer else None
+
+    def finish(
+        self,
+        call_id: str,
+        worker: str,
+        attempt: int,
+        outcome: Outcome,
+        result_ttl: float,
+        *,
+        detail: str = "",
+        response: tuple[ResponseHead, bytes] | None = None,
+        streamed: bool = False,
+    ) -> None:
+        """End an attempt with its outcome; raises `Fenced` if it is no longer the current one.
+
+        `response` is a small whole one; `streamed` says that its body lies in the attempt's stream.
+        """
+        fields: list[Any] = []
+        if response:
+            fields = ["head", response[0].pack(), "body", response[1]]
+        answer = self.scripts.run(
+            "finish",
+            [
+                keys.call(call_id),
+                rq_state.job_key(call_id),
+                self._started,
+                rq_state.worker_key(worker),
+                keys.held(worker),
+                keys.response_body(call_id, attempt),
+            ],
+            [
+                call_id,
+                worker,
+                attempt,
+                now_ms(),
+                rq_state.timestamp(),
+                outcome,
+                detail,
+                int(result_ttl),
+                "1" if streamed else "",
+                *fields,
+            ],
+        )
+        if answer == b"fenced":
+            raise Fenced(f"attempt {attempt} of {call_id} is no longer the current one")
+
+    def register(self, worker: str, pool_inbox: str, info: dict[str, str], birth: dict[str, Any]) -> None:
+        """Make a worker known: its lease, what it serves (`info`), and its `birth` as RQ records it."""
+        key = rq_state.worker_key(worker)
+        args: list[Any] = [worker, pool_inbox, keys.WORKER_TTL, rq_state.queue_name(self.name), key, len(info) * 2]
+        for mapping in (info, birth):
+            for item in mapping.items():
+                args.extend(item)
+        self.scripts.run(
+            "register",
+            [
+                self._leases,
+                keys.worker(worker),
+                rq_state.WORKERS,
+                rq_state.workers_of_queue_key(self.name),
+                rq_state.QUEUES,
+                key,
+            ],
+            args,
+        )
+
+    def renew(self, workers: list[str]) -> list[str]:
+        """Raise the leases of live workers; return those whose lease was lost to a recovery."""
+        args = [rq_state.timestamp(), keys.WORKER_TTL, *workers]
+        return [worker.decode() for worker in self.scripts.run("renew", [self._leases], args)]
+
+    def progress(self, call_id: str, attempt: int, report: dict[str, Any]) -> None:
+        """Note how far an attempt is; `report` is JSON-able."""
+        self.scripts.run("progress", [keys.call(call_id)], [attempt, json.dumps(report)])
+
+    def recover(self, worker: str, lease: int | None, detail: str) -> list[tuple[str, str]] | None:
+        """Settle what a dead worker held: `[(call id, "requeued" | "lost" | "dropped")]`, None if it lives.
+
+        `lease` is its counter as last seen; None: its death is certain.
+        """
+        key = rq_state.worker_key(worker)
+        answer = self.scripts.run(
+            "recover",
+            [
+                self._leases,
+                keys.held(worker),
+                self._queue,
+                self._started,
+                rq_state.WORKERS,
+                rq_state.workers_of_queue_key(self.name),
+                key,
+                keys.worker(worker),
+            ],
+            [worker, "" if lease is None else lease, now_ms(), rq_state.timestamp(), detail, key],
+        )
+        if answer is None:
+            return None
+        words = [word.decode() for word in answer]
+        return list(zip(words[::2], words[1::2], strict=True))
+
+
+def _digest(token: str, path: str) -> bytes:
+    return sha256(f"{token} {path}".encode()).digest()[:16]

@@ -1,0 +1,91 @@
+"""Connections to Redis, with every timeout and retry said in the open."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from typing import Any
+
+import redis
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
+
+from wsgi_timeout.errors import ConfigurationError, RedisUnavailable
+
+#: Seconds until a silent server counts as away.
+SOCKET_TIMEOUT = 5.0
+#: redis-py 8 retries ten times in silence, or never, by how the client was made. Every script of
+#: ours may run twice, so a short retry hides a reconnect; longer outages are the caller's to handle.
+_RETRIES = 2
+_RETRY_PAUSE_SECONDS = 0.1
+
+#: What redis-py raises when the server is away, restarting, full or read-only.
+AWAY = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)
+REFUSING = (
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.OutOfMemoryError,
+    redis.exceptions.BusyLoadingError,
+)
+
+
+def redis_url() -> str:
+    """Return `REDIS_URL`; raises `ConfigurationError` if it is not set."""
+    url = os.environ.get("REDIS_URL", "")
+    if not url:
+        raise ConfigurationError(
+            "REDIS_URL is not set: set it to your Redis or Valkey, as in "
+            "REDIS_URL=redis://localhost:6379/0, or use `wsgi-timeout serve`, which brings its own"
+        )
+    return url
+
+
+def connect(url: str, *, connections: int, socket_timeout: float = SOCKET_TIMEOUT) -> redis.Redis:
+    """Return a client with at most `connections` connections, for which its threads queue up."""
+    try:
+        pool = redis.BlockingConnectionPool.from_url(
+            url,
+            max_connections=connections,
+            timeout=SOCKET_TIMEOUT,
+            socket_timeout=socket_timeout,
+            socket_connect_timeout=SOCKET_TIMEOUT,
+            retry=Retry(ConstantBackoff(_RETRY_PAUSE_SECONDS), _RETRIES),
+        )
+    except ValueError as error:
+        raise ConfigurationError(f"REDIS_URL={url!r}: {error}") from None
+    return redis.Redis.from_pool(pool)
+
+
+@contextmanager
+def unavailable_is_refusal() -> Iterator[None]:
+    """Turn a Redis that is away, or takes no writes, into `RedisUnavailable` (503)."""
+    try:
+        yield
+    except (*AWAY, *REFUSING) as error:
+        raise RedisUnavailable(f"Redis does not take this request: {error}") from error
+    except redis.exceptions.ResponseError as error:
+        # A script passes a write's refusal on as its own error.
+        if any(word in str(error) for word in ("OOM", "READONLY", "MISCONF", "LOADING", "NOREPLICAS")):
+            raise RedisUnavailable(f"Redis does not take this request: {error}") from error
+        raise
+
+
+class Scripts:
+    """The Lua scripts of `lua/`, by name. Each runs in one round trip, and may safely run twice."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        self._scripts: dict[str, Any] = {}
+
+    def run(self, name: str, keys: list[str], args: list[Any]) -> Any:
+        script = self._scripts.get(name)
+        if script is None:
+            script = self._scripts[name] = self._client.register_script(source(name))
+        return script(keys=keys, args=args)
+
+
+def source(name: str) -> str:
+    """Return the text of a script, the shared prelude first."""
+    folder = files("wsgi_timeout") / "lua"
+    return (folder / "prelude.lua").read_text() + (folder / f"{name}.lua").read_text()

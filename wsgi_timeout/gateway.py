@@ -1,0 +1,33 @@
+"""The gateway: a WSGI callable for a web server, in front of a target that workers run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from wsgi_timeout import target as targets
+from wsgi_timeout.connection import redis_url
+from wsgi_timeout.front import Front
+from wsgi_timeout.routes import Routes
+from wsgi_timeout.settings import Settings
+
+
+def gateway(
+    target: str,
+    *,
+    name: str | None = None,
+    only: Iterable[str] = (),
+    except_: Iterable[str] = (),
+    **settings: Any,
+) -> Front:
+    """Return the WSGI callable that runs requests to `target` as calls.
+
+    `target` is an import string as gunicorn takes it, and is not imported here, unless `only` or
+    `except_` leave routes in the web process. `name` is the queue's, by default the target's top
+    module. `settings` are those of `Settings`. Raises `ConfigurationError`, with what to set.
+    """
+    routes = Routes(tuple(only), tuple(except_))
+    app = None if routes.capture_all else targets.load(target)
+    return Front(
+        redis_url(), name or targets.name_of(target), Settings.load(**settings), routes=routes, app=app
+    )

@@ -1,0 +1,108 @@
+"""gunicorn's thread worker, made fit for requests that wait: it drains, and closes without blocking."""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import time
+from collections import deque
+from concurrent.futures import Future
+from functools import partial
+from typing import Any
+
+from gunicorn.glogging import Logger as GunicornLogger
+from gunicorn.workers import gthread
+
+from wsgi_timeout import waiting
+from wsgi_timeout.location import TOKEN
+
+#: Seconds and bytes for which a closed connection is still read, as in gunicorn's `close_graceful`.
+_LINGER_SECONDS = 2.0
+_LINGER_BYTES = 65_536
+
+
+class ThreadWorker(gthread.ThreadWorker):
+    """Answers every waiter when told to stop, and never waits for a client in its main thread.
+
+    gthread closes connections there, up to 2 s each (RFC 9112 section 9.6 wants the lingering), so
+    that a few clients that are slow to close would delay all others.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._lingering: deque[_Lingering] = deque()
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        waiting.drain()
+        super().handle_exit(sig, frame)
+
+    def finish_request(self, conn: Any, fs: Future[Any]) -> None:
+        if fs.cancelled() or fs.exception() is not None or fs.result() is not False:
+            super().finish_request(conn, fs)
+            return
+        try:
+            lingering = _Lingering(conn)
+            self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._linger, lingering))
+            self._lingering.append(lingering)
+        except (OSError, ValueError, KeyError):
+            self.nr_conns -= 1
+            conn.close()
+
+    def murder_pending(self) -> None:
+        super().murder_pending()
+        now = time.monotonic()
+        while self._lingering and (self._lingering[0].closed or self._lingering[0].deadline <= now):
+            self._let_go(self._lingering.popleft())
+
+    def _linger(self, lingering: _Lingering, _sock: Any) -> None:
+        if lingering.read_on():
+            self._let_go(lingering)
+
+    def _let_go(self, lingering: _Lingering) -> None:
+        if not lingering.closed:
+            lingering.closed = True
+            self.poller.unregister(lingering.conn.sock)
+            self.nr_conns -= 1
+            lingering.conn.close()
+
+
+class _Lingering:
+    """A connection on which we have said all, and wait for the client to close."""
+
+    def __init__(self, conn: Any) -> None:
+        self.conn = conn
+        self.deadline = time.monotonic() + _LINGER_SECONDS
+        self.closed = False
+        self._left = _LINGER_BYTES
+        conn.sock.setblocking(False)
+        conn.sock.shutdown(1)  # SHUT_WR
+
+    def read_on(self) -> bool:
+        """Read what is there; True if the connection can be closed."""
+        try:
+            data = self.conn.sock.recv(_LINGER_BYTES)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        self._left -= len(data)
+        return not data or self._left <= 0
+
+
+class Logger(GunicornLogger):
+    """gunicorn's logger, without our tokens: whoever has one can read the result."""
+
+    def setup(self, cfg: Any) -> None:
+        super().setup(cfg)
+        for logger in (self.error_log, self.access_log):
+            if not any(isinstance(item, _Redaction) for item in logger.filters):
+                logger.addFilter(_Redaction())
+
+
+class _Redaction(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        redacted = TOKEN.sub(r"\1.-", message)
+        if redacted is not message:
+            record.msg, record.args = redacted, ()
+        return True

@@ -1,0 +1,68 @@
+"""Every Redis key.
+
+    key                        type    written by                TTL
+    -------------------------  ------  ------------------------  ------------------------------------
+    wt:call:<id>               hash    the scripts in lua/       queue_ttl + timeout, then result_ttl,
+                                                                 then delivery_grace
+    wt:in:<id>                 hash    web: request body         as its call; 60 s until it is queued
+    wt:out:<id>:<attempt>      hash    worker: response body     as its call
+    wt:gone:<id>               string  deliver.lua (tombstone)   7 days
+    wt:inbox:<random>          list    whoever wakes a process   60 s after the last message
+    wt:held:<worker>           list    BLMOVE from the queue     none: goes with the worker's lease
+    wt:leases:<name>           hash    pools, one field a worker none: a field goes with its worker
+    wt:counts:<name>           hash    enqueue.lua, take.lua     none: two counters
+    wt:worker:<worker>         hash    pools (what it serves)    1 h, renewed with the lease
+    rq:queue:wt:<name>         list    enqueue.lua, recover.lua  none: RQ's queue
+    rq:wip:wt:<name>           zset    take.lua, finish.lua      none: RQ's registry of started jobs
+    rq:job:<id>                hash    the scripts in lua/       as its call
+    rq:queues, rq:workers, rq:workers:wt:<name>, rq:worker:<worker>: RQ's own, see `rq_state`
+
+`<id>` is public and stands in logs; a call's token lies in its record only.
+"""
+
+from __future__ import annotations
+
+#: Seconds that a tombstone tells "delivered" from "never existed".
+TOMBSTONE_TTL = 7 * 86_400
+#: Seconds that an inbox outlives its last message: a dead process reads no more.
+INBOX_TTL = 60
+#: Seconds that the chunks of an upload live without a write, before the call is queued.
+UPLOAD_TTL = 60
+#: Seconds that the description of a silent worker is kept.
+WORKER_TTL = 3600
+
+
+def call(call_id: str) -> str:
+    return f"wt:call:{call_id}"
+
+
+def request_body(call_id: str) -> str:
+    return f"wt:in:{call_id}"
+
+
+def response_body(call_id: str, attempt: int) -> str:
+    return f"wt:out:{call_id}:{attempt}"
+
+
+def tombstone(call_id: str) -> str:
+    return f"wt:gone:{call_id}"
+
+
+def inbox(process: str) -> str:
+    return f"wt:inbox:{process}"
+
+
+def held(worker: str) -> str:
+    return f"wt:held:{worker}"
+
+
+def leases(name: str) -> str:
+    return f"wt:leases:{name}"
+
+
+def counts(name: str) -> str:
+    return f"wt:counts:{name}"
+
+
+def worker(worker_name: str) -> str:
+    return f"wt:worker:{worker_name}"

@@ -1,0 +1,139 @@
+"""Our query parameters, and the URLs that carry them: pure functions.
+
+    __wsgi_timeout_call=fc-ID.TOKEN     the result URL of a call
+    __wsgi_timeout_hop=N                makes every URL of a redirect chain different, since many
+                                        clients call it a loop when they see one URL twice
+    __wsgi_timeout_status=fc-ID.TOKEN   the status URL
+
+Everything works on the raw query, byte for byte: other parameters keep order, case and escapes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import quote
+
+MARK = "__wsgi_timeout_"
+CALL = MARK + "call"
+HOP = MARK + "hop"
+STATUS = MARK + "status"
+
+#: What may stand in a logged line instead of a token.
+TOKEN = re.compile(r"(__wsgi_timeout_(?:call|status)(?:=|%3[Dd])[^.&\s]*)\.[^&\s\"'<>]+")
+
+_REFERENCE = re.compile(r"(fc-[A-Za-z0-9_-]{8,64})\.([A-Za-z0-9_-]{16,128})")
+_ABSOLUTE_FORM = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
+_LEADING_SLASHES = re.compile(r"^[/\\]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What one of our URLs asks for; `call_id` is empty if the parameter makes no sense."""
+
+    kind: Literal["call", "status"]
+    call_id: str
+    token: str
+    hop: int
+
+
+def reference(query: str) -> Reference | None:
+    """Return what the query refers to, None for a request that is not ours."""
+    if MARK not in query:
+        return None
+    found = [pair.partition("=") for pair in query.split("&") if pair.startswith(MARK)]
+    references = [(name, value) for name, _, value in found if name in {CALL, STATUS}]
+    if not references:
+        # A hop alone refers to nothing; it is still never shown to the app.
+        return None
+    kind: Literal["call", "status"] = "call" if references[0][0] == CALL else "status"
+    match = _REFERENCE.fullmatch(references[0][1]) if len(references) == 1 else None
+    hops = [value for name, _, value in found if name == HOP]
+    hop = int(hops[0]) if hops and re.fullmatch(r"\d{1,4}", hops[0]) else 0
+    call_id, token = match.groups() if match else ("", "")
+    return Reference(kind, call_id, token, hop)
+
+
+def strip_query(query: str) -> str:
+    """Return the query without our parameters; all else stays byte for byte."""
+    return "&".join(pair for pair in query.split("&") if not pair.startswith(MARK))
+
+
+def strip_uri(uri: str) -> str:
+    """Return a URI without our parameters; a `?` that only they needed goes too."""
+    head, mark, query = uri.partition("?")
+    if MARK not in query:
+        return uri
+    query, hash_mark, fragment = query.partition("#")
+    kept = strip_query(query)
+    return head + (mark + kept if kept else "") + hash_mark + fragment
+
+
+def raw_path(environ: Mapping[str, Any]) -> str:
+    """Return the path as the client sent it, still percent-encoded.
+
+    PATH_INFO is decoded (`%2F` has become `/`), so that it serves only where the server keeps no
+    raw URI.
+    """
+    uri = environ.get("RAW_URI") or environ.get("REQUEST_URI")
+    if not uri:
+        path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+        return quote(path.encode("latin-1"), safe="/;=,:@&+$!*'()~")
+    # The absolute form (RFC 9112 section 3.2.2) names a host that we must not believe.
+    path = _ABSOLUTE_FORM.sub("", str(uri).partition("?")[0], count=1)
+    return path or "/"
+
+
+def _local(path: str) -> str:
+    """Return `path` as something a browser cannot read as another host.
+
+    `//evil.com/x` and `/\\evil.com` are network-path references (RFC 3986 section 4.2).
+    """
+    local = "/" + _LEADING_SLASHES.sub("", path)
+    return "".join(char if "!" <= char <= "~" and char not in '\\"<>' else _escape(char) for char in local)
+
+
+def local_path(environ: Mapping[str, Any]) -> str:
+    """Return this request's raw path in the form in which our URLs and records hold it."""
+    return _local(raw_path(environ))
+
+
+def prefix(environ: Mapping[str, Any], trusted_proxies: str) -> str:
+    """Return the path prefix that a trusted proxy took off, without a trailing slash."""
+    value = environ.get("HTTP_X_FORWARDED_PREFIX", "").split(",")[0].strip().rstrip("/")
+    peer = environ.get("REMOTE_ADDR", "")
+    trusted = [item.strip() for item in trusted_proxies.split(",")]
+    # A unix socket's peer has no address and is local by nature.
+    if not value or not (peer in trusted or "*" in trusted or peer == ""):
+        return ""
+    return _local(value)
+
+
+def clean_url(environ: Mapping[str, Any], trusted_proxies: str) -> str:
+    """Return this request's own URL, path-absolute, without our parameters."""
+    path = prefix(environ, trusted_proxies) + local_path(environ)
+    query = strip_query(environ.get("QUERY_STRING", ""))
+    return path + ("?" + _printable(query) if query else "")
+
+
+def result_url(clean: str, call_id: str, token: str, hop: int) -> str:
+    return f"{_with_query(clean)}{CALL}={call_id}.{token}&{HOP}={hop}"
+
+
+def status_url(clean: str, call_id: str, token: str) -> str:
+    return f"{_with_query(clean)}{STATUS}={call_id}.{token}"
+
+
+def _with_query(clean: str) -> str:
+    return clean + ("&" if "?" in clean else "?")
+
+
+def _printable(query: str) -> str:
+    # Raw bytes that a header must not carry; everything printable stays as it came.
+    return "".join(char if "!" <= char <= "~" else _escape(char) for char in query)
+
+
+def _escape(char: str) -> str:
+    return quote(char.encode("latin-1", "replace"))

@@ -1,0 +1,16 @@
+-- Accepts a call. Idempotent by call id: a repeat after a lost reply changes nothing.
+-- KEYS: record, rq queue, rq job, leases, counts, request body (only if it lies in a stream)
+-- ARGV: id, max_queued, record TTL s, number of record values, record field/value..., job field/value...
+if redis.call('EXISTS', KEYS[1]) == 1 then return 'accepted' end
+if redis.call('HLEN', KEYS[4]) == 0 then return 'no worker' end
+if redis.call('LLEN', KEYS[2]) >= tonumber(ARGV[2]) then return 'full' end
+local split = 4 + tonumber(ARGV[4])
+local seq = redis.call('HINCRBY', KEYS[5], 'enqueued', 1)
+redis.call('HSET', KEYS[1], 'state', 'queued', 'attempt', '0', 'seq', seq, unpack(ARGV, 5, split))
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+redis.call('HSET', KEYS[3], unpack(ARGV, split + 1))
+redis.call('EXPIRE', KEYS[3], ARGV[3])
+-- Until now its chunks lived for a minute, in case nobody came back for them.
+if KEYS[6] then redis.call('EXPIRE', KEYS[6], ARGV[3]) end
+redis.call('RPUSH', KEYS[2], ARGV[1])
+return 'accepted'

@@ -1,0 +1,26 @@
+-- Returns the chunks from a number on, and acknowledges all before it. Wakes a writer that waits for room.
+-- KEYS: stream, record
+-- ARGV: id, number, how many at most, reader's inbox, '1' if it is a response
+-- Returns {'ok' | 'trimmed' | 'missing', 'complete' | 'broken' | '' (not ended), chunk...}
+local s = redis.call('HMGET', KEYS[1], 'count', 'first', 'read', 'end', 'readers', 'writer')
+if not s[1] and not s[4] then return {'missing', ''} end
+local number, count = tonumber(ARGV[2]), tonumber(s[1] or 0)
+if number < tonumber(s[2] or 0) then return {'trimmed', ''} end
+local list = joined(s[5], ARGV[4])
+if list then redis.call('HSET', KEYS[1], 'readers', list) end
+-- From its first byte on a response belongs to one attempt: no other run may replace it.
+if ARGV[5] == '1' and number == 0 and count > 0 then redis.call('HSET', KEYS[2], 'handed', '1') end
+if number > tonumber(s[3] or 0) then
+  redis.call('HSET', KEYS[1], 'read', number)
+  list = true
+end
+-- An acknowledgement makes room, and a first reader changes the limit: the writer looks again.
+if list and s[6] then
+  redis.call('HDEL', KEYS[1], 'writer')
+  wake(s[6], ARGV[1])
+end
+local last = math.min(number + tonumber(ARGV[3]), count) - 1
+-- The end is told with the last chunk, never before it.
+local answer = {'ok', last + 1 < count and '' or s[4] or ''}
+for i = number, last do answer[#answer + 1] = redis.call('HGET', KEYS[1], i) end
+return answer

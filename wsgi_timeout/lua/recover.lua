@@ -1,0 +1,43 @@
+-- Settles everything that a worker held which is gone for good, and forgets the worker.
+-- KEYS: leases, held, rq queue, rq wip, rq workers, rq workers of the queue, rq worker, worker
+-- ARGV: worker, the lease as last seen ('' = its death is certain), now ms, now ISO, detail, name of the rq worker's key
+-- Returns nil if it lives, else {id, 'requeued' | 'lost' | 'dropped', ...}
+if ARGV[2] ~= '' and redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return false end
+local settled = {}
+for _, id in ipairs(redis.call('LRANGE', KEYS[2], 0, -1)) do
+  local record, job = 'wt:call:' .. id, 'rq:job:' .. id
+  local r = redis.call('HMGET', record, 'state', 'worker', 'attempt', 'max_attempts', 'repeatable', 'handed',
+    'inboxes', 'result_ttl')
+  local what = 'dropped'
+  if r[1] == 'queued' then
+    what = 'requeued'
+  elseif r[1] == 'running' and r[2] == ARGV[1] then
+    redis.call('ZREM', KEYS[4], id .. ':' .. r[3])
+    local body = 'wt:out:' .. id .. ':' .. r[3]
+    local trimmed = tonumber(redis.call('HGET', 'wt:in:' .. id, 'first') or '0') > 0
+    if r[5] == '1' and not r[6] and not trimmed and tonumber(r[3]) < tonumber(r[4]) then
+      what = 'requeued'
+      redis.call('HSET', record, 'state', 'queued')
+      redis.call('HDEL', record, 'worker', 'head', 'progress')
+      redis.call('UNLINK', body)
+      redis.call('HSET', job, 'status', 'queued')
+    else
+      what = 'lost'
+      finish(record, job, id, ARGV[3], ARGV[4], r[8], 'lost', ARGV[5], {})
+      if redis.call('EXISTS', body) == 1 then
+        redis.call('HSET', body, 'end', 'broken')
+        wake(redis.call('HGET', body, 'readers'), id)
+      end
+      wake(r[7], id)
+    end
+  end
+  -- At the front: it has waited its turn already.
+  if what == 'requeued' then redis.call('LPUSH', KEYS[3], id) end
+  settled[#settled + 1] = id
+  settled[#settled + 1] = what
+end
+redis.call('UNLINK', KEYS[2], KEYS[7], KEYS[8])
+redis.call('HDEL', KEYS[1], ARGV[1])
+redis.call('SREM', KEYS[5], ARGV[6])
+redis.call('SREM', KEYS[6], ARGV[6])
+return settled

@@ -1,0 +1,16 @@
+-- Raises the leases of a pool's workers. Returns those whose lease is lost: they must not go on.
+-- KEYS: leases
+-- ARGV: now ISO, WORKER_TTL s, worker...
+local lost = {}
+for i = 3, #ARGV do
+  local worker = ARGV[i]
+  if redis.call('HEXISTS', KEYS[1], worker) == 1 then
+    redis.call('HINCRBY', KEYS[1], worker, 1)
+    redis.call('HSET', 'rq:worker:' .. worker, 'last_heartbeat', ARGV[1])
+    redis.call('EXPIRE', 'rq:worker:' .. worker, ARGV[2])
+    redis.call('EXPIRE', 'wt:worker:' .. worker, ARGV[2])
+  else
+    lost[#lost + 1] = worker
+  end
+end
+return lost

@@ -1,0 +1,21 @@
+-- Starts an attempt of a call that this worker holds. A repeat by the same worker returns the same attempt.
+-- KEYS: record, rq job, rq wip, rq worker, held, counts
+-- ARGV: id, worker, now ms, now ISO
+-- Returns nil (nothing to run: the id is dropped), or {attempt, request}
+local r = redis.call('HMGET', KEYS[1], 'state', 'worker', 'attempt', 'request', 'seq')
+local mine = r[1] == 'running' and r[2] == ARGV[2]
+if r[1] ~= 'queued' and not mine then
+  redis.call('LREM', KEYS[5], 1, ARGV[1])
+  return false
+end
+local attempt = tonumber(r[3])
+if not mine then
+  attempt = attempt + 1
+  redis.call('HSET', KEYS[1], 'state', 'running', 'worker', ARGV[2], 'attempt', attempt, 'started', ARGV[3])
+  redis.call('HSET', KEYS[2], 'status', 'started', 'worker_name', ARGV[2], 'started_at', ARGV[4])
+  -- +inf: RQ's own clean-up of started jobs goes by score, and must never find a call of ours.
+  redis.call('ZADD', KEYS[3], '+inf', ARGV[1] .. ':' .. attempt)
+  redis.call('HSET', KEYS[4], 'state', 'busy')
+  if attempt == 1 then redis.call('HSET', KEYS[6], 'taken', r[5]) end
+end
+return {attempt, r[4]}

@@ -1,0 +1,38 @@
+-- Appends one chunk to a stream, or says that it is full. A repeat of the same number changes nothing.
+-- KEYS: stream, record
+-- ARGV: id, number, chunk, bytes kept with a reader, bytes kept without, TTL s, writer's inbox,
+--       attempt ('' for a request body, which no attempt writes), head ('' but with a response's first chunk)
+-- Returns {'ok' | 'full' | 'fenced', 1 if somebody reads}
+local inboxes
+if ARGV[8] ~= '' then
+  local r = redis.call('HMGET', KEYS[2], 'state', 'attempt', 'inboxes')
+  if r[1] ~= 'running' or r[2] ~= ARGV[8] then return {'fenced', 0} end
+  inboxes = r[3]
+end
+local s = redis.call('HMGET', KEYS[1], 'count', 'first', 'read', 'kept', 'readers')
+local count, first, read = tonumber(s[1] or 0), tonumber(s[2] or 0), tonumber(s[3] or 0)
+local kept = tonumber(s[4] or 0)
+local number, size = tonumber(ARGV[2]), string.len(ARGV[3])
+local reader = s[5] and 1 or 0
+if number < count then return {'ok', reader} end
+local limit = tonumber(reader == 1 and ARGV[4] or ARGV[5])
+if kept > 0 and kept + size > limit then
+  -- Only a body that does not fit loses its beginning, and only what was read.
+  while first < read and kept + size > limit do
+    kept = kept - redis.call('HSTRLEN', KEYS[1], first)
+    redis.call('HDEL', KEYS[1], first)
+    first = first + 1
+  end
+  if kept > 0 and kept + size > limit then
+    redis.call('HSET', KEYS[1], 'writer', ARGV[7], 'first', first, 'kept', kept)
+    return {'full', reader}
+  end
+end
+redis.call('HSET', KEYS[1], number, ARGV[3], 'count', number + 1, 'first', first, 'kept', kept + size)
+redis.call('EXPIRE', KEYS[1], ARGV[6])
+if ARGV[9] ~= '' then
+  redis.call('HSET', KEYS[2], 'head', ARGV[9])
+  wake(inboxes, ARGV[1])
+end
+if reader == 1 then wake(s[5], ARGV[1]) end
+return {'ok', reader}

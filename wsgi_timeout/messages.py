@@ -1,0 +1,65 @@
+"""Frozen values that cross between processes: msgpack behind a version byte, never pickle."""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+from typing import Any, Self
+
+import msgpack
+
+from wsgi_timeout.errors import ConfigurationError
+
+#: The wire format. Both halves of a deployment must speak the same one.
+WIRE_VERSION = 1
+
+_VERSION_BYTE = bytes([WIRE_VERSION])
+
+
+@dataclass(frozen=True, slots=True)
+class _Message:
+    def pack(self) -> bytes:
+        # WSGI strings hold latin-1; a server that lets surrogates through must not make us fail.
+        return _VERSION_BYTE + msgpack.packb(astuple(self), unicode_errors="surrogatepass")
+
+    @classmethod
+    def unpack(cls, blob: bytes) -> Self:
+        """Read what `pack` wrote; raises `ConfigurationError` for another wire version."""
+        if blob[:1] != _VERSION_BYTE:
+            raise ConfigurationError(
+                f"a message of wire version {blob[:1]!r}, this process speaks {_VERSION_BYTE!r}: "
+                "run the same version of wsgi-timeout in web processes and workers"
+            )
+        values = msgpack.unpackb(memoryview(blob)[1:], unicode_errors="surrogatepass", strict_map_key=False)
+        return cls(*values)
+
+
+@dataclass(frozen=True, slots=True)
+class CallRequest(_Message):
+    """One HTTP request, as a worker needs it."""
+
+    #: The WSGI environ's transportable part.
+    environ: dict[str, Any]
+    #: The whole request body; None: it is in the stream `wt:in:<id>`.
+    body: bytes | None
+    #: Seconds that the handler may run.
+    timeout: float
+    #: See the settings of these names; bytes, bytes, bytes, seconds, seconds.
+    inline_body: int
+    buffer: int
+    max_result: int
+    unread_timeout: float
+    result_ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseHead(_Message):
+    """Status and headers of a response, in the app's order and case."""
+
+    status: str
+    headers: list[tuple[str, str]]
+
+    @classmethod
+    def unpack(cls, blob: bytes) -> Self:
+        head = super(ResponseHead, cls).unpack(blob)
+        # msgpack has no tuples; WSGI wants exactly list[tuple[str, str]].
+        return cls(head.status, [(name, value) for name, value in head.headers])

@@ -1,0 +1,110 @@
+"""A recorded response, played to the WSGI server; delivered when it was sent in full."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import redis
+
+from wsgi_timeout import policy
+from wsgi_timeout.calls import Outcome, Snapshot
+from wsgi_timeout.connection import AWAY
+from wsgi_timeout.errors import ResponseBroken, ResultTrimmed
+from wsgi_timeout.streams import StreamReader
+from wsgi_timeout.waiting import RECHECK_SECONDS, Waiter
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse
+
+log = logging.getLogger("wsgi_timeout")
+
+
+class Replay:
+    """The iterable of one response. PEP 3333: the server calls `close()` at the end, however it came."""
+
+    def __init__(self, chunks: Iterator[bytes], deliver: Callable[[], None] | None, held: ExitStack) -> None:
+        self._chunks = chunks
+        self._deliver = deliver
+        self._held = held
+        self._exhausted = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._chunks
+        self._exhausted = True
+
+    def close(self) -> None:
+        with self._held:
+            if self._exhausted and self._deliver:
+                try:
+                    self._deliver()
+                except (*AWAY, redis.exceptions.ResponseError) as error:
+                    # It stays until its TTL: having a result twice beats losing it.
+                    log.warning("could not note a delivery: %s", error)
+
+
+def begin(
+    snapshot: Snapshot,
+    reader: StreamReader | None,
+    first: list[bytes],
+    waiter: Waiter,
+    start_response: StartResponse,
+    *,
+    method: str,
+    on_result_url: bool,
+) -> Iterator[bytes]:
+    """Send the head, and return what iterates over the body.
+
+    `first` are the chunks that `reader` has returned already: once they are read no other attempt
+    can replace this one, so only now may the head go out.
+    """
+    assert snapshot.head is not None
+    headers = policy.on_result_url(snapshot.head.headers) if on_result_url else snapshot.head.headers
+    start_response(snapshot.head.status, headers)
+    if method == "HEAD":
+        return iter(())
+    if reader is None:
+        return _whole(snapshot)
+    return _stream(reader, first, waiter)
+
+
+def _whole(snapshot: Snapshot) -> Iterator[bytes]:
+    yield snapshot.body or b""
+    if snapshot.outcome == Outcome.BROKEN:
+        raise ResponseBroken(snapshot.detail)
+
+
+def _stream(reader: StreamReader, chunks: list[bytes], waiter: Waiter) -> Iterator[bytes]:
+    waiter.streaming = True
+    try:
+        while True:
+            yield from chunks
+            if reader.end == "complete":
+                return
+            if reader.end == "broken" or reader.missing:
+                raise ResponseBroken("the response broke off in the worker")
+            chunks = _next(reader, waiter)
+    finally:
+        try:
+            reader.leave()
+        except (*AWAY, redis.exceptions.ResponseError):
+            log.debug("could not leave a stream; its TTL ends it")
+
+
+def _next(reader: StreamReader, waiter: Waiter) -> list[bytes]:
+    while True:
+        waiter.reset()
+        try:
+            chunks = reader.poll()
+            if chunks or reader.end or reader.missing:
+                return chunks
+        except ResultTrimmed as error:
+            raise ResponseBroken(str(error)) from error
+        except AWAY:
+            # The response goes on when Redis is back; until then its client waits, or leaves.
+            log.debug("Redis is away while a response is sent")
+        if waiter.gone:
+            raise ResponseBroken("the client closed the connection")
+        waiter.wait(RECHECK_SECONDS)

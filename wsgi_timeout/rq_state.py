@@ -1,0 +1,80 @@
+"""The little of RQ's own state that we keep, so that `rq info` and rq-dashboard show what happens.
+
+RQ 3.0 is the source of every name here (`rq.job.Job.to_dict`, `rq.registry.StartedJobRegistry`,
+`rq.worker.BaseWorker.serialize`); `tests/test_rq_state.py` reads it all back with RQ itself. Nothing
+of ours depends on these keys: what a call is stands in its own record.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+#: The one function that an RQ job of ours may name.
+ENTRY_POINT = "wsgi_timeout_jobs.entry.run_call"
+
+QUEUES = "rq:queues"
+WORKERS = "rq:workers"
+
+
+def queue_name(name: str) -> str:
+    """Return the RQ queue of a name: the queue of `legacy` is `wt:legacy`."""
+    return f"wt:{name}"
+
+
+def queue_key(name: str) -> str:
+    return f"rq:queue:{queue_name(name)}"
+
+
+def started_key(name: str) -> str:
+    return f"rq:wip:{queue_name(name)}"
+
+
+def job_key(call_id: str) -> str:
+    return f"rq:job:{call_id}"
+
+
+def worker_key(worker: str) -> str:
+    return f"rq:worker:{worker}"
+
+
+def workers_of_queue_key(name: str) -> str:
+    return f"rq:workers:{queue_name(name)}"
+
+
+def timestamp(moment: datetime | None = None) -> str:
+    """Return a time as RQ writes it."""
+    return (moment or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def job_fields(name: str, call_id: str, description: str, timeout: float) -> dict[str, Any]:
+    """Return the hash of a queued job. Its one argument is the call's id: RQ shows and logs arguments."""
+    moment = timestamp()
+    return {
+        "data": json.dumps([ENTRY_POINT, None, [call_id], {}]),
+        "origin": queue_name(name),
+        "description": description,
+        "status": "queued",
+        "created_at": moment,
+        "enqueued_at": moment,
+        # Above our own limit, which acts first.
+        "timeout": int(timeout) + 60,
+        "result_ttl": 0,
+    }
+
+
+def worker_fields(name: str, pid: int, hostname: str, versions: tuple[str, str]) -> dict[str, Any]:
+    """Return the hash of a worker at its birth; `versions` are RQ's and Python's."""
+    moment = timestamp()
+    return {
+        "birth": moment,
+        "last_heartbeat": moment,
+        "queues": queue_name(name),
+        "pid": pid,
+        "hostname": hostname,
+        "ip_address": "unknown",
+        "version": versions[0],
+        "python_version": versions[1],
+        "state": "idle",
+    }

@@ -1,0 +1,244 @@
+"""`wsgi-timeout serve`: an embedded Redis, gunicorn and a pool of workers, started and stopped together."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import redis
+
+from wsgi_timeout import target as targets
+from wsgi_timeout.connection import connect
+from wsgi_timeout.embedded import EmbeddedServer, state_folder
+from wsgi_timeout.errors import ConfigurationError
+from wsgi_timeout.gunicorn_conf import RESERVE_THREADS
+from wsgi_timeout.settings import Settings, environment_of
+
+_STOP_SECONDS = 35.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """What the command line says."""
+
+    target: str
+    bind: str = "127.0.0.1:8000"
+    name: str | None = None
+    processes: int = 2
+    threads: int = 1
+    web_threads: int | None = None
+    data_dir: str | None = None
+    only: tuple[str, ...] = ()
+    except_: tuple[str, ...] = ()
+    reload: bool = False
+    #: Settings given as options; None: not given.
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def serve(options: ServeOptions, say: Callable[[str], None]) -> int:
+    """Serve until SIGINT or SIGTERM, or until a part dies; returns the exit code.
+
+    `say` prints a line for the user. Raises `ConfigurationError`.
+    """
+    name = options.name or targets.name_of(options.target)
+    settings = _settings(options)
+    sock = _listen(options.bind)
+    stop = _StopFlag()
+    server: EmbeddedServer | None = None
+    parts: list[_Part] = []
+    try:
+        url = os.environ.get("REDIS_URL", "")
+        if url:
+            _ping(url)
+        else:
+            server = _embedded(options)
+            url = server.url
+        environment = {**os.environ, **environment_of(settings), "REDIS_URL": url}
+        pool = _start_pool(options, name, environment)
+        parts.append(pool)
+        if not _wait_until_ready(pool, stop):
+            return 0 if stop.asked else 1
+        parts.insert(0, _start_gunicorn(options, name, environment, sock))
+        _announce(options, name, settings, sock, server, say)
+        return _watch(parts, server, stop, say)
+    finally:
+        sock.close()
+        # The web half first, so that nothing new is accepted; Redis last: workers still write to it.
+        for part in parts:
+            part.stop()
+        if server:
+            server.stop()
+
+
+class _StopFlag:
+    """Set by SIGINT or SIGTERM; a pipe wakes whoever selects."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.pipe, self._write = os.pipe()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._ask)
+
+    def _ask(self, _number: int, _frame: FrameType | None) -> None:
+        if not self.asked:
+            self.asked = True
+            os.write(self._write, b".")
+
+
+class _Part:
+    """One child process and its children, in a session of their own: Ctrl-C reaches only us."""
+
+    def __init__(
+        self, what: str, command: list[str], environment: dict[str, str], pass_fds: tuple[int, ...]
+    ) -> None:
+        self.what = what
+        #: Where the pool says that it has loaded the app.
+        self.ready_pipe = -1
+        self.process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            pass_fds=pass_fds,
+            start_new_session=True,
+            preexec_fn=_terminate_with_parent,
+        )
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            self.process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+def _terminate_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def _settings(options: ServeOptions) -> dict[str, Any]:
+    settings = dict(options.settings)
+    if options.web_threads is not None:
+        reserve = min(RESERVE_THREADS, max(1, options.web_threads // 4))
+        settings["max_waiting"] = max(1, options.web_threads - reserve)
+    Settings.load(**settings)  # complains here, not in a child
+    return settings
+
+
+def _listen(bind: str) -> socket.socket:
+    host, _, port = bind.rpartition(":")
+    host = host.strip("[]") or "127.0.0.1"
+    if not port.isdigit():
+        raise ConfigurationError(f"--bind {bind!r}: write HOST:PORT, as in 127.0.0.1:8000")
+    try:
+        family = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0][0]
+        sock = socket.create_server((host, int(port)), family=family, backlog=2048)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigurationError(f"cannot listen on {bind}: {reason}; choose another with --bind HOST:PORT") from None
+    sock.set_inheritable(True)
+    return sock
+
+
+def _ping(url: str) -> None:
+    client = connect(url, connections=1)
+    try:
+        client.ping()
+    except (redis.exceptions.RedisError, OSError) as error:
+        raise ConfigurationError(
+            f"REDIS_URL={url!r} cannot be reached: {error}; start that server, or unset REDIS_URL to use an embedded one"
+        ) from None
+    finally:
+        client.close()
+
+
+def _embedded(options: ServeOptions) -> EmbeddedServer:
+    folder = Path(options.data_dir).absolute() if options.data_dir else state_folder(options.target)
+    server = EmbeddedServer(folder, alone=options.data_dir is not None)
+    try:
+        server.start()
+    except ConfigurationError:
+        server.stop()
+        raise
+    return server
+
+
+def _start_pool(options: ServeOptions, name: str, environment: dict[str, str]) -> _Part:
+    read, write = os.pipe()
+    command = [sys.executable, "-m", "wsgi_timeout.cli", "worker", options.target, "--name", name]
+    command += ["--processes", str(options.processes), "--threads", str(options.threads)]
+    command += ["--ready-fd", str(write), *(["--reload"] if options.reload else [])]
+    part = _Part("the worker pool", command, environment, (write,))
+    os.close(write)
+    part.ready_pipe = read
+    return part
+
+
+def _wait_until_ready(pool: _Part, stop: _StopFlag) -> bool:
+    """Wait until a worker has loaded the app; False if it cannot, or a stop was asked for."""
+    readable, _, _ = select.select([pool.ready_pipe, stop.pipe], [], [])
+    # A pool that ends closes its end of the pipe: readable, and empty.
+    ready = pool.ready_pipe in readable and os.read(pool.ready_pipe, 1) == b"1"
+    os.close(pool.ready_pipe)
+    return ready and not stop.asked
+
+
+def _start_gunicorn(
+    options: ServeOptions, name: str, environment: dict[str, str], sock: socket.socket
+) -> _Part:
+    app = f"wsgi_timeout:gateway({options.target!r}, name={name!r}, only={options.only!r}, except_={options.except_!r})"
+    bind = f"fd://{sock.fileno()}"
+    command = [sys.executable, "-m", "gunicorn", "-c", "python:wsgi_timeout.gunicorn_conf", "-b", bind]
+    command += ["--log-level", "warning", *(["--reload"] if options.reload and _loads_app(options) else []), app]
+    return _Part("the web server", command, environment, (sock.fileno(),))
+
+
+def _loads_app(options: ServeOptions) -> bool:
+    return bool(options.only or options.except_)
+
+
+def _announce(
+    options: ServeOptions,
+    name: str,
+    settings: dict[str, Any],
+    sock: socket.socket,
+    server: EmbeddedServer | None,
+    say: Callable[[str], None],
+) -> None:
+    host, port = sock.getsockname()[:2]
+    loaded = Settings.load(**settings)
+    say(f"serving {options.target} on http://{f'[{host}]' if ':' in host else host}:{port}/  (Ctrl-C stops)")
+    say(f"  queue wt:{name}, {options.processes} worker processes, {options.threads} thread(s) each")
+    say(f"  a request waits up to {loaded.wait_seconds:g} s, then is redirected (303) to its result URL")
+    if server:
+        say(f"  embedded server, data in {server.folder}")
+        say(f"  to look inside: rq info --url {server.url}")
+    if Path("gunicorn.conf.py").exists():
+        say("  note: ./gunicorn.conf.py is yours and is not read here")
+
+
+def _watch(
+    parts: list[_Part], server: EmbeddedServer | None, stop: _StopFlag, say: Callable[[str], None]
+) -> int:
+    while not stop.asked:
+        select.select([stop.pipe], [], [], 0.25)
+        ended = [part.what for part in parts if part.process.poll() is not None]
+        if server and server.process and server.process.poll() is not None:
+            ended.append("the embedded server")
+        if ended and not stop.asked:
+            say(f"{' and '.join(ended)} ended unexpectedly: stopping all")
+            return 1
+    say("stopping: web server, workers, embedded server")
+    return 0

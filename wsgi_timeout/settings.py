@@ -1,0 +1,125 @@
+"""All settings: one frozen value, read from keyword arguments, Flask's config or the environment."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from wsgi_timeout.errors import ConfigurationError
+
+ENV_PREFIX = "WSGI_TIMEOUT_"
+
+_KIB = 1024
+_MIB = 1024 * _KIB
+
+
+def _setting(default: Any, unit: str, meaning: str, *, least: float = 0) -> Any:
+    return field(default=default, metadata={"unit": unit, "meaning": meaning, "least": least})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How calls are waited for, run and kept.
+
+    Every field can be given as a keyword argument, as `WSGI_TIMEOUT_<FIELD>` in Flask's config, or
+    as an environment variable of that name. Sources of the defaults: `wait_seconds` is what Modal's
+    web endpoints wait; the others were chosen, see `docs/decisions.md`.
+    """
+
+    wait_seconds: float = _setting(
+        150.0, "s", "how long one HTTP request blocks before it is redirected", least=0.01
+    )
+    timeout: float = _setting(3600.0, "s", "how long a handler may run", least=0.01)
+    wait_for_response: bool = _setting(default=True, unit="", meaning="`false`: answer 202 at once")
+    max_attempts: int = _setting(
+        2, "", "runs of one call when workers die under it; 1 forbids a second", least=1
+    )
+    max_waiting: int = _setting(200, "requests", "requests that may wait in one web process", least=1)
+    max_queued: int = _setting(10_000, "calls", "calls that may wait for a worker", least=1)
+    max_request_body: int = _setting(10 * 1024 * _MIB, "bytes", "larger request bodies get 413")
+    inline_body: int = _setting(64 * _KIB, "bytes", "bodies up to this travel with the call, without a stream")
+    buffer: int = _setting(16 * _MIB, "bytes", "how much of one body lies in Redis while it is read", least=1)
+    max_result: int = _setting(256 * _MIB, "bytes", "how far a response may grow that nobody reads yet", least=1)
+    unread_timeout: float = _setting(600.0, "s", "how long a full response waits for a reader", least=0.01)
+    result_ttl: float = _setting(86_400.0, "s", "how long an unread result is kept", least=1)
+    queue_ttl: float = _setting(86_400.0, "s", "how long a call may wait for a worker", least=1)
+    delivery_grace: float = _setting(60.0, "s", "how long a delivered result can be had again", least=0)
+    worker_wait: float = _setting(5.0, "s", "how long a request waits for a first worker to appear", least=0)
+    lease_seconds: float = _setting(
+        10.0, "s", "how long a worker may be silent before its calls are recovered", least=0.1
+    )
+    interrupt_grace: float = _setting(
+        10.0, "s", "how long a handler may go on after a timeout or cancel, before its process is killed", least=0.1
+    )
+    public_url: str = _setting("", "URL", "scheme and host put before `result_url` in JSON answers")
+    trusted_proxies: str = _setting(
+        "127.0.0.1,::1", "addresses", "peers whose `X-Forwarded-Prefix` is believed; `*` for all"
+    )
+
+    def __post_init__(self) -> None:
+        for spec in dataclasses.fields(self):
+            _check(spec, getattr(self, spec.name))
+
+    @classmethod
+    def load(cls, config: Mapping[str, Any] | None = None, /, **given: Any) -> Self:
+        """Read the settings: keyword arguments first, then Flask's `config`, then the environment.
+
+        Raises `ConfigurationError` for an unknown keyword or environment variable of ours, or a bad value.
+        """
+        names = {spec.name: spec for spec in dataclasses.fields(cls)}
+        for name in given:
+            if name not in names:
+                raise ConfigurationError(f"unknown setting {name!r}: use one of {', '.join(names)}")
+        values: dict[str, Any] = {}
+        for name, spec in names.items():
+            key = ENV_PREFIX + name.upper()
+            for source in (config or {}, os.environ):
+                if key in source:
+                    values[name] = _parse(key, str(spec.type), source[key])
+                    break
+        values.update({name: value for name, value in given.items() if value is not None})
+        return cls(**values)
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with some settings changed."""
+        return dataclasses.replace(self, **changes)
+
+
+def environment_of(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return settings as environment variables, for a child process."""
+    return {ENV_PREFIX + name.upper(): str(value) for name, value in settings.items() if value is not None}
+
+
+def _parse(key: str, kind: str, value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        match kind:
+            case "bool":
+                return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[
+                    value.lower()
+                ]
+            case "int":
+                return int(value)
+            case "float":
+                return float(value)
+            case _:
+                return value
+    except (KeyError, ValueError):
+        wanted = {"bool": "true or false", "int": "a whole number", "float": "a number"}[kind]
+        raise ConfigurationError(f"{key}={value!r} is not {wanted}") from None
+
+
+def _check(spec: dataclasses.Field[Any], value: Any) -> None:
+    kind = {"bool": bool, "int": int, "float": (int, float), "str": str}[str(spec.type)]
+    if not isinstance(value, kind) or (isinstance(value, bool) and spec.type != "bool"):
+        raise ConfigurationError(f"{spec.name}={value!r}: must be of type {spec.type}")
+    if isinstance(value, bool) or isinstance(value, str):
+        return
+    if not math.isfinite(value) or value < spec.metadata["least"]:
+        unit = spec.metadata["unit"]
+        raise ConfigurationError(f"{spec.name}={value!r}: must be at least {spec.metadata['least']} {unit}".strip())

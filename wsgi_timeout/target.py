@@ -1,0 +1,114 @@
+"""Import strings that name a WSGI app: `module:attr`, `module:factory()`, `file.py:attr`."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from wsgi_timeout.errors import TargetError
+
+_DEFAULT_ATTRS = ("app", "application")
+
+
+def name_of(target: str) -> str:
+    """Return the name of a target: its top module. Raises `TargetError` for a malformed string."""
+    module, _ = _split(target)
+    top = Path(module).stem if _is_file(module) else module.partition(".")[0]
+    return re.sub(r"[^A-Za-z0-9_-]", "-", top)
+
+
+def load(target: str) -> Any:
+    """Import a target, with the current folder on the path as gunicorn does, and return its app.
+
+    Raises `TargetError` if there is no such module, file or attribute; an exception of the app's own
+    import passes through as it is.
+    """
+    module_name, expression = _split(target)
+    module = _load_file(module_name) if _is_file(module_name) else _load_module(target, module_name)
+    app = _evaluate(target, module, expression)
+    if not callable(app):
+        raise TargetError(f"target {target!r} is {app!r}, which is not a WSGI callable")
+    return app
+
+
+def _split(target: str) -> tuple[str, str]:
+    # A Windows drive or a URL has no place here, so the first colon divides.
+    module, _, expression = target.strip().partition(":")
+    if not module or ("." not in module and not module.isidentifier()):
+        raise TargetError(f"target {target!r}: write module:app, module:factory() or file.py:app")
+    return module, expression
+
+
+def _is_file(module: str) -> bool:
+    return module.endswith(".py") or "/" in module
+
+
+def _load_module(target: str, name: str) -> Any:
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        # Only the target itself missing is a wrong target; what it imports in vain is the app's error.
+        if error.name and (name == error.name or name.startswith(error.name + ".")):
+            raise TargetError(f"target {target!r}: no module named {error.name!r} in {folder} or on the path") from None
+        raise
+
+
+def _load_file(name: str) -> Any:
+    path = Path(name).resolve()
+    if not path.is_file():
+        raise TargetError(f"target {name!r}: no such file: {path}")
+    sys.path.insert(0, os.fspath(path.parent))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise TargetError(f"target {name!r}: {path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _evaluate(target: str, module: Any, expression: str) -> Any:
+    if not expression:
+        for attr in _DEFAULT_ATTRS:
+            if hasattr(module, attr):
+                return getattr(module, attr)
+        raise TargetError(f"target {target!r}: name the app, as in {target}:app")
+    try:
+        tree = ast.parse(expression, mode="eval").body
+    except SyntaxError:
+        raise TargetError(f"target {target!r}: {expression!r} is not a name or a call") from None
+    call = tree if isinstance(tree, ast.Call) else None
+    found = _attribute(target, module, call.func if call else tree)
+    if call is None:
+        return found
+    try:
+        args = [ast.literal_eval(arg) for arg in call.args]
+        kwargs = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+    except ValueError:
+        raise TargetError(f"target {target!r}: a factory takes literals only, as in create_app('prod')") from None
+    return found(*args, **kwargs)
+
+
+def _attribute(target: str, module: Any, node: ast.expr) -> Any:
+    if isinstance(node, ast.Attribute):
+        owner, attr = _attribute(target, module, node.value), node.attr
+    elif isinstance(node, ast.Name):
+        owner, attr = module, node.id
+    else:
+        raise TargetError(f"target {target!r}: after the colon stands a name or a call of one")
+    try:
+        return getattr(owner, attr)
+    except AttributeError:
+        there = [name for name in dir(module) if callable(getattr(module, name)) and not name.startswith("_")]
+        raise TargetError(
+            f"target {target!r}: {owner!r} has no attribute {attr!r}; its callables: {', '.join(there) or 'none'}"
+        ) from None

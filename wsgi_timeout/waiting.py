@@ -1,0 +1,189 @@
+"""One listener a process wakes every request that waits in it.
+
+A waiter costs a thread or a greenlet, and no connection: whoever changes a call pushes its id to
+the inboxes that wait for it, and the listener pops its own. A list, not pub/sub, so that nothing is
+lost while a connection is re-made; and since even a popped reply can be lost, the listener looks
+after its waiters every two seconds.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import select
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakSet
+
+import redis
+
+from wsgi_timeout import keys
+from wsgi_timeout.connection import AWAY, REFUSING
+
+log = logging.getLogger("wsgi_timeout")
+
+#: Seconds between two looks at clients that may have gone, and at a stop.
+TICK_SECONDS = 0.5
+#: Seconds between two looks at the calls themselves, for a lost wake.
+RECHECK_SECONDS = 2.0
+_PAUSE_SECONDS = 0.2
+_BATCH = 1000
+
+# Linux tells a closed connection without a read; elsewhere a hang-up is seen when both ways close.
+_GONE = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
+
+_listeners: WeakSet[Listener] = WeakSet()
+
+
+class Waiter:
+    """One request that waits; `gone` is set when its client has closed the connection."""
+
+    __slots__ = ("_woken", "gone", "streaming")
+
+    def __init__(self) -> None:
+        self._woken = threading.Event()
+        self.gone = False
+        #: Waits for chunks, which no look at the call's record can show.
+        self.streaming = False
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    def reset(self) -> None:
+        """Call before looking at what is waited for: a wake after the look is then not missed."""
+        self._woken.clear()
+
+    def wait(self, seconds: float) -> None:
+        self._woken.wait(seconds)
+
+
+class Listener:
+    """Pops this process's inbox, in one thread, started with the first waiter (after any fork)."""
+
+    def __init__(self, make_client: Callable[[], redis.Redis]) -> None:
+        #: A random name: process ids repeat.
+        self.inbox = secrets.token_urlsafe(12)
+        #: Set when the process was told to stop: every waiter answers at once.
+        self.draining = False
+        self._make_client = make_client
+        self._waiters: dict[str, set[Waiter]] = {}
+        self._sockets: dict[int, Waiter] = {}
+        self._poll = select.poll()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        _listeners.add(self)
+
+    @contextmanager
+    def waiter(self, call_id: str, environ: Mapping[str, Any] | None = None) -> Iterator[Waiter]:
+        """Register somebody who waits for a call; with the environ, its client is watched too."""
+        waiter = Waiter()
+        sock = _client_socket(environ) if environ else -1
+        with self._lock:
+            self._waiters.setdefault(call_id, set()).add(waiter)
+            if sock >= 0:
+                self._sockets[sock] = waiter
+                self._poll.register(sock, _GONE)
+            self._start()
+        try:
+            yield waiter
+        finally:
+            with self._lock:
+                waiters = self._waiters[call_id]
+                waiters.discard(waiter)
+                if not waiters:
+                    del self._waiters[call_id]
+                if sock >= 0 and self._sockets.get(sock) is waiter:
+                    del self._sockets[sock]
+                    self._poll.unregister(sock)
+
+    def _start(self) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, name="wsgi-timeout-listener", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        client = self._make_client()
+        pop = None
+        away = False
+        next_tick = next_recheck = time.monotonic()
+        while True:
+            try:
+                pop = pop or _popper(client, keys.inbox(self.inbox))
+                for call_id in pop():
+                    self._wake(call_id)
+                if away or time.monotonic() >= next_recheck:
+                    self._recheck(client)
+                    next_recheck = time.monotonic() + RECHECK_SECONDS
+                away = False
+            except (*AWAY, *REFUSING, redis.exceptions.ResponseError) as error:
+                if not away:
+                    log.warning("listener: Redis is away (%s); requests go on waiting", error)
+                away, pop = True, None
+                time.sleep(_PAUSE_SECONDS)
+            if time.monotonic() >= next_tick:
+                self._tick()
+                next_tick = time.monotonic() + TICK_SECONDS
+
+    def _wake(self, call_id: str) -> None:
+        with self._lock:
+            waiters = tuple(self._waiters.get(call_id, ()))
+        for waiter in waiters:
+            waiter.wake()
+
+    def _tick(self) -> None:
+        with self._lock:
+            for sock, _ in self._poll.poll(0):
+                self._sockets[sock].gone = True
+                self._sockets[sock].wake()
+            everybody = [w for waiters in self._waiters.values() for w in waiters] if self.draining else []
+        for waiter in everybody:
+            waiter.wake()
+
+    def _recheck(self, client: redis.Redis) -> None:
+        with self._lock:
+            waiting = {call_id: tuple(waiters) for call_id, waiters in self._waiters.items()}
+        pipe = client.pipeline(transaction=False)
+        for call_id in waiting:
+            pipe.hget(keys.call(call_id), "state")
+            pipe.hexists(keys.call(call_id), "head")
+        answers = pipe.execute() if waiting else []
+        for waiters, state, has_head in zip(waiting.values(), answers[::2], answers[1::2], strict=True):
+            for waiter in waiters:
+                if waiter.streaming or has_head or state in {None, b"ended"}:
+                    waiter.wake()
+
+
+def drain() -> None:
+    """Make every request that waits in this process answer within a second, now and from now on.
+
+    Only sets flags: it is called from signal handlers.
+    """
+    for listener in tuple(_listeners):
+        listener.draining = True
+
+
+def _popper(client: redis.Redis, inbox: str) -> Callable[[], list[str]]:
+    version = tuple(int(part) for part in str(client.info("server")["redis_version"]).split(".")[:2])
+
+    def pop() -> list[str]:
+        answer = client.blmpop(TICK_SECONDS, 1, inbox, direction="LEFT", count=_BATCH)
+        return [call_id.decode() for call_id in answer[1]] if answer else []
+
+    def pop_before_7() -> list[str]:
+        first = client.blpop([inbox], TICK_SECONDS)
+        rest = client.lpop(inbox, _BATCH) if first else None
+        return [call_id.decode() for call_id in ([first[1]] if first else []) + (rest or [])]
+
+    return pop if version >= (7, 0) else pop_before_7
+
+
+def _client_socket(environ: Mapping[str, Any]) -> int:
+    """Return the client's file descriptor where the server shows it, else -1."""
+    for key in ("gunicorn.socket", "gunicorn.sock", "werkzeug.socket"):
+        sock = environ.get(key)
+        if hasattr(sock, "fileno"):
+            return int(sock.fileno())
+    return -1
