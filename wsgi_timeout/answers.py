@@ -89,7 +89,5 @@ def _wants_html(environ: Mapping[str, Any]) -> bool:
 def _send(
     start_response: StartResponse, status: str, headers: Headers, body: bytes, content_type: str
 ) -> Iterable[bytes]:
-    start_response(
-        status, [("Content-Type", content_type), ("Content-Length", str(len(body))), *headers]
-    )
+    start_response(status, [("Content-Type", content_type), ("Content-Length", str(len(body))), *headers])
     return [body]

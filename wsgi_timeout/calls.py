@@ -118,7 +118,7 @@ class Calls:
     """The calls of one name in one Redis."""
 
     def __init__(self, client: redis.Redis, name: str) -> None:
-        self.redis = client
+        self.redis: Any = client  # redis-py's annotations know no bytes
         self.name = name
         self.scripts = Scripts(client)
         self._queue = rq_state.queue_key(name)
@@ -155,13 +155,15 @@ class Calls:
             touched.append(keys.request_body(call.id))
         answer = self.scripts.run("enqueue", touched, args)
         if answer == b"no worker":
-            raise NoWorker(f"no live worker serves {self.name!r}: start one with `wsgi-timeout worker TARGET`")
+            raise NoWorker(
+                f"no live worker serves {self.name!r}: start one with `wsgi-timeout worker TARGET`"
+            )
         if answer == b"full":
             raise QueueFull(f"{call.max_queued} calls wait for a worker of {self.name!r} already")
 
     def look(self, call_id: str) -> Snapshot:
         """Return what a call is now."""
-        return Snapshot.read(self.redis.hmget(keys.call(call_id), Snapshot.FIELDS))  # type: ignore[arg-type]
+        return Snapshot.read(self.redis.hmget(keys.call(call_id), Snapshot.FIELDS))
 
     def join(self, call_id: str, inbox: str) -> Snapshot:
         """Make `inbox` one of those that the call wakes, and return what it is now."""
@@ -186,12 +188,24 @@ class Calls:
 
     def status(self, call_id: str) -> dict[str, Any]:
         """Return the call's times, progress and place in the queue; no body is read, cost is constant."""
-        fields = ("state", "outcome", "attempt", "created", "started", "ended", "delivered", "seq", "progress")
+        fields = (
+            "state",
+            "outcome",
+            "attempt",
+            "created",
+            "started",
+            "ended",
+            "delivered",
+            "seq",
+            "progress",
+        )
         pipe = self.redis.pipeline(transaction=False)
         pipe.hmget(keys.call(call_id), fields)
         pipe.hget(self._counts, "taken")
         values, taken = pipe.execute()
-        found = {field: value.decode() for field, value in zip(fields, values, strict=True) if value is not None}
+        found = {
+            field: value.decode() for field, value in zip(fields, values, strict=True) if value is not None
+        }
         if found.get("state") == "queued":
             # By sequence numbers: calls are taken in the order in which they came.
             found["position"] = max(1, int(found["seq"]) - int(taken or 0))
@@ -301,7 +315,14 @@ class Calls:
     def register(self, worker: str, pool_inbox: str, info: dict[str, str], birth: dict[str, Any]) -> None:
         """Make a worker known: its lease, what it serves (`info`), and its `birth` as RQ records it."""
         key = rq_state.worker_key(worker)
-        args: list[Any] = [worker, pool_inbox, keys.WORKER_TTL, rq_state.queue_name(self.name), key, len(info) * 2]
+        args: list[Any] = [
+            worker,
+            pool_inbox,
+            keys.WORKER_TTL,
+            rq_state.queue_name(self.name),
+            key,
+            len(info) * 2,
+        ]
         for mapping in (info, birth):
             for item in mapping.items():
                 args.extend(item)

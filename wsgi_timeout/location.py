@@ -87,9 +87,9 @@ def raw_path(environ: Mapping[str, Any]) -> str:
 
 
 def _local(path: str) -> str:
-    """Return `path` as something a browser cannot read as another host.
+    r"""Return `path` as something a browser cannot read as another host.
 
-    `//evil.com/x` and `/\\evil.com` are network-path references (RFC 3986 section 4.2).
+    `//evil.com/x` and `/\evil.com` are network-path references (RFC 3986 section 4.2).
     """
     local = "/" + _LEADING_SLASHES.sub("", path)
     return "".join(char if "!" <= char <= "~" and char not in '\\"<>' else _escape(char) for char in local)

@@ -19,7 +19,8 @@ _VERSION_BYTE = bytes([WIRE_VERSION])
 class _Message:
     def pack(self) -> bytes:
         # WSGI strings hold latin-1; a server that lets surrogates through must not make us fail.
-        return _VERSION_BYTE + msgpack.packb(astuple(self), unicode_errors="surrogatepass")
+        packed: bytes = msgpack.packb(astuple(self), unicode_errors="surrogatepass")
+        return _VERSION_BYTE + packed
 
     @classmethod
     def unpack(cls, blob: bytes) -> Self:

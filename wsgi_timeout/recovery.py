@@ -37,7 +37,7 @@ class LeaseWatch:
         try:
             leases = self._calls.redis.hgetall(keys.leases(self._calls.name))
             now = time.monotonic()
-            current = {worker.decode(): int(count) for worker, count in leases.items()}  # type: ignore[union-attr]
+            current = {worker.decode(): int(count) for worker, count in leases.items()}
             self._seen = {
                 worker: self._seen[worker] if self._seen.get(worker, (None,))[0] == count else (count, now)
                 for worker, count in current.items()
@@ -53,8 +53,12 @@ class LeaseWatch:
         settled = self._calls.recover(worker, count, WORKER_DIED)
         self._seen.pop(worker, None)
         if settled is not None:
-            log.warning("worker %s: no sign of life for %g s, gone; its calls: %s", worker, self._lease_seconds,
-                        ", ".join(f"{call} {what}" for call, what in settled) or "none")
+            log.warning(
+                "worker %s: no sign of life for %g s, gone; its calls: %s",
+                worker,
+                self._lease_seconds,
+                ", ".join(f"{call} {what}" for call, what in settled) or "none",
+            )
 
 
 def watch_forever(watch: LeaseWatch) -> None:

@@ -43,7 +43,7 @@ _FAILURES: dict[Outcome, type[CallFailed]] = {
 }
 
 
-class ClientGone(Exception):  # noqa: N818 - not an error: nobody is left to tell
+class ClientGone(Exception):
     """The client closed its connection while it waited."""
 
 
@@ -180,10 +180,8 @@ class Results:
 
     def _drain(self, environ: dict[str, Any]) -> None:
         # `curl -X POST -L` sends its body on every hop.
-        try:
+        with suppress(UploadBroken, BodyTooLarge):  # the server closes such a connection by itself
             Upload(environ, self._settings.max_request_body).discard()
-        except (UploadBroken, BodyTooLarge):
-            pass  # the server closes such a connection by itself
 
     def _status(
         self,
@@ -230,9 +228,7 @@ class Results:
                 place.kept_for = pending.call_id
                 return answers.redirect(start_response, "303 See Other", pending.next_url)
             grace = self._settings.delivery_grace
-            return answer(
-                runtime, pending, ready, waiter, held, start_response, method=method, grace=grace
-            )
+            return answer(runtime, pending, ready, waiter, held, start_response, method=method, grace=grace)
 
     @staticmethod
     def _find(

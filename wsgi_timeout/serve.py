@@ -110,7 +110,7 @@ class _Part:
             stdin=subprocess.DEVNULL,
             pass_fds=pass_fds,
             start_new_session=True,
-            preexec_fn=_terminate_with_parent,
+            preexec_fn=_terminate_with_parent,  # noqa: PLW1509 - no thread runs here
         )
 
     def stop(self) -> None:
@@ -147,7 +147,9 @@ def _listen(bind: str) -> socket.socket:
         sock = socket.create_server((host, int(port)), family=family, backlog=2048)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ConfigurationError(f"cannot listen on {bind}: {reason}; choose another with --bind HOST:PORT") from None
+        raise ConfigurationError(
+            f"cannot listen on {bind}: {reason}; choose another with --bind HOST:PORT"
+        ) from None
     sock.set_inheritable(True)
     return sock
 
@@ -158,7 +160,8 @@ def _ping(url: str) -> None:
         client.ping()
     except (redis.exceptions.RedisError, OSError) as error:
         raise ConfigurationError(
-            f"REDIS_URL={url!r} cannot be reached: {error}; start that server, or unset REDIS_URL to use an embedded one"
+            f"REDIS_URL={url!r} cannot be reached: {error}; start that server, "
+            "or unset REDIS_URL to use an embedded one"
         ) from None
     finally:
         client.close()
@@ -198,10 +201,16 @@ def _wait_until_ready(pool: _Part, stop: _StopFlag) -> bool:
 def _start_gunicorn(
     options: ServeOptions, name: str, environment: dict[str, str], sock: socket.socket
 ) -> _Part:
-    app = f"wsgi_timeout:gateway({options.target!r}, name={name!r}, only={options.only!r}, except_={options.except_!r})"
+    routes = f"only={options.only!r}, except_={options.except_!r}"
+    app = f"wsgi_timeout:gateway({options.target!r}, name={name!r}, {routes})"
     bind = f"fd://{sock.fileno()}"
     command = [sys.executable, "-m", "gunicorn", "-c", "python:wsgi_timeout.gunicorn_conf", "-b", bind]
-    command += ["--log-level", "warning", *(["--reload"] if options.reload and _loads_app(options) else []), app]
+    command += [
+        "--log-level",
+        "warning",
+        *(["--reload"] if options.reload and _loads_app(options) else []),
+        app,
+    ]
     return _Part("the web server", command, environment, (sock.fileno(),))
 
 

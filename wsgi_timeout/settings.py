@@ -41,9 +41,13 @@ class Settings:
     max_waiting: int = _setting(200, "requests", "requests that may wait in one web process", least=1)
     max_queued: int = _setting(10_000, "calls", "calls that may wait for a worker", least=1)
     max_request_body: int = _setting(10 * 1024 * _MIB, "bytes", "larger request bodies get 413")
-    inline_body: int = _setting(64 * _KIB, "bytes", "bodies up to this travel with the call, without a stream")
+    inline_body: int = _setting(
+        64 * _KIB, "bytes", "bodies up to this travel with the call, without a stream"
+    )
     buffer: int = _setting(16 * _MIB, "bytes", "how much of one body lies in Redis while it is read", least=1)
-    max_result: int = _setting(256 * _MIB, "bytes", "how far a response may grow that nobody reads yet", least=1)
+    max_result: int = _setting(
+        256 * _MIB, "bytes", "how far a response may grow that nobody reads yet", least=1
+    )
     unread_timeout: float = _setting(600.0, "s", "how long a full response waits for a reader", least=0.01)
     result_ttl: float = _setting(86_400.0, "s", "how long an unread result is kept", least=1)
     queue_ttl: float = _setting(86_400.0, "s", "how long a call may wait for a worker", least=1)
@@ -53,7 +57,10 @@ class Settings:
         10.0, "s", "how long a worker may be silent before its calls are recovered", least=0.1
     )
     interrupt_grace: float = _setting(
-        10.0, "s", "how long a handler may go on after a timeout or cancel, before its process is killed", least=0.1
+        10.0,
+        "s",
+        "how long a handler may go on after a timeout or cancel, before its process is killed",
+        least=0.1,
     )
     public_url: str = _setting("", "URL", "scheme and host put before `result_url` in JSON answers")
     trusted_proxies: str = _setting(
@@ -115,11 +122,13 @@ def _parse(key: str, kind: str, value: Any) -> Any:
 
 
 def _check(spec: dataclasses.Field[Any], value: Any) -> None:
-    kind = {"bool": bool, "int": int, "float": (int, float), "str": str}[str(spec.type)]
+    kind = {"bool": bool, "int": int, "float": int | float, "str": str}[str(spec.type)]
     if not isinstance(value, kind) or (isinstance(value, bool) and spec.type != "bool"):
         raise ConfigurationError(f"{spec.name}={value!r}: must be of type {spec.type}")
-    if isinstance(value, bool) or isinstance(value, str):
+    if isinstance(value, bool | str):
         return
     if not math.isfinite(value) or value < spec.metadata["least"]:
         unit = spec.metadata["unit"]
-        raise ConfigurationError(f"{spec.name}={value!r}: must be at least {spec.metadata['least']} {unit}".strip())
+        raise ConfigurationError(
+            f"{spec.name}={value!r}: must be at least {spec.metadata['least']} {unit}".strip()
+        )

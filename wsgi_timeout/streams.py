@@ -121,7 +121,7 @@ class StreamReader:
         self.missing = answer == b"missing"
         self._number += len(chunks)
         self.end = end.decode()
-        return chunks
+        return list(chunks)
 
     def leave(self) -> None:
         """Stop reading: the writer may use the larger limit again."""

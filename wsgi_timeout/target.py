@@ -58,7 +58,9 @@ def _load_module(target: str, name: str) -> Any:
     except ModuleNotFoundError as error:
         # Only the target itself missing is a wrong target; what it imports in vain is the app's error.
         if error.name and (name == error.name or name.startswith(error.name + ".")):
-            raise TargetError(f"target {target!r}: no module named {error.name!r} in {folder} or on the path") from None
+            raise TargetError(
+                f"target {target!r}: no module named {error.name!r} in {folder} or on the path"
+            ) from None
         raise
 
 
@@ -94,7 +96,9 @@ def _evaluate(target: str, module: Any, expression: str) -> Any:
         args = [ast.literal_eval(arg) for arg in call.args]
         kwargs = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
     except ValueError:
-        raise TargetError(f"target {target!r}: a factory takes literals only, as in create_app('prod')") from None
+        raise TargetError(
+            f"target {target!r}: a factory takes literals only, as in create_app('prod')"
+        ) from None
     return found(*args, **kwargs)
 
 
@@ -110,5 +114,6 @@ def _attribute(target: str, module: Any, node: ast.expr) -> Any:
     except AttributeError:
         there = [name for name in dir(module) if callable(getattr(module, name)) and not name.startswith("_")]
         raise TargetError(
-            f"target {target!r}: {owner!r} has no attribute {attr!r}; its callables: {', '.join(there) or 'none'}"
+            f"target {target!r}: {owner!r} has no attribute {attr!r}; "
+            f"its callables: {', '.join(there) or 'none'}"
         ) from None

@@ -90,9 +90,7 @@ class Upload:
             raise UploadBroken(f"the request body broke off after {self._count} bytes") from error
         self._count += len(piece)
         if not piece and self._length is not None:
-            raise UploadBroken(
-                f"the request body ended after {self._count} of {self._length} bytes"
-            )
+            raise UploadBroken(f"the request body ended after {self._count} of {self._length} bytes")
         if self._count > self._max:
             raise BodyTooLarge(f"the request body is larger than max_request_body, {self._max} bytes")
         return piece

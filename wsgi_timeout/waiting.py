@@ -166,15 +166,16 @@ def drain() -> None:
 
 
 def _popper(client: redis.Redis, inbox: str) -> Callable[[], list[str]]:
-    version = tuple(int(part) for part in str(client.info("server")["redis_version"]).split(".")[:2])
+    commands: Any = client  # redis-py's annotations know no bytes
+    version = tuple(int(part) for part in str(commands.info("server")["redis_version"]).split(".")[:2])
 
     def pop() -> list[str]:
-        answer = client.blmpop(TICK_SECONDS, 1, inbox, direction="LEFT", count=_BATCH)
+        answer = commands.blmpop(TICK_SECONDS, 1, inbox, direction="LEFT", count=_BATCH)
         return [call_id.decode() for call_id in answer[1]] if answer else []
 
     def pop_before_7() -> list[str]:
-        first = client.blpop([inbox], TICK_SECONDS)
-        rest = client.lpop(inbox, _BATCH) if first else None
+        first = commands.blpop([inbox], TICK_SECONDS)
+        rest = commands.lpop(inbox, _BATCH) if first else None
         return [call_id.decode() for call_id in ([first[1]] if first else []) + (rest or [])]
 
     return pop if version >= (7, 0) else pop_before_7
@@ -184,6 +185,6 @@ def _client_socket(environ: Mapping[str, Any]) -> int:
     """Return the client's file descriptor where the server shows it, else -1."""
     for key in ("gunicorn.socket", "gunicorn.sock", "werkzeug.socket"):
         sock = environ.get(key)
-        if hasattr(sock, "fileno"):
+        if sock is not None and hasattr(sock, "fileno"):
             return int(sock.fileno())
     return -1

@@ -6,7 +6,17 @@ import io
 import os
 import time
 
-from flask import Flask, Response, flash, redirect, render_template_string, request, send_file, session, url_for
+from flask import (
+    Flask,
+    Response,
+    flash,
+    redirect,
+    render_template_string,
+    request,
+    send_file,
+    session,
+    url_for,
+)
 
 app = Flask(__name__)
 app.secret_key = os.environ.get("SECRET_KEY", "only-for-this-demo")
@@ -89,10 +99,14 @@ def estimate():
     answer = ""
     if request.method == "POST":
         work(request.form.get("seconds", 6.0, type=float))
-        answer = f"<p id='answer'>{int(request.form['amount'])} a month are {int(request.form['amount']) * 12} a year.</p>"
+        amount = int(request.form["amount"])
+        answer = f"<p id='answer'>{amount} a month are {amount * 12} a year.</p>"
     # No action: a browser posts this to the address that it shows.
-    return page(answer + """<form method="post"><input name="amount" type="number" value="100" required>
-      <button>Estimate</button></form>""")
+    return page(
+        answer
+        + """<form method="post"><input name="amount" type="number" value="100" required>
+      <button>Estimate</button></form>"""
+    )
 
 
 @app.route("/login", methods=["GET", "POST"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from wsgi_timeout.messages import ResponseHead
 
@@ -57,9 +57,10 @@ class Capture:
 
     def run(self, app: Callable[..., Iterable[bytes]], environ: dict[str, Any]) -> None:
         """Call the app and pass on all that it yields; `close` is the caller's, whatever happened."""
-        self._iterable = app(environ, self.start_response)
-        if isinstance(self._iterable, str | bytes):
-            raise TypeError(f"the app returned {type(self._iterable).__name__}, not an iterable of bytes")
+        returned: object = app(environ, self.start_response)
+        if isinstance(returned, str | bytes) or returned is None:
+            raise TypeError(f"the app returned {type(returned).__name__}, not an iterable of bytes")
+        self._iterable = cast("Iterable[bytes]", returned)
         # Of a list the last chunk is known, so that a small response needs no stream.
         known = len(self._iterable) if isinstance(self._iterable, list | tuple) else 0
         for number, chunk in enumerate(self._iterable, start=1):

@@ -1,4 +1,4 @@
-"""The parent of worker processes: forks them, keeps their leases, notices their death, ends what ran too long.
+"""The parent of worker processes: it forks them, renews leases, notices deaths, ends what runs too long.
 
 Single-threaded, and forking from its main thread: a child with PDEATHSIG dies when the thread that
 forked it ends. It renews the leases of all its children, since a renewing thread in a child stops
@@ -18,6 +18,7 @@ import sys
 import time
 import traceback
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 
 import redis
@@ -28,7 +29,6 @@ from wsgi_timeout.connection import AWAY, REFUSING, connect
 from wsgi_timeout.errors import TargetError
 from wsgi_timeout.recovery import WORKER_DIED, LeaseWatch
 from wsgi_timeout.settings import Settings
-
 from wsgi_timeout_jobs.board import Board, Running
 from wsgi_timeout_jobs.interrupts import SIGNAL
 
@@ -146,12 +146,12 @@ class Pool:
             self._work(name, board)
             code = EXIT_RELOAD if self._options.reload else 0
         except TargetError as error:
-            print(f"wsgi-timeout: {error}", file=sys.stderr, flush=True)
+            sys.stderr.write(f"wsgi-timeout: {error}\n")
             code = EXIT_LOAD_FAILED
         except BaseException:  # noqa: BLE001 - the last frame of this process
             traceback.print_exc()
             if not board.ready:
-                print(f"wsgi-timeout: importing {self._target!r} failed, see above", file=sys.stderr)
+                sys.stderr.write(f"wsgi-timeout: importing {self._target!r} failed, see above\n")
                 code = EXIT_LOAD_FAILED
         finally:
             sys.stdout.flush()
@@ -223,7 +223,7 @@ class Pool:
             heard = self._calls.redis.lpop(keys.inbox(self._inbox), 1000)
         except _AWAY:
             return
-        cancelled = {call_id.decode() for call_id in heard or ()}  # type: ignore[union-attr]
+        cancelled = {call_id.decode() for call_id in heard or ()}
         if cancelled:
             for child in self._children.values():
                 for running in child.board.running():
@@ -239,7 +239,9 @@ class Pool:
                     if now >= running.deadline:
                         self._interrupt(child, running, Outcome.TIMEOUT)
                 elif now - since > self._settings.interrupt_grace and self._options.threads == 1:
-                    log.warning("%s: did not end when interrupted, worker %s is killed", running.call_id, child.name)
+                    log.warning(
+                        "%s: did not end when interrupted, worker %s is killed", running.call_id, child.name
+                    )
                     self._end(running, Outcome(child.board.reason(running.slot)))
                     _kill(child.pid, signal.SIGKILL)
 
@@ -337,8 +339,8 @@ def _kill(pid: int, number: signal.Signals) -> None:
 def _memory(pid: int) -> int:
     """Return a process's resident memory in bytes, 0 where the system does not tell."""
     try:
-        with open(f"/proc/{pid}/statm", encoding="ascii") as statm:
-            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        statm = Path(f"/proc/{pid}/statm").read_text("ascii")
+        return int(statm.split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return 0
 

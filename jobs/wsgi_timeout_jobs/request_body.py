@@ -8,7 +8,6 @@ from wsgi_timeout.connection import AWAY
 from wsgi_timeout.errors import UploadBroken
 from wsgi_timeout.streams import StreamReader
 from wsgi_timeout.waiting import RECHECK_SECONDS, Waiter
-
 from wsgi_timeout_jobs.interrupts import Interrupts
 
 

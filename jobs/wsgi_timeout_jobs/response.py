@@ -13,7 +13,6 @@ from wsgi_timeout.errors import CallInterrupted
 from wsgi_timeout.messages import CallRequest, ResponseHead
 from wsgi_timeout.streams import Limits, StreamWriter, split
 from wsgi_timeout.waiting import RECHECK_SECONDS, Listener, Waiter
-
 from wsgi_timeout_jobs.interrupts import Interrupts
 
 #: Seconds between two tries while Redis is away.

@@ -22,7 +22,6 @@ from wsgi_timeout.errors import CallInterrupted, Fenced
 from wsgi_timeout.messages import CallRequest
 from wsgi_timeout.streams import StreamReader
 from wsgi_timeout.waiting import Listener
-
 from wsgi_timeout_jobs.board import Board
 from wsgi_timeout_jobs.capture import Capture
 from wsgi_timeout_jobs.interrupts import Interrupts
@@ -82,7 +81,9 @@ class RequestRunner:
             body = self._body(call_id, request, held)
             multithread = self.board.slots > 1
             environ = restore(request.environ, body, sys.stderr, multithread=multithread)
-            call = environ[ENVIRON_KEY] = RunningCall(call_id, attempt, partial(self._report, call_id, attempt))
+            call = environ[ENVIRON_KEY] = RunningCall(
+                call_id, attempt, partial(self._report, call_id, attempt)
+            )
             token = running.set(call)
             try:
                 capture.run(self.app, environ)
@@ -100,7 +101,7 @@ class RequestRunner:
         waiter = held.enter_context(self.listener.waiter(call_id))
         waiter.streaming = True
         reader = StreamReader(self.calls.scripts, call_id, self.listener.inbox)
-        return buffered(RequestBody(reader, waiter, self.interrupts))  # type: ignore[return-value]
+        return buffered(RequestBody(reader, waiter, self.interrupts))
 
     @staticmethod
     def _close(call_id: str, capture: Capture) -> None:

@@ -8,9 +8,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from types import FrameType
 
 import rq
@@ -21,7 +20,6 @@ from wsgi_timeout.calls import Calls
 from wsgi_timeout.connection import AWAY, REFUSING, SOCKET_TIMEOUT, connect
 from wsgi_timeout.messages import WIRE_VERSION, CallRequest
 from wsgi_timeout.waiting import Listener
-
 from wsgi_timeout_jobs.board import Board
 from wsgi_timeout_jobs.interrupts import Interrupts
 from wsgi_timeout_jobs.response import until_back
@@ -42,7 +40,14 @@ class CallWorker(BaseWorker):
     """Takes calls of one queue and runs them in this process, up to `board.slots` at a time."""
 
     def __init__(
-        self, name: str, url: str, queue: str, board: Board, pool_inbox: str, target: str, max_requests: int = 0
+        self,
+        name: str,
+        url: str,
+        queue: str,
+        board: Board,
+        pool_inbox: str,
+        target: str,
+        max_requests: int = 0,
     ) -> None:
         """Connect as worker `name` of the pool that reads `pool_inbox`; takes calls of `wt:<queue>`."""
         # One for the main thread's BLMOVE, and one for each handler beside it.
@@ -74,9 +79,7 @@ class CallWorker(BaseWorker):
         signal.signal(signal.SIGTERM, self._on_stop)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         app = target.load(self._target)
-        runner = RequestRunner(
-            app, self._calls, self._listener, self._interrupts, self._board, self.name
-        )
+        runner = RequestRunner(app, self._calls, self._listener, self._interrupts, self._board, self.name)
         if self._board.slots == 1:
             self._interrupts.install()
         else:
@@ -90,7 +93,7 @@ class CallWorker(BaseWorker):
         self._wait_for_handlers()
 
     def _register(self) -> None:
-        info = {"target": self._target, "wire": str(WIRE_VERSION), "folder": os.getcwd()}
+        info = {"target": self._target, "wire": str(WIRE_VERSION), "folder": str(Path.cwd())}
         versions = (rq.__version__, sys.version.split()[0])
         birth = rq_state.worker_fields(self._calls.name, os.getpid(), self.hostname or "", versions)
         self._calls.register(self.name, self._pool_inbox, info, birth)
@@ -100,15 +103,6 @@ class CallWorker(BaseWorker):
         if self._blocking:
             self._blocking = False
             raise _Stop
-
-    @contextmanager
-    def _stoppable(self) -> Iterator[None]:
-        self._blocking = True
-        try:
-            if not self._stopping:
-                yield
-        finally:
-            self._blocking = False
 
     def _take_and_run(self, runner: RequestRunner) -> None:
         slot = self._slot()
@@ -139,7 +133,9 @@ class CallWorker(BaseWorker):
             args = (runner, slot, call_id, attempt, request)
             threading.Thread(target=self._run, args=args, name=call_id, daemon=True).start()
 
-    def _run(self, runner: RequestRunner, slot: int, call_id: str, attempt: int, request: CallRequest) -> None:
+    def _run(
+        self, runner: RequestRunner, slot: int, call_id: str, attempt: int, request: CallRequest
+    ) -> None:
         try:
             runner.run(slot, call_id, attempt, request)
         finally:
@@ -147,21 +143,25 @@ class CallWorker(BaseWorker):
 
     def _next(self) -> str | None:
         """Return the id of a call that this worker now holds."""
-        for moved in self._left_over():
-            return moved
-        with self._stoppable():
-            moved_id = self._calls.redis.blmove(
-                rq_state.queue_key(self._calls.name), keys.held(self.name), _BLOCK_SECONDS, "LEFT", "RIGHT"
-            )
-            return moved_id.decode() if moved_id else None  # type: ignore[union-attr]
-        return None
+        left_over = self._left_over()
+        if left_over:
+            return left_over[0]
+        queue, held = rq_state.queue_key(self._calls.name), keys.held(self.name)
+        self._blocking = True
+        try:
+            if self._stopping:
+                return None
+            moved = self._calls.redis.blmove(queue, held, _BLOCK_SECONDS, "LEFT", "RIGHT")
+            return moved.decode() if moved else None
+        finally:
+            self._blocking = False
 
     def _left_over(self) -> list[str]:
         """Return what was moved here by a BLMOVE whose reply was lost."""
         if not self._lost_reply:
             return []
         held = self._calls.redis.lrange(keys.held(self.name), 0, -1)
-        rest = [call_id.decode() for call_id in held if call_id.decode() not in self._active]  # type: ignore[union-attr]
+        rest = [call_id.decode() for call_id in held if call_id.decode() not in self._active]
         self._lost_reply = bool(rest)
         return rest
 

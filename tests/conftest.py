@@ -1,0 +1,26 @@
+"""Fixtures: a real Redis server per test session, real deployments per module."""
+
+import pytest
+from harness import Deployment, RedisServer
+
+
+@pytest.fixture(scope="session")
+def redis_server():
+    server = RedisServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def deploy(redis_server):
+    """Return a function that starts a deployment, stopped with the module."""
+    started = []
+
+    def start(target="basic:app", **options):
+        deployment = Deployment(redis_server, target, **options)
+        started.append(deployment)
+        return deployment
+
+    yield start
+    for deployment in started:
+        deployment.stop()

@@ -1,0 +1,276 @@
+"""Real processes for tests: a Valkey, gunicorn, pools of workers, `serve`. Each stops what it started."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import redis
+
+from wsgi_timeout.embedded import find_server
+
+APPS = Path(__file__).parent / "apps"
+TESTS = Path(__file__).parent
+
+#: Settings under which tests run: seconds where production has minutes.
+FAST = {
+    "wait_seconds": 0.6,
+    "worker_wait": 1.0,
+    "lease_seconds": 2.0,
+    "interrupt_grace": 1.0,
+}
+
+
+def until(condition, seconds=10.0, what="the condition"):
+    """Return the first true value of `condition()`; fails after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not come true within {seconds} s")
+        time.sleep(0.01)
+
+
+def environment(**settings):
+    """Return a clean environment with settings of ours."""
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("WSGI_TIMEOUT_", "REDIS_"))}
+    env["PYTHONPATH"] = str(APPS)
+    env.update({f"WSGI_TIMEOUT_{key.upper()}": str(value) for key, value in settings.items()})
+    return env
+
+
+class Process:
+    """A child in a session of its own, its output in a file."""
+
+    def __init__(self, command, *, env=None, cwd=None, pass_fds=()):
+        # pylint: disable=consider-using-with
+        self._output = tempfile.TemporaryFile()
+        self.popen = subprocess.Popen(
+            [str(word) for word in command],
+            env=env,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            pass_fds=pass_fds,
+            start_new_session=True,
+        )
+        self.pid = self.popen.pid
+
+    @property
+    def output(self):
+        return os.pread(self._output.fileno(), 1 << 24, 0).decode(errors="replace")
+
+    def wait_for(self, text, seconds=15.0):
+        """Return the match of a pattern in the output, once it is there."""
+
+        def found():
+            match = re.search(text, self.output)
+            if not match and self.popen.poll() is not None:
+                raise AssertionError(f"ended with {self.popen.returncode} before {text!r}:\n{self.output}")
+            return match
+
+        return until(found, seconds, f"{text!r} in the output")
+
+    def descendants(self):
+        try:
+            return psutil.Process(self.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+
+    def stop(self, number=signal.SIGTERM, seconds=20.0):
+        """End the process and wait; its whole tree is killed if it does not go. Returns the exit code."""
+        family = self.descendants()
+        if self.popen.poll() is None:
+            self.popen.send_signal(number)
+            try:
+                self.popen.wait(seconds)
+            except subprocess.TimeoutExpired:
+                self.popen.kill()
+                self.popen.wait()
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        return self.popen.returncode
+
+
+class RedisServer:
+    """A Valkey of the tests' own: append-only, on a unix socket, with DEBUG allowed."""
+
+    def __init__(self, folder=None):
+        self._folder = tempfile.TemporaryDirectory(prefix="wt-test-") if folder is None else None
+        self.folder = Path(folder or self._folder.name)
+        self.socket = self.folder / "s"
+        self.url = f"unix://{self.socket}"
+        self.process = None
+        self.start()
+
+    def start(self):
+        self.process = Process(
+            [
+                find_server(),
+                *("--port", "0", "--unixsocket", self.socket, "--dir", self.folder),
+                *("--appendonly", "yes", "--save", "", "--enable-debug-command", "yes"),
+            ]
+        )
+        self.client = redis.Redis.from_url(self.url)
+        until(self._answers, what="the Redis server")
+
+    def _answers(self):
+        try:
+            return self.client.ping()
+        except redis.exceptions.ConnectionError:
+            return False
+
+    def stop(self, number=signal.SIGTERM):
+        self.client.close()
+        self.process.stop(number)
+
+    def close(self):
+        self.stop()
+        if self._folder:
+            self._folder.cleanup()
+
+
+def listen():
+    """Return a listening socket on a free port, to be inherited."""
+    sock = socket.create_server(("127.0.0.1", 0), backlog=2048)
+    sock.set_inheritable(True)
+    return sock
+
+
+class Pool(Process):
+    """`wsgi-timeout worker`, up when its first process has loaded the app."""
+
+    def __init__(self, target, name, url, *options, env=None, cwd=None, wait=True):
+        read, write = os.pipe()
+        command = [
+            sys.executable,
+            "-m",
+            "wsgi_timeout.cli",
+            "worker",
+            target,
+            "--name",
+            name,
+            "--ready-fd",
+            write,
+        ]
+        super().__init__(
+            [*command, *options],
+            env={**(env or environment(**FAST)), "REDIS_URL": url},
+            cwd=cwd,
+            pass_fds=(write,),
+        )
+        os.close(write)
+        self._ready = read
+        if wait:
+            self.wait_until_ready()
+
+    def wait_until_ready(self):
+        ready = os.read(self._ready, 1)
+        os.close(self._ready)
+        assert ready == b"1", f"the pool did not come up:\n{self.output}"
+
+    def workers(self):
+        """Return the worker processes."""
+        return [process for process in self.descendants() if process.ppid() == self.pid]
+
+
+class Gunicorn(Process):
+    """gunicorn with our configuration on a free port."""
+
+    def __init__(
+        self, app, url, *options, env=None, cwd=None, config="python:wsgi_timeout.gunicorn_conf", sock=None
+    ):
+        self.socket = sock or listen()
+        self.port = self.socket.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        command = [sys.executable, "-m", "gunicorn", "-b", f"fd://{self.socket.fileno()}"]
+        command += ["-c", config] if config else []
+        super().__init__(
+            [*command, *options, app],
+            env={**(env or environment(**FAST)), "REDIS_URL": url},
+            cwd=cwd,
+            pass_fds=(self.socket.fileno(),),
+        )
+
+    def workers(self):
+        return [process for process in self.descendants() if process.ppid() == self.pid]
+
+    def stop(self, number=signal.SIGTERM, seconds=20.0):
+        code = super().stop(number, seconds)
+        self.socket.close()
+        return code
+
+
+class Deployment:
+    """gunicorn and a pool for one target, on a given Redis, under a name of its own."""
+
+    _count = 0
+    _lock = threading.Lock()
+
+    def __init__(
+        self,
+        redis_server,
+        target="basic:app",
+        *,
+        name=None,
+        pool=(),
+        web=(),
+        gateway="",
+        runs=None,
+        **settings,
+    ):
+        """Start both; `pool` and `web` are more options, `gateway` more arguments of `gateway(...)`."""
+        with self._lock:
+            Deployment._count += 1
+            self.name = name or f"t{os.getpid()}-{Deployment._count}"
+        self.redis = redis_server
+        self.target = target
+        self.runs_file = Path(runs or tempfile.mkstemp(prefix="wt-runs-")[1])
+        self.env = {**environment(**{**FAST, **settings}), "RUNS_FILE": str(self.runs_file)}
+        self.pool = self.start_pool(*pool)
+        self.web = self.start_web(*web, gateway=gateway)
+
+    @property
+    def url(self):
+        return self.web.url
+
+    def start_pool(self, *options, **kwargs):
+        return Pool(self.target, self.name, self.redis.url, *options, env=self.env, cwd=APPS, **kwargs)
+
+    def start_web(self, *options, gateway="", sock=None):
+        app = f"wsgi_timeout:gateway({self.target!r}, name={self.name!r}, {gateway})"
+        return Gunicorn(app, self.redis.url, *options, env=self.env, cwd=APPS, sock=sock)
+
+    def runs(self, tag=None):
+        """Return the lines that handlers wrote: `tag pid method path`."""
+        lines = self.runs_file.read_text().splitlines()
+        return lines if tag is None else [line for line in lines if line.split()[0] == tag]
+
+    def stop(self):
+        self.web.stop()
+        self.pool.stop()
+        self.runs_file.unlink(missing_ok=True)
+
+
+def raw_request(port, data, *, timeout=10.0):
+    """Send bytes on a connection of their own, and return all that comes until the server closes."""
+    with socket.create_connection(("127.0.0.1", port), timeout=timeout) as sock:
+        sock.sendall(data)
+        answer = b""
+        while piece := sock.recv(65536):
+            answer += piece
+        return answer
