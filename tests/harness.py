@@ -55,8 +55,8 @@ class Process:
     """A child in a session of its own, its output in a file."""
 
     def __init__(self, command, *, env=None, cwd=None, pass_fds=()):
-        # pylint: disable=consider-using-with
-        self._output = tempfile.TemporaryFile()
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed in stop()
+        self._last_output = ""
         self.popen = subprocess.Popen(
             [str(word) for word in command],
             env=env,
@@ -71,6 +71,8 @@ class Process:
 
     @property
     def output(self):
+        if self._output.closed:
+            return self._last_output
         return os.pread(self._output.fileno(), 1 << 24, 0).decode(errors="replace")
 
     def wait_for(self, text, seconds=15.0):
@@ -103,6 +105,8 @@ class Process:
         for process in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
+        self._last_output = self.output
+        self._output.close()
         return self.popen.returncode
 
 

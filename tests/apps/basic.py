@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 
 from flask import Flask, Response, make_response, request
 
@@ -14,7 +15,7 @@ LOADED_IN = os.getpid()
 def note():
     tag = request.args.get("tag")
     if tag:
-        with open(os.environ["RUNS_FILE"], "a", encoding="utf-8") as runs:
+        with Path(os.environ["RUNS_FILE"]).open("a", encoding="utf-8") as runs:
             runs.write(f"{tag} {os.getpid()} {request.method} {request.path}\n")
 
 
@@ -35,7 +36,7 @@ def slow():
 def gate():
     """Wait until the file named in the query exists."""
     note()
-    while not os.path.exists(request.args["file"]):
+    while not Path(request.args["file"]).exists():
         time.sleep(0.01)
     return f"passed {request.args.get('tag', '')}\n"
 
