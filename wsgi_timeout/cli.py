@@ -111,24 +111,28 @@ def worker_command(target: str, *, name: str | None, max_memory: int, ready_fd: 
     def work() -> int:
         pool_options = PoolOptions(max_memory=max_memory * 2**20, ready_fd=ready_fd, **options)
         queue = name or targets.name_of(target)
-        _say(f"workers for {target}: queue wt:{queue}")
+        if ready_fd < 0:  # else `serve` has a banner of its own
+            _say(f"workers for {target}: queue wt:{queue}")
         return Pool(target, queue, redis_url(), Settings.load(), pool_options).run()
 
     _run(work)
 
 
 def _run(command: Callable[[], int]) -> None:
-    logging.basicConfig(
-        level=os.environ.get("WSGI_TIMEOUT_LOG_LEVEL", "INFO").upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
     try:
+        _start_logging(os.environ.get("WSGI_TIMEOUT_LOG_LEVEL", "INFO"))
         code = command()
     except ConfigurationError as error:
         click.echo(f"wsgi-timeout: {error}", err=True)
         code = 2
     sys.exit(code)
+
+
+def _start_logging(level: str) -> None:
+    if level.upper() not in logging.getLevelNamesMapping():
+        raise ConfigurationError(f"WSGI_TIMEOUT_LOG_LEVEL={level!r}: use DEBUG, INFO, WARNING or ERROR")
+    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(level=level.upper(), format=form, stream=sys.stderr)
 
 
 def _say(line: str) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import hashlib
 import os
 import re
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -45,6 +48,12 @@ def state_folder(target: str) -> Path:
     slug = re.sub(r"[^A-Za-z0-9_.-]+", "-", target).strip("-.")
     mark = hashlib.sha256(f"{Path.cwd()}\0{target}".encode()).hexdigest()[:8]
     return Path(base) / "wsgi-timeout" / f"{slug}-{mark}"
+
+
+def terminate_with_parent() -> None:
+    """Have the kernel send this process SIGTERM when its parent dies, even by SIGKILL (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 class EmbeddedServer:
@@ -87,6 +96,7 @@ class EmbeddedServer:
                 stderr=subprocess.STDOUT,
                 # Ctrl-C is for us alone: this server stops last.
                 start_new_session=True,
+                preexec_fn=terminate_with_parent,  # noqa: PLW1509 - no thread runs here
             )
         except OSError as error:
             raise ConfigurationError(f"{binary} does not start: {error}") from None

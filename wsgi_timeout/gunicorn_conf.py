@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import os
 
-from wsgi_timeout.settings import Settings
-
-#: Threads beyond `max_waiting`, for all that does not wait: 503s, fast routes, status, health.
-RESERVE_THREADS = 16
+from wsgi_timeout.settings import RESERVE_THREADS, Settings
 
 _settings = Settings.load()
 

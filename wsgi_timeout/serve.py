@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import select
 import signal
@@ -19,10 +18,9 @@ import redis
 
 from wsgi_timeout import target as targets
 from wsgi_timeout.connection import connect
-from wsgi_timeout.embedded import EmbeddedServer, state_folder
+from wsgi_timeout.embedded import EmbeddedServer, state_folder, terminate_with_parent
 from wsgi_timeout.errors import ConfigurationError
-from wsgi_timeout.gunicorn_conf import RESERVE_THREADS
-from wsgi_timeout.settings import Settings, environment_of
+from wsgi_timeout.settings import RESERVE_THREADS, Settings, environment_of
 
 _STOP_SECONDS = 35.0
 
@@ -110,7 +108,7 @@ class _Part:
             stdin=subprocess.DEVNULL,
             pass_fds=pass_fds,
             start_new_session=True,
-            preexec_fn=_terminate_with_parent,  # noqa: PLW1509 - no thread runs here
+            preexec_fn=terminate_with_parent,  # noqa: PLW1509 - no thread runs here
         )
 
     def stop(self) -> None:
@@ -121,11 +119,6 @@ class _Part:
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
-
-
-def _terminate_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def _settings(options: ServeOptions) -> dict[str, Any]:
@@ -146,7 +139,9 @@ def _listen(bind: str) -> socket.socket:
         family = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0][0]
         sock = socket.create_server((host, int(port)), family=family, backlog=2048)
     except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
+        # create_server() adds words of its own to an errno's; getaddrinfo()'s numbers are below zero.
+        number = getattr(error, "errno", None) or 0
+        reason = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or error
         raise ConfigurationError(
             f"cannot listen on {bind}: {reason}; choose another with --bind HOST:PORT"
         ) from None
@@ -205,12 +200,10 @@ def _start_gunicorn(
     app = f"wsgi_timeout:gateway({options.target!r}, name={name!r}, {routes})"
     bind = f"fd://{sock.fileno()}"
     command = [sys.executable, "-m", "gunicorn", "-c", "python:wsgi_timeout.gunicorn_conf", "-b", bind]
-    command += [
-        "--log-level",
-        "warning",
-        *(["--reload"] if options.reload and _loads_app(options) else []),
-        app,
-    ]
+    command += ["--log-level", "warning"]
+    command += ["--threads", str(options.web_threads)] if options.web_threads else []
+    command += ["--reload"] if options.reload and _loads_app(options) else []
+    command += [app]
     return _Part("the web server", command, environment, (sock.fileno(),))
 
 

@@ -12,6 +12,8 @@ from typing import Any, Self
 from wsgi_timeout.errors import ConfigurationError
 
 ENV_PREFIX = "WSGI_TIMEOUT_"
+#: Threads of a web process beyond `max_waiting`, for all that does not wait: 503s, fast routes, status.
+RESERVE_THREADS = 16
 
 _KIB = 1024
 _MIB = 1024 * _KIB

@@ -95,6 +95,7 @@ class Pool:
         self._failures = 0
         self._spawn_after = 0.0
         self._ever_ready = False
+        self._ready_fd = options.ready_fd
         self._exit_code = 0
 
     def run(self) -> int:
@@ -105,6 +106,7 @@ class Pool:
         while self._children or self._stop_since is None:
             self._reap()
             self._spawn_missing()
+            self._tell_ready()
             now = time.monotonic()
             if now >= next_renewal:
                 next_renewal = now + renew_seconds
@@ -127,7 +129,9 @@ class Pool:
     def _spawn_missing(self) -> None:
         if self._stop_since is not None or time.monotonic() < self._spawn_after:
             return
-        while len(self._children) < self._options.processes:
+        # One alone at first: an app that cannot be loaded then says so once.
+        wanted = self._options.processes if self._ever_ready else 1
+        while len(self._children) < wanted:
             name = f"{self._name}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
             board = Board(self._options.threads)
             pid = os.fork()
@@ -141,8 +145,8 @@ class Pool:
         try:
             _die_with_parent()
             _default_signals()
-            if self._options.ready_fd >= 0 and not self._ever_ready:
-                os.close(self._options.ready_fd)
+            if self._ready_fd >= 0:
+                os.close(self._ready_fd)
             self._work(name, board)
             code = EXIT_RELOAD if self._options.reload else 0
         except TargetError as error:
@@ -172,11 +176,14 @@ class Pool:
             if done:
                 del self._children[pid]
                 self._buried(child, os.waitstatus_to_exitcode(status))
-        if not self._ever_ready and any(child.board.ready for child in self._children.values()):
+        if any(child.board.ready for child in self._children.values()):
             self._ever_ready = True
-            if self._options.ready_fd >= 0:
-                os.write(self._options.ready_fd, b"1")
-                os.close(self._options.ready_fd)
+
+    def _tell_ready(self) -> None:
+        if self._ever_ready and self._ready_fd >= 0:
+            os.write(self._ready_fd, b"1")
+            os.close(self._ready_fd)
+            self._ready_fd = -1
 
     def _buried(self, child: Child, code: int) -> None:
         self._unsettled.append((child.name, _death(code)))
