@@ -267,6 +267,15 @@ class Calls:
         )
         return (int(answer[0]), CallRequest.unpack(answer[1])) if answer else None
 
+    def give_back(self, call_id: str, worker: str) -> None:
+        """Put a held call that was not started back to the front of the queue."""
+        self.scripts.run("put_back", [keys.held(worker), self._queue, keys.call(call_id)], [call_id])
+
+    def put_back(self, call_id: str) -> None:
+        """Put a call back that a stock worker of RQ popped and did not start."""
+        popped = rq_state.intermediate_key(self.name)
+        self.scripts.run("put_back", [popped, self._queue, keys.call(call_id)], [call_id])
+
     def finish(
         self,
         call_id: str,

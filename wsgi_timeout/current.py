@@ -21,6 +21,19 @@ class RunningCall:
     report: Callable[[dict[str, Any]], None]
 
 
+_worker = False
+
+
+def enter_worker() -> None:
+    """Make this process a worker: fronts that are built in it run their app in place."""
+    global _worker  # noqa: PLW0603 - a process becomes one once, before it loads the app
+    _worker = True
+
+
+def in_worker() -> bool:
+    return _worker
+
+
 running: ContextVar[RunningCall | None] = ContextVar("wsgi_timeout_running", default=None)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsgi_timeout import answers, location, results
 from wsgi_timeout.calls import NewCall, Outcome, new_id, new_token
-from wsgi_timeout.connection import unavailable_is_refusal
+from wsgi_timeout.connection import AWAY, unavailable_is_refusal
 from wsgi_timeout.environ import capture
 from wsgi_timeout.errors import (
     CallRefused,
@@ -27,6 +26,7 @@ from wsgi_timeout.keys import UPLOAD_TTL
 from wsgi_timeout.messages import CallRequest
 from wsgi_timeout.routes import Routes
 from wsgi_timeout.runtime import Runtime
+from wsgi_timeout.server import wait_limit
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.streams import Limits, StreamWriter
 from wsgi_timeout.upload import Upload
@@ -34,8 +34,6 @@ from wsgi_timeout.waiting import RECHECK_SECONDS, Waiter
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication
-
-log = logging.getLogger("wsgi_timeout")
 
 #: Seconds between two looks for a first worker, or for a Redis that comes back.
 _RETRY_SECONDS = 0.1
@@ -48,29 +46,36 @@ class Front:
         self,
         url: str,
         name: str,
-        settings: Settings,
+        routes: Routes,
         *,
-        routes: Routes | None = None,
+        target: str = "",
+        entry: str = "",
         app: WSGIApplication | None = None,
     ) -> None:
-        """Take `url` of Redis, and `app` for what is not captured (None: all is)."""
+        """Take `url` of Redis, the workers' `target` and its `entry`, and `app` for what is not captured."""
         self.name = name
         self._url = url
-        self._settings = settings
-        self._routes = routes or Routes()
+        self._routes = routes
+        self._target = target
+        self._entry = entry
         self._app = app
-        self._results = results.Results(settings)
         self._lock = threading.Lock()
         self._runtime: Runtime | None = None
+        self._wait_limit = float("inf")
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         reference = location.reference(environ.get("QUERY_STRING", ""))
-        if reference is None and self._app is not None and not self._routes.match(environ):
+        settings = self._routes.match(environ)
+        if reference is None and settings is None and self._app is not None:
             return self._app(environ, start_response)
+        settings = settings or self._routes.settings
         try:
+            runtime = self._here()
+            if settings.wait_seconds > self._wait_limit:
+                settings = settings.replace(wait_seconds=self._wait_limit)
             if reference is not None:
-                return self._results.answer(self._here(), reference, environ, start_response)
-            return self._accept(self._here(), environ, start_response)
+                return results.Results(settings).answer(runtime, reference, environ, start_response)
+            return self._accept(runtime, settings, environ, start_response)
         except (HandlerRaised, ResponseBroken):
             raise  # the server answers it as it would answer the app's own exception
         except results.ClientGone:
@@ -84,23 +89,31 @@ class Front:
             with self._lock:
                 if self._runtime is None:
                     with unavailable_is_refusal():
-                        self._runtime = Runtime(self._url, self.name, self._settings)
+                        self._runtime = Runtime(self._url, self.name, self._target, self._routes.settings)
+                    self._wait_limit = wait_limit(self._routes.settings.wait_seconds)
         return self._runtime
 
     def _accept(
-        self, runtime: Runtime, environ: dict[str, Any], start_response: StartResponse
+        self, runtime: Runtime, settings: Settings, environ: dict[str, Any], start_response: StartResponse
     ) -> Iterable[bytes]:
-        settings = self._settings
         if environ.get("HTTP_UPGRADE", "").lower() == "websocket":
             raise UpgradeUnsupported("a WebSocket cannot run as a job: leave its route out with `--except`")
+        runtime.check_workers()
         with ExitStack() as held:
             upload = Upload(environ, settings.max_request_body)
-            pending = self._new_pending(environ)
+            pending = results.Pending(
+                new_id(),
+                new_token(),
+                location.local_path(environ),
+                location.clean_url(environ, settings.trusted_proxies),
+                hop=0,
+            )
             place = held.enter_context(runtime.places.take())
             waiter = held.enter_context(runtime.listener.waiter(pending.call_id, environ))
-            self._submit(runtime, environ, pending, upload, waiter)
+            submission = _Submission(runtime, settings, self._entry, environ, pending, waiter)
+            submission.send(upload)
             if not settings.wait_for_response:
-                return self._accepted(pending, start_response)
+                return _accepted(settings, pending, start_response)
             ready = results.wait(
                 runtime.calls,
                 runtime.listener,
@@ -123,58 +136,65 @@ class Front:
                 grace=settings.delivery_grace,
             )
 
-    def _new_pending(self, environ: dict[str, Any]) -> results.Pending:
-        return results.Pending(
-            new_id(),
-            new_token(),
-            location.local_path(environ),
-            location.clean_url(environ, self._settings.trusted_proxies),
-            hop=0,
-        )
 
-    def _accepted(self, pending: results.Pending, start_response: StartResponse) -> Iterable[bytes]:
-        base = self._settings.public_url
-        status_url = location.status_url(pending.clean_url, pending.call_id, pending.token)
-        return answers.accepted(start_response, base + pending.next_url, base + status_url)
+def _accepted(settings: Settings, pending: results.Pending, start_response: StartResponse) -> Iterable[bytes]:
+    base = settings.public_url
+    status_url = location.status_url(pending.clean_url, pending.call_id, pending.token)
+    return answers.accepted(start_response, base + pending.next_url, base + status_url)
 
-    def _submit(
+
+class _Submission:
+    """Hands one request over: its body into a message or a stream, the call into the queue."""
+
+    def __init__(
         self,
         runtime: Runtime,
+        settings: Settings,
+        entry: str,
         environ: dict[str, Any],
         pending: results.Pending,
-        upload: Upload,
         waiter: Waiter,
     ) -> None:
-        """Queue the call, with its body or with a stream of it; return when the body is in."""
+        self._runtime = runtime
+        self._settings = settings
+        self._entry = entry
+        self._environ = environ
+        self._call_id = pending.call_id
+        self._pending = pending
+        self._waiter = waiter
+
+    def send(self, upload: Upload) -> None:
+        """Queue the call; return when its body is in, or no longer wanted."""
         body = upload.whole(self._settings.inline_body)
-        writer = None
-        complete = body is not None
-        if body is None:
-            writer = self._body_writer(runtime, pending.call_id)
-            with unavailable_is_refusal():
-                complete = upload.send(writer, lambda: False)
-                if complete:
-                    writer.close("complete", UPLOAD_TTL)
-        self._enqueue(runtime, environ, pending, body)
-        if writer and not complete:
-            self._pour(runtime, pending.call_id, upload, writer, waiter)
+        if body is not None:
+            self._enqueue(body)
+            return
+        writer = self._body_writer()
+        with unavailable_is_refusal():
+            complete = upload.send(writer, lambda: False)
+            if complete:
+                writer.close("complete", UPLOAD_TTL)
+        # From a whole buffer on the handler reads while the rest comes in.
+        self._enqueue(None)
+        if not complete:
+            self._pour(upload, writer)
 
-    def _body_writer(self, runtime: Runtime, call_id: str) -> StreamWriter:
+    def _body_writer(self) -> StreamWriter:
         limits = Limits(self._settings.buffer, self._settings.buffer)
-        return StreamWriter(runtime.calls.scripts, call_id, runtime.listener.inbox, limits, ttl=UPLOAD_TTL)
+        scripts, inbox = self._runtime.calls.scripts, self._runtime.listener.inbox
+        return StreamWriter(scripts, self._call_id, inbox, limits, ttl=UPLOAD_TTL)
 
-    def _enqueue(
-        self, runtime: Runtime, environ: dict[str, Any], pending: results.Pending, body: bytes | None
-    ) -> None:
+    def _enqueue(self, body: bytes | None) -> None:
         settings = self._settings
         call = NewCall(
-            id=pending.call_id,
-            token=pending.token,
-            path=pending.path,
-            method=environ["REQUEST_METHOD"],
+            id=self._call_id,
+            token=self._pending.token,
+            path=self._pending.path,
+            method=self._environ["REQUEST_METHOD"],
             request=CallRequest(
-                environ=capture(environ),
+                environ=capture(self._environ),
                 body=body,
+                entry=self._entry,
                 timeout=settings.timeout,
                 inline_body=settings.inline_body,
                 buffer=settings.buffer,
@@ -186,43 +206,42 @@ class Front:
             max_queued=settings.max_queued,
             queue_ttl=settings.queue_ttl,
         )
-        inbox = runtime.listener.inbox if settings.wait_for_response else ""
+        inbox = self._runtime.listener.inbox if settings.wait_for_response else ""
 
         def enqueue() -> None:
             with unavailable_is_refusal():
-                runtime.calls.enqueue(call, inbox)
+                self._runtime.calls.enqueue(call, inbox)
 
         # A deploy may have no worker for a moment. And when a reply was lost nobody knows whether
         # the call was accepted, so the same call is sent again before we say that it was not.
         _retry(enqueue, (NoWorker, RedisUnavailable), settings.worker_wait)
 
-    def _pour(
-        self, runtime: Runtime, call_id: str, upload: Upload, writer: StreamWriter, waiter: Waiter
-    ) -> None:
-        """Send the rest of a large body while the handler reads it, until it is in or unwanted."""
-        waiter.streaming = True
+    def _pour(self, upload: Upload, writer: StreamWriter) -> None:
+        """Send the rest of a large body while the handler reads it."""
         ttl = self._settings.queue_ttl + self._settings.timeout
-        calls = runtime.calls
-
-        def wait_for_room() -> bool:
-            waiter.wait(RECHECK_SECONDS)
-            waiter.reset()
-            snapshot = calls.look(call_id)
-            # A handler that answers before it has read all frees the uploader.
-            return not (snapshot.ended or snapshot.head) and snapshot.state is not None
-
+        self._waiter.streaming = True
         try:
-            upload.send(writer, wait_for_room)
+            upload.send(writer, self._wait_for_room)
             writer.close("complete", ttl)
         except UploadBroken:
             writer.close("broken", ttl)
             raise
         except WsgiTimeoutError as error:
             writer.close("broken", ttl)
-            calls.end(call_id, Outcome.CANCELLED, str(error), self._settings.result_ttl)
+            self._runtime.calls.end(self._call_id, Outcome.CANCELLED, str(error), self._settings.result_ttl)
             raise
         finally:
-            waiter.streaming = False
+            self._waiter.streaming = False
+
+    def _wait_for_room(self) -> bool:
+        self._waiter.wait(RECHECK_SECONDS)
+        self._waiter.reset()
+        try:
+            snapshot = self._runtime.calls.look(self._call_id)
+        except AWAY:
+            return True
+        # A handler that answers before it has read all frees the uploader.
+        return not (snapshot.ended or snapshot.head) and snapshot.state is not None
 
 
 def _retry(action: Callable[[], None], errors: tuple[type[CallRefused], ...], seconds: float) -> None:

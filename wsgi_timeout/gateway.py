@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from wsgi_timeout import target as targets
@@ -18,16 +18,16 @@ def gateway(
     name: str | None = None,
     only: Iterable[str] = (),
     except_: Iterable[str] = (),
+    routes: Mapping[str, Mapping[str, Any]] | None = None,
     **settings: Any,
 ) -> Front:
     """Return the WSGI callable that runs requests to `target` as calls.
 
     `target` is an import string as gunicorn takes it, and is not imported here, unless `only` or
     `except_` leave routes in the web process. `name` is the queue's, by default the target's top
-    module. `settings` are those of `Settings`. Raises `ConfigurationError`, with what to set.
+    module. `routes` gives settings to patterns, `settings` are those of `Settings`. Raises
+    `ConfigurationError`, with what to set.
     """
-    routes = Routes(tuple(only), tuple(except_))
-    app = None if routes.capture_all else targets.load(target)
-    return Front(
-        redis_url(), name or targets.name_of(target), Settings.load(**settings), routes=routes, app=app
-    )
+    given = Routes(Settings.load(**settings), only=only, except_=except_, routes=routes)
+    app = None if given.capture_all else targets.load(target)
+    return Front(redis_url(), name or targets.name_of(target), given, target=target, app=app)

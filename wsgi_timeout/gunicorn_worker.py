@@ -32,9 +32,16 @@ class ThreadWorker(gthread.ThreadWorker):
         super().__init__(*args, **kwargs)
         self._lingering: deque[_Lingering] = deque()
 
-    def handle_exit(self, sig: int, frame: Any) -> None:
-        waiting.drain()
-        super().handle_exit(sig, frame)
+    @property
+    def alive(self) -> bool:
+        return self._alive
+
+    @alive.setter
+    def alive(self, value: bool) -> None:
+        # gunicorn clears it for every reason to stop: signals, max_requests, a reload, a lost master.
+        self._alive = value
+        if not value:
+            waiting.drain()
 
     def finish_request(self, conn: Any, fs: Future[Any]) -> None:
         if fs.cancelled() or fs.exception() is not None or fs.result() is not False:

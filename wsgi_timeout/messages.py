@@ -12,6 +12,9 @@ from wsgi_timeout.errors import ConfigurationError
 #: The wire format. Both halves of a deployment must speak the same one.
 WIRE_VERSION = 1
 
+#: The entry of a call that a front inside the app has captured: middleware outside it ran already.
+PLACE = "place"
+
 _VERSION_BYTE = bytes([WIRE_VERSION])
 
 
@@ -42,6 +45,8 @@ class CallRequest(_Message):
     environ: dict[str, Any]
     #: The whole request body; None: it is in the stream `wt:in:<id>`.
     body: bytes | None
+    #: Which WSGI app of the target: empty for the target itself, `PLACE` for where its own front stands.
+    entry: str
     #: Seconds that the handler may run.
     timeout: float
     #: See the settings of these names; bytes, bytes, bytes, seconds, seconds.

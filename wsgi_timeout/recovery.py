@@ -12,14 +12,19 @@ import time
 
 import redis
 
-from wsgi_timeout import keys
+from wsgi_timeout import keys, rq_state
 from wsgi_timeout.calls import Calls
 from wsgi_timeout.connection import AWAY, REFUSING
+from wsgi_timeout.messages import WIRE_VERSION
+from wsgi_timeout.target import normal
 
 log = logging.getLogger("wsgi_timeout")
 
 #: Seconds between two looks at the leases.
 LOOK_SECONDS = 1.0
+
+#: Ids of RQ's intermediate queue that one look reads.
+_MOST = 100
 
 WORKER_DIED = "its worker died while it ran"
 
@@ -31,6 +36,8 @@ class LeaseWatch:
         self._calls = calls
         self._lease_seconds = lease_seconds
         self._seen: dict[str, tuple[int, float]] = {}
+        self._popped: dict[str, float] = {}
+        self._intermediate = rq_state.intermediate_key(calls.name)
 
     def step(self) -> None:
         """Look once; recover the calls of every worker whose lease is lost."""
@@ -42,12 +49,24 @@ class LeaseWatch:
                 worker: self._seen[worker] if self._seen.get(worker, (None,))[0] == count else (count, now)
                 for worker, count in current.items()
             }
+            self._look_at_intermediate(now)
             for worker, (count, since) in tuple(self._seen.items()):
                 if now - since >= self._lease_seconds:
                     self._recover(worker, count)
         except (*AWAY, *REFUSING, redis.exceptions.ResponseError):
             # Silence seen through a broken connection proves nothing: begin again.
             self._seen.clear()
+            self._popped.clear()
+
+    def _look_at_intermediate(self, now: float) -> None:
+        """Put calls back that a stock `rq worker` popped and never started: it keeps them for itself."""
+        ids = [call_id.decode() for call_id in self._calls.redis.lrange(self._intermediate, 0, _MOST)]
+        self._popped = {call_id: self._popped.get(call_id, now) for call_id in ids}
+        for call_id, since in tuple(self._popped.items()):
+            if now - since >= self._lease_seconds:
+                self._calls.put_back(call_id)
+                del self._popped[call_id]
+                log.warning("%s: popped by an rq worker and not started, put back", call_id)
 
     def _recover(self, worker: str, count: int) -> None:
         settled = self._calls.recover(worker, count, WORKER_DIED)
@@ -61,8 +80,21 @@ class LeaseWatch:
             )
 
 
-def watch_forever(watch: LeaseWatch) -> None:
-    """Look every second, in a thread of a web process."""
-    while True:
-        watch.step()
-        time.sleep(LOOK_SECONDS)
+def find_stranger(calls: Calls, target: str) -> str:
+    """Return what is wrong with some live worker of this name, empty if all serve `target` ("": any)."""
+    workers = [worker.decode() for worker in calls.redis.hkeys(keys.leases(calls.name))]
+    pipe = calls.redis.pipeline(transaction=False)
+    for worker in workers:
+        pipe.hmget(keys.worker(worker), ("wire", "target"))
+    for worker, (wire, theirs) in zip(workers, pipe.execute() if workers else (), strict=True):
+        if wire is not None and wire.decode() != str(WIRE_VERSION):
+            return (
+                f"worker {worker} of queue wt:{calls.name} speaks wire version {wire.decode()}, this process "
+                f"{WIRE_VERSION}: run the same version of wsgi-timeout everywhere"
+            )
+        if target and theirs is not None and theirs.decode() != normal(target):
+            return (
+                f"queue wt:{calls.name} is served by worker {worker} with target {theirs.decode()!r}, "
+                f"here it is {normal(target)!r}: give one of them another --name"
+            )
+    return ""

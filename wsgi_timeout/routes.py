@@ -11,10 +11,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from wsgi_timeout.errors import ConfigurationError
+from wsgi_timeout.settings import Settings
+
+#: The settings that may differ between routes; the others belong to the process.
+PER_ROUTE = frozenset(
+    {
+        "wait_seconds",
+        "timeout",
+        "wait_for_response",
+        "max_attempts",
+        "max_request_body",
+        "max_result",
+        "unread_timeout",
+        "result_ttl",
+        "delivery_grace",
+    }
+)
 
 _PATTERN = re.compile(r"(?:([A-Za-z]+(?:,[A-Za-z]+)*)\s+)?(/\S*|\*\S*)")
 
@@ -33,28 +48,56 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     return re.compile(f"(?:{method}) {glob}", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
 class Routes:
-    """`only` names what runs as calls (empty: all), `except_` what does not."""
+    """Which requests run as calls, and with which settings.
 
-    only: Iterable[str] = ()
-    except_: Iterable[str] = ()
-    _only: tuple[re.Pattern[str], ...] = field(init=False)
-    _except: tuple[re.Pattern[str], ...] = field(init=False)
+    `only` names what runs as calls (empty: all), `except_` what does not; `routes` gives settings to
+    what they let through, the first pattern that matches counts.
+    """
 
-    def __post_init__(self) -> None:
-        for name, patterns in (("_only", self.only), ("_except", self.except_)):
-            object.__setattr__(self, name, tuple(compile_pattern(pattern) for pattern in patterns))
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        only: Iterable[str] = (),
+        except_: Iterable[str] = (),
+        routes: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Compile the patterns; raises `ConfigurationError` for a bad pattern or setting."""
+        self.settings = settings
+        self._only = tuple(compile_pattern(pattern) for pattern in only)
+        self._except = tuple(compile_pattern(pattern) for pattern in except_)
+        self._routes = tuple(
+            (compile_pattern(pattern), _changed(settings, pattern, changes))
+            for pattern, changes in (routes or {}).items()
+        )
 
     @property
     def capture_all(self) -> bool:
         return not self._only and not self._except
 
-    def match(self, environ: Mapping[str, Any]) -> bool:
-        """Return whether this request runs as a call."""
+    def match(self, environ: Mapping[str, Any]) -> Settings | None:
+        """Return the settings of a request that runs as a call, None for one that does not."""
+        if self.capture_all and not self._routes:
+            return self.settings
         # PATH_INFO holds UTF-8 bytes as latin-1 (PEP 3333); a pattern is text.
         path = environ.get("PATH_INFO", "").encode("latin-1", "replace").decode("utf-8", "replace")
         subject = f"{environ['REQUEST_METHOD']} {path}"
         if self._only and not any(pattern.fullmatch(subject) for pattern in self._only):
-            return False
-        return not any(pattern.fullmatch(subject) for pattern in self._except)
+            return None
+        if any(pattern.fullmatch(subject) for pattern in self._except):
+            return None
+        for pattern, settings in self._routes:
+            if pattern.fullmatch(subject):
+                return settings
+        return self.settings
+
+
+def _changed(settings: Settings, pattern: str, changes: Mapping[str, Any]) -> Settings:
+    unknown = sorted(set(changes) - PER_ROUTE)
+    if unknown:
+        raise ConfigurationError(
+            f"route {pattern!r}: {', '.join(unknown)} cannot be set per route, "
+            f"only {', '.join(sorted(PER_ROUTE))}"
+        )
+    return settings.replace(**changes)

@@ -15,6 +15,8 @@ from typing import Any
 ENTRY_POINT = "wsgi_timeout_jobs.entry.run_call"
 
 QUEUES = "rq:queues"
+#: Exists while `rq suspend` is in force.
+SUSPENDED = "rq:suspended"
 WORKERS = "rq:workers"
 
 
@@ -27,6 +29,11 @@ def queue_key(name: str) -> str:
     return f"rq:queue:{queue_name(name)}"
 
 
+def intermediate_key(name: str) -> str:
+    """Return where a stock worker of RQ moves an id to, until it has started the job."""
+    return f"{queue_key(name)}:intermediate"
+
+
 def started_key(name: str) -> str:
     return f"rq:wip:{queue_name(name)}"
 
@@ -37,6 +44,11 @@ def job_key(call_id: str) -> str:
 
 def worker_key(worker: str) -> str:
     return f"rq:worker:{worker}"
+
+
+def command_channel(worker: str) -> str:
+    """Return where RQ publishes its commands to a worker: shutdown, stop-job, kill-horse."""
+    return f"rq:pubsub:{worker}"
 
 
 def workers_of_queue_key(name: str) -> str:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from functools import partial
 from typing import Self
 
+import redis
+
 from wsgi_timeout.calls import Calls
-from wsgi_timeout.connection import connect
-from wsgi_timeout.errors import TooManyWaiting
-from wsgi_timeout.recovery import LeaseWatch, watch_forever
+from wsgi_timeout.connection import AWAY, REFUSING, connect
+from wsgi_timeout.errors import NoWorker, TooManyWaiting
+from wsgi_timeout.recovery import LOOK_SECONDS, LeaseWatch, find_stranger
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.waiting import Listener
+
+log = logging.getLogger("wsgi_timeout")
 
 #: Connections for commands, however many requests wait. With the listener's and the watch's: four.
 _COMMAND_CONNECTIONS = 2
@@ -21,12 +26,32 @@ _COMMAND_CONNECTIONS = 2
 class Runtime:
     """Built in the process that uses it, with its first request: nothing of it survives a fork."""
 
-    def __init__(self, url: str, name: str, settings: Settings) -> None:
+    def __init__(self, url: str, name: str, target: str, settings: Settings) -> None:
         self.calls = Calls(connect(url, connections=_COMMAND_CONNECTIONS), name)
         self.listener = Listener(partial(connect, url, connections=1))
-        watch = LeaseWatch(Calls(connect(url, connections=1), name), settings.lease_seconds)
-        threading.Thread(target=watch_forever, args=(watch,), name="wsgi-timeout-watch", daemon=True).start()
         self.places = Places(settings.max_waiting)
+        self._target = target
+        self._watched = Calls(connect(url, connections=1), name)
+        self._watch = LeaseWatch(self._watched, settings.lease_seconds)
+        self._stranger = find_stranger(self._watched, target)
+        threading.Thread(target=self._look_forever, name="wsgi-timeout-watch", daemon=True).start()
+
+    def check_workers(self) -> None:
+        """Raise `NoWorker` while workers of another app or version serve this name."""
+        if self._stranger:
+            raise NoWorker(self._stranger)
+
+    def _look_forever(self) -> None:
+        while True:
+            self._watch.step()
+            try:
+                stranger = find_stranger(self._watched, self._target)
+            except (*AWAY, *REFUSING, redis.exceptions.ResponseError):
+                stranger = self._stranger
+            if stranger and stranger != self._stranger:
+                log.error("requests are refused: %s", stranger)
+            self._stranger = stranger
+            time.sleep(LOOK_SECONDS)
 
 
 #: Seconds that a redirected request's place is kept for its next hop.

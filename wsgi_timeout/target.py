@@ -23,6 +23,12 @@ def name_of(target: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "-", top)
 
 
+def normal(target: str) -> str:
+    """Return one form for the strings that name one app: `legacy`, `legacy:app` and `./legacy.py:app`."""
+    module, expression = _split(target)
+    return f"{Path(module).stem if _is_file(module) else module}:{expression or 'app'}"
+
+
 def load(target: str) -> Any:
     """Import a target, with the current folder on the path as gunicorn does, and return its app.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import secrets
 import select
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -71,7 +72,7 @@ class Listener:
         self._make_client = make_client
         self._waiters: dict[str, set[Waiter]] = {}
         self._sockets: dict[int, Waiter] = {}
-        self._poll = select.poll()
+        self._poll = _poll()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         _listeners.add(self)
@@ -179,6 +180,14 @@ def _popper(client: redis.Redis, inbox: str) -> Callable[[], list[str]]:
         return [call_id.decode() for call_id in ([first[1]] if first else []) + (rest or [])]
 
     return pop if version >= (7, 0) else pop_before_7
+
+
+def _poll() -> select.poll:
+    """Return the system's poll, not gevent's: ours never blocks, and looks at thousands at once."""
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is not None and monkey.is_module_patched("select"):
+        return monkey.get_original("select", "poll")()  # type: ignore[no-any-return]
+    return select.poll()
 
 
 def _client_socket(environ: Mapping[str, Any]) -> int:

@@ -10,7 +10,7 @@ import mmap
 import struct
 from dataclasses import dataclass
 
-_HEADER = struct.Struct("=B")
+_HEADER = struct.Struct("=BB")
 _SLOT = struct.Struct("=dI80s16s")
 _DEADLINE = struct.Struct("=d")
 _REASON_OFFSET = _SLOT.size - 16
@@ -42,6 +42,15 @@ class Board:
     @ready.setter
     def ready(self, value: bool) -> None:
         self._memory[0] = int(value)
+
+    @property
+    def suspended(self) -> bool:
+        """Whether `rq suspend` was called: no call is taken."""
+        return bool(self._memory[1])
+
+    @suspended.setter
+    def suspended(self, value: bool) -> None:
+        self._memory[1] = int(value)
 
     def begin(self, slot: int, call_id: str, attempt: int, deadline: float) -> None:
         start = self._start(slot)

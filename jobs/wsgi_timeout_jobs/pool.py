@@ -8,6 +8,7 @@ while a C call there holds the GIL.
 from __future__ import annotations
 
 import ctypes
+import json
 import logging
 import os
 import secrets
@@ -17,16 +18,17 @@ import socket
 import sys
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
 import redis
 
-from wsgi_timeout import keys
+from wsgi_timeout import keys, rq_state
 from wsgi_timeout.calls import Calls, Outcome
 from wsgi_timeout.connection import AWAY, REFUSING, connect
-from wsgi_timeout.errors import TargetError
+from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.recovery import WORKER_DIED, LeaseWatch
 from wsgi_timeout.settings import Settings
 from wsgi_timeout_jobs.board import Board, Running
@@ -87,7 +89,11 @@ class Pool:
         self._settings = settings
         self._options = options
         self._inbox = secrets.token_urlsafe(12)
-        self._calls = Calls(connect(url, connections=1), name)
+        # One connection for commands, one that listens for RQ's.
+        self._calls = Calls(connect(url, connections=2), name)
+        self._pubsub = self._calls.redis.pubsub(ignore_subscribe_messages=True)
+        self._channels: set[str] = set()
+        self._away = False
         self._watch = LeaseWatch(self._calls, settings.lease_seconds)
         self._children: dict[int, Child] = {}
         self._unsettled: list[tuple[str, str]] = []
@@ -108,20 +114,29 @@ class Pool:
             self._spawn_missing()
             self._tell_ready()
             now = time.monotonic()
-            if now >= next_renewal:
-                next_renewal = now + renew_seconds
-                self._renew()
-            if now >= next_look:
+            try:
+                # Leases first: when Redis comes back they must be renewed before anybody looks.
+                if now >= next_renewal:
+                    self._renew()
+                    next_renewal = now + renew_seconds
+                self._settle()
+                self._hear_cancels()
+                self._hear_commands()
+                self._away = False
+            except _AWAY as error:
+                if not self._away:
+                    log.warning("Redis is away (%s); workers go on", error)
+                self._away = True
+            if now >= next_look and not self._away:
                 next_look = now + _LOOK_SECONDS
                 self._watch.step()
-                self._check_memory()
-            self._settle()
-            self._hear_cancels()
+            self._check_memory()
             self._check_deadlines()
             self._check_stop()
             select.select([wakeup], [], [], TICK_SECONDS)
             _drain(wakeup)
-        self._settle()
+        with suppress(*_AWAY):
+            self._settle()
         return self._exit_code
 
     # -- children
@@ -149,7 +164,7 @@ class Pool:
                 os.close(self._ready_fd)
             self._work(name, board)
             code = EXIT_RELOAD if self._options.reload else 0
-        except TargetError as error:
+        except ConfigurationError as error:
             sys.stderr.write(f"wsgi-timeout: {error}\n")
             code = EXIT_LOAD_FAILED
         except BaseException:  # noqa: BLE001 - the last frame of this process
@@ -167,7 +182,14 @@ class Pool:
         from wsgi_timeout_jobs.worker import CallWorker  # noqa: PLC0415
 
         CallWorker(
-            name, self._url, self._name, board, self._inbox, self._target, self._options.max_requests
+            name,
+            self._url,
+            self._name,
+            board,
+            self._inbox,
+            self._target,
+            max_requests=self._options.max_requests,
+            patience=1.5 * self._settings.lease_seconds,
         ).run()
 
     def _reap(self) -> None:
@@ -203,10 +225,7 @@ class Pool:
         """Recover what dead children held; tried again until Redis takes it."""
         while self._unsettled:
             worker, detail = self._unsettled[0]
-            try:
-                settled = self._calls.recover(worker, None, detail)
-            except _AWAY:
-                return
+            settled = self._calls.recover(worker, None, detail)
             self._unsettled.pop(0)
             for call_id, what in settled or ():
                 log.warning("%s: %s, call %s", call_id, detail, what)
@@ -215,27 +234,56 @@ class Pool:
 
     def _renew(self) -> None:
         ready = {child.name: child for child in self._children.values() if child.board.ready}
-        try:
-            lost = self._calls.renew(list(ready)) if ready else []
-        except _AWAY as error:
-            log.warning("leases were not renewed: Redis is away (%s)", error)
-            return
+        lost = self._calls.renew(list(ready)) if ready else []
         for name in lost:
             # Its calls were given to others: it must not go on.
             log.warning("worker %s lost its lease and is stopped", name)
             _kill(ready[name].pid, signal.SIGKILL)
 
     def _hear_cancels(self) -> None:
-        try:
-            heard = self._calls.redis.lpop(keys.inbox(self._inbox), 1000)
-        except _AWAY:
-            return
+        pipe = self._calls.redis.pipeline(transaction=False)
+        pipe.lpop(keys.inbox(self._inbox), 1000)
+        pipe.exists(rq_state.SUSPENDED)
+        heard, suspended = pipe.execute()
+        for child in self._children.values():
+            child.board.suspended = bool(suspended)
         cancelled = {call_id.decode() for call_id in heard or ()}
         if cancelled:
             for child in self._children.values():
                 for running in child.board.running():
                     if running.call_id in cancelled:
                         self._interrupt(child, running, Outcome.CANCELLED)
+
+    def _hear_commands(self) -> None:
+        """Follow RQ's own commands (`rq.command`) to one of our workers."""
+        names = {rq_state.command_channel(child.name): child for child in self._children.values()}
+        if set(names) - self._channels:
+            self._pubsub.subscribe(*(set(names) - self._channels))
+        if self._channels - set(names):
+            self._pubsub.unsubscribe(*(self._channels - set(names)))
+        self._channels = set(names)
+        while self._channels and (message := self._pubsub.get_message(timeout=0)):
+            child = names.get(message["channel"].decode())
+            if child is not None:
+                self._obey(child, message["data"])
+
+    def _obey(self, child: Child, data: bytes) -> None:
+        try:
+            payload = json.loads(data)
+            command, call_id = payload["command"], payload.get("job_id")
+        except (ValueError, TypeError, KeyError, AttributeError):
+            log.warning("worker %s: not a command of RQ: %r", child.name, data[:200])
+            return
+        log.info("worker %s: RQ command %s", child.name, command)
+        if command == "shutdown":
+            self._stop_child(child)
+        elif command == "kill-horse":
+            _kill(child.pid, signal.SIGKILL)
+        elif command in {"stop-job", "stop-execution"}:
+            for running in child.board.running():
+                if running.call_id == call_id:
+                    self._end(running, Outcome.CANCELLED)
+                    self._interrupt(child, running, Outcome.CANCELLED)
 
     def _check_deadlines(self) -> None:
         now = time.monotonic()

@@ -7,7 +7,7 @@ import logging
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +24,7 @@ from wsgi_timeout.streams import StreamReader
 from wsgi_timeout.waiting import Listener
 from wsgi_timeout_jobs.board import Board
 from wsgi_timeout_jobs.capture import Capture
+from wsgi_timeout_jobs.entries import WSGIApp
 from wsgi_timeout_jobs.interrupts import Interrupts
 from wsgi_timeout_jobs.request_body import RequestBody, buffered
 from wsgi_timeout_jobs.response import Response
@@ -41,7 +42,8 @@ _DETAILS = {
 class RequestRunner:
     """What a worker process needs to run calls, one at a time in each of its slots."""
 
-    app: Callable[..., Iterable[bytes]]
+    #: The target's WSGI apps by entry.
+    apps: Mapping[str, WSGIApp]
     calls: Calls
     listener: Listener
     interrupts: Interrupts
@@ -86,7 +88,7 @@ class RequestRunner:
             )
             token = running.set(call)
             try:
-                capture.run(self.app, environ)
+                capture.run(self.apps[request.entry], environ)
             except (Exception, SystemExit, KeyboardInterrupt) as error:
                 if isinstance(error, Fenced):
                     raise

@@ -15,12 +15,17 @@ from types import FrameType
 import rq
 from rq.worker import BaseWorker
 
-from wsgi_timeout import keys, rq_state, target
+from wsgi_timeout import keys, rq_state
+from wsgi_timeout import target as targets
 from wsgi_timeout.calls import Calls
 from wsgi_timeout.connection import AWAY, REFUSING, SOCKET_TIMEOUT, connect
+from wsgi_timeout.current import enter_worker
+from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.messages import WIRE_VERSION, CallRequest
+from wsgi_timeout.recovery import find_stranger
 from wsgi_timeout.waiting import Listener
 from wsgi_timeout_jobs.board import Board
+from wsgi_timeout_jobs.entries import entries
 from wsgi_timeout_jobs.interrupts import Interrupts
 from wsgi_timeout_jobs.response import until_back
 from wsgi_timeout_jobs.run_request import RequestRunner
@@ -47,9 +52,14 @@ class CallWorker(BaseWorker):
         board: Board,
         pool_inbox: str,
         target: str,
-        max_requests: int = 0,
+        *,
+        max_requests: int,
+        patience: float,
     ) -> None:
-        """Connect as worker `name` of the pool that reads `pool_inbox`; takes calls of `wt:<queue>`."""
+        """Connect as worker `name` of the pool that reads `pool_inbox`; takes calls of `wt:<queue>`.
+
+        `patience` is the seconds after which a worker of another target, seen all the time, lives.
+        """
         # One for the main thread's BLMOVE, and one for each handler beside it.
         threads = board.slots if board.slots > 1 else 0
         self._calls = Calls(connect(url, connections=1 + threads + 1), queue)
@@ -59,6 +69,7 @@ class CallWorker(BaseWorker):
         self._board = board
         self._pool_inbox = pool_inbox
         self._target = target
+        self._patience = patience
         self._left = max_requests or sys.maxsize
         self._interrupts = Interrupts(lambda: board.reason(0))
         self._listener = Listener(partial(connect, url, connections=1))
@@ -78,13 +89,15 @@ class CallWorker(BaseWorker):
         """Load the app, register, and run calls until SIGTERM, or until `max_requests` were run."""
         signal.signal(signal.SIGTERM, self._on_stop)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        app = target.load(self._target)
-        runner = RequestRunner(app, self._calls, self._listener, self._interrupts, self._board, self.name)
+        enter_worker()
+        apps = entries(targets.load(self._target))
+        runner = RequestRunner(apps, self._calls, self._listener, self._interrupts, self._board, self.name)
         if self._board.slots == 1:
             self._interrupts.install()
         else:
             # Handlers run in other threads, where no signal reaches them: the pool ends their calls.
             signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+        until_back(self._check_others, self._interrupts.shield)
         until_back(self._register, self._interrupts.shield)
         self._board.ready = True
         log.info("worker %s takes calls of %s", self.name, self.queue_names()[0])
@@ -92,8 +105,17 @@ class CallWorker(BaseWorker):
             self._take_and_run(runner)
         self._wait_for_handlers()
 
+    def _check_others(self) -> None:
+        """Refuse to serve a queue beside live workers of another app, or of another wire version."""
+        deadline = time.monotonic() + self._patience
+        while stranger := find_stranger(self._calls, self._target):
+            # What is left of a crash stands there until its lease is lost.
+            if time.monotonic() > deadline:
+                raise ConfigurationError(f"{stranger}; this worker is refused")
+            time.sleep(_RETRY_SECONDS)
+
     def _register(self) -> None:
-        info = {"target": self._target, "wire": str(WIRE_VERSION), "folder": str(Path.cwd())}
+        info = {"target": targets.normal(self._target), "wire": str(WIRE_VERSION), "folder": str(Path.cwd())}
         versions = (rq.__version__, sys.version.split()[0])
         birth = rq_state.worker_fields(self._calls.name, os.getpid(), self.hostname or "", versions)
         self._calls.register(self.name, self._pool_inbox, info, birth)
@@ -149,12 +171,19 @@ class CallWorker(BaseWorker):
         queue, held = rq_state.queue_key(self._calls.name), keys.held(self.name)
         self._blocking = True
         try:
-            if self._stopping:
-                return None
-            moved = self._calls.redis.blmove(queue, held, _BLOCK_SECONDS, "LEFT", "RIGHT")
-            return moved.decode() if moved else None
+            moved = None if self._idle() else self._calls.redis.blmove(queue, held, _BLOCK_SECONDS)
         finally:
             self._blocking = False
+        if moved and self._board.suspended:
+            self._calls.give_back(moved.decode(), self.name)
+            return None
+        return moved.decode() if moved else None
+
+    def _idle(self) -> bool:
+        """Whether to take nothing now: told to stop, or suspended by `rq suspend`."""
+        if self._board.suspended:
+            time.sleep(_RETRY_SECONDS)
+        return self._stopping or self._board.suspended
 
     def _left_over(self) -> list[str]:
         """Return what was moved here by a BLMOVE whose reply was lost."""
