@@ -33,6 +33,7 @@ from wsgi_timeout.recovery import WORKER_DIED, LeaseWatch
 from wsgi_timeout.settings import Settings
 from wsgi_timeout_jobs.board import Board, Running
 from wsgi_timeout_jobs.interrupts import SIGNAL
+from wsgi_timeout_jobs.reloading import Reloader
 
 log = logging.getLogger("wsgi_timeout.pool")
 
@@ -157,25 +158,41 @@ class Pool:
     def _child(self, name: str, board: Board) -> None:
         """Be the child: never returns into the parent's code."""
         code = 1
+        reloader = Reloader() if self._options.reload else None
         try:
             _die_with_parent()
             _default_signals()
             if self._ready_fd >= 0:
                 os.close(self._ready_fd)
+            if reloader:
+                reloader.start()
             self._work(name, board)
-            code = EXIT_RELOAD if self._options.reload else 0
-        except ConfigurationError as error:
-            sys.stderr.write(f"wsgi-timeout: {error}\n")
-            code = EXIT_LOAD_FAILED
-        except BaseException:  # noqa: BLE001 - the last frame of this process
-            traceback.print_exc()
+            code = EXIT_RELOAD if reloader else 0
+        except BaseException as error:  # noqa: BLE001 - the last frame of this process
+            if reloader:
+                reloader.include(error)
+            # One write: the lines of several processes must not mix.
+            sys.stderr.write(self._complaint(error, board))
             if not board.ready:
-                sys.stderr.write(f"wsgi-timeout: importing {self._target!r} failed, see above\n")
-                code = EXIT_LOAD_FAILED
+                code = self._load_failed(error, reloader)
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
+
+    def _complaint(self, error: BaseException, board: Board) -> str:
+        if isinstance(error, ConfigurationError):
+            return f"wsgi-timeout: {error}\n"
+        end = "" if board.ready else f"wsgi-timeout: importing {self._target!r} failed, see above\n"
+        return "".join(traceback.format_exception(error)) + end
+
+    def _load_failed(self, error: BaseException, reloader: Reloader | None) -> int:
+        """Return the exit code of a child that could not load the app: with `--reload` after an edit."""
+        mistyped = isinstance(error, ConfigurationError) and not self._ever_ready
+        if reloader is None or mistyped:
+            return EXIT_LOAD_FAILED
+        reloader.wait()
+        return EXIT_RELOAD
 
     def _work(self, name: str, board: Board) -> None:
         # Imported here: the parent stays small, and an app's own patching finds a fresh process.
@@ -211,13 +228,13 @@ class Pool:
         self._unsettled.append((child.name, _death(code)))
         if code < 0 and not (self._stop_since is not None):
             log.warning("worker %s (pid %d) was killed by signal %d", child.name, child.pid, -code)
-        if child.board.ready:
+        if child.board.ready or code == EXIT_RELOAD:
             self._failures = 0
             return
         self._failures += 1
         first, most = _BACKOFF_SECONDS
         self._spawn_after = time.monotonic() + min(most, first * 2**self._failures)
-        if code == EXIT_LOAD_FAILED and not self._ever_ready and not self._options.reload:
+        if code == EXIT_LOAD_FAILED and not self._ever_ready:
             self._exit_code = 1
             self._stop()
 
