@@ -15,7 +15,10 @@
     rq:queue:wt:<name>         list    enqueue.lua, recover.lua  none: RQ's queue
     rq:wip:wt:<name>           zset    take.lua, finish.lua      none: RQ's registry of started jobs
     rq:job:<id>                hash    the scripts in lua/       as its call
-    rq:queues, rq:workers, rq:workers:wt:<name>, rq:worker:<worker>: RQ's own, see `rq_state`
+    rq:worker:<worker>         hash    pools (RQ's description)  1 h, renewed with the lease
+    rq:queues                  set     register.lua              none: RQ's list of queues
+    rq:workers                 set     pools, recover.lua        none: RQ's list of workers
+    rq:workers:wt:<name>       set     pools, recover.lua        none: RQ's workers of a queue
 
 `<id>` is public and stands in logs; a call's token lies in its record only.
 """

@@ -1,6 +1,6 @@
 -- A response was sent in full. One whose URL nobody knows is deleted; another stays for the grace.
 -- KEYS: record, rq job, request body, response body, tombstone
--- ARGV: now ms, grace s ('' = nobody knows the URL), tombstone, tombstone TTL s
+-- ARGV: now ms, grace ms ('' = nobody knows the URL), tombstone, tombstone TTL s
 if redis.call('HGET', KEYS[1], 'state') ~= 'ended' then return 'not ended' end
 if ARGV[2] == '' then
   redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3], KEYS[4])

@@ -4,7 +4,9 @@
 -- Returns nil if it lives, else {id, 'requeued' | 'lost' | 'dropped', ...}
 if ARGV[2] ~= '' and redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return false end
 local settled = {}
-for _, id in ipairs(redis.call('LRANGE', KEYS[2], 0, -1)) do
+local ids = redis.call('LRANGE', KEYS[2], 0, -1)
+for i = #ids, 1, -1 do
+  local id = ids[i]
   local record, job = 'wt:call:' .. id, 'rq:job:' .. id
   local r = redis.call('HMGET', record, 'state', 'worker', 'attempt', 'max_attempts', 'repeatable', 'handed',
     'inboxes', 'result_ttl')
@@ -20,6 +22,8 @@ for _, id in ipairs(redis.call('LRANGE', KEYS[2], 0, -1)) do
       redis.call('HSET', record, 'state', 'queued')
       redis.call('HDEL', record, 'worker', 'head', 'progress')
       redis.call('UNLINK', body)
+      -- The next run reads from the beginning: nothing of it counts as read.
+      redis.call('HDEL', 'wt:in:' .. id, 'read', 'readers')
       redis.call('HSET', job, 'status', 'queued')
     else
       what = 'lost'
@@ -31,7 +35,7 @@ for _, id in ipairs(redis.call('LRANGE', KEYS[2], 0, -1)) do
       wake(r[7], id)
     end
   end
-  -- At the front: it has waited its turn already.
+  -- At the front, the last of them first: they have waited their turn already.
   if what == 'requeued' then redis.call('LPUSH', KEYS[3], id) end
   settled[#settled + 1] = id
   settled[#settled + 1] = what

@@ -15,7 +15,7 @@ if not mine then
   redis.call('HSET', KEYS[2], 'status', 'started', 'worker_name', ARGV[2], 'started_at', ARGV[4])
   -- +inf: RQ's own clean-up of started jobs goes by score, and must never find a call of ours.
   redis.call('ZADD', KEYS[3], '+inf', ARGV[1] .. ':' .. attempt)
-  redis.call('HSET', KEYS[4], 'state', 'busy')
+  if redis.call('EXISTS', KEYS[4]) == 1 then redis.call('HSET', KEYS[4], 'state', 'busy') end
   if attempt == 1 then redis.call('HSET', KEYS[6], 'taken', r[5]) end
 end
 return {attempt, r[4]}
