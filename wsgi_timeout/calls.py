@@ -267,6 +267,13 @@ class Calls:
         )
         return (int(answer[0]), CallRequest.unpack(answer[1])) if answer else None
 
+    def hold(self, call_id: str, worker: str) -> None:
+        """Note that a worker has a call which it did not move from the queue itself."""
+        pipe = self.redis.pipeline()
+        pipe.lrem(keys.held(worker), 0, call_id)
+        pipe.rpush(keys.held(worker), call_id)
+        pipe.execute()
+
     def give_back(self, call_id: str, worker: str) -> None:
         """Put a held call that was not started back to the front of the queue."""
         self.scripts.run("put_back", [keys.held(worker), self._queue, keys.call(call_id)], [call_id])

@@ -72,7 +72,9 @@ def job_fields(name: str, call_id: str, description: str, timeout: float) -> dic
         "enqueued_at": moment,
         # Above our own limit, which acts first.
         "timeout": int(timeout) + 60,
+        # A stock worker deletes its job at the end; what a call is stands elsewhere.
         "result_ttl": 0,
+        "failure_ttl": 3600,
     }
 
 

@@ -1,8 +1,17 @@
 -- Accepts a call. Idempotent by call id: a repeat after a lost reply changes nothing.
 -- KEYS: record, rq queue, rq job, leases, counts, request body (only if it lies in a stream)
 -- ARGV: id, max_queued, record TTL s, number of record values, record field/value..., job field/value...
+
+-- An idle stock worker holds no lease; RQ's own record of it says that it lives.
+local function stock_worker(queue)
+  for _, key in ipairs(redis.call('SMEMBERS', (string.gsub(queue, '^rq:queue:', 'rq:workers:')))) do
+    if redis.call('EXISTS', key) == 1 and redis.call('HEXISTS', key, 'death') == 0 then return true end
+  end
+  return false
+end
+
 if redis.call('EXISTS', KEYS[1]) == 1 then return 'accepted' end
-if redis.call('HLEN', KEYS[4]) == 0 then return 'no worker' end
+if redis.call('HLEN', KEYS[4]) == 0 and not stock_worker(KEYS[2]) then return 'no worker' end
 if redis.call('LLEN', KEYS[2]) >= tonumber(ARGV[2]) then return 'full' end
 local split = 4 + tonumber(ARGV[4])
 local seq = redis.call('HINCRBY', KEYS[5], 'enqueued', 1)

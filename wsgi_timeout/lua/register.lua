@@ -5,6 +5,8 @@ redis.call('HSETNX', KEYS[1], ARGV[1], '1')
 local split = 6 + tonumber(ARGV[6])
 redis.call('HSET', KEYS[2], 'pool', ARGV[2], unpack(ARGV, 7, split))
 redis.call('EXPIRE', KEYS[2], ARGV[3])
+-- A stock worker of RQ has told of its birth itself.
+if split == #ARGV then return 'ok' end
 redis.call('SADD', KEYS[3], ARGV[5])
 redis.call('SADD', KEYS[4], ARGV[5])
 redis.call('SADD', KEYS[5], ARGV[4])

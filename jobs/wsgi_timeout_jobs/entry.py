@@ -1,0 +1,141 @@
+"""The one function that an RQ job of ours names: how a stock `rq worker` runs a call.
+
+    WSGI_TIMEOUT_TARGET=legacy:app rq worker --serializer json wt:legacy
+
+It works, but forks and loads the app for every call. Whatever the job's hash says, only a call id is
+taken from it, and only a call that waits in its own record is run.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import secrets
+import signal
+import threading
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+import redis
+import rq
+
+from wsgi_timeout import keys
+from wsgi_timeout import target as targets
+from wsgi_timeout.calls import Calls, Outcome
+from wsgi_timeout.connection import AWAY, REFUSING, SOCKET_TIMEOUT
+from wsgi_timeout.current import enter_worker
+from wsgi_timeout.messages import WIRE_VERSION
+from wsgi_timeout.recovery import WORKER_DIED, find_stranger
+from wsgi_timeout.waiting import Listener
+from wsgi_timeout_jobs.board import Board
+from wsgi_timeout_jobs.entries import entries
+from wsgi_timeout_jobs.interrupts import SIGNAL, Interrupts
+from wsgi_timeout_jobs.run_request import RequestRunner
+
+log = logging.getLogger("rq.worker")
+
+TARGET_VARIABLE = "WSGI_TIMEOUT_TARGET"
+_CALL_ID = re.compile(r"fc-[A-Za-z0-9_-]{8,64}")
+#: Seconds before a call that cannot run here goes back: nobody is helped by a busy loop.
+_PUT_BACK_SECONDS = 1.0
+_KEEP_SECONDS = 0.5
+
+
+def run_call(call_id: str) -> object:
+    """Run a call in the process of a stock RQ worker; returns an `rq.Retry` if it must run elsewhere."""
+    job = rq.get_current_job()
+    if job is None or not isinstance(call_id, str) or not _CALL_ID.fullmatch(call_id):
+        raise ValueError(f"not a call of wsgi-timeout: {call_id!r}")
+    name = job.origin.removeprefix("wt:")
+    calls = Calls(_client(job.connection, connections=3), name)
+    target = os.environ.get(TARGET_VARIABLE, "")
+    trouble = (
+        find_stranger(calls, target)
+        if target
+        else f"{TARGET_VARIABLE} is not set: set it to the app of queue {job.origin}, as in legacy:app"
+    )
+    if trouble:
+        log.error("call %s is put back: %s", call_id, trouble)
+        time.sleep(_PUT_BACK_SECONDS)
+        # RQ's own way to put a job back: at once, and without end.
+        return rq.Retry(max=10**9)
+    enter_worker()
+    with _Keeper(calls, f"{job.worker_name}-{secrets.token_hex(4)}", target) as keeper:
+        calls.hold(call_id, keeper.worker)
+        taken = calls.take(call_id, keeper.worker)
+        if taken:
+            listener = Listener(partial(_client, job.connection, connections=1))
+            apps = entries(targets.load(target))
+            runner = RequestRunner(apps, calls, listener, keeper.interrupts, keeper.board, keeper.worker)
+            runner.run(0, call_id, *taken)
+    return None
+
+
+class _Keeper:
+    """Does for one call what a pool does for its children: the lease, cancels, the deadline."""
+
+    def __init__(self, calls: Calls, worker: str, target: str) -> None:
+        self.worker = worker
+        self.board = Board(1)
+        self.interrupts = Interrupts(partial(self.board.reason, 0))
+        self._calls = calls
+        self._target = target
+        self._inbox = secrets.token_urlsafe(12)
+        self._ended = threading.Event()
+        self._interrupted = False
+        self._thread = threading.Thread(target=self._keep, name="wsgi-timeout-lease", daemon=True)
+
+    def __enter__(self) -> Self:
+        self.interrupts.install()
+        info = {"target": targets.normal(self._target), "wire": str(WIRE_VERSION), "folder": str(Path.cwd())}
+        # RQ knows this worker already, by its own name: no birth.
+        self._calls.register(self.worker, self._inbox, info, {})
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._calls.recover(self.worker, None, WORKER_DIED)
+
+    def _keep(self) -> None:
+        while not self._ended.wait(_KEEP_SECONDS):
+            try:
+                if self._calls.renew([self.worker]):
+                    log.warning("worker %s lost its lease and is stopped", self.worker)
+                    os.kill(os.getpid(), signal.SIGKILL)
+                heard = self._calls.redis.lpop(keys.inbox(self._inbox), 1000)
+            except (*AWAY, *REFUSING) as error:
+                log.warning("Redis is away (%s); the call goes on", error)
+                continue
+            for running in self.board.running():
+                if heard and running.call_id.encode() in heard:
+                    self._interrupt(Outcome.CANCELLED)
+                elif time.monotonic() >= running.deadline:
+                    self._interrupt(Outcome.TIMEOUT)
+
+    def _interrupt(self, outcome: Outcome) -> None:
+        if not self._interrupted:
+            self._interrupted = True
+            self.board.interrupt(0, outcome)
+            # To the main thread, where the handler runs.
+            signal.pthread_kill(threading.main_thread().ident or 0, SIGNAL)
+
+
+def _client(connection: redis.Redis, *, connections: int) -> redis.Redis:
+    """Return a client of our own to the same server: RQ's waits 415 s for a dead one."""
+    pool = connection.connection_pool
+    options = {key: value for key, value in pool.connection_kwargs.items() if key != "socket_timeout"}
+    blocking: Any = redis.BlockingConnectionPool  # without annotations in redis-py
+    return redis.Redis.from_pool(
+        blocking(
+            connection_class=pool.connection_class,
+            max_connections=connections,
+            timeout=SOCKET_TIMEOUT,
+            socket_timeout=SOCKET_TIMEOUT,
+            **options,
+        )
+    )
