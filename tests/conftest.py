@@ -24,3 +24,11 @@ def deploy(redis_server):
     yield start
     for deployment in started:
         deployment.stop()
+
+
+@pytest.fixture
+def gate(tmp_path):
+    """Return a path that handlers wait for; it exists at the latest when the test ends."""
+    path = tmp_path / "gate"
+    yield path
+    path.touch()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 import os
 import re
 import signal
@@ -12,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -278,3 +281,57 @@ def raw_request(port, data, *, timeout=10.0):
         while piece := sock.recv(65536):
             answer += piece
         return answer
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP response as it came: its headers in their order, with repetitions."""
+
+    status: int
+    reason: str
+    headers: list
+    body: bytes
+
+    def header(self, name):
+        return next((value for key, value in self.headers if key.lower() == name.lower()), None)
+
+    @property
+    def location(self):
+        return self.header("Location")
+
+    @property
+    def text(self):
+        return self.body.decode()
+
+    @property
+    def json(self):
+        return json.loads(self.body)
+
+    @property
+    def app_headers(self):
+        """The headers without the server's own."""
+        return [(key, value) for key, value in self.headers if key not in {"Server", "Date", "Connection"}]
+
+
+def ask(port, target, method="GET", *, headers=None, body=None, timeout=30.0):
+    """Send one request on a connection of its own; `target` goes out byte for byte."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    try:
+        connection.request(method, target, body=body, headers={"Connection": "close", **(headers or {})})
+        return answer_of(connection)
+    finally:
+        connection.close()
+
+
+def answer_of(connection):
+    """Read the response on an `http.client` connection."""
+    response = connection.getresponse()
+    return Answer(response.status, response.reason, response.getheaders(), response.read())
+
+
+def follow(port, target, method="GET", **options):
+    """Return all answers of a chain of 303s, the last one last; every hop is sent with `method`."""
+    answers = [ask(port, target, method, **options)]
+    while answers[-1].status == 303:
+        answers.append(ask(port, answers[-1].location, method, **options))
+    return answers

@@ -25,19 +25,22 @@ log = logging.getLogger("wsgi_timeout")
 class Replay:
     """The iterable of one response. PEP 3333: the server calls `close()` at the end, however it came."""
 
-    def __init__(self, chunks: Iterator[bytes], deliver: Callable[[], None] | None, held: ExitStack) -> None:
+    def __init__(
+        self, chunks: Iterator[bytes], deliver: Callable[[], None] | None, held: ExitStack, *, again: bool
+    ) -> None:
+        """Call `deliver` after the last chunk; if it cannot be had `again`, also after a break."""
         self._chunks = chunks
         self._deliver = deliver
         self._held = held
-        self._exhausted = False
+        self._done = not again
 
     def __iter__(self) -> Iterator[bytes]:
         yield from self._chunks
-        self._exhausted = True
+        self._done = True
 
     def close(self) -> None:
         with self._held:
-            if self._exhausted and self._deliver:
+            if self._done and self._deliver:
                 try:
                     self._deliver()
                 except (*AWAY, redis.exceptions.ResponseError) as error:

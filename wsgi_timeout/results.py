@@ -150,7 +150,7 @@ def answer(
         snapshot, ready.reader, ready.first, waiter, start_response, method=method, on_result_url=known
     )
     consumes = method != "HEAD" or not known
-    return replay.Replay(chunks, deliver if consumes else None, held.pop_all())
+    return replay.Replay(chunks, deliver if consumes else None, held.pop_all(), again=known)
 
 
 class Results:

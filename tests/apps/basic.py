@@ -1,10 +1,13 @@
 """A Flask app for tests: each handler that is told a `tag` writes a line to a file outside Redis."""
 
+import hashlib
 import os
 import time
 from pathlib import Path
 
 from flask import Flask, Response, make_response, request
+
+import wsgi_timeout
 
 app = Flask(__name__)
 
@@ -12,11 +15,18 @@ app = Flask(__name__)
 LOADED_IN = os.getpid()
 
 
-def note():
+def note(suffix=""):
     tag = request.args.get("tag")
     if tag:
         with Path(os.environ["RUNS_FILE"]).open("a", encoding="utf-8") as runs:
-            runs.write(f"{tag} {os.getpid()} {request.method} {request.path}\n")
+            runs.write(f"{tag}{suffix} {os.getpid()} {request.method} {request.path}\n")
+
+
+def hold_up():
+    """Wait as the query says: for `seconds`, and until the `file` exists."""
+    time.sleep(request.args.get("seconds", 0.0, type=float))
+    while "file" in request.args and not Path(request.args["file"]).exists():
+        time.sleep(0.01)
 
 
 @app.route("/fast", methods=["GET", "POST", "PUT"])
@@ -86,9 +96,80 @@ def big():
     return Response(body(), mimetype="application/octet-stream")
 
 
+@app.get("/numbers")
+def numbers():
+    """Stream `size` bytes of big-endian 64-bit numbers, so that a lost or doubled piece shows."""
+    note()
+    hold_up()
+    size = request.args.get("size", 1_000_000, type=int)
+
+    def body():
+        for start in range(0, size, 100_000):
+            piece = b"".join(n.to_bytes(8) for n in range(start // 8, start // 8 + 12_500))
+            yield piece[: size - start]
+
+    return Response(body(), mimetype="application/octet-stream")
+
+
+@app.post("/hash")
+def digest():
+    """Read the body as it comes; noted `-whole` when its end was reached."""
+    note()
+    hold_up()
+    length, sha = 0, hashlib.sha256()
+    while piece := request.stream.read(50_000):
+        length += len(piece)
+        sha.update(piece)
+    note("-whole")
+    return {"length": length, "sha256": sha.hexdigest()}
+
+
+@app.get("/guarded")
+def guarded():
+    """Report progress and wait; noted `-finally` when it ends, however it ends."""
+    note()
+    wsgi_timeout.progress(1, 3, "one of three")
+    try:
+        hold_up()
+    finally:
+        note("-finally")
+    return "guarded\n"
+
+
+@app.get("/file")
+def file():
+    hold_up()
+    headers = {"Accept-Ranges": "bytes"}
+    if "cache" in request.args:
+        headers["Cache-Control"] = request.args["cache"]
+    return "file\n", headers
+
+
+@app.get("/empty")
+def empty():
+    hold_up()
+    return "", request.args.get("status", 204, type=int)
+
+
+@app.get("/breaks")
+def breaks():
+    """Yield `pieces`, then raise, `length` being announced if it is given."""
+    hold_up()
+    pieces = request.args.get("pieces", 0, type=int)
+
+    def body():
+        for number in range(pieces):
+            yield b"piece %d\n" % number
+        raise ValueError("in mid-body, as intended")
+
+    headers = {"Content-Length": request.args["length"]} if "length" in request.args else {}
+    return Response(body(), headers=headers, mimetype="text/plain")
+
+
 @app.get("/raises")
 def raises():
     note()
+    hold_up()
     raise ValueError("as intended")
 
 
