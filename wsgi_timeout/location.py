@@ -92,7 +92,7 @@ def _local(path: str) -> str:
     `//evil.com/x` and `/\evil.com` are network-path references (RFC 3986 section 4.2).
     """
     local = "/" + _LEADING_SLASHES.sub("", path)
-    return "".join(char if "!" <= char <= "~" and char not in '\\"<>' else _escape(char) for char in local)
+    return "".join(char if "!" <= char <= "~" and char not in '\\"<>#' else _escape(char) for char in local)
 
 
 def local_path(environ: Mapping[str, Any]) -> str:
@@ -131,8 +131,9 @@ def _with_query(clean: str) -> str:
 
 
 def _printable(query: str) -> str:
-    # Raw bytes that a header must not carry; everything printable stays as it came.
-    return "".join(char if "!" <= char <= "~" else _escape(char) for char in query)
+    # Raw bytes that a header must not carry, and a `#` that would cut our parameters off; everything
+    # else stays as it came.
+    return "".join(char if "!" <= char <= "~" and char != "#" else _escape(char) for char in query)
 
 
 def _escape(char: str) -> str:

@@ -17,7 +17,8 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
 # RFC 9110 section 5.6.2: a header name is a token.
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL = re.compile(r"[\x00\r\n]")
-_STATUS = re.compile(r"[2-9]\d\d(?: [^\x00-\x08\x0a-\x1f\x7f]*)?")
+# RFC 9112 section 4: digits of ASCII, and a reason that fits latin-1.
+_STATUS = re.compile(r"[2-9][0-9]{2}(?: [\t\x20-\x7e\x80-\xff]*)?")
 
 
 class Sink(Protocol):
@@ -85,7 +86,7 @@ class Capture:
 
     def _begin(self) -> None:
         if self._head is None:
-            raise AssertionError("the app gave a body before it called start_response")
+            raise AssertionError("the app did not call start_response before its first byte or its end")
         if not self._sent:
             self._sent = True
             self._sink.begin(self._head)
