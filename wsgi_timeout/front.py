@@ -221,8 +221,8 @@ class _Submission:
         ttl = self._settings.queue_ttl + self._settings.timeout
         self._waiter.streaming = True
         try:
-            upload.send(writer, self._wait_for_room)
-            writer.close("complete", ttl)
+            complete = upload.send(writer, lambda: self._wait_for_room(writer))
+            writer.close("complete" if complete else "broken", ttl)
         except UploadBroken:
             writer.close("broken", ttl)
             raise
@@ -232,16 +232,19 @@ class _Submission:
             raise
         finally:
             self._waiter.streaming = False
+            # The wake for the response may have been taken for one about room.
+            self._waiter.wake()
 
-    def _wait_for_room(self) -> bool:
+    def _wait_for_room(self, writer: StreamWriter) -> bool:
         self._waiter.wait(RECHECK_SECONDS)
         self._waiter.reset()
         try:
             snapshot = self._runtime.calls.look(self._call_id)
         except AWAY:
             return True
-        # A handler that answers before it has read all frees the uploader.
-        return not (snapshot.ended or snapshot.head) and snapshot.state is not None
+        # A handler that answers without reading frees the uploader; one may also do both at a time.
+        unread = snapshot.head is not None and not writer.has_reader
+        return not (snapshot.ended or unread) and snapshot.state is not None
 
 
 def _retry(action: Callable[[], None], errors: tuple[type[CallRefused], ...], seconds: float) -> None:

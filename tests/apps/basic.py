@@ -3,6 +3,7 @@
 import hashlib
 import os
 import time
+from array import array
 from pathlib import Path
 
 from flask import Flask, Response, make_response, request
@@ -98,15 +99,15 @@ def big():
 
 @app.get("/numbers")
 def numbers():
-    """Stream `size` bytes of big-endian 64-bit numbers, so that a lost or doubled piece shows."""
+    """Stream `size` bytes of `array("Q", range(...))`, so that a lost or doubled piece shows."""
     note()
     hold_up()
     size = request.args.get("size", 1_000_000, type=int)
 
     def body():
         for start in range(0, size, 100_000):
-            piece = b"".join(n.to_bytes(8) for n in range(start // 8, start // 8 + 12_500))
-            yield piece[: size - start]
+            piece = array("Q", range(start // 8, start // 8 + 12_500))
+            yield piece.tobytes()[: size - start]
 
     return Response(body(), mimetype="application/octet-stream")
 
@@ -122,6 +123,13 @@ def digest():
         sha.update(piece)
     note("-whole")
     return {"length": length, "sha256": sha.hexdigest()}
+
+
+@app.post("/mirror")
+def mirror():
+    """Answer with the body, piece by piece, as it comes."""
+    stream = request.stream
+    return Response(iter(lambda: stream.read(50_000), b""), mimetype="application/octet-stream")
 
 
 @app.get("/guarded")

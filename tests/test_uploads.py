@@ -1,0 +1,219 @@
+"""Request bodies: of every size whole, with bounded memory, and never short without a word."""
+
+import hashlib
+import socket
+import threading
+import time
+from array import array
+
+import pytest
+from harness import ask, follow, until
+
+MIB = 1024 * 1024
+#: Bytes of one body that lie in Redis at most.
+BUFFER = MIB
+
+
+@pytest.fixture(scope="module")
+def site(deploy):
+    """A deployment whose buffer is small; its web process waits longer than any upload here takes."""
+    return deploy(pool=("--processes", "1"), buffer=BUFFER, wait_seconds=40)
+
+
+@pytest.fixture(scope="module")
+def port(site):
+    return site.web.port
+
+
+@pytest.fixture(scope="module")
+def roomy(site):
+    """A web process on the same name whose buffer holds every body of these tests."""
+    web = site.start_web(gateway=f"buffer={64 * MIB}")
+    yield web.port
+    web.stop()
+
+
+def content(size):
+    """Return bytes in which a lost or doubled piece shows."""
+    return array("Q", range(size // 8 + 1)).tobytes()[:size]
+
+
+def pieces(data, size=10_000):
+    return (data[start : start + size] for start in range(0, len(data), size))
+
+
+class Uploader:
+    """A client that sends what it is told to; the answer is read meanwhile."""
+
+    def __init__(self, port, target, *headers):
+        self.sock = socket.create_connection(("127.0.0.1", port), timeout=50)
+        lines = (f"POST {target} HTTP/1.1", "Host: x", "Connection: close", *headers, "", "")
+        self.sock.sendall("\r\n".join(lines).encode())
+        self.sent = 0
+        self._answer = b""
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self):
+        try:
+            while piece := self.sock.recv(65536):
+                self._answer += piece
+        except ConnectionResetError:
+            pass
+
+    def send(self, data):
+        """Send until all is sent, or the other side wants no more; returns whether all was sent."""
+        try:
+            for piece in pieces(data, 65536):
+                self.sock.sendall(piece)
+                self.sent += len(piece)
+        except (ConnectionResetError, BrokenPipeError):
+            return False
+        return True
+
+    def stop_sending(self):
+        self.sock.shutdown(socket.SHUT_WR)
+
+    def reset(self):
+        """Break the connection off without a word (RST)."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        self.sock.shutdown(socket.SHUT_RD)
+        self._reader.join()
+        self.sock.close()
+
+    def answer(self):
+        """Return all that came until the server closed."""
+        self._reader.join()
+        self.sock.close()
+        return self._answer
+
+
+CHUNKED = "Transfer-Encoding: chunked"
+CUTS = {
+    "Content-Length": (f"Content-Length: {3 * MIB}", lambda data: data),
+    "chunked, between chunks": (CHUNKED, lambda data: b"%x\r\n%b\r\n" % (len(data), data)),
+    "chunked, within a chunk": (CHUNKED, lambda data: b"%x\r\n%b" % (len(data) + 10, data)),
+}
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, 3_000_000, 40_000_000])
+def test_a_body_reaches_the_handler_whole(port, size, chunked):
+    """A body of any size, its length announced or not, arrives byte for byte, also far over the buffer."""
+    data = content(size)
+    answer = ask(port, "/hash", "POST", body=pieces(data) if chunked else data)
+    assert answer.json == {"length": size, "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def test_a_body_without_a_length_is_none(port):
+    """A POST with neither length nor chunks has an empty body."""
+    client = Uploader(port, "/hash")
+    assert b'"length":0' in client.answer()
+
+
+@pytest.mark.parametrize("size", [1, 65_536, 65_537, 3_000_000])
+def test_a_body_within_the_buffer_is_whole_before_the_handler_begins(roomy, size):
+    """A body that fits the buffer arrives whole, too, when its handler begins after it is in."""
+    data = content(size)
+    answer = ask(roomy, "/hash", "POST", body=data)
+    assert answer.json == {"length": size, "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def test_an_upload_ahead_of_its_handler_is_bounded(site, port, gate):
+    """While a handler does not read, no more than the buffer lies in Redis, and the uploader waits."""
+    data = content(40_000_000)
+    (web,) = site.web.workers()
+    before = web.memory_info().rss
+    client = Uploader(port, f"/hash?file={gate}&tag=ahead", f"Content-Length: {len(data)}")
+    sender = threading.Thread(target=client.send, args=(data,))
+    sender.start()
+    try:
+        until(lambda: site.runs("ahead"), what="the handler's begin")
+        (key,) = site.redis.client.scan_iter(match="wt:in:*", count=1000)
+        kept = [int(site.redis.client.hget(key, "kept")) for _ in range(100)]
+        assert BUFFER / 2 < max(kept) <= BUFFER
+        assert site.redis.client.memory_usage(key, samples=0) < 2 * BUFFER
+        assert sender.is_alive()
+        assert web.memory_info().rss - before < 20 * MIB
+    finally:
+        gate.touch()
+        sender.join()
+    assert hashlib.sha256(data).hexdigest().encode() in client.answer()
+    until(lambda: not site.redis.client.exists(key), what="the end of the body's key")
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_an_upload_that_is_cut_short_starts_nothing(site, roomy, cut):
+    """An upload that ends early, and fits the buffer, is refused, and its handler never begins."""
+    header, encode = CUTS[cut]
+    tag = f"cut-{list(CUTS).index(cut)}"
+    client = Uploader(roomy, f"/hash?tag={tag}", header)
+    client.send(encode(content(MIB)))
+    client.stop_sending()
+    assert client.answer()[:12] in {b"HTTP/1.1 400", b""}
+    # There is one worker, which takes calls in their order.
+    assert ask(roomy, f"/fast?tag={tag}-after").status == 200
+    assert len(site.runs(f"{tag}-after")) == 1
+    assert not site.runs(tag)
+
+
+def test_a_small_upload_that_is_cut_short_starts_nothing(site, port):
+    """A body that would have travelled with its call is counted, too."""
+    client = Uploader(port, "/hash?tag=small-cut", "Content-Length: 1000")
+    client.send(bytes(999))
+    client.stop_sending()
+    assert client.answer().startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert ask(port, "/fast?tag=small-after").status == 200
+    assert not site.runs("small-cut")
+
+
+@pytest.mark.parametrize("how", ["FIN", "RST"])
+@pytest.mark.parametrize("cut", CUTS)
+def test_an_upload_that_is_cut_short_never_looks_complete(site, port, cut, how):
+    """A handler that reads an upload over the buffer gets an error where the upload ends early."""
+    header, encode = CUTS[cut]
+    tag = f"broken-{list(CUTS).index(cut)}-{how}"
+    client = Uploader(port, f"/hash?tag={tag}", header)
+    client.send(encode(content(2 * MIB)))
+    until(lambda: site.runs(tag), what="the handler's begin")
+    if how == "FIN":
+        client.stop_sending()
+        assert b" 200 " not in client.answer()
+    else:
+        client.reset()
+    # There is one worker: it goes on when that handler has ended.
+    assert ask(port, "/fast").status == 200
+    assert len(site.runs(tag)) == 1
+    assert not site.runs(f"{tag}-whole")
+
+
+def test_a_handler_that_does_not_read_frees_the_uploader(site, port):
+    """A handler that answers before it has read a large body answers at once; the rest is not taken."""
+    ask(port, "/fast")
+    began = time.monotonic()
+    client = Uploader(port, "/fast?tag=unread", "Content-Length: 40000000")
+    client.send(bytes(40_000_000))
+    assert client.sent < 20_000_000
+    assert client.answer().endswith(b"fast unread\n")
+    # A wake that went astray would cost two seconds.
+    assert time.monotonic() - began < 1.5
+    assert len(site.runs("unread")) == 1
+
+
+def test_a_handler_that_answers_while_it_reads_gets_all(port):
+    """A handler that yields before it has read all still reads the body to its end."""
+    data = content(8_000_000)
+    assert ask(port, "/mirror", "POST", body=data).body == data
+
+
+def test_an_upload_is_accepted_without_wait(site, port, gate):
+    """With `wait_for_response=False` the 202 comes when the body is in, and the handler finds it whole."""
+    web = site.start_web(gateway="wait_for_response=False")
+    data = content(3_000_000)
+    try:
+        answer = ask(web.port, "/hash", "POST", body=data)
+        assert answer.status == 202
+        last = follow(port, answer.location)[-1]
+        assert last.json == {"length": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    finally:
+        web.stop()
