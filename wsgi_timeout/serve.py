@@ -20,6 +20,7 @@ from wsgi_timeout import target as targets
 from wsgi_timeout.connection import connect
 from wsgi_timeout.embedded import EmbeddedServer, state_folder, terminate_with_parent
 from wsgi_timeout.errors import ConfigurationError
+from wsgi_timeout.routes import Routes
 from wsgi_timeout.settings import RESERVE_THREADS, Settings, environment_of
 
 _STOP_SECONDS = 35.0
@@ -126,7 +127,8 @@ def _settings(options: ServeOptions) -> dict[str, Any]:
     if options.web_threads is not None:
         reserve = min(RESERVE_THREADS, max(1, options.web_threads // 4))
         settings["max_waiting"] = max(1, options.web_threads - reserve)
-    Settings.load(**settings)  # complains here, not in a child
+    # Complains here, not in a child.
+    Routes(Settings.load(**settings), only=options.only, except_=options.except_)
     return settings
 
 
