@@ -13,12 +13,14 @@
     wt:counts:<name>           hash    enqueue.lua, take.lua     none: two counters
     wt:worker:<worker>         hash    pools (what it serves)    1 h, renewed with the lease
     rq:queue:wt:<name>         list    enqueue.lua, recover.lua  none: RQ's queue
+    rq:queue:wt:<name>:intermediate  list  stock rq workers    none: what they popped and not started
     rq:wip:wt:<name>           zset    take.lua, finish.lua      none: RQ's registry of started jobs
     rq:job:<id>                hash    the scripts in lua/       as its call
     rq:worker:<worker>         hash    pools (RQ's description)  1 h, renewed with the lease
     rq:queues                  set     register.lua              none: RQ's list of queues
     rq:workers                 set     pools, recover.lua        none: RQ's list of workers
     rq:workers:wt:<name>       set     pools, recover.lua        none: RQ's workers of a queue
+    rq:suspended               string  `rq suspend`              RQ's: as its user says
 
 `<id>` is public and stands in logs; a call's token lies in its record only.
 """

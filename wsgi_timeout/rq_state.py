@@ -25,6 +25,11 @@ def queue_name(name: str) -> str:
     return f"wt:{name}"
 
 
+def name_of_queue(queue: str) -> str:
+    """Return the name whose RQ queue this is."""
+    return queue.removeprefix(queue_name(""))
+
+
 def queue_key(name: str) -> str:
     return f"rq:queue:{queue_name(name)}"
 

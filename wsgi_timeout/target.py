@@ -46,7 +46,7 @@ def load(target: str) -> Any:
 def _split(target: str) -> tuple[str, str]:
     # A Windows drive or a URL has no place here, so the first colon divides.
     module, _, expression = target.strip().partition(":")
-    if not module or ("." not in module and not module.isidentifier()):
+    if not _is_file(module) and not all(part.isidentifier() for part in module.split(".")):
         raise TargetError(f"target {target!r}: write module:app, module:factory() or file.py:app")
     return module, expression
 

@@ -22,7 +22,7 @@ from typing import Any, Self
 import redis
 import rq
 
-from wsgi_timeout import keys
+from wsgi_timeout import keys, rq_state
 from wsgi_timeout import target as targets
 from wsgi_timeout.calls import Calls, Outcome
 from wsgi_timeout.connection import AWAY, REFUSING, SOCKET_TIMEOUT
@@ -49,7 +49,7 @@ def run_call(call_id: str) -> object:
     job = rq.get_current_job()
     if job is None or not isinstance(call_id, str) or not _CALL_ID.fullmatch(call_id):
         raise ValueError(f"not a call of wsgi-timeout: {call_id!r}")
-    name = job.origin.removeprefix("wt:")
+    name = rq_state.name_of_queue(job.origin)
     calls = Calls(_client(job.connection, connections=3), name)
     target = os.environ.get(TARGET_VARIABLE, "")
     trouble = (

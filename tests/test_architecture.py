@@ -1,0 +1,226 @@
+"""What the design says of the source itself, read from it."""
+
+import ast
+import re
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import wsgi_timeout
+import wsgi_timeout_jobs
+from wsgi_timeout import keys, rq_state
+
+WEB, JOBS = "wsgi_timeout", "wsgi_timeout_jobs"
+FOLDERS = {WEB: Path(wsgi_timeout.__file__).parent, JOBS: Path(wsgi_timeout_jobs.__file__).parent}
+
+#: The one place where the web half's package reaches into the worker half: the command that is its own.
+WORKER_COMMAND = ("wsgi_timeout.cli", "worker_command")
+
+#: The modules that write Redis keys, beside lua/.
+KEY_MODULES = {"wsgi_timeout.keys", "wsgi_timeout.rq_state"}
+
+
+def modules():
+    """Return the syntax tree of every module of both packages by its full name."""
+    found = {}
+    for package, folder in FOLDERS.items():
+        for path in sorted(folder.rglob("*.py")):
+            parts = path.relative_to(folder).with_suffix("").parts
+            name = ".".join([package, *(part for part in parts if part != "__init__")])
+            found[name] = ast.parse(path.read_text(encoding="utf-8"))
+    return found
+
+
+MODULES = modules()
+LUA = {path.stem: path.read_text(encoding="utf-8") for path in sorted((FOLDERS[WEB] / "lua").glob("*.lua"))}
+SCRIPTS = {name: text for name, text in LUA.items() if name != "prelude"}
+
+
+def imports(tree, function=""):
+    """Yield every import of ours in a tree: the enclosing function's name, and the module's.
+
+    Those inside functions and `if TYPE_CHECKING` too. `from package import module` is an import of
+    the module; that Python runs the package's `__init__` before any of its modules is no arrow.
+    """
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            named = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            members = [f"{node.module}.{alias.name}" for alias in node.names]
+            named = [member if member in MODULES else node.module for member in members]
+        else:
+            inner = node.name if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) else function
+            yield from imports(node, inner)
+            continue
+        yield from ((function, name) for name in named if name.partition(".")[0] in FOLDERS)
+
+
+def docstrings(tree):
+    """Return the nodes of strings that stand as statements."""
+    return {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+
+
+def strings(tree):
+    """Yield every string of a module that is no docstring, the parts of f-strings too."""
+    described = docstrings(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in described:
+            yield node.value
+
+
+def table():
+    """Return the keys that the table in `keys` lists, with `<...>` for what varies."""
+    return re.findall(r"^    ((?:wt|rq):\S+)", keys.__doc__, re.MULTILINE)
+
+
+# -- arrows
+
+
+def test_the_web_half_never_imports_the_worker_half():
+    """No module of the web half imports the worker half, but the command that runs workers."""
+    found = {
+        (module, function)
+        for module, tree in MODULES.items()
+        if module.partition(".")[0] == WEB
+        for function, name in imports(tree)
+        if name.partition(".")[0] == JOBS
+    }
+    assert found == {WORKER_COMMAND}
+
+
+def test_the_web_half_names_the_worker_half_in_one_string():
+    """A job is named by a string, the entry point, and no other string leads to the worker half."""
+    found = {
+        (module, text)
+        for module, tree in MODULES.items()
+        if module.partition(".")[0] == WEB
+        for text in strings(tree)
+        if text.startswith(JOBS)
+    }
+    assert found == {("wsgi_timeout.rq_state", rq_state.ENTRY_POINT)}
+
+
+def test_the_entry_point_is_there():
+    """The string that names the entry point names a function of the worker half."""
+    module, _, function = rq_state.ENTRY_POINT.rpartition(".")
+    assert function in {node.name for node in MODULES[module].body if isinstance(node, ast.FunctionDef)}
+
+
+def test_there_are_no_import_cycles():
+    """The arrows between all modules, typing imports and those in functions included, have an order."""
+    graph = {
+        module: {
+            name
+            for function, name in imports(tree)
+            if (module, function) != WORKER_COMMAND and name != module
+        }
+        for module, tree in MODULES.items()
+    }
+    assert len(graph) > 30
+    assert set().union(*graph.values()) <= set(graph)
+    TopologicalSorter(graph).prepare()
+
+
+# -- names
+
+
+def test_all_is_sorted_and_complete():
+    """`__all__` has every public name that the package's `__init__` imports, in order."""
+    imported = {
+        alias.asname or alias.name
+        for node in ast.walk(MODULES[WEB])
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    public = sorted(name for name in imported if not name.startswith("_"))
+    assert wsgi_timeout.__all__ == public
+    assert all(hasattr(wsgi_timeout, name) for name in public)
+
+
+# -- Redis
+
+
+KEY = re.compile(r"^(?:wt|rq):|\b(?:wt|rq):[a-z_]+:")
+
+
+def test_keys_are_written_in_one_place():
+    """A Redis key stands in `keys`, in `rq_state` or in a script, and nowhere else."""
+    found = {
+        (module, text)
+        for module, tree in MODULES.items()
+        if module not in KEY_MODULES
+        for text in strings(tree)
+        if KEY.search(text)
+    }
+    assert found == set()
+
+
+def test_the_table_lists_every_key():
+    """Every key that Python or a script writes begins like one in the table."""
+    fixed = {row.partition("<")[0] for row in table()}
+    python = {text for module in KEY_MODULES for text in strings(MODULES[module]) if KEY.search(text)}
+    scripts = {text for source in LUA.values() for text in re.findall(r"'\^?((?:wt|rq):[a-z:]+)'", source)}
+    # No keys: the queue's own name, a part of RQ's keys, and a channel.
+    written = (python | scripts) - {rq_state.queue_name(""), rq_state.command_channel("")}
+    assert len(written) > 15
+    assert {text for text in written if not any(row.startswith(text) for row in fixed)} == set()
+
+
+def test_scripts_and_python_agree_on_an_inboxes_life():
+    """The TTL of an inbox is the same in the scripts' prelude and in `keys`."""
+    assert re.search(r"^local INBOX_TTL = (\d+)$", LUA["prelude"], re.MULTILINE).group(1) == str(
+        keys.INBOX_TTL
+    )
+
+
+def header(source):
+    """Return the text of a script's leading comment."""
+    lines = []
+    for line in source.splitlines():
+        if not line.startswith("--"):
+            break
+        lines.append(line.lstrip("- "))
+    return "\n".join(lines)
+
+
+def named(source, what):
+    """Return the arguments that a script's header names after `what:`."""
+    found = re.search(rf"^{what}: (.*?)(?=\n[A-Z]|\Z)", header(source), re.MULTILINE | re.DOTALL)
+    assert found, f"no {what}"
+    text = re.sub(r"\([^()]*\)", "", found.group(1))
+    return [word.strip() for word in text.split(",")]
+
+
+def most(source, what):
+    """Return the highest index with which a script reads KEYS or ARGV."""
+    return max((int(number) for number in re.findall(rf"\b{what}\[(\d+)\]", source)), default=0)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_names_its_keys(name):
+    """Each script begins with what it does, and names as many KEYS as it reads."""
+    source = SCRIPTS[name]
+    assert not header(source).startswith("KEYS")
+    assert len(named(source, "KEYS")) == most(source, "KEYS")
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_names_its_arguments(name):
+    """Each script names every ARGV that it reads by number."""
+    source = SCRIPTS[name]
+    assert len(named(source, "ARGV")) >= most(source, "ARGV")
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_is_run_by_python(name):
+    """No script lies there unused."""
+    assert any(name in strings(tree) for tree in MODULES.values())
+
+
+def test_scripts_use_no_expire_options():
+    """Redis 6.2 knows no GT, LT, NX or XX of EXPIRE."""
+    found = [line for text in LUA.values() for line in text.splitlines() if "EXPIRE'" in line]
+    assert found
+    assert not [line for line in found if re.search(r"'(?:GT|LT|NX|XX)'", line)]

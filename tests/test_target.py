@@ -1,0 +1,266 @@
+"""Import strings that name a WSGI app."""
+
+import importlib
+import os
+import subprocess
+import sys
+
+import pytest
+
+from wsgi_timeout.errors import TargetError
+from wsgi_timeout.target import load, name_of, normal
+
+APP = """
+def app(environ, start_response):
+    return [b"app"]
+
+def other(environ, start_response):
+    return [b"other"]
+
+def create_app(*args, **kwargs):
+    create_app.calls = args, kwargs
+    return app
+
+class nested:
+    deep = other
+
+text = "no app"
+_hidden = app
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working directory of the test's own; what is imported from it is forgotten after the test."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    before = set(sys.modules)
+    importlib.invalidate_caches()
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def legacy(folder):
+    (folder / "legacy_app.py").write_text(APP)
+
+
+def answer(app):
+    return app({}, None)
+
+
+# -- names
+
+
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [
+        ("legacy:app", "legacy"),
+        ("legacy", "legacy"),
+        (" legacy:app ", "legacy"),
+        ("shop.wsgi:application", "shop"),
+        ("shop:create_app('prod')", "shop"),
+        ("legacy.py:app", "legacy"),
+        ("/srv/my app/old-shop.py:app", "old-shop"),
+        ("../v1.2.py:app", "v1-2"),
+        ("caf\xe9:app", "caf-"),
+    ],
+)
+def test_the_name_of_a_target(target, name):
+    """A target's name is its top module, in characters that a queue may have."""
+    assert name_of(target) == name
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["", ":app", "  ", "my app:app", "my-app:app", "-", ".", ".legacy:app", "a..b:app", "legacy.:app", "1:a"],
+)
+def test_a_malformed_target(target, folder):
+    """What is no import string is refused, with its text and the right forms."""
+    for use in (name_of, normal, load):
+        with pytest.raises(TargetError, match=r"write module:app, module:factory\(\) or file.py:app"):
+            use(target)
+
+
+@pytest.mark.parametrize(
+    ("target", "form"),
+    [
+        ("legacy", "legacy:app"),
+        ("legacy:app", "legacy:app"),
+        ("./legacy.py:app", "legacy:app"),
+        ("legacy:other", "legacy:other"),
+        ("legacy.wsgi:app", "legacy.wsgi:app"),
+    ],
+)
+def test_one_form_for_one_app(target, form):
+    """The strings that name one app have one form, and others another."""
+    assert normal(target) == form
+
+
+# -- modules
+
+
+@pytest.mark.parametrize(
+    ("target", "body"),
+    [
+        ("legacy_app:app", b"app"),
+        ("legacy_app:other", b"other"),
+        ("legacy_app", b"app"),
+        ("legacy_app:", b"app"),
+        ("legacy_app:nested.deep", b"other"),
+        ("legacy_app:_hidden", b"app"),
+        ("legacy_app:create_app()", b"app"),
+        ("legacy_app.py:app", b"app"),
+        ("./legacy_app.py", b"app"),
+    ],
+)
+def test_loading(legacy, target, body):
+    """Each form of a target gives the WSGI callable that it names, from the current folder."""
+    assert answer(load(target)) == [body]
+
+
+def test_application_is_a_default(folder):
+    """Without an attribute `app` is taken, else `application`."""
+    (folder / "named_so.py").write_text("def application(environ, start_response): return [b'application']")
+    assert answer(load("named_so")) == [b"application"]
+
+
+def test_a_package(folder):
+    """A module in a package is imported with its package."""
+    (folder / "a_shop").mkdir()
+    (folder / "a_shop" / "__init__.py").write_text("")
+    (folder / "a_shop" / "wsgi.py").write_text(APP)
+    assert answer(load("a_shop.wsgi:other")) == [b"other"]
+
+
+def test_a_factory_takes_literals(legacy):
+    """A factory is called with the literals that are written."""
+    load("legacy_app:create_app('prod', 1, debug=True, tags=['a'])")
+    assert sys.modules["legacy_app"].create_app.calls == (("prod", 1), {"debug": True, "tags": ["a"]})
+
+
+def test_a_file_elsewhere(folder):
+    """A file is loaded from its own folder, and can import its neighbours."""
+    there = folder / "elsewhere"
+    there.mkdir()
+    (there / "its_neighbour.py").write_text("BODY = b'from a neighbour'")
+    (there / "a_file.py").write_text("import its_neighbour\ndef app(e, s): return [its_neighbour.BODY]")
+    assert answer(load("elsewhere/a_file.py:app")) == [b"from a neighbour"]
+    assert answer(load(f"{there}/a_file.py:app")) == [b"from a neighbour"]
+    assert sys.modules["a_file"].app is not None
+
+
+def test_the_current_folder_is_on_the_path_once(legacy, folder):
+    """Loading twice leaves one entry for the folder on the path."""
+    load("legacy_app")
+    load("legacy_app")
+    assert sys.path.count(str(folder)) == 1
+
+
+# -- errors
+
+
+@pytest.mark.parametrize("target", ["no_such_module:app", "no_such_module.wsgi:app", "legacy_app.wsgi:app"])
+def test_no_such_module(legacy, folder, target):
+    """A module that is not there is a wrong target, and the message says where it was looked for."""
+    with pytest.raises(TargetError, match=rf"no module named '.*' in {folder}"):
+        load(target)
+
+
+@pytest.mark.parametrize(
+    "target", ["no_such.py:app", "./no_such.py", "elsewhere/x.py:app", "some/folder:app"]
+)
+def test_no_such_file(folder, target):
+    """A file that is not there is a wrong target, and the message says where it would be."""
+    with pytest.raises(TargetError, match=f"no such file: {folder}"):
+        load(target)
+
+
+def test_a_file_of_another_kind(folder):
+    """A file that Python cannot import is a wrong target."""
+    (folder / "readme.txt").write_text("app")
+    with pytest.raises(TargetError, match="not a Python file"):
+        load("./readme.txt:app")
+
+
+def test_no_such_attribute(legacy):
+    """An attribute that is not there is a wrong target, and the message names those that are."""
+    with pytest.raises(
+        TargetError, match=r"no attribute 'ap'; its callables: app, create_app, nested, other"
+    ):
+        load("legacy_app:ap")
+    with pytest.raises(TargetError, match="no attribute 'x'"):
+        load("legacy_app:app.x")
+
+
+def test_no_default_attribute(folder):
+    """A module without an app of a usual name asks for one."""
+    (folder / "unusual.py").write_text("wsgi = print")
+    with pytest.raises(TargetError, match="name the app, as in unusual:app"):
+        load("unusual")
+
+
+@pytest.mark.parametrize(
+    "expression", ["a b", "app[0]", "app or other", "create_app()()", "1", "lambda: app", "(", "'"]
+)
+def test_what_is_no_name_or_call(legacy, expression):
+    """After the colon stands a name or a call of one; all else is refused, and nothing of it is run."""
+    with pytest.raises(TargetError, match=r"is not a name or a call|stands a name or a call of one"):
+        load(f"legacy_app:{expression}")
+
+
+@pytest.mark.parametrize("args", ["app", "open('x')", "*[1]", "x=app", "__import__('os')"])
+def test_a_factory_takes_nothing_else(legacy, args):
+    """Arguments that are no literals are refused before anything is called."""
+    with pytest.raises(TargetError, match="literals only"):
+        load(f"legacy_app:create_app({args})")
+    assert not hasattr(sys.modules["legacy_app"].create_app, "calls")
+
+
+@pytest.mark.parametrize("target", ["legacy_app:text", "legacy_app:nested.__doc__"])
+def test_what_is_not_callable(legacy, target):
+    """A target that is no callable is refused, and its value is shown."""
+    with pytest.raises(TargetError, match="is not a WSGI callable"):
+        load(target)
+
+
+@pytest.mark.parametrize(
+    ("source", "error"),
+    [
+        ("import a_module_that_the_app_misses", ModuleNotFoundError),
+        ("from legacy_app import nothing_like_it", ImportError),
+        ("1 / 0", ZeroDivisionError),
+        ("def broken(", SyntaxError),
+        ("raise SystemExit(3)", SystemExit),
+    ],
+)
+@pytest.mark.parametrize("target", ["failing", "failing.py"])
+def test_the_apps_own_errors_pass_through(legacy, folder, source, error, target):
+    """What the app's import raises is the app's error, and keeps its traceback."""
+    (folder / "failing.py").write_text(source)
+    with pytest.raises(error) as caught:
+        load(f"{target}:app")
+    assert not isinstance(caught.value, TargetError)
+
+
+def test_an_error_of_the_factory_passes_through(folder):
+    """What a factory raises is the app's error."""
+    (folder / "factory.py").write_text("def create_app(): return undefined_name")
+    with pytest.raises(NameError, match="undefined_name"):
+        load("factory:create_app()")
+
+
+def test_in_a_fresh_process(legacy, folder):
+    """An installed command finds the current folder's module, though it does not start in it."""
+    code = "from wsgi_timeout.target import load; print(load('legacy_app:other')({}, None))"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ,
+    )
+    assert done.stdout == "[b'other']\n"
