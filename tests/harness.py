@@ -186,9 +186,9 @@ class Pool(Process):
             self.wait_until_ready()
 
     def wait_until_ready(self):
-        ready = os.read(self._ready, 1)
+        ready = os.read(self._ready, 4096)
         os.close(self._ready)
-        assert ready == b"1", f"the pool did not come up:\n{self.output}"
+        assert ready, f"the pool did not come up:\n{self.output}"
 
     def workers(self):
         """Return the worker processes."""

@@ -25,7 +25,7 @@ import redis
 from wsgi_timeout import keys, rq_state
 from wsgi_timeout.connection import Scripts
 from wsgi_timeout.errors import Fenced, NoWorker, QueueFull
-from wsgi_timeout.messages import CallRequest, ResponseHead
+from wsgi_timeout.messages import CallRequest, FunctionRequest, ResponseHead
 
 #: Methods that may run again after a worker died (RFC 9110 section 9.2.2).
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
@@ -67,11 +67,15 @@ class NewCall:
     #: The local path on which its result URL is valid.
     path: str
     method: str
-    request: CallRequest
+    request: CallRequest | FunctionRequest
     max_attempts: int
     max_queued: int
     #: Seconds that it may wait for a worker.
     queue_ttl: float
+    #: The key where what did not fit into the request lies already; empty: all did.
+    beside: str = ""
+    #: Whether it is refused while nobody lives who could run it.
+    needs_worker: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +150,14 @@ class Calls:
             record["inboxes"] = inbox
         description = f"{call.method} {call.path}"
         job = rq_state.job_fields(self.name, call.id, description, request.timeout)
-        args: list[Any] = [call.id, call.max_queued, int(call.queue_ttl + request.timeout), len(record) * 2]
+        ttl = int(call.queue_ttl + request.timeout)
+        args: list[Any] = [call.id, call.max_queued, ttl, int(call.needs_worker), len(record) * 2]
         for mapping in (record, job):
             for item in mapping.items():
                 args.extend(item)
         touched = [keys.call(call.id), self._queue, rq_state.job_key(call.id), self._leases, self._counts]
-        if request.body is None:
-            touched.append(keys.request_body(call.id))
+        if call.beside:
+            touched.append(call.beside)
         answer = self.scripts.run("enqueue", touched, args)
         if answer == b"no worker":
             raise NoWorker(
@@ -251,8 +256,8 @@ class Calls:
 
     # -- the worker half
 
-    def take(self, call_id: str, worker: str) -> tuple[int, CallRequest] | None:
-        """Start an attempt of a call in `held`: its number and request; None if there is nothing to run."""
+    def take(self, call_id: str, worker: str, *, stock: bool = False) -> tuple[int, bytes] | None:
+        """Start an attempt of a held call: its number and packed request; None: nothing is to be run."""
         answer = self.scripts.run(
             "take",
             [
@@ -263,9 +268,9 @@ class Calls:
                 keys.held(worker),
                 self._counts,
             ],
-            [call_id, worker, now_ms(), rq_state.timestamp()],
+            [call_id, worker, now_ms(), rq_state.timestamp(), "1" if stock else ""],
         )
-        return (int(answer[0]), CallRequest.unpack(answer[1])) if answer else None
+        return (int(answer[0]), answer[1]) if answer else None
 
     def hold(self, call_id: str, worker: str) -> None:
         """Note that a worker has a call which it did not move from the queue itself."""
@@ -294,14 +299,21 @@ class Calls:
         detail: str = "",
         response: tuple[ResponseHead, bytes] | None = None,
         streamed: bool = False,
+        value: bytes | None = None,
+        chunks: int = 0,
     ) -> None:
         """End an attempt with its outcome; raises `Fenced` if it is no longer the current one.
 
         `response` is a small whole one; `streamed` says that its body lies in the attempt's stream.
+        `value` is a function's small result; a large one lies in so many `chunks`.
         """
         fields: list[Any] = []
         if response:
             fields = ["head", response[0].pack(), "body", response[1]]
+        if value is not None:
+            fields = ["body", value]
+        if chunks:
+            fields = ["chunks", chunks]
         answer = self.scripts.run(
             "finish",
             [
@@ -335,7 +347,7 @@ class Calls:
             worker,
             pool_inbox,
             keys.WORKER_TTL,
-            rq_state.queue_name(self.name),
+            self._queue,
             key,
             len(info) * 2,
         ]
@@ -363,6 +375,31 @@ class Calls:
     def progress(self, call_id: str, attempt: int, report: dict[str, Any]) -> None:
         """Note how far an attempt is; `report` is JSON-able."""
         self.scripts.run("progress", [keys.call(call_id)], [attempt, json.dumps(report)])
+
+    def retry(self, call_id: str, worker: str, attempt: int, pause: float, detail: str) -> None:
+        """End an attempt of a function, for another one after `pause` seconds; raises `Fenced`."""
+        answer = self.scripts.run(
+            "retry",
+            [
+                keys.call(call_id),
+                rq_state.job_key(call_id),
+                self._started,
+                rq_state.worker_key(worker),
+                keys.held(worker),
+                keys.delayed(self.name),
+            ],
+            [call_id, worker, attempt, int(pause * 1000), detail],
+        )
+        if answer == b"fenced":
+            raise Fenced(f"attempt {attempt} of {call_id} is no longer the current one")
+
+    def release(self) -> None:
+        """Queue the calls whose pause before a retry is over."""
+        self.scripts.run("release", [keys.delayed(self.name), self._queue], [1000])
+
+    def slots(self) -> int:
+        """Return how many worker processes live that take calls of this name."""
+        return int(self.redis.hlen(self._leases))
 
     def recover(self, worker: str, lease: int | None, detail: str) -> list[tuple[str, str]] | None:
         """Settle what a dead worker held: `[(call id, "requeued" | "lost" | "dropped")]`, None if it lives.

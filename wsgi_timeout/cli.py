@@ -33,6 +33,13 @@ def _worker_options(command: Callable[..., None]) -> Callable[..., None]:
                 "--processes", type=click.IntRange(1), default=2, show_default=True, help="Worker processes."
             ),
             click.option(
+                "--function-processes",
+                type=click.IntRange(1),
+                default=2,
+                show_default=True,
+                help="Processes for a stub's functions, beside those for web calls.",
+            ),
+            click.option(
                 "--threads",
                 type=click.IntRange(1),
                 default=1,
@@ -112,8 +119,8 @@ def worker_command(target: str, *, name: str | None, max_memory: int, ready_fd: 
         pool_options = PoolOptions(max_memory=max_memory * 2**20, ready_fd=ready_fd, **options)
         queue = name or targets.name_of(target)
         if ready_fd < 0:  # else `serve` has a banner of its own
-            _say(f"workers for {target}: queue wt:{queue}")
-        return Pool(target, queue, redis_url(), Settings.load(), pool_options).run()
+            _say(f"workers for {target}: queue wt:{queue}, unless the target names itself")
+        return Pool(target, name, redis_url(), Settings.load(), pool_options).run()
 
     _run(work)
 

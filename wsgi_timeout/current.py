@@ -30,6 +30,20 @@ def enter_worker() -> None:
     _worker = True
 
 
+#: The queue whose calls this process takes; empty outside workers.
+_queue = ""
+
+
+def serve_queue(name: str) -> None:
+    """Note that this process takes the calls of queue `wt:<name>`."""
+    global _queue  # noqa: PLW0603 - once per process
+    _queue = name
+
+
+def current_queue() -> str:
+    return _queue
+
+
 def in_worker() -> bool:
     return _worker
 

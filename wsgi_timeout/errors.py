@@ -20,6 +20,13 @@ WsgiTimeoutError                500
     CallTimedOut                504   it ran longer than its `timeout`
     CallCancelled               410   somebody cancelled it
   ResponseBroken                500   the response broke off after its headers were sent
+  UnknownLabel                  502   no worker has a web function of this label
+  NotFound                      404   no web function of a stub is mounted here
+  PayloadTooLarge               413   arguments or a result over `max_payload`
+  PayloadRefused                500   a payload that was not signed with our secret
+  ResultNotReady                202   the function still runs (a builtin `TimeoutError` too)
+  OutputExpiredError            404   a function call that is unknown, or whose result has expired
+  RemoteError                   500   a function's exception that cannot be raised as itself
   Fenced                        409   a write of an attempt that is no longer the current one
 
 CallInterrupted (BaseException)       raised *in* a handler, past every `except Exception`
@@ -131,6 +138,48 @@ class CallCancelled(CallFailed):
 
 class ResponseBroken(WsgiTimeoutError):
     """The response broke off after its headers were sent: the connection must break too."""
+
+
+class UnknownLabel(WsgiTimeoutError):
+    """The workers of this name serve no web function of this label: another version is deployed there."""
+
+    status = "502 Bad Gateway"
+
+
+class NotFound(WsgiTimeoutError):
+    """No web function of the stub is mounted at this path."""
+
+    status = "404 Not Found"
+
+
+class PayloadTooLarge(WsgiTimeoutError):
+    """A function's arguments or its result are larger than `max_payload`."""
+
+    status = "413 Content Too Large"
+
+
+class PayloadRefused(WsgiTimeoutError):
+    """A payload was not signed with our secret; it was not unpickled."""
+
+
+class ResultNotReady(WsgiTimeoutError, TimeoutError):
+    """The call has not ended within the time that was waited for it. Wait again, or come back."""
+
+    status = "202 Accepted"
+
+
+class OutputExpiredError(WsgiTimeoutError):
+    """There is no such function call, or its result was not kept any longer."""
+
+    status = "404 Not Found"
+
+
+class RemoteError(WsgiTimeoutError):
+    """A function's exception that cannot be raised as itself here; its traceback is the message.
+
+    A function that raises a `TimeoutError` ends in this too: whoever polls must not take a failure
+    for "still running". `__cause__` is the exception itself, where it could be read.
+    """
 
 
 class Fenced(WsgiTimeoutError):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from wsgi_timeout import answers, location, results
+from wsgi_timeout import answers, keys, location, results
 from wsgi_timeout.calls import NewCall, Outcome, new_id, new_token
 from wsgi_timeout.connection import AWAY, unavailable_is_refusal
 from wsgi_timeout.environ import capture
@@ -24,6 +24,7 @@ from wsgi_timeout.errors import (
 )
 from wsgi_timeout.keys import UPLOAD_TTL
 from wsgi_timeout.messages import CallRequest
+from wsgi_timeout.mounts import Mounts
 from wsgi_timeout.routes import Routes
 from wsgi_timeout.runtime import Runtime
 from wsgi_timeout.server import wait_limit
@@ -51,14 +52,19 @@ class Front:
         target: str = "",
         entry: str = "",
         app: WSGIApplication | None = None,
+        mounts: Mounts | None = None,
     ) -> None:
-        """Take `url` of Redis, the workers' `target` and its `entry`, and `app` for what is not captured."""
+        """Take `url` of Redis, the workers' `target` and its `entry`, and `app` for what is not captured.
+
+        `mounts` are a stub's web functions; of a target that is not imported here, workers tell them.
+        """
         self.name = name
         self._url = url
         self._routes = routes
         self._target = target
         self._entry = entry
         self._app = app
+        self._mounts = mounts
         self._lock = threading.Lock()
         self._runtime: Runtime | None = None
         self._wait_limit = float("inf")
@@ -99,6 +105,11 @@ class Front:
         if environ.get("HTTP_UPGRADE", "").lower() == "websocket":
             raise UpgradeUnsupported("a WebSocket cannot run as a job: leave its route out with `--except`")
         runtime.check_workers()
+        entry = self._entry
+        if mounts := self._mounts or runtime.mounts:
+            entry, mount, environ = mounts.find(environ)
+            settings = mount.apply(settings)
+            runtime.check_label(entry)
         with ExitStack() as held:
             upload = Upload(environ, settings.max_request_body)
             pending = results.Pending(
@@ -110,7 +121,7 @@ class Front:
             )
             place = held.enter_context(runtime.places.take())
             waiter = held.enter_context(runtime.listener.waiter(pending.call_id, environ))
-            submission = _Submission(runtime, settings, self._entry, environ, pending, waiter)
+            submission = _Submission(runtime, settings, entry, environ, pending, waiter)
             submission.send(upload)
             if not settings.wait_for_response:
                 return _accepted(settings, pending, start_response)
@@ -204,6 +215,7 @@ class _Submission:
             ),
             max_attempts=settings.max_attempts,
             max_queued=settings.max_queued,
+            beside=keys.request_body(self._call_id) if body is None else "",
             queue_ttl=settings.queue_ttl,
         )
         inbox = self._runtime.listener.inbox if settings.wait_for_response else ""

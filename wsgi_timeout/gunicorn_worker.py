@@ -105,6 +105,12 @@ class Logger(GunicornLogger):
             if not any(isinstance(item, _Redaction) for item in logger.filters):
                 logger.addFilter(_Redaction())
 
+    def atoms(self, resp: Any, req: Any, environ: Any, request_time: Any) -> dict[str, Any]:
+        atoms: dict[str, Any] = super().atoms(resp, req, environ, request_time)
+        # For its own error answers gunicorn makes an environ without a path.
+        atoms["U"] = atoms["U"] or getattr(req, "path", "-")
+        return atoms
+
 
 class _Redaction(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:

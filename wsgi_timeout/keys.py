@@ -6,6 +6,9 @@
                                                                  then delivery_grace
     wt:in:<id>                 hash    web: request body         as its call; 60 s until it is queued
     wt:out:<id>:<attempt>      hash    worker: response body     as its call
+    wt:args:<id>               hash    spawn: large arguments    as its call; 60 s until it is queued
+    wt:value:<id>:<attempt>    hash    worker: a large result    as its call
+    wt:delayed:<name>          zset    retry.lua                 none: a member goes when it is due
     wt:gone:<id>               string  deliver.lua (tombstone)   7 days
     wt:inbox:<random>          list    whoever wakes a process   60 s after the last message
     wt:held:<worker>           list    BLMOVE from the queue     none: goes with the worker's lease
@@ -47,6 +50,18 @@ def request_body(call_id: str) -> str:
 
 def response_body(call_id: str, attempt: int) -> str:
     return f"wt:out:{call_id}:{attempt}"
+
+
+def arguments(call_id: str) -> str:
+    return f"wt:args:{call_id}"
+
+
+def value(call_id: str, attempt: int) -> str:
+    return f"wt:value:{call_id}:{attempt}"
+
+
+def delayed(name: str) -> str:
+    return f"wt:delayed:{name}"
 
 
 def tombstone(call_id: str) -> str:

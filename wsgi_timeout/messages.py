@@ -58,6 +58,25 @@ class CallRequest(_Message):
 
 
 @dataclass(frozen=True, slots=True)
+class FunctionRequest(_Message):
+    """One call of a stub's function, as a worker needs it."""
+
+    #: The function's name in its stub.
+    function: str
+    #: Signed arguments; None: they are in the chunks of `wt:args:<id>`.
+    arguments: bytes | None
+    #: Seconds that the function may run.
+    timeout: float
+    #: Runs after the first one that an exception allows, and seconds before the first of them.
+    retries: int
+    retry_backoff: float
+    #: See the settings of these names; bytes, bytes, seconds.
+    inline_body: int
+    max_payload: int
+    result_ttl: float
+
+
+@dataclass(frozen=True, slots=True)
 class ResponseHead(_Message):
     """Status and headers of a response, in the app's order and case."""
 

@@ -15,8 +15,6 @@ import redis
 from wsgi_timeout import keys, rq_state
 from wsgi_timeout.calls import Calls
 from wsgi_timeout.connection import AWAY, REFUSING
-from wsgi_timeout.messages import WIRE_VERSION
-from wsgi_timeout.target import normal
 
 log = logging.getLogger("wsgi_timeout")
 
@@ -78,23 +76,3 @@ class LeaseWatch:
                 self._lease_seconds,
                 ", ".join(f"{call} {what}" for call, what in settled) or "none",
             )
-
-
-def find_stranger(calls: Calls, target: str) -> str:
-    """Return what is wrong with some live worker of this name, empty if all serve `target` ("": any)."""
-    workers = [worker.decode() for worker in calls.redis.hkeys(keys.leases(calls.name))]
-    pipe = calls.redis.pipeline(transaction=False)
-    for worker in workers:
-        pipe.hmget(keys.worker(worker), ("wire", "target"))
-    for worker, (wire, theirs) in zip(workers, pipe.execute() if workers else (), strict=True):
-        if wire is not None and wire.decode() != str(WIRE_VERSION):
-            return (
-                f"worker {worker} of queue wt:{calls.name} speaks wire version {wire.decode()}, this process "
-                f"{WIRE_VERSION}: run the same version of wsgi-timeout everywhere"
-            )
-        if target and theirs is not None and theirs.decode() != normal(target):
-            return (
-                f"queue wt:{calls.name} is served by worker {worker} with target {theirs.decode()!r}, "
-                f"here it is {normal(target)!r}: give one of them another --name"
-            )
-    return ""

@@ -5,15 +5,19 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextlib import suppress
 from functools import partial
 from typing import Self
 
 import redis
 
+from wsgi_timeout import fleet
 from wsgi_timeout.calls import Calls
 from wsgi_timeout.connection import AWAY, REFUSING, connect
-from wsgi_timeout.errors import NoWorker, TooManyWaiting
-from wsgi_timeout.recovery import LOOK_SECONDS, LeaseWatch, find_stranger
+from wsgi_timeout.errors import NoWorker, TooManyWaiting, UnknownLabel
+from wsgi_timeout.fleet import Fleet
+from wsgi_timeout.mounts import Mounts
+from wsgi_timeout.recovery import LOOK_SECONDS, LeaseWatch
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.waiting import Listener
 
@@ -33,25 +37,37 @@ class Runtime:
         self._target = target
         self._watched = Calls(connect(url, connections=1), name)
         self._watch = LeaseWatch(self._watched, settings.lease_seconds)
-        self._stranger = find_stranger(self._watched, target)
+        self._fleet = fleet.look(self._watched, target)
         threading.Thread(target=self._look_forever, name="wsgi-timeout-watch", daemon=True).start()
 
     def check_workers(self) -> None:
         """Raise `NoWorker` while workers of another app or version serve this name."""
-        if self._stranger:
-            raise NoWorker(self._stranger)
+        if self._fleet.stranger:
+            raise NoWorker(self._fleet.stranger)
+
+    @property
+    def mounts(self) -> Mounts | None:
+        """The web functions that workers serve, None if their target is no stub, or none lives."""
+        return self._fleet.mounts
+
+    def check_label(self, label: str) -> None:
+        """Raise `UnknownLabel` if live workers serve a stub, and no web function of this label."""
+        if self.mounts is not None and label not in self.mounts.by_label:
+            raise UnknownLabel(f"no worker of {self.calls.name!r} serves the web function {label!r}")
 
     def _look_forever(self) -> None:
         while True:
             self._watch.step()
-            try:
-                stranger = find_stranger(self._watched, self._target)
-            except (*AWAY, *REFUSING, redis.exceptions.ResponseError):
-                stranger = self._stranger
-            if stranger and stranger != self._stranger:
-                log.error("requests are refused: %s", stranger)
-            self._stranger = stranger
+            with suppress(*AWAY, *REFUSING, redis.exceptions.ResponseError):
+                self._look_at_fleet()
             time.sleep(LOOK_SECONDS)
+
+    def _look_at_fleet(self) -> None:
+        seen = fleet.look(self._watched, self._target)
+        if seen.stranger and seen.stranger != self._fleet.stranger:
+            log.error("requests are refused: %s", seen.stranger)
+        # While no worker lives, what the last ones served is the best guess.
+        self._fleet = Fleet(seen.stranger, seen.mounts or self._fleet.mounts)
 
 
 #: Seconds that a redirected request's place is kept for its next hop.

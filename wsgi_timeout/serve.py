@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import secrets
 import select
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +22,12 @@ from wsgi_timeout import target as targets
 from wsgi_timeout.connection import connect
 from wsgi_timeout.embedded import EmbeddedServer, state_folder, terminate_with_parent
 from wsgi_timeout.errors import ConfigurationError
+from wsgi_timeout.payload import SECRET_VARIABLE
 from wsgi_timeout.routes import Routes
 from wsgi_timeout.settings import RESERVE_THREADS, Settings, environment_of
 
 _STOP_SECONDS = 35.0
+_POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,7 @@ class ServeOptions:
     processes: int = 2
     threads: int = 1
     web_threads: int | None = None
+    function_processes: int = 2
     data_dir: str | None = None
     only: tuple[str, ...] = ()
     except_: tuple[str, ...] = ()
@@ -49,8 +54,9 @@ def serve(options: ServeOptions, say: Callable[[str], None]) -> int:
 
     `say` prints a line for the user. Raises `ConfigurationError`.
     """
-    name = options.name or targets.name_of(options.target)
+    targets.name_of(options.target)  # these complain here, before anything is started
     settings = _settings(options)
+    Routes(Settings(), only=options.only, except_=options.except_)
     sock = _listen(options.bind)
     stop = _StopFlag()
     server: EmbeddedServer | None = None
@@ -63,9 +69,11 @@ def serve(options: ServeOptions, say: Callable[[str], None]) -> int:
             server = _embedded(options)
             url = server.url
         environment = {**os.environ, **environment_of(settings), "REDIS_URL": url}
-        pool = _start_pool(options, name, environment)
+        environment.setdefault(SECRET_VARIABLE, _secret(options, server))
+        pool = _start_pool(options, environment)
         parts.append(pool)
-        if not _wait_until_ready(pool, stop):
+        name = _wait_until_ready(pool, stop)
+        if not name:
             return 0 if stop.asked else 1
         parts.insert(0, _start_gunicorn(options, name, environment, sock))
         _announce(options, name, settings, sock, server, say)
@@ -74,24 +82,26 @@ def serve(options: ServeOptions, say: Callable[[str], None]) -> int:
         sock.close()
         # The web half first, so that nothing new is accepted; Redis last: workers still write to it.
         for part in parts:
-            part.stop()
+            part.stop(stop)
         if server:
             server.stop()
 
 
 class _StopFlag:
-    """Set by SIGINT or SIGTERM; a pipe wakes whoever selects."""
+    """Set by SIGINT or SIGTERM; a pipe wakes whoever selects. A second one is in a hurry."""
 
     def __init__(self) -> None:
         self.asked = False
+        #: Do not wait for what still runs.
+        self.hurry = False
         self.pipe, self._write = os.pipe()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._ask)
 
     def _ask(self, _number: int, _frame: FrameType | None) -> None:
-        if not self.asked:
-            self.asked = True
-            os.write(self._write, b".")
+        self.hurry = self.hurry or self.asked
+        self.asked = True
+        os.write(self._write, b".")
 
 
 class _Part:
@@ -112,14 +122,16 @@ class _Part:
             preexec_fn=terminate_with_parent,  # noqa: PLW1509 - no thread runs here
         )
 
-    def stop(self) -> None:
+    def stop(self, flag: _StopFlag) -> None:
+        """End it and wait: as long as it needs, up to a limit, or until somebody is in a hurry."""
         if self.process.poll() is None:
             self.process.terminate()
-        try:
-            self.process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+        deadline = time.monotonic() + _STOP_SECONDS
+        while self.process.poll() is None:
+            if flag.hurry or time.monotonic() > deadline:
+                os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.wait()
+            time.sleep(_POLL_SECONDS)
 
 
 def _settings(options: ServeOptions) -> dict[str, Any]:
@@ -134,7 +146,7 @@ def _settings(options: ServeOptions) -> dict[str, Any]:
 
 def _listen(bind: str) -> socket.socket:
     host, _, port = bind.rpartition(":")
-    host = host.strip("[]") or "127.0.0.1"
+    host = host.strip("[]") or "0.0.0.0"  # as gunicorn reads ":8000"
     if not port.isdigit():
         raise ConfigurationError(f"--bind {bind!r}: write HOST:PORT, as in 127.0.0.1:8000")
     try:
@@ -175,10 +187,28 @@ def _embedded(options: ServeOptions) -> EmbeddedServer:
     return server
 
 
-def _start_pool(options: ServeOptions, name: str, environment: dict[str, str]) -> _Part:
+def _secret(options: ServeOptions, server: EmbeddedServer | None) -> str:
+    """Return the secret that signs payloads: made once, kept beside the data, so that they stay readable."""
+    folder = server.folder if server else state_folder(options.target)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = folder / "secret"
+        if not path.exists():
+            path.touch(mode=0o600)
+            path.write_text(secrets.token_hex(32))
+        return path.read_text().strip()
+    except OSError as error:
+        raise ConfigurationError(
+            f"the secret in {folder} cannot be kept: {error}; set {SECRET_VARIABLE}"
+        ) from None
+
+
+def _start_pool(options: ServeOptions, environment: dict[str, str]) -> _Part:
     read, write = os.pipe()
-    command = [sys.executable, "-m", "wsgi_timeout.cli", "worker", options.target, "--name", name]
+    command = [sys.executable, "-m", "wsgi_timeout.cli", "worker", options.target]
+    command += ["--name", options.name] if options.name else []
     command += ["--processes", str(options.processes), "--threads", str(options.threads)]
+    command += ["--function-processes", str(options.function_processes)]
     command += ["--ready-fd", str(write), *(["--reload"] if options.reload else [])]
     part = _Part("the worker pool", command, environment, (write,))
     os.close(write)
@@ -186,13 +216,13 @@ def _start_pool(options: ServeOptions, name: str, environment: dict[str, str]) -
     return part
 
 
-def _wait_until_ready(pool: _Part, stop: _StopFlag) -> bool:
-    """Wait until a worker has loaded the app; False if it cannot, or a stop was asked for."""
+def _wait_until_ready(pool: _Part, stop: _StopFlag) -> str:
+    """Wait until a worker has loaded the target; return its name, empty if it cannot, or at a stop."""
     readable, _, _ = select.select([pool.ready_pipe, stop.pipe], [], [])
     # A pool that ends closes its end of the pipe: readable, and empty.
-    ready = pool.ready_pipe in readable and os.read(pool.ready_pipe, 1) == b"1"
+    name = os.read(pool.ready_pipe, 4096).decode().strip() if pool.ready_pipe in readable else ""
     os.close(pool.ready_pipe)
-    return ready and not stop.asked
+    return "" if stop.asked else name
 
 
 def _start_gunicorn(
@@ -225,7 +255,10 @@ def _announce(
     loaded = Settings.load(**settings)
     say(f"serving {options.target} on http://{f'[{host}]' if ':' in host else host}:{port}/  (Ctrl-C stops)")
     say(f"  queue wt:{name}, {options.processes} worker processes, {options.threads} thread(s) each")
-    say(f"  a request waits up to {loaded.wait_seconds:g} s, then is redirected (303) to its result URL")
+    if loaded.wait_for_response:
+        say(f"  a request waits up to {loaded.wait_seconds:g} s, then is redirected (303) to its result URL")
+    else:
+        say("  a request is answered at once, with 202 and a result URL")
     if server:
         say(f"  embedded server, data in {server.folder}")
         say(f"  to look inside: rq info --url {server.url}")
@@ -242,7 +275,9 @@ def _watch(
         if server and server.process and server.process.poll() is not None:
             ended.append("the embedded server")
         if ended and not stop.asked:
+            # Without Redis no worker can record what it still does.
+            stop.hurry = "the embedded server" in ended
             say(f"{' and '.join(ended)} ended unexpectedly: stopping all")
             return 1
-    say("stopping: web server, workers, embedded server")
+    say("stopping: web server, workers" + (", embedded server" if server else "") + " (again to hurry)")
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 import os
 from collections.abc import Mapping
@@ -14,6 +15,9 @@ from wsgi_timeout.errors import ConfigurationError
 ENV_PREFIX = "WSGI_TIMEOUT_"
 #: Threads of a web process beyond `max_waiting`, for all that does not wait: 503s, fast routes, status.
 RESERVE_THREADS = 16
+
+#: Variables of ours that are no settings.
+_OTHER_VARIABLES = frozenset(ENV_PREFIX + name for name in ("BIND", "LOG_LEVEL", "NAME", "SECRET", "TARGET"))
 
 _KIB = 1024
 _MIB = 1024 * _KIB
@@ -53,6 +57,14 @@ class Settings:
     unread_timeout: float = _setting(600.0, "s", "how long a full response waits for a reader", least=0.01)
     result_ttl: float = _setting(86_400.0, "s", "how long an unread result is kept", least=1)
     queue_ttl: float = _setting(86_400.0, "s", "how long a call may wait for a worker", least=1)
+    max_spawned: int = _setting(1_000_000, "calls", "function calls that may wait for a worker", least=1)
+    max_payload: int = _setting(
+        100 * _MIB, "bytes", "how large a function's arguments, or its result, may be", least=1
+    )
+    function_result_ttl: float = _setting(604_800.0, "s", "how long a function's result is kept", least=1)
+    retry_backoff: float = _setting(
+        1.0, "s", "pause before a function's first retry; doubled for each further one, up to 60 s", least=0
+    )
     delivery_grace: float = _setting(60.0, "s", "how long a delivered result can be had again", least=0)
     worker_wait: float = _setting(5.0, "s", "how long a request waits for a first worker to appear", least=0)
     lease_seconds: float = _setting(
@@ -79,6 +91,7 @@ class Settings:
 
         Raises `ConfigurationError` for an unknown keyword or environment variable of ours, or a bad value.
         """
+        _check_environment()
         names = {spec.name: spec for spec in dataclasses.fields(cls)}
         for name in given:
             if name not in names:
@@ -96,6 +109,15 @@ class Settings:
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some settings changed."""
         return dataclasses.replace(self, **changes)
+
+
+def _check_environment() -> None:
+    known = {ENV_PREFIX + spec.name.upper() for spec in dataclasses.fields(Settings)} | _OTHER_VARIABLES
+    for variable in os.environ:
+        if variable.startswith(ENV_PREFIX) and variable not in known:
+            close = difflib.get_close_matches(variable, known, 1)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(sorted(known))}"
+            raise ConfigurationError(f"unknown environment variable {variable}: {hint}")
 
 
 def environment_of(settings: Mapping[str, Any]) -> dict[str, str]:

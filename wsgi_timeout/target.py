@@ -118,8 +118,15 @@ def _attribute(target: str, module: Any, node: ast.expr) -> Any:
     try:
         return getattr(owner, attr)
     except AttributeError:
-        there = [name for name in dir(module) if callable(getattr(module, name)) and not name.startswith("_")]
+        there = [name for name in vars(module) if _is_own_callable(module, name)]
         raise TargetError(
             f"target {target!r}: {owner!r} has no attribute {attr!r}; "
-            f"its callables: {', '.join(there) or 'none'}"
+            f"it has {', '.join(there) or 'no callable'}"
         ) from None
+
+
+def _is_own_callable(module: Any, name: str) -> bool:
+    value = getattr(module, name)
+    # Instances, as of Flask, and what the module defines; not the classes that it imports.
+    own = not isinstance(value, type) and getattr(value, "__module__", None) in {module.__name__, None}
+    return callable(value) and not name.startswith("_") and (own or hasattr(value, "wsgi_app"))

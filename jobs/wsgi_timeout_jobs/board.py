@@ -6,12 +6,16 @@ deadline is written last and cleared first, and only a slot with a deadline is l
 
 from __future__ import annotations
 
+import json
 import mmap
 import struct
 from dataclasses import dataclass
 
+from wsgi_timeout.errors import ConfigurationError
+
 _HEADER = struct.Struct("=BB")
 _SLOT = struct.Struct("=dI80s16s")
+_OFFER_BYTES = 4096
 _DEADLINE = struct.Struct("=d")
 _REASON_OFFSET = _SLOT.size - 16
 
@@ -32,7 +36,19 @@ class Board:
     def __init__(self, slots: int) -> None:
         """Make the board before the fork: both sides then see the same memory."""
         self.slots = slots
-        self._memory = mmap.mmap(-1, _HEADER.size + slots * _SLOT.size)
+        self._memory = mmap.mmap(-1, _HEADER.size + slots * _SLOT.size + _OFFER_BYTES)
+
+    def offer(self, name: str, queues: tuple[str, ...]) -> None:
+        """Tell the parent the name of the target that was loaded, and the queues of its functions."""
+        text = json.dumps([name, queues]).encode()
+        if len(text) > _OFFER_BYTES:
+            raise ConfigurationError(f"{len(queues)} queues are more than one target can have")
+        self._memory[-_OFFER_BYTES:] = text.ljust(_OFFER_BYTES, b"\0")
+
+    def offered(self) -> tuple[str, tuple[str, ...]]:
+        """Return what `offer` was given; only of a child that is ready."""
+        name, queues = json.loads(self._memory[-_OFFER_BYTES:].rstrip(b"\0"))
+        return name, tuple(queues)
 
     @property
     def ready(self) -> bool:

@@ -22,17 +22,19 @@ from typing import Any, Self
 import redis
 import rq
 
-from wsgi_timeout import keys, rq_state
+from wsgi_timeout import fleet, keys, rq_state
 from wsgi_timeout import target as targets
 from wsgi_timeout.calls import Calls, Outcome
 from wsgi_timeout.connection import AWAY, REFUSING, SOCKET_TIMEOUT
 from wsgi_timeout.current import enter_worker
 from wsgi_timeout.messages import WIRE_VERSION
-from wsgi_timeout.recovery import WORKER_DIED, find_stranger
+from wsgi_timeout.recovery import WORKER_DIED
+from wsgi_timeout.stub import NAME_VARIABLE
 from wsgi_timeout.waiting import Listener
 from wsgi_timeout_jobs.board import Board
-from wsgi_timeout_jobs.entries import entries
+from wsgi_timeout_jobs.entries import of_target
 from wsgi_timeout_jobs.interrupts import SIGNAL, Interrupts
+from wsgi_timeout_jobs.run_function import FunctionRunner
 from wsgi_timeout_jobs.run_request import RequestRunner
 
 log = logging.getLogger("rq.worker")
@@ -53,7 +55,7 @@ def run_call(call_id: str) -> object:
     calls = Calls(_client(job.connection, connections=3), name)
     target = os.environ.get(TARGET_VARIABLE, "")
     trouble = (
-        find_stranger(calls, target)
+        fleet.look(calls, target).stranger
         if target
         else f"{TARGET_VARIABLE} is not set: set it to the app of queue {job.origin}, as in legacy:app"
     )
@@ -65,12 +67,9 @@ def run_call(call_id: str) -> object:
     enter_worker()
     with _Keeper(calls, f"{job.worker_name}-{secrets.token_hex(4)}", target) as keeper:
         calls.hold(call_id, keeper.worker)
-        taken = calls.take(call_id, keeper.worker)
+        taken = calls.take(call_id, keeper.worker, stock=True)
         if taken:
-            listener = Listener(partial(_client, job.connection, connections=1))
-            apps = entries(targets.load(target))
-            runner = RequestRunner(apps, calls, listener, keeper.interrupts, keeper.board, keeper.worker)
-            runner.run(0, call_id, *taken)
+            keeper.runner(job.connection).run(0, call_id, *taken)
     return None
 
 
@@ -100,6 +99,15 @@ class _Keeper:
         self._ended.set()
         self._thread.join()
         self._calls.recover(self.worker, None, WORKER_DIED)
+
+    def runner(self, connection: redis.Redis) -> RequestRunner | FunctionRunner:
+        name, _, queue = self._calls.name.partition(":")
+        os.environ[NAME_VARIABLE] = name
+        offered = of_target(targets.load(self._target), queue=queue)
+        if queue:
+            return FunctionRunner(offered.functions, self._calls, self.interrupts, self.board, self.worker)
+        listener = Listener(partial(_client, connection, connections=1))
+        return RequestRunner(offered.apps, self._calls, listener, self.interrupts, self.board, self.worker)
 
     def _keep(self) -> None:
         while not self._ended.wait(_KEEP_SECONDS):

@@ -8,7 +8,6 @@ while a C call there holds the GIL.
 from __future__ import annotations
 
 import ctypes
-import json
 import logging
 import os
 import secrets
@@ -26,13 +25,16 @@ from types import FrameType
 import redis
 
 from wsgi_timeout import keys, rq_state
-from wsgi_timeout.calls import Calls, Outcome
+from wsgi_timeout import target as targets
+from wsgi_timeout.calls import Outcome
 from wsgi_timeout.connection import AWAY, REFUSING, connect
 from wsgi_timeout.errors import ConfigurationError
-from wsgi_timeout.recovery import WORKER_DIED, LeaseWatch
+from wsgi_timeout.recovery import WORKER_DIED
 from wsgi_timeout.settings import Settings
 from wsgi_timeout_jobs.board import Board, Running
+from wsgi_timeout_jobs.commands import Command, Commands
 from wsgi_timeout_jobs.interrupts import SIGNAL
+from wsgi_timeout_jobs.keeper import QueueKeeper
 from wsgi_timeout_jobs.reloading import Reloader
 
 log = logging.getLogger("wsgi_timeout.pool")
@@ -57,7 +59,11 @@ class Child:
 
     pid: int
     name: str
+    #: Empty for web calls, else a queue of functions, after the target's name.
+    queue: str
     board: Board
+    #: The full name of its queue; empty until it has loaded the target.
+    keeper_name: str = ""
     #: When it was told to stop, or to interrupt a call: monotonic seconds.
     stopping_since: float | None = None
     interrupted: dict[str, float] = field(default_factory=dict)
@@ -76,14 +82,19 @@ class PoolOptions:
     #: Seconds that running calls may finish in after SIGTERM.
     graceful_timeout: float = 30.0
     reload: bool = False
-    #: A pipe into which the pool writes b"1" when a first child has loaded the app; -1: none.
+    #: Processes for each queue of functions that the target has.
+    function_processes: int = 1
+    #: A pipe into which the pool writes the target's name when a first child has loaded it; -1: none.
     ready_fd: int = -1
 
 
 class Pool:
     """Runs `options.processes` workers of one target."""
 
-    def __init__(self, target: str, name: str, url: str, settings: Settings, options: PoolOptions) -> None:
+    def __init__(
+        self, target: str, name: str | None, url: str, settings: Settings, options: PoolOptions
+    ) -> None:
+        """Serve `target` under `name`; None: the target may name itself."""
         self._target = target
         self._name = name
         self._url = url
@@ -91,13 +102,15 @@ class Pool:
         self._options = options
         self._inbox = secrets.token_urlsafe(12)
         # One connection for commands, one that listens for RQ's.
-        self._calls = Calls(connect(url, connections=2), name)
-        self._pubsub = self._calls.redis.pubsub(ignore_subscribe_messages=True)
-        self._channels: set[str] = set()
+        self._redis = connect(url, connections=2)
+        self._commands = Commands(self._redis)
         self._away = False
-        self._watch = LeaseWatch(self._calls, settings.lease_seconds)
+        self._next_renewal = self._next_look = 0.0
+        #: One for each queue that our children take calls of, by its full name.
+        self._keepers: dict[str, QueueKeeper] = {}
+        #: Queues of functions that the target has, after its name; known when it is loaded.
+        self._queues: tuple[str, ...] = ()
         self._children: dict[int, Child] = {}
-        self._unsettled: list[tuple[str, str]] = []
         self._stop_since: float | None = None
         self._failures = 0
         self._spawn_after = 0.0
@@ -108,36 +121,24 @@ class Pool:
     def run(self) -> int:
         """Run until SIGTERM or SIGINT; returns the process's exit code."""
         wakeup = self._install_signals()
-        renew_seconds = self._settings.lease_seconds / _RENEWALS
-        next_renewal = next_look = 0.0
         while self._children or self._stop_since is None:
             self._reap()
             self._spawn_missing()
             self._tell_ready()
-            now = time.monotonic()
             try:
-                # Leases first: when Redis comes back they must be renewed before anybody looks.
-                if now >= next_renewal:
-                    self._renew()
-                    next_renewal = now + renew_seconds
-                self._settle()
-                self._hear_cancels()
-                self._hear_commands()
+                self._keep()
                 self._away = False
             except _AWAY as error:
                 if not self._away:
                     log.warning("Redis is away (%s); workers go on", error)
                 self._away = True
-            if now >= next_look and not self._away:
-                next_look = now + _LOOK_SECONDS
-                self._watch.step()
             self._check_memory()
             self._check_deadlines()
             self._check_stop()
             select.select([wakeup], [], [], TICK_SECONDS)
             _drain(wakeup)
         with suppress(*_AWAY):
-            self._settle()
+            self._keep()
         return self._exit_code
 
     # -- children
@@ -147,15 +148,22 @@ class Pool:
             return
         # One alone at first: an app that cannot be loaded then says so once.
         wanted = self._options.processes if self._ever_ready else 1
-        while len(self._children) < wanted:
-            name = f"{self._name}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-            board = Board(self._options.threads)
-            pid = os.fork()
-            if pid == 0:
-                self._child(name, board)
-            self._children[pid] = Child(pid, name, board)
+        for queue in ("", *self._queues):
+            # One that is being replaced takes no more calls, and may go on for long.
+            there = [c for c in self._children.values() if c.queue == queue and c.stopping_since is None]
+            for _ in range((self._options.function_processes if queue else wanted) - len(there)):
+                self._spawn(queue)
 
-    def _child(self, name: str, board: Board) -> None:
+    def _spawn(self, queue: str) -> None:
+        known = self._name or targets.name_of(self._target)
+        name = f"{known}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        board = Board(self._options.threads)
+        pid = os.fork()
+        if pid == 0:
+            self._child(name, queue, board)
+        self._children[pid] = Child(pid, name, queue, board)
+
+    def _child(self, name: str, queue: str, board: Board) -> None:
         """Be the child: never returns into the parent's code."""
         code = 1
         reloader = Reloader() if self._options.reload else None
@@ -166,7 +174,7 @@ class Pool:
                 os.close(self._ready_fd)
             if reloader:
                 reloader.start()
-            self._work(name, board)
+            self._work(name, queue, board)
             code = EXIT_RELOAD if reloader else 0
         except BaseException as error:  # noqa: BLE001 - the last frame of this process
             if reloader:
@@ -194,20 +202,21 @@ class Pool:
         reloader.wait()
         return EXIT_RELOAD
 
-    def _work(self, name: str, board: Board) -> None:
+    def _work(self, name: str, queue: str, board: Board) -> None:
         # Imported here: the parent stays small, and an app's own patching finds a fresh process.
-        from wsgi_timeout_jobs.worker import CallWorker  # noqa: PLC0415
+        from wsgi_timeout_jobs.worker import WorkerOptions, run_worker  # noqa: PLC0415
 
-        CallWorker(
-            name,
-            self._url,
-            self._name,
-            board,
-            self._inbox,
-            self._target,
+        options = WorkerOptions(
+            worker=name,
+            url=self._url,
+            target=self._target,
+            name=self._name,
+            queue=queue,
+            pool_inbox=self._inbox,
             max_requests=self._options.max_requests,
             patience=1.5 * self._settings.lease_seconds,
-        ).run()
+        )
+        run_worker(options, board)
 
     def _reap(self) -> None:
         for pid, child in tuple(self._children.items()):
@@ -215,17 +224,30 @@ class Pool:
             if done:
                 del self._children[pid]
                 self._buried(child, os.waitstatus_to_exitcode(status))
-        if any(child.board.ready for child in self._children.values()):
-            self._ever_ready = True
+        for child in self._children.values():
+            if child.board.ready and not child.keeper_name:
+                self._came_up(child)
+
+    def _came_up(self, child: Child) -> None:
+        name, self._queues = child.board.offered()
+        self._name = name
+        self._ever_ready = True
+        child.keeper_name = f"{name}:{child.queue}" if child.queue else name
+        if child.keeper_name not in self._keepers:
+            lease_seconds = self._settings.lease_seconds
+            self._keepers[child.keeper_name] = QueueKeeper(self._redis, child.keeper_name, lease_seconds)
 
     def _tell_ready(self) -> None:
         if self._ever_ready and self._ready_fd >= 0:
-            os.write(self._ready_fd, b"1")
+            os.write(self._ready_fd, f"{self._name}\n".encode())
             os.close(self._ready_fd)
             self._ready_fd = -1
 
     def _buried(self, child: Child, code: int) -> None:
-        self._unsettled.append((child.name, _death(code)))
+        if child.board.ready and not child.keeper_name:
+            self._came_up(child)
+        if child.keeper_name:
+            self._keepers[child.keeper_name].bury(child.name, _death(code))
         if code < 0 and not (self._stop_since is not None):
             log.warning("worker %s (pid %d) was killed by signal %d", child.name, child.pid, -code)
         if child.board.ready or code == EXIT_RELOAD:
@@ -238,84 +260,73 @@ class Pool:
             self._exit_code = 1
             self._stop()
 
-    def _settle(self) -> None:
-        """Recover what dead children held; tried again until Redis takes it."""
-        while self._unsettled:
-            worker, detail = self._unsettled[0]
-            settled = self._calls.recover(worker, None, detail)
-            self._unsettled.pop(0)
-            for call_id, what in settled or ():
-                log.warning("%s: %s, call %s", call_id, detail, what)
-
     # -- leases, cancels, deadlines
 
-    def _renew(self) -> None:
-        ready = {child.name: child for child in self._children.values() if child.board.ready}
-        lost = self._calls.renew(list(ready)) if ready else []
-        for name in lost:
+    def _keep(self) -> None:
+        """Do what needs Redis. Leases first: when it comes back they are renewed before anybody looks."""
+        now = time.monotonic()
+        if now >= self._next_renewal:
+            for queue, keeper in self._keepers.items():
+                self._renew(queue, keeper)
+            self._next_renewal = now + self._settings.lease_seconds / _RENEWALS
+        for keeper in self._keepers.values():
+            keeper.settle()
+            keeper.release()
+            if now >= self._next_look:
+                keeper.look()
+        if now >= self._next_look:
+            self._next_look = now + _LOOK_SECONDS
+        self._hear_cancels()
+        for command in self._commands.hear([child.name for child in self._children.values()]):
+            self._obey(command)
+
+    def _renew(self, queue: str, keeper: QueueKeeper) -> None:
+        ready = {child.name: child for child in self._children.values() if child.keeper_name == queue}
+        for name in keeper.renew([name for name, child in ready.items() if child.board.ready]):
             # Its calls were given to others: it must not go on.
             log.warning("worker %s lost its lease and is stopped", name)
             _kill(ready[name].pid, signal.SIGKILL)
 
     def _hear_cancels(self) -> None:
-        pipe = self._calls.redis.pipeline(transaction=False)
+        pipe = self._redis.pipeline(transaction=False)
         pipe.lpop(keys.inbox(self._inbox), 1000)
         pipe.exists(rq_state.SUSPENDED)
         heard, suspended = pipe.execute()
         for child in self._children.values():
             child.board.suspended = bool(suspended)
-        cancelled = {call_id.decode() for call_id in heard or ()}
-        if cancelled:
-            for child in self._children.values():
-                for running in child.board.running():
-                    if running.call_id in cancelled:
-                        self._interrupt(child, running, Outcome.CANCELLED)
-
-    def _hear_commands(self) -> None:
-        """Follow RQ's own commands (`rq.command`) to one of our workers."""
-        names = {rq_state.command_channel(child.name): child for child in self._children.values()}
-        if set(names) - self._channels:
-            self._pubsub.subscribe(*(set(names) - self._channels))
-        if self._channels - set(names):
-            self._pubsub.unsubscribe(*(self._channels - set(names)))
-        self._channels = set(names)
-        while self._channels and (message := self._pubsub.get_message(timeout=0)):
-            child = names.get(message["channel"].decode())
-            if child is not None:
-                self._obey(child, message["data"])
-
-    def _obey(self, child: Child, data: bytes) -> None:
-        try:
-            payload = json.loads(data)
-            command, call_id = payload["command"], payload.get("job_id")
-        except (ValueError, TypeError, KeyError, AttributeError):
-            log.warning("worker %s: not a command of RQ: %r", child.name, data[:200])
-            return
-        log.info("worker %s: RQ command %s", child.name, command)
-        if command == "shutdown":
-            self._stop_child(child)
-        elif command == "kill-horse":
-            _kill(child.pid, signal.SIGKILL)
-        elif command in {"stop-job", "stop-execution"}:
-            for running in child.board.running():
-                if running.call_id == call_id:
-                    self._end(running, Outcome.CANCELLED)
+        if heard:
+            cancelled = {call_id.decode() for call_id in heard}
+            for child, running in self._running():
+                if running.call_id in cancelled:
                     self._interrupt(child, running, Outcome.CANCELLED)
+
+    def _obey(self, command: Command) -> None:
+        log.info("worker %s: RQ command %s", command.worker, command.command)
+        child = next(child for child in self._children.values() if child.name == command.worker)
+        if command.command == "shutdown":
+            self._stop_child(child)
+        elif command.command == "kill-horse":
+            _kill(child.pid, signal.SIGKILL)
+        elif command.command in {"stop-job", "stop-execution"}:
+            for running in child.board.running():
+                if running.call_id == command.call_id:
+                    self._end(child, running, Outcome.CANCELLED)
+                    self._interrupt(child, running, Outcome.CANCELLED)
+
+    def _running(self) -> list[tuple[Child, Running]]:
+        return [(child, running) for child in self._children.values() for running in child.board.running()]
 
     def _check_deadlines(self) -> None:
         now = time.monotonic()
-        for child in self._children.values():
-            for running in child.board.running():
-                since = child.interrupted.get(running.call_id)
-                if since is None:
-                    if now >= running.deadline:
-                        self._interrupt(child, running, Outcome.TIMEOUT)
-                elif now - since > self._settings.interrupt_grace and self._options.threads == 1:
-                    log.warning(
-                        "%s: did not end when interrupted, worker %s is killed", running.call_id, child.name
-                    )
-                    self._end(running, Outcome(child.board.reason(running.slot)))
-                    _kill(child.pid, signal.SIGKILL)
+        for child, running in self._running():
+            since = child.interrupted.get(running.call_id)
+            if since is None:
+                if now >= running.deadline:
+                    self._interrupt(child, running, Outcome.TIMEOUT)
+            elif now - since > self._settings.interrupt_grace and self._options.threads == 1:
+                log.warning("%s: did not end when interrupted, %s is killed", running.call_id, child.name)
+                self._end(child, running, Outcome(child.board.reason(running.slot)))
+                _kill(child.pid, signal.SIGKILL)
 
     def _interrupt(self, child: Child, running: Running, outcome: Outcome) -> None:
         if running.call_id in child.interrupted:
@@ -327,13 +338,14 @@ class Pool:
         else:
             # No exception reaches a thread that sleeps: the outcome stands now, the process is replaced
             # when its other calls have ended.
-            self._end(running, outcome)
+            self._end(child, running, outcome)
             self._stop_child(child)
 
-    def _end(self, running: Running, outcome: Outcome) -> None:
+    def _end(self, child: Child, running: Running, outcome: Outcome) -> None:
         detail = "the handler ran longer than its timeout" if outcome is Outcome.TIMEOUT else "cancelled"
         try:
-            self._calls.end(running.call_id, outcome, detail, self._settings.result_ttl, running.attempt)
+            calls = self._keepers[child.keeper_name].calls
+            calls.end(running.call_id, outcome, detail, self._settings.result_ttl, running.attempt)
         except _AWAY as error:
             log.warning("%s: %s could not be recorded: %s", running.call_id, outcome, error)
 

@@ -50,8 +50,9 @@ class RequestRunner:
     board: Board
     worker: str
 
-    def run(self, slot: int, call_id: str, attempt: int, request: CallRequest) -> None:
+    def run(self, slot: int, call_id: str, attempt: int, packed: bytes) -> None:
         """Run one attempt to its end; never raises."""
+        request = CallRequest.unpack(packed)
         response = Response(
             self.calls, self.listener, self.interrupts, call_id, self.worker, attempt, request
         )

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -15,19 +16,20 @@ from types import FrameType
 import rq
 from rq.worker import BaseWorker
 
-from wsgi_timeout import keys, rq_state
+from wsgi_timeout import fleet, keys, rq_state
 from wsgi_timeout import target as targets
 from wsgi_timeout.calls import Calls
 from wsgi_timeout.connection import AWAY, REFUSING, SOCKET_TIMEOUT, connect
-from wsgi_timeout.current import enter_worker
+from wsgi_timeout.current import enter_worker, serve_queue
 from wsgi_timeout.errors import ConfigurationError
-from wsgi_timeout.messages import WIRE_VERSION, CallRequest
-from wsgi_timeout.recovery import find_stranger
+from wsgi_timeout.messages import WIRE_VERSION
+from wsgi_timeout.stub import NAME_VARIABLE
 from wsgi_timeout.waiting import Listener
 from wsgi_timeout_jobs.board import Board
-from wsgi_timeout_jobs.entries import entries
+from wsgi_timeout_jobs.entries import Entries, of_target
 from wsgi_timeout_jobs.interrupts import Interrupts
 from wsgi_timeout_jobs.response import until_back
+from wsgi_timeout_jobs.run_function import FunctionRunner
 from wsgi_timeout_jobs.run_request import RequestRunner
 
 log = logging.getLogger("wsgi_timeout.worker")
@@ -41,38 +43,58 @@ class _Stop(BaseException):
     """Ends a BLMOVE; what it may have moved stays held, and is recovered when the process is gone."""
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """What a pool tells a worker process."""
+
+    #: The worker's own name, unlike any other's.
+    worker: str
+    url: str
+    target: str
+    #: The target's name; None: it may name itself.
+    name: str | None
+    #: Empty for web calls, else a queue of functions.
+    queue: str
+    pool_inbox: str
+    #: Calls after which the process ends; 0: never.
+    max_requests: int
+    #: Seconds after which a worker of another target, seen all the time, is alive.
+    patience: float
+
+
+def run_worker(options: WorkerOptions, board: Board) -> None:
+    """Be a worker process: load the target, and run its calls until SIGTERM.
+
+    Raises `ConfigurationError`, or what importing the target raises.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    enter_worker()
+    offered = of_target(targets.load(options.target), queue=options.queue)
+    name = options.name or offered.name or targets.name_of(options.target)
+    os.environ[NAME_VARIABLE] = name
+    board.offer(name, offered.queues)
+    queue = f"{name}:{options.queue}" if options.queue else name
+    serve_queue(queue)
+    CallWorker(options, offered, queue, board).run()
+
+
 class CallWorker(BaseWorker):
     """Takes calls of one queue and runs them in this process, up to `board.slots` at a time."""
 
-    def __init__(
-        self,
-        name: str,
-        url: str,
-        queue: str,
-        board: Board,
-        pool_inbox: str,
-        target: str,
-        *,
-        max_requests: int,
-        patience: float,
-    ) -> None:
-        """Connect as worker `name` of the pool that reads `pool_inbox`; takes calls of `wt:<queue>`.
-
-        `patience` is the seconds after which a worker of another target, seen all the time, lives.
-        """
+    def __init__(self, options: WorkerOptions, offered: Entries, queue: str, board: Board) -> None:
+        """Connect, to take the calls of `wt:<queue>`."""
         # One for the main thread's BLMOVE, and one for each handler beside it.
         threads = board.slots if board.slots > 1 else 0
-        self._calls = Calls(connect(url, connections=1 + threads + 1), queue)
+        self._calls = Calls(connect(options.url, connections=1 + threads + 1), queue)
         super().__init__(
-            [rq_state.queue_name(queue)], name=name, connection=self._calls.redis, serializer="json"
+            [rq_state.queue_name(queue)], name=options.worker, connection=self._calls.redis, serializer="json"
         )
         self._board = board
-        self._pool_inbox = pool_inbox
-        self._target = target
-        self._patience = patience
-        self._left = max_requests or sys.maxsize
+        self._options = options
+        self._offered = offered
+        self._left = options.max_requests or sys.maxsize
         self._interrupts = Interrupts(lambda: board.reason(0))
-        self._listener = Listener(partial(connect, url, connections=1))
+        self._listener = Listener(partial(connect, options.url, connections=1))
         self._stopping = False
         self._blocking = False
         self._lost_reply = False
@@ -86,12 +108,9 @@ class CallWorker(BaseWorker):
         return SOCKET_TIMEOUT
 
     def run(self) -> None:
-        """Load the app, register, and run calls until SIGTERM, or until `max_requests` were run."""
+        """Register, and run calls until SIGTERM, or until `max_requests` were run."""
         signal.signal(signal.SIGTERM, self._on_stop)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        enter_worker()
-        apps = entries(targets.load(self._target))
-        runner = RequestRunner(apps, self._calls, self._listener, self._interrupts, self._board, self.name)
+        runner = self._runner()
         if self._board.slots == 1:
             self._interrupts.install()
         else:
@@ -105,20 +124,31 @@ class CallWorker(BaseWorker):
             self._take_and_run(runner)
         self._wait_for_handlers()
 
+    def _runner(self) -> RequestRunner | FunctionRunner:
+        calls, interrupts, board = self._calls, self._interrupts, self._board
+        if self._options.queue:
+            return FunctionRunner(self._offered.functions, calls, interrupts, board, self.name)
+        return RequestRunner(self._offered.apps, calls, self._listener, interrupts, board, self.name)
+
     def _check_others(self) -> None:
         """Refuse to serve a queue beside live workers of another app, or of another wire version."""
-        deadline = time.monotonic() + self._patience
-        while stranger := find_stranger(self._calls, self._target):
+        deadline = time.monotonic() + self._options.patience
+        while stranger := fleet.look(self._calls, self._options.target).stranger:
             # What is left of a crash stands there until its lease is lost.
             if time.monotonic() > deadline:
                 raise ConfigurationError(f"{stranger}; this worker is refused")
             time.sleep(_RETRY_SECONDS)
 
     def _register(self) -> None:
-        info = {"target": targets.normal(self._target), "wire": str(WIRE_VERSION), "folder": str(Path.cwd())}
+        info = {
+            "target": targets.normal(self._options.target),
+            "wire": str(WIRE_VERSION),
+            "folder": str(Path.cwd()),
+            "mounts": self._offered.mounts,
+        }
         versions = (rq.__version__, sys.version.split()[0])
         birth = rq_state.worker_fields(self._calls.name, os.getpid(), self.hostname or "", versions)
-        self._calls.register(self.name, self._pool_inbox, info, birth)
+        self._calls.register(self.name, self._options.pool_inbox, info, birth)
 
     def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
         self._stopping = True
@@ -126,7 +156,7 @@ class CallWorker(BaseWorker):
             self._blocking = False
             raise _Stop
 
-    def _take_and_run(self, runner: RequestRunner) -> None:
+    def _take_and_run(self, runner: RequestRunner | FunctionRunner) -> None:
         slot = self._slot()
         if slot is None:
             return
@@ -156,7 +186,7 @@ class CallWorker(BaseWorker):
             threading.Thread(target=self._run, args=args, name=call_id, daemon=True).start()
 
     def _run(
-        self, runner: RequestRunner, slot: int, call_id: str, attempt: int, request: CallRequest
+        self, runner: RequestRunner | FunctionRunner, slot: int, call_id: str, attempt: int, request: bytes
     ) -> None:
         try:
             runner.run(slot, call_id, attempt, request)

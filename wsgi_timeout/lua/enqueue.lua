@@ -1,6 +1,6 @@
 -- Accepts a call. Idempotent by call id: a repeat after a lost reply changes nothing.
--- KEYS: record, rq queue, rq job, leases, counts, request body (only if it lies in a stream)
--- ARGV: id, max_queued, record TTL s, number of record values, record field/value..., job field/value...
+-- KEYS: record, rq queue, rq job, leases, counts, request body or arguments (only if they did not fit)
+-- ARGV: id, max_queued, record TTL s, 1 if it needs a live worker, number of record values, record field/value..., job field/value...
 
 -- An idle stock worker holds no lease; RQ's own record of it says that it lives.
 local function stock_worker(queue)
@@ -11,11 +11,11 @@ local function stock_worker(queue)
 end
 
 if redis.call('EXISTS', KEYS[1]) == 1 then return 'accepted' end
-if redis.call('HLEN', KEYS[4]) == 0 and not stock_worker(KEYS[2]) then return 'no worker' end
+if ARGV[4] == '1' and redis.call('HLEN', KEYS[4]) == 0 and not stock_worker(KEYS[2]) then return 'no worker' end
 if redis.call('LLEN', KEYS[2]) >= tonumber(ARGV[2]) then return 'full' end
-local split = 4 + tonumber(ARGV[4])
+local split = 5 + tonumber(ARGV[5])
 local seq = redis.call('HINCRBY', KEYS[5], 'enqueued', 1)
-redis.call('HSET', KEYS[1], 'state', 'queued', 'attempt', '0', 'seq', seq, unpack(ARGV, 5, split))
+redis.call('HSET', KEYS[1], 'state', 'queued', 'attempt', '0', 'seq', seq, unpack(ARGV, 6, split))
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 redis.call('HSET', KEYS[3], unpack(ARGV, split + 1))
 redis.call('EXPIRE', KEYS[3], ARGV[3])

@@ -1,7 +1,8 @@
 -- Makes a worker known: its lease, what it serves, and its birth as RQ records it.
 -- KEYS: leases, worker, rq workers, rq workers of the queue, rq queues, rq worker
--- ARGV: worker, pool's inbox, WORKER_TTL s, queue name, rq worker's key, number of info values, info..., birth...
+-- ARGV: worker, pool's inbox, WORKER_TTL s, rq queue's key, rq worker's key, number of info values, info..., birth...
 redis.call('HSETNX', KEYS[1], ARGV[1], '1')
+redis.call('SADD', KEYS[5], ARGV[4])
 local split = 6 + tonumber(ARGV[6])
 redis.call('HSET', KEYS[2], 'pool', ARGV[2], unpack(ARGV, 7, split))
 redis.call('EXPIRE', KEYS[2], ARGV[3])
@@ -9,7 +10,6 @@ redis.call('EXPIRE', KEYS[2], ARGV[3])
 if split == #ARGV then return 'ok' end
 redis.call('SADD', KEYS[3], ARGV[5])
 redis.call('SADD', KEYS[4], ARGV[5])
-redis.call('SADD', KEYS[5], ARGV[4])
 redis.call('HSET', KEYS[6], unpack(ARGV, split + 1))
 redis.call('EXPIRE', KEYS[6], ARGV[3])
 return 'ok'

@@ -1,6 +1,6 @@
 -- Starts an attempt of a call that this worker holds. A repeat by the same worker returns the same attempt.
 -- KEYS: record, rq job, rq wip, rq worker, held, counts
--- ARGV: id, worker, now ms, now ISO
+-- ARGV: id, worker, now ms, now ISO, '1' if RQ's own worker runs it
 -- Returns nil (nothing to run: the id is dropped), or {attempt, request}
 local r = redis.call('HMGET', KEYS[1], 'state', 'worker', 'attempt', 'request', 'seq')
 local mine = r[1] == 'running' and r[2] == ARGV[2]
@@ -12,6 +12,7 @@ local attempt = tonumber(r[3])
 if not mine then
   attempt = attempt + 1
   redis.call('HSET', KEYS[1], 'state', 'running', 'worker', ARGV[2], 'attempt', attempt, 'started', ARGV[3])
+  if ARGV[5] ~= '' then redis.call('HSET', KEYS[1], 'stock', '1') end
   redis.call('HSET', KEYS[2], 'status', 'started', 'worker_name', ARGV[2], 'started_at', ARGV[4])
   -- +inf: RQ's own clean-up of started jobs goes by score, and must never find a call of ours.
   redis.call('ZADD', KEYS[3], '+inf', ARGV[1] .. ':' .. attempt)

@@ -1,0 +1,48 @@
+"""What a pool does for one queue: leases, the calls of dead workers, calls that are due again."""
+
+from __future__ import annotations
+
+import logging
+
+import redis
+
+from wsgi_timeout.calls import Calls
+from wsgi_timeout.recovery import LeaseWatch
+
+log = logging.getLogger("wsgi_timeout.pool")
+
+
+class QueueKeeper:
+    """Keeps one queue; every method may raise what redis-py raises when the server is away."""
+
+    def __init__(self, client: redis.Redis, name: str, lease_seconds: float) -> None:
+        self.calls = Calls(client, name)
+        self._watch = LeaseWatch(self.calls, lease_seconds)
+        self._unsettled: list[tuple[str, str]] = []
+
+    def renew(self, workers: list[str]) -> list[str]:
+        """Renew the leases of live workers; return those that lost theirs, whose calls others have now."""
+        return self.calls.renew(workers) if workers else []
+
+    def bury(self, worker: str, death: str) -> None:
+        """Note a worker's death, for `settle`."""
+        self._unsettled.append((worker, death))
+
+    def settle(self) -> None:
+        """Recover what dead workers held."""
+        while self._unsettled:
+            worker, death = self._unsettled[0]
+            settled = self.calls.recover(worker, None, death)
+            self._unsettled.pop(0)
+            for call_id, what in settled or ():
+                if what != "dropped":
+                    log.warning("%s: %s, call %s", call_id, death, what)
+
+    def release(self) -> None:
+        """Queue the function calls whose pause before a retry is over."""
+        if ":" in self.calls.name:
+            self.calls.release()
+
+    def look(self) -> None:
+        """Look for workers of other pools that are gone."""
+        self._watch.step()

@@ -1,0 +1,194 @@
+"""One attempt of a function call: the arguments are checked and read, the result is recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import redis
+
+from wsgi_timeout import keys, payload
+from wsgi_timeout.calls import Calls, Outcome
+from wsgi_timeout.client import client
+from wsgi_timeout.current import RunningCall, running
+from wsgi_timeout.errors import CallInterrupted, Fenced, OutputExpiredError, RemoteError, WsgiTimeoutError
+from wsgi_timeout.functions import chunks_of, read_chunks
+from wsgi_timeout.messages import FunctionRequest
+from wsgi_timeout_jobs.board import Board
+from wsgi_timeout_jobs.interrupts import Interrupts
+from wsgi_timeout_jobs.response import until_back
+
+log = logging.getLogger("wsgi_timeout.worker")
+
+_LONGEST_PAUSE_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionRunner:
+    """What a worker process needs to run functions, one at a time in each of its slots."""
+
+    functions: Mapping[str, Callable[..., Any]]
+    calls: Calls
+    interrupts: Interrupts
+    board: Board
+    worker: str
+
+    def run(self, slot: int, call_id: str, attempt: int, packed: bytes) -> None:
+        """Run one attempt to its end; never raises."""
+        request = FunctionRequest.unpack(packed)
+        started = time.monotonic()
+        self.board.begin(slot, call_id, attempt, started + request.timeout)
+        try:
+            with self.interrupts.armed():
+                self._attempt(call_id, attempt, request)
+        except Fenced as error:
+            log.warning("%s: given up, its outcome was recorded elsewhere (%s)", call_id, error)
+        except CallInterrupted as interruption:
+            outcome = Outcome(interruption.reason)
+            detail = f"ran longer than its timeout, {request.timeout:g} s"
+            log.warning("%s: %s", call_id, outcome)
+            with suppress(Fenced):
+                self._finish(
+                    call_id, attempt, request, outcome, detail if outcome is Outcome.TIMEOUT else "cancelled"
+                )
+        finally:
+            self.board.clear(slot)
+        elapsed = time.monotonic() - started
+        log.info("%s %s() attempt %d, %.3f s", call_id, request.function, attempt, elapsed)
+
+    def _attempt(self, call_id: str, attempt: int, request: FunctionRequest) -> None:
+        call = RunningCall(call_id, attempt, partial(self._report, call_id, attempt))
+        token = running.set(call)
+        try:
+            result = self._call(call_id, request)
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
+            if isinstance(error, Fenced):
+                raise
+            self._raised(call_id, attempt, request, error)
+        else:
+            self._returned(call_id, attempt, request, result)
+        finally:
+            running.reset(token)
+
+    def _call(self, call_id: str, request: FunctionRequest) -> Any:
+        blob = request.arguments
+        if blob is None:
+            blob = self._large_arguments(call_id)
+        args, kwargs = payload.unpack(blob, call_id, "arguments")
+        function = self.functions.get(request.function)
+        if function is None:
+            raise WsgiTimeoutError(
+                f"this worker's stub has no function {request.function!r}, only "
+                f"{', '.join(self.functions) or 'none'}: deploy the same version everywhere"
+            )
+        result = function(*args, **kwargs)
+        return asyncio.run(result) if inspect.iscoroutine(result) else result
+
+    def _large_arguments(self, call_id: str) -> bytes:
+        def read() -> bytes | None:
+            count = int(self.calls.redis.hlen(keys.arguments(call_id)))
+            return read_chunks(client(), keys.arguments(call_id), count) if count else None
+
+        blob = until_back(read, self.interrupts.shield)
+        if blob is None:
+            raise OutputExpiredError(f"the arguments of call {call_id} are not kept any more")
+        return blob
+
+    def _returned(self, call_id: str, attempt: int, request: FunctionRequest, result: Any) -> None:
+        try:
+            blob = payload.pack(result, call_id, "result", request.max_payload)
+        except (TypeError, WsgiTimeoutError) as error:
+            self._raised(call_id, attempt, request, error, again=False)
+            return
+        self._record(call_id, attempt, request, Outcome.DONE, "", blob)
+
+    def _raised(
+        self,
+        call_id: str,
+        attempt: int,
+        request: FunctionRequest,
+        error: BaseException,
+        *,
+        again: bool = True,
+    ) -> None:
+        detail = "".join(traceback.format_exception(error))
+        log.error("%s: %s() raised", call_id, request.function, exc_info=error)
+        if again and attempt <= request.retries:
+            pause = min(_LONGEST_PAUSE_SECONDS, request.retry_backoff * 2 ** (attempt - 1))
+            until_back(
+                lambda: self.calls.retry(call_id, self.worker, attempt, pause, detail), self.interrupts.shield
+            )
+            return
+        self._record(call_id, attempt, request, Outcome.RAISED, detail, self._packed(call_id, request, error))
+
+    @staticmethod
+    def _packed(call_id: str, request: FunctionRequest, error: BaseException) -> bytes:
+        # The traceback goes as text; an exception that cannot be pickled goes by name.
+        bare = error.with_traceback(None)
+        bare.__cause__ = bare.__context__ = None
+        try:
+            blob = payload.pack(bare, call_id, "result", request.max_payload)
+            payload.unpack(blob, call_id, "result")
+        except Exception:  # noqa: BLE001 - user classes fail in any way when they are rebuilt
+            text = f"{type(error).__module__}.{type(error).__qualname__}: {error}"
+            return payload.pack(RemoteError(text), call_id, "result", request.max_payload)
+        return blob
+
+    def _record(
+        self, call_id: str, attempt: int, request: FunctionRequest, outcome: Outcome, detail: str, blob: bytes
+    ) -> None:
+        if len(blob) <= request.inline_body:
+            self._finish(call_id, attempt, request, outcome, detail, value=blob)
+            return
+        key = keys.value(call_id, attempt)
+        count = 0
+        for number, chunk in chunks_of(blob):
+            until_back(partial(self._write, key, number, chunk, request.result_ttl), self.interrupts.shield)
+            count = number + 1
+        self._finish(call_id, attempt, request, outcome, detail, chunks=count)
+
+    def _write(self, key: str, number: int, chunk: bytes, ttl: float) -> None:
+        pipe = self.calls.redis.pipeline(transaction=False)
+        pipe.hset(key, str(number), chunk)
+        pipe.expire(key, max(1, int(ttl)))
+        pipe.execute()
+
+    def _finish(
+        self,
+        call_id: str,
+        attempt: int,
+        request: FunctionRequest,
+        outcome: Outcome,
+        detail: str,
+        *,
+        value: bytes | None = None,
+        chunks: int = 0,
+    ) -> None:
+        until_back(
+            lambda: self.calls.finish(
+                call_id,
+                self.worker,
+                attempt,
+                outcome,
+                request.result_ttl,
+                detail=detail,
+                value=value,
+                chunks=chunks,
+            ),
+            self.interrupts.shield,
+        )
+
+    def _report(self, call_id: str, attempt: int, report: dict[str, Any]) -> None:
+        try:
+            with self.interrupts.shield():
+                self.calls.progress(call_id, attempt, report)
+        except redis.exceptions.RedisError as error:
+            log.debug("%s: progress was not recorded: %s", call_id, error)

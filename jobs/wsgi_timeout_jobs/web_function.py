@@ -1,0 +1,85 @@
+"""Building the WSGI app of a marked function: what it returns, or a Flask app around an endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, get_origin, get_type_hints
+
+from flask import Flask, Response, jsonify, request
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from wsgi_timeout.endpoints import WebFunction
+from wsgi_timeout.errors import ConfigurationError
+from wsgi_timeout_jobs.asgi import AsgiBridge
+
+_SEVERAL = (list, set, tuple, frozenset)
+
+
+def build(web: WebFunction[Any, Any]) -> Callable[..., Iterable[bytes]]:
+    """Return the WSGI app of a web function; raises `ConfigurationError` if it gives none."""
+    if web.kind == "endpoint":
+        return _endpoint(web)
+    app = web.function()
+    if not callable(app):
+        raise ConfigurationError(f"{web.function.__name__}() returned {app!r}, which is no app")
+    return AsgiBridge(app) if web.kind == "asgi" else app
+
+
+def _endpoint(web: WebFunction[Any, Any]) -> Flask:
+    function = web.function
+    model = _model(function)
+    app = Flask(function.__module__)
+
+    def view(**_path: str) -> Any:
+        try:
+            values = model.model_validate(_given(model), context=None)
+        except ValidationError as error:
+            return _unprocessable(error)
+        result = function(**{name: getattr(values, name) for name in type(values).model_fields})
+        if inspect.iscoroutine(result):
+            result = asyncio.run(result)
+        return jsonify(result) if result is None or isinstance(result, bool | int | float) else result
+
+    app.add_url_rule("/", function.__name__, view, methods=[web.method])
+    # Mounted under a label, the address may come without a slash at its end.
+    app.add_url_rule("", function.__name__ + "_bare", view, methods=[web.method])
+    return app
+
+
+def _model(function: Callable[..., Any]) -> type[BaseModel]:
+    """Return a model of the function's parameters by their type hints."""
+    hints = get_type_hints(function, include_extras=True)
+    fields: dict[str, Any] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY}:
+            raise ConfigurationError(
+                f"{function.__name__}({parameter}): parameters of a web_endpoint are named one by one"
+            )
+        default = ... if parameter.default is parameter.empty else parameter.default
+        fields[name] = (hints.get(name, Any), default)
+    config = ConfigDict(arbitrary_types_allowed=True, extra="ignore")
+    return create_model(function.__name__, __config__=config, **fields)
+
+
+def _given(model: type[BaseModel]) -> Mapping[str, Any]:
+    """Return the request's parameters: a JSON object or a form stands before the query string."""
+    given: dict[str, Any] = {}
+    for source in (request.args, request.form):
+        for name in source:
+            values = source.getlist(name)
+            hint = model.model_fields[name].annotation if name in model.model_fields else None
+            given[name] = values if (get_origin(hint) or hint) in _SEVERAL else values[-1]
+    given.update({name: file for name, file in request.files.items() if name in model.model_fields})
+    if request.is_json and isinstance(body := request.get_json(), dict):
+        given.update(body)
+    return given
+
+
+def _unprocessable(error: ValidationError) -> tuple[Response, int]:
+    details = [
+        {"loc": list(item["loc"]), "msg": item["msg"], "type": item["type"]}
+        for item in error.errors(include_url=False, include_context=False)
+    ]
+    return jsonify({"detail": details}), 422

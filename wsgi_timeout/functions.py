@@ -1,0 +1,307 @@
+"""Functions that run as calls, and the handles of what was spawned."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any, Generic, ParamSpec, TypeVar, overload
+
+from wsgi_timeout import keys, payload
+from wsgi_timeout.calls import NewCall, Outcome, new_id
+from wsgi_timeout.client import Client, client
+from wsgi_timeout.connection import AWAY, unavailable_is_refusal
+from wsgi_timeout.current import current_queue
+from wsgi_timeout.errors import (
+    CallCancelled,
+    CallFailed,
+    CallTimedOut,
+    NoWorker,
+    OutputExpiredError,
+    RemoteError,
+    ResultNotReady,
+    WorkerLost,
+)
+from wsgi_timeout.messages import FunctionRequest
+from wsgi_timeout.settings import Settings
+from wsgi_timeout.waiting import Waiter
+
+__all__ = ["Function", "FunctionCall", "gather"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+#: Bytes of one chunk of a payload that does not travel with its call.
+CHUNK = 1024 * 1024
+_CHUNK_TTL = 60
+_RETRY_SECONDS = 0.5
+
+_FAILURES: dict[Outcome, type[CallFailed]] = {
+    Outcome.LOST: WorkerLost,
+    Outcome.TIMEOUT: CallTimedOut,
+    Outcome.CANCELLED: CallCancelled,
+}
+
+
+class _Method(Generic[P, R]):
+    """A bound method that has an `aio` beside it: the same, awaited without blocking the event loop."""
+
+    def __init__(self, method: Callable[P, R]) -> None:
+        self._method = method
+        functools.update_wrapper(self, method)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self._method(*args, **kwargs)
+
+    async def aio(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Await it: `await call.get.aio(timeout=10)`."""
+        return await asyncio.to_thread(self._method, *args, **kwargs)
+
+
+class FunctionCall(Generic[R]):
+    """The handle of one spawned call; its id is all that it needs to be found again."""
+
+    def __init__(self, object_id: str) -> None:
+        self.object_id = object_id
+        #: Return the result, waiting up to `timeout` seconds: None waits for ever, 0 only looks.
+        #:
+        #: May be called again, from any process with the same `REDIS_URL` and secret, until the
+        #: result expires. Raises `ResultNotReady` (a `TimeoutError`) while it runs; the function's own
+        #: exception, with its remote traceback as a note; `RemoteError` where that is itself a
+        #: `TimeoutError` or cannot be read; `CallTimedOut`, `CallCancelled`, `WorkerLost`;
+        #: `OutputExpiredError` for a call that is unknown or expired.
+        self.get = _Method(self._get)
+
+    @classmethod
+    def from_id(cls, object_id: str) -> FunctionCall[Any]:
+        """Return the handle of a call by its id, without looking for it."""
+        return FunctionCall(object_id)
+
+    def cancel(self) -> bool:
+        """Cancel the call; returns False if it had ended. Raises `OutputExpiredError`."""
+        with unavailable_is_refusal():
+            if self._record(client()) is None:
+                raise self._expired()
+            ttl = Settings.load().function_result_ttl
+            return client().calls("").end(self.object_id, Outcome.CANCELLED, "cancelled by its caller", ttl)
+
+    def status(self) -> dict[str, Any]:
+        """Return `state` (queued, running, delayed, ended), `outcome`, `attempts`, times, `progress`.
+
+        Raises `OutputExpiredError`.
+        """
+        with unavailable_is_refusal():
+            found = client().calls("").status(self.object_id)
+        if "state" not in found:
+            raise self._expired()
+        return {
+            "state": found["state"],
+            "outcome": found.get("outcome"),
+            "attempts": int(found.get("attempt", 0)),
+            **{name: _moment(found.get(name)) for name in ("created", "started", "ended", "due")},
+            "progress": found.get("progress"),
+        }
+
+    def _get(self, timeout: float | None = None) -> R:
+        here = client()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        record = self._look(here, deadline)
+        if record is None and timeout != 0:
+            with here.listener.waiter(self.object_id) as waiter:
+                record = self._wait(here, waiter, deadline)
+        if record is None:
+            raise ResultNotReady(f"call {self.object_id} has not ended within {timeout:g} s")
+        return self._result(here, record)
+
+    def _wait(self, here: Client, waiter: Waiter, deadline: float | None) -> list[bytes | None] | None:
+        joined = False
+        while True:
+            waiter.reset()
+            try:
+                if not joined:
+                    here.calls("").join(self.object_id, here.listener.inbox)
+                    joined = True
+                record = self._look(here, deadline)
+            except AWAY:
+                record = None
+            if record is not None:
+                return record
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return None
+            waiter.wait(_RETRY_SECONDS * 10 if left is None else min(left, _RETRY_SECONDS * 10))
+
+    def _look(self, here: Client, deadline: float | None) -> list[bytes | None] | None:
+        """Return the record of a call that has ended, None of one that has not."""
+        try:
+            record = self._record(here)
+        except AWAY:
+            if deadline is None or time.monotonic() < deadline:
+                time.sleep(_RETRY_SECONDS)
+            return None
+        if record is None:
+            raise self._expired()
+        return record if record[0] == b"ended" else None
+
+    _FIELDS = ("state", "outcome", "detail", "attempt", "body", "chunks")
+
+    def _record(self, here: Client) -> list[bytes | None] | None:
+        commands: Any = here.redis
+        values: list[bytes | None] = commands.hmget(keys.call(self.object_id), self._FIELDS)
+        return values if values[0] is not None else None
+
+    def _result(self, here: Client, record: list[bytes | None]) -> R:
+        _, raw_outcome, raw_detail, attempt, body, chunks = record
+        outcome = Outcome((raw_outcome or b"").decode())
+        detail = (raw_detail or b"").decode(errors="replace")
+        if outcome not in {Outcome.DONE, Outcome.RAISED}:
+            raise _FAILURES.get(outcome, CallFailed)(f"call {self.object_id}: {detail}")
+        if chunks is not None:
+            body = read_chunks(here, keys.value(self.object_id, int(attempt or 0)), int(chunks))
+        if body is None:
+            raise self._expired() if outcome is Outcome.DONE else RemoteError(detail)
+        value = payload.unpack(body, self.object_id, "result")
+        if outcome is Outcome.DONE:
+            result: R = value
+            return result
+        raise _raisable(value, detail)
+
+    def _expired(self) -> OutputExpiredError:
+        return OutputExpiredError(f"there is no call {self.object_id!r}, or its result has expired")
+
+    def __repr__(self) -> str:
+        return f"FunctionCall({self.object_id!r})"
+
+
+class Function(Generic[P, R]):
+    """A function of a stub: run here, run elsewhere and waited for, or spawned."""
+
+    def __init__(
+        self,
+        function: Callable[P, R],
+        queue: Callable[[], str],
+        *,
+        timeout: float,
+        retries: int,
+    ) -> None:
+        """`queue` returns the name of the queue, which may be known only later."""
+        self._function = function
+        self._queue = queue
+        self._timeout = timeout
+        self._retries = retries
+        functools.update_wrapper(self, function)
+
+    def local(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function here, as any other."""
+        return self._function(*args, **kwargs)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function here."""
+        return self._function(*args, **kwargs)
+
+    def spawn(self, *args: P.args, **kwargs: P.kwargs) -> FunctionCall[R]:
+        """Have a worker run the function, and return at once: one round trip for small arguments.
+
+        Raises `TypeError` for arguments that cannot be pickled, `PayloadTooLarge`, `CallRefused`.
+        """
+        return self._enqueue((args, kwargs), needs_worker=False)
+
+    def remote(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Have a worker run the function, wait for it, and return its result.
+
+        Raises what `FunctionCall.get` raises, and `NoWorker` where nobody else could run it.
+        """
+        queue = self._queue()
+        others = client().calls(queue).slots() - (1 if current_queue() == queue else 0)
+        if current_queue() == queue and others < 1:
+            raise NoWorker(
+                f"{self._function.__name__}.remote() would wait for ever: this is the only worker process of "
+                f"queue wt:{queue}; start more with `--function-processes`, or call .local()"
+            )
+        return self._enqueue((args, kwargs), needs_worker=True).get()
+
+    def _enqueue(self, arguments: Any, *, needs_worker: bool) -> FunctionCall[R]:
+        settings = Settings.load()
+        call_id = new_id()
+        blob = payload.pack(arguments, call_id, "arguments", settings.max_payload)
+        here = client()
+        inline = len(blob) <= settings.inline_body
+        request = FunctionRequest(
+            function=self._function.__name__,
+            arguments=blob if inline else None,
+            timeout=self._timeout,
+            retries=self._retries,
+            retry_backoff=settings.retry_backoff,
+            inline_body=settings.inline_body,
+            max_payload=settings.max_payload,
+            result_ttl=settings.function_result_ttl,
+        )
+        call = NewCall(
+            id=call_id,
+            token="",
+            path=self._function.__name__,
+            method="CALL",
+            request=request,
+            max_attempts=1,
+            max_queued=settings.max_spawned,
+            queue_ttl=max(settings.queue_ttl, settings.function_result_ttl),
+            beside="" if inline else keys.arguments(call_id),
+            needs_worker=needs_worker,
+        )
+        with unavailable_is_refusal():
+            if not inline:
+                write_chunks(here, keys.arguments(call_id), blob, _CHUNK_TTL)
+            here.calls(self._queue()).enqueue(call)
+        return FunctionCall(call_id)
+
+
+@overload
+def gather() -> list[Any]: ...
+@overload
+def gather(*calls: FunctionCall[T]) -> list[T]: ...
+def gather(*calls: FunctionCall[Any]) -> list[Any]:
+    """Return the results of several calls, in their order; the first exception in that order is raised."""
+    return [call.get() for call in calls]
+
+
+def chunks_of(blob: bytes) -> Iterator[tuple[int, bytes]]:
+    """Return the numbered chunks of a payload."""
+    for number, start in enumerate(range(0, len(blob), CHUNK)):
+        yield number, blob[start : start + CHUNK]
+
+
+def write_chunks(here: Client, key: str, blob: bytes, ttl: float) -> int:
+    """Write a payload in chunks, each of which may safely be written twice; returns how many."""
+    count = 0
+    for number, chunk in chunks_of(blob):
+        pipe = here.redis.pipeline(transaction=False)
+        pipe.hset(key, str(number), chunk)
+        pipe.expire(key, max(1, int(ttl)))
+        pipe.execute()
+        count = number + 1
+    return count
+
+
+def read_chunks(here: Client, key: str, count: int) -> bytes | None:
+    """Return a payload of `count` chunks, None if it is not there (any more)."""
+    commands: Any = here.redis
+    chunks = [commands.hget(key, str(number)) for number in range(count)]
+    return None if None in chunks else b"".join(chunks)
+
+
+def _raisable(error: Any, traceback: str) -> BaseException:
+    if not isinstance(error, BaseException):
+        return RemoteError(traceback)
+    if isinstance(error, TimeoutError):
+        wrapped = RemoteError(f"the function raised {type(error).__name__}: {error}\n{traceback}")
+        wrapped.__cause__ = error
+        return wrapped
+    error.add_note(f"In the worker:\n{traceback}")
+    return error
+
+
+def _moment(milliseconds: str | None) -> datetime | None:
+    return None if milliseconds is None else datetime.fromtimestamp(int(milliseconds) / 1000, UTC)

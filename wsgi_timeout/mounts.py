@@ -1,0 +1,57 @@
+"""Where the web functions of a stub are mounted: one alone at `/`, several under their labels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from wsgi_timeout.errors import NotFound
+from wsgi_timeout.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """How one web function's requests are run; see the settings of these names."""
+
+    wait_for_response: bool
+    timeout: float
+    max_attempts: int
+
+    def apply(self, settings: Settings) -> Settings:
+        """Return the settings of this web function. A deployment that never waits stays so."""
+        wait = settings.wait_for_response and self.wait_for_response
+        return settings.replace(wait_for_response=wait, timeout=self.timeout, max_attempts=self.max_attempts)
+
+
+class Mounts:
+    """The web functions of one stub by label."""
+
+    def __init__(self, by_label: Mapping[str, Mount]) -> None:
+        self.by_label = dict(by_label)
+
+    def find(self, environ: Mapping[str, Any]) -> tuple[str, Mount, dict[str, Any]]:
+        """Return label and mount of a request, and the environ as the app there sees it.
+
+        Raises `NotFound`.
+        """
+        if len(self.by_label) == 1:
+            ((label, mount),) = self.by_label.items()
+            return label, mount, dict(environ)
+        path = environ.get("PATH_INFO", "")
+        label, slash, rest = path.removeprefix("/").partition("/")
+        mount_there = self.by_label.get(label) if path.startswith("/") else None
+        if mount_there is None:
+            raise NotFound(f"nothing is mounted at {path!r}")
+        below = dict(environ)
+        below["SCRIPT_NAME"] = environ.get("SCRIPT_NAME", "") + "/" + label
+        below["PATH_INFO"] = slash + rest
+        return label, mount_there, below
+
+    def dumps(self) -> str:
+        return json.dumps({label: asdict(mount) for label, mount in self.by_label.items()})
+
+    @classmethod
+    def loads(cls, text: str) -> Mounts:
+        return cls({label: Mount(**fields) for label, fields in json.loads(text).items()})
