@@ -69,7 +69,10 @@ def a_call(**changes):
         "max_queued": 10,
         "queue_ttl": 60.0,
     }
-    return NewCall(**{**values, **changes})
+    values |= changes
+    if values["request"].body is None:
+        values.setdefault("beside", keys.request_body(values["id"]))
+    return NewCall(**values)
 
 
 def queued(calls, inbox="", **changes):
@@ -193,7 +196,7 @@ def test_taking_starts_an_attempt(calls):
     request = a_request(body=b"\x00\xff")
     call = queued(calls, request=request)
     hold(calls)
-    assert calls.take(call.id, W1) == (1, request)
+    assert calls.take(call.id, W1) == (1, request.pack())
     assert (calls.look(call.id).state, calls.look(call.id).attempt) == ("running", 1)
 
 

@@ -9,7 +9,10 @@ import os
 import re
 import sys
 from pathlib import Path
+from types import FunctionType
 from typing import Any
+
+from flask import Flask
 
 from wsgi_timeout.errors import TargetError
 
@@ -121,12 +124,13 @@ def _attribute(target: str, module: Any, node: ast.expr) -> Any:
         there = [name for name in vars(module) if _is_own_callable(module, name)]
         raise TargetError(
             f"target {target!r}: {owner!r} has no attribute {attr!r}; "
-            f"it has {', '.join(there) or 'no callable'}"
+            f"its callables: {', '.join(there) or 'none'}"
         ) from None
 
 
 def _is_own_callable(module: Any, name: str) -> bool:
+    # Apps, and functions that the module defines: not what it imports.
     value = getattr(module, name)
-    # Instances, as of Flask, and what the module defines; not the classes that it imports.
-    own = not isinstance(value, type) and getattr(value, "__module__", None) in {module.__name__, None}
-    return callable(value) and not name.startswith("_") and (own or hasattr(value, "wsgi_app"))
+    if isinstance(value, FunctionType):
+        return not name.startswith("_") and value.__module__ == module.__name__
+    return isinstance(value, Flask)
