@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -102,7 +103,7 @@ class FunctionCall(Generic[R]):
             "outcome": found.get("outcome"),
             "attempts": int(found.get("attempt", 0)),
             **{name: _moment(found.get(name)) for name in ("created", "started", "ended", "due")},
-            "progress": found.get("progress"),
+            "progress": json.loads(found["progress"]) if "progress" in found else None,
         }
 
     def _get(self, timeout: float | None = None) -> R:

@@ -7,6 +7,7 @@ while a C call there holds the GIL.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import logging
 import os
@@ -174,7 +175,10 @@ class Pool:
                 os.close(self._ready_fd)
             if reloader:
                 reloader.start()
+            # What an app registers to run at exit does so here; what the parent registered does not.
+            atexit._clear()  # noqa: SLF001
             self._work(name, queue, board)
+            atexit._run_exitfuncs()  # noqa: SLF001
             code = EXIT_RELOAD if reloader else 0
         except BaseException as error:  # noqa: BLE001 - the last frame of this process
             if reloader:

@@ -27,7 +27,17 @@ def build(web: WebFunction[Any, Any]) -> Callable[..., Iterable[bytes]]:
     return AsgiBridge(app) if web.kind == "asgi" else app
 
 
-def _endpoint(web: WebFunction[Any, Any]) -> Flask:
+class _SlashAdded:
+    """Below a label the address may come without a slash at its end, and is the same."""
+
+    def __init__(self, app: Flask) -> None:
+        self._app = app
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        return self._app({**environ, "PATH_INFO": environ["PATH_INFO"] or "/"}, start_response)
+
+
+def _endpoint(web: WebFunction[Any, Any]) -> _SlashAdded:
     function = web.function
     model = _model(function)
     app = Flask(function.__module__)
@@ -43,9 +53,7 @@ def _endpoint(web: WebFunction[Any, Any]) -> Flask:
         return jsonify(result) if result is None or isinstance(result, bool | int | float) else result
 
     app.add_url_rule("/", function.__name__, view, methods=[web.method])
-    # Mounted under a label, the address may come without a slash at its end.
-    app.add_url_rule("", function.__name__ + "_bare", view, methods=[web.method])
-    return app
+    return _SlashAdded(app)
 
 
 def _model(function: Callable[..., Any]) -> type[BaseModel]:
