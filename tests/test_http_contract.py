@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -160,6 +161,19 @@ def test_a_direct_answer_is_what_gunicorn_alone_sends(port, plain, method, targe
     """A response within the wait is, byte for byte, what the app under gunicorn alone sends."""
     request = get(target, method)
     assert undated(raw_request(port, request)) == undated(raw_request(plain.port, request))
+
+
+def test_a_response_is_passed_on_as_it_comes(port, gate):
+    """What the app has yielded reaches the client while the handler goes on."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+        client.sendall(get(f"/trickle?file={gate}"))
+        answer = b""
+        while b"one\n" not in answer:
+            answer += client.recv(65536)
+        gate.touch()
+        while piece := client.recv(65536):
+            answer += piece
+    assert answer.endswith(b"4\r\none\n\r\n4\r\ntwo\n\r\n0\r\n\r\n")
 
 
 def test_a_handler_runs_in_a_worker_process_that_loaded_the_app_itself(site, port):

@@ -120,7 +120,7 @@ def test_a_body_within_the_buffer_is_whole_before_the_handler_begins(roomy, size
 
 
 def test_an_upload_ahead_of_its_handler_is_bounded(site, port, gate):
-    """While a handler does not read, no more than the buffer lies in Redis, and the uploader waits."""
+    """While a handler does not read on, no more than the buffer lies in Redis, and the uploader waits."""
     data = content(40_000_000)
     (web,) = site.web.workers()
     before = web.memory_info().rss

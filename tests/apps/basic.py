@@ -6,7 +6,7 @@ import time
 from array import array
 from pathlib import Path
 
-from flask import Flask, Response, make_response, request
+from flask import Flask, Response, make_response, request, stream_with_context
 
 import wsgi_timeout
 
@@ -112,17 +112,32 @@ def numbers():
     return Response(body(), mimetype="application/octet-stream")
 
 
-@app.post("/hash")
+@app.route("/hash", methods=["POST", "PUT"])
 def digest():
-    """Read the body as it comes; noted `-whole` when its end was reached."""
+    """Read the body as it comes, waiting after its first piece; noted `-whole` when its end was reached."""
     note()
-    hold_up()
     length, sha = 0, hashlib.sha256()
     while piece := request.stream.read(50_000):
         length += len(piece)
         sha.update(piece)
+        if length == len(piece):
+            hold_up()
     note("-whole")
     return {"length": length, "sha256": sha.hexdigest()}
+
+
+@app.get("/trickle")
+def trickle():
+    """Yield a line, and another one after a wait."""
+    note()
+
+    @stream_with_context
+    def body():
+        yield "one\n"
+        hold_up()
+        yield "two\n"
+
+    return Response(body(), mimetype="text/plain")
 
 
 @app.post("/mirror")

@@ -1,0 +1,210 @@
+"""Many requests that wait in one web process, and what they must not cost the others."""
+
+import http.client
+import re
+import select
+import signal
+import socket
+import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from harness import APPS, Gunicorn, answer_of, ask, follow, until
+
+MAX_WAITING = 200
+#: Seconds that the kernel, not we, may need on a busy machine.
+SLACK = 0.5
+
+
+@pytest.fixture(scope="module")
+def site(deploy):
+    return deploy(
+        pool=("--processes", "1"), gateway="except_=['/fast*']", wait_seconds=50, max_waiting=MAX_WAITING
+    )
+
+
+@pytest.fixture(scope="module")
+def web(site):
+    """A web process whose connections to Redis can be told by their name."""
+    app = f"wsgi_timeout:gateway({site.target!r}, name={site.name!r}, except_=['/fast*'])"
+    url = f"{site.redis.url}?client_name={site.name}-web"
+    server = Gunicorn(app, url, env=site.env, cwd=APPS)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def start_call(site):
+    """Return a function that starts a call which never ends by itself, and returns its two URLs."""
+    web = site.start_web(gateway="wait_for_response=False")
+    yield lambda: ask(web.port, "/guarded?file=/nonexistent").json
+    web.stop()
+
+
+@pytest.fixture
+def call(site, start_call):
+    """The two URLs of such a call, which ends with the test."""
+    call = start_call()
+    yield call
+    ask(site.web.port, call["status_url"], "DELETE")
+
+
+class Crowd:
+    """Clients that have sent their request and wait."""
+
+    def __init__(self, site, port, gate, size):
+        self._site = site
+        self._port = port
+        self._target = f"/gate?file={gate}"
+        self.clients = []
+        self.add(size)
+
+    def _enqueued(self):
+        return int(self._site.redis.client.hget(f"wt:counts:{self._site.name}", "enqueued") or 0)
+
+    def add(self, count=1):
+        """Add clients; returns when their calls were accepted."""
+        accepted = self._enqueued() + count
+        for _ in range(count):
+            client = socket.create_connection(("127.0.0.1", self._port), timeout=50)
+            client.sendall(f"GET {self._target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+            self.clients.append(client)
+        until(lambda: self._enqueued() == accepted, 30, "the acceptance of all calls")
+
+    def answered(self):
+        """Return the clients that have an answer, or an end."""
+        poll = select.poll()
+        for client in self.clients:
+            poll.register(client, select.POLLIN)
+        return poll.poll(0)
+
+    def answers(self):
+        """Return all answers, and the seconds until the last of them was there."""
+        began = time.monotonic()
+        answers = [b"".join(iter(lambda client=client: client.recv(65536), b"")) for client in self.clients]
+        return answers, time.monotonic() - began
+
+    def close(self):
+        for client in self.clients:
+            client.close()
+
+
+@pytest.fixture(scope="module")
+def module_gate(tmp_path_factory):
+    path = tmp_path_factory.mktemp("waiters") / "gate"
+    yield path
+    path.touch()
+
+
+@pytest.fixture(scope="module")
+def crowd(site, web, module_gate):
+    """As many waiting requests as one process takes."""
+    crowd = Crowd(site, web.port, module_gate, MAX_WAITING)
+    yield crowd
+    crowd.close()
+
+
+def median_ms(action):
+    """Return the median duration of 20 runs; the best of 3 of these, so that a busy machine is forgiven."""
+
+    def once():
+        began = time.perf_counter()
+        action()
+        return (time.perf_counter() - began) * 1000
+
+    return min(statistics.median(once() for _ in range(20)) for _ in range(3))
+
+
+def connections(site):
+    names = [client["name"] for client in site.redis.client.client_list()]
+    return names.count(f"{site.name}-web")
+
+
+def test_waiters_cost_no_redis_connection(site, crowd):
+    """A web process in which 200 requests wait holds four connections to Redis at most."""
+    assert 1 < connections(site) <= 4
+    assert not crowd.answered()
+
+
+def test_other_routes_are_answered_beside_the_waiters(web, crowd, call):
+    """A route that stays in the web process, and a status URL, answer within 100 ms beside 200 waiters."""
+    assert ask(web.port, "/fast").text == "fast \n"
+    assert ask(web.port, call["status_url"]).json["state"] in {"queued", "running"}
+    for target in ("/fast", call["status_url"]):
+        assert median_ms(lambda target=target: ask(web.port, target)) < 100
+    assert not crowd.answered()
+
+
+def test_one_more_is_refused(site, web, crowd):
+    """A request over `max_waiting` gets 503 with `Retry-After` at once, and is not accepted."""
+    count = site.redis.client.hget(f"wt:counts:{site.name}", "enqueued")
+    answer = ask(web.port, "/slow")
+    assert (answer.status, answer.header("Retry-After")) == (503, "5")
+    assert "200 requests wait" in answer.json["detail"]
+    assert site.redis.client.hget(f"wt:counts:{site.name}", "enqueued") == count
+
+
+def test_a_hop_of_an_accepted_call_is_not_refused(web, crowd, call):
+    """A result URL finds a place, also where new requests do not."""
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(ask, web.port, call["result_url"])
+        assert ask(web.port, call["status_url"], "DELETE").status == 202
+        assert waiting.result().status == 410
+
+
+def test_a_client_that_goes_frees_its_place(web, crowd):
+    """The place of a client that closed its connection is free within a second."""
+    assert ask(web.port, "/slow").status == 503
+    gone = web.output.count(" 499 ")
+    crowd.clients.pop().close()
+    until(lambda: web.output.count(" 499 ") > gone, 1 + SLACK, "the end of that request")
+    crowd.add()
+    assert ask(web.port, "/slow").status == 503
+
+
+def test_all_get_their_answers_in_the_end(site, crowd, module_gate):
+    """When the handlers end, each of 200 waiters gets its own answer, without a redirect."""
+    module_gate.touch()
+    answers, _ = crowd.answers()
+    assert len(answers) == MAX_WAITING
+    assert {answer.partition(b"\r\n")[0] for answer in answers} == {b"HTTP/1.1 200 OK"}
+    assert {answer.rpartition(b"\r\n\r\n")[2] for answer in answers} == {b"passed \n"}
+    assert connections(site) <= 4
+
+
+def test_a_stop_redirects_every_waiter(site, web, gate):
+    """On SIGTERM each waiter gets its 303 within a second, and finds its result in another process."""
+    stopping = site.start_web()
+    try:
+        crowd = Crowd(site, stopping.port, gate, 100)
+        stopping.popen.send_signal(signal.SIGTERM)
+        answers, seconds = crowd.answers()
+        crowd.close()
+    finally:
+        stopping.stop()
+    assert {answer.partition(b"\r\n")[0] for answer in answers} == {b"HTTP/1.1 303 See Other"}
+    assert seconds < 1 + SLACK
+    locations = {re.search(r"\r\nLocation: (\S+)", answer.decode())[1] for answer in answers}
+    assert len(locations) == 100
+    gate.touch()
+    assert {follow(web.port, location)[-1].text for location in locations} == {"passed \n"}
+
+
+def test_a_stop_redirects_a_hop_on_a_kept_connection(site, call):
+    """A result URL that comes in on a kept-alive connection during a stop gets its 303 as well."""
+    stopping = site.start_web(gateway="except_=['/fast*']")
+    connection = http.client.HTTPConnection("127.0.0.1", stopping.port, timeout=30)
+    try:
+        connection.request("GET", "/fast")
+        assert answer_of(connection).status == 200
+        sock = connection.sock
+        stopping.popen.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        connection.request("GET", call["result_url"])
+        assert connection.sock is sock
+        assert answer_of(connection).status == 303
+        assert time.monotonic() - began < 1 + SLACK
+    finally:
+        connection.close()
+        stopping.stop()
