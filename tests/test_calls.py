@@ -5,6 +5,7 @@ import re
 
 import pytest
 import redis
+from harness import until
 
 from wsgi_timeout import keys, rq_state
 from wsgi_timeout.calls import Calls, NewCall, Outcome, Tombstone, new_id, new_token, now_ms
@@ -59,6 +60,7 @@ def a_request(**changes):
 
 
 def a_call(**changes):
+    """Return a call; one whose request has no body has it in a stream."""
     values = {
         "id": new_id(),
         "token": new_token(),
@@ -368,7 +370,8 @@ def test_an_end_meant_for_an_old_attempt_is_dropped(calls):
 def test_an_ended_call_is_not_listed_as_running(calls):
     """A call that was ended from outside leaves no trace among the started ones when its worker dies."""
     call = running(calls)
-    calls.end(call.id, Outcome.TIMEOUT, "", 600)
+    # By somebody who knows its id only.
+    Calls(calls.redis, "").end(call.id, Outcome.TIMEOUT, "", 600)
     calls.deliver(call.id, call.token, call.path, 1, None)
     assert calls.recover(W1, None, "killed") == [(call.id, "dropped")]
     assert calls.redis.zcard(rq_state.started_key(NAME)) == 0
@@ -662,6 +665,63 @@ def test_a_token_lies_in_its_record_only(calls):
     call = ended(calls)
     found = {key: str(value) for key, value in everything(calls).items()}
     assert [key for key, text in found.items() if call.token in text] == [keys.call(call.id).encode()]
+
+
+# -- retry, release
+
+
+def test_a_retry_begins_after_its_pause(calls):
+    """A function's attempt that is to be retried waits outside the queue, then runs as the next attempt."""
+    call = running(calls)
+    calls.retry(call.id, W1, 1, 0.2, "raised")
+    assert (calls.look(call.id).state, queue(calls)) == ("delayed", [])
+    assert not calls.redis.exists(keys.held(W1))
+    calls.release()
+    assert queue(calls) == []
+    until(lambda: calls.release() or queue(calls), 2)
+    assert (calls.look(call.id).state, queue(calls)) == ("queued", [call.id])
+    hold(calls)
+    assert calls.take(call.id, W1)[0] == 2
+
+
+def test_a_repeated_retry_changes_nothing(calls):
+    """A worker whose reply was lost asks for its retry again, without effect or error."""
+    call = running(calls)
+    calls.retry(call.id, W1, 1, 60, "raised")
+    before = everything(calls)
+    calls.retry(call.id, W1, 1, 90, "raised")
+    assert everything(calls) == before
+
+
+def test_a_given_up_attempt_is_not_retried(calls):
+    """An attempt that is no longer the current one cannot have the call run again."""
+    call = running(calls)
+    calls.recover(W1, None, "died")
+    with pytest.raises(Fenced):
+        calls.retry(call.id, W1, 1, 0, "raised")
+    assert queue(calls) == [call.id]
+
+
+def test_a_delayed_call_can_be_cancelled(calls):
+    """A call that waits for its retry can be cancelled, and is not queued when its pause is over."""
+    call = running(calls)
+    calls.retry(call.id, W1, 1, 0, "raised")
+    assert calls.end(call.id, Outcome.CANCELLED, "", 600) is True
+    calls.release()
+    assert (queue(calls), calls.look(call.id).outcome) == ([], Outcome.CANCELLED)
+    assert calls.redis.zcard(keys.delayed(NAME)) == 0
+
+
+def test_a_call_that_was_popped_and_not_started_goes_back(calls):
+    """What a worker gives back, or a stock worker of RQ lost, stands at the front of the queue again."""
+    call, later = queued(calls), queued(calls)
+    hold(calls)
+    calls.give_back(call.id, W1)
+    assert queue(calls) == [call.id, later.id]
+    calls.redis.lmove(rq_state.queue_key(NAME), rq_state.intermediate_key(NAME), "LEFT", "LEFT")
+    for _ in range(2):
+        calls.put_back(call.id)
+        assert queue(calls) == [call.id, later.id]
 
 
 # -- join, progress, status

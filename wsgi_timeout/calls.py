@@ -241,7 +241,7 @@ class Calls:
         """End a call from outside its handler; returns False if it had ended, or never was."""
         answer = self.scripts.run(
             "end",
-            [keys.call(call_id), rq_state.job_key(call_id), self._started],
+            [keys.call(call_id), rq_state.job_key(call_id)],
             [
                 call_id,
                 now_ms(),

@@ -35,6 +35,7 @@ class LeaseWatch:
         self._lease_seconds = lease_seconds
         self._seen: dict[str, tuple[int, float]] = {}
         self._popped: dict[str, float] = {}
+        self._looked = time.monotonic()
         self._intermediate = rq_state.intermediate_key(calls.name)
 
     def step(self) -> None:
@@ -42,6 +43,10 @@ class LeaseWatch:
         try:
             leases = self._calls.redis.hgetall(keys.leases(self._calls.name))
             now = time.monotonic()
+            if now - self._looked > max(self._lease_seconds / 2, 2 * LOOK_SECONDS):
+                # This process was stopped, or the command hung and was repeated out of sight: no view either.
+                self._forget()
+            self._looked = now
             current = {worker.decode(): int(count) for worker, count in leases.items()}
             self._seen = {
                 worker: self._seen[worker] if self._seen.get(worker, (None,))[0] == count else (count, now)
@@ -53,8 +58,11 @@ class LeaseWatch:
                     self._recover(worker, count)
         except (*AWAY, *REFUSING, redis.exceptions.ResponseError):
             # Silence seen through a broken connection proves nothing: begin again.
-            self._seen.clear()
-            self._popped.clear()
+            self._forget()
+
+    def _forget(self) -> None:
+        self._seen.clear()
+        self._popped.clear()
 
     def _look_at_intermediate(self, now: float) -> None:
         """Put calls back that a stock `rq worker` popped and never started: it keeps them for itself."""

@@ -1,14 +1,15 @@
 -- Ends a call from outside its handler: cancelled, timed out, lost. The running attempt is fenced at once.
--- KEYS: record, rq job, rq wip
+-- KEYS: record, rq job
 -- ARGV: id, now ms, now ISO, outcome, detail, result TTL s, attempt or '' for any
 -- Returns 'unknown', 'ended' (it had), or 'ok' and the worker that must stop running it
-local r = redis.call('HMGET', KEYS[1], 'state', 'worker', 'attempt', 'inboxes')
+local r = redis.call('HMGET', KEYS[1], 'state', 'worker', 'attempt', 'inboxes', 'name')
 if not r[1] then return {'unknown'} end
 if r[1] == 'ended' then return {'ended'} end
 if ARGV[7] ~= '' and ARGV[7] ~= r[3] then return {'ended'} end
 finish(KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3], ARGV[6], ARGV[4], ARGV[5], {})
 if r[3] ~= '0' then
-  redis.call('ZREM', KEYS[3], ARGV[1] .. ':' .. r[3])
+  -- Of the record's own name: whoever ends a call may know its id only.
+  redis.call('ZREM', 'rq:wip:wt:' .. r[5], ARGV[1] .. ':' .. r[3])
   local body = 'wt:out:' .. ARGV[1] .. ':' .. r[3]
   if redis.call('EXISTS', body) == 1 then
     redis.call('HSET', body, 'end', 'broken')

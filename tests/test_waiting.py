@@ -1,0 +1,404 @@
+"""One listener that wakes every request of a process, and the places that requests take."""
+
+import contextlib
+import logging
+import signal
+import socket
+import threading
+import time
+from functools import partial
+
+import pytest
+import redis
+from harness import RedisServer, until
+from test_calls import HEAD, W1, ended, fresh_calls, queued, response_stream, running
+
+from wsgi_timeout import keys, runtime, waiting
+from wsgi_timeout.calls import Outcome, new_id
+from wsgi_timeout.connection import connect
+from wsgi_timeout.errors import TooManyWaiting
+from wsgi_timeout.runtime import HOP_RESERVE, Places
+from wsgi_timeout.waiting import Listener, drain
+
+#: Seconds after which a test says that nothing came. A wake takes milliseconds.
+SOON = 1.5
+QUIET = 0.3
+
+
+@pytest.fixture
+def calls(redis_server):
+    with fresh_calls(redis_server, "waiting") as calls:
+        yield calls
+
+
+@pytest.fixture(scope="module")
+def listener(redis_server):
+    """A listener whose thread runs already, and lasts as long as the tests."""
+    # It outlives the server too, and would say so after the last test.
+    logging.getLogger("wsgi_timeout").addHandler(logging.NullHandler())
+    listener = Listener(partial(connect, redis_server.url + "?db=1", connections=1))
+    with listener.waiter("nobody") as waiter:
+        until(waiter._woken.is_set)
+    return listener
+
+
+@pytest.fixture
+def own_server():
+    """A server that a test may stop."""
+    server = RedisServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def often(monkeypatch):
+    """Looks at the calls themselves in short intervals."""
+    monkeypatch.setattr(waiting, "RECHECK_SECONDS", 0.1)
+
+
+def woken(waiter, seconds=SOON):
+    """Wait as a request does; returns whether something came."""
+    began = time.monotonic()
+    waiter.wait(seconds)
+    return time.monotonic() - began < seconds
+
+
+def settle(listener):
+    """Return when the listener has seen all that was pushed before."""
+    with listener.waiter("a probe") as probe:
+        with listener._make_client() as client:
+            client.rpush(keys.inbox(listener.inbox), "a probe")
+        assert woken(probe, 5)
+
+
+# -- wakes
+
+
+# A call that runs on: no look at its record wakes anybody, so that what comes is a wake.
+
+
+def wake(calls, listener, *ids):
+    calls.redis.rpush(keys.inbox(listener.inbox), *ids)
+
+
+def test_a_wake_reaches_the_waiters_of_its_call(calls, listener):
+    """All who wait for a call are woken by one message, and nobody else."""
+    call, other = running(calls), queued(calls)
+    with contextlib.ExitStack() as held:
+        several = [held.enter_context(listener.waiter(call.id)) for _ in range(3)]
+        another = held.enter_context(listener.waiter(other.id))
+        wake(calls, listener, call.id)
+        assert all(woken(waiter) for waiter in several)
+        assert not woken(another, QUIET)
+
+
+def test_the_end_of_a_call_is_a_wake(calls, listener):
+    """A call that ends wakes who waits for it with this process's inbox."""
+    call = running(calls, inbox=listener.inbox)
+    with listener.waiter(call.id) as waiter:
+        calls.finish(call.id, W1, 1, Outcome.DONE, 600, response=(HEAD, b""))
+        assert woken(waiter)
+
+
+def test_a_wake_before_the_wait_is_not_lost(calls, listener):
+    """A wake between the reset and the wait ends the wait at once, and only that wait."""
+    call = running(calls)
+    with listener.waiter(call.id) as waiter:
+        waiter.reset()
+        wake(calls, listener, call.id)
+        until(waiter._woken.is_set, SOON)
+        assert woken(waiter, 60)
+        waiter.reset()
+        assert not woken(waiter, QUIET)
+
+
+def test_many_wakes_at_once(calls, listener):
+    """Wakes by the thousand, more than one read takes, reach their waiters."""
+    ids = [queued(calls, max_queued=1200).id for _ in range(1200)]
+    with contextlib.ExitStack() as held:
+        waiters = [held.enter_context(listener.waiter(call_id)) for call_id in ids]
+        wake(calls, listener, *ids)
+        assert all(woken(waiter) for waiter in waiters)
+
+
+def test_a_wake_that_nobody_waits_for(calls, listener):
+    """A message for a call that nobody waits for any more is dropped."""
+    wake(calls, listener, "fc-unknown", "fc-unknown")
+    settle(listener)
+    assert calls.redis.llen(keys.inbox(listener.inbox)) == 0
+
+
+def test_waiters_cost_no_connection(listener, redis_server):
+    """However many requests wait, there is one thread that listens, and no connection more."""
+    before = len(redis_server.client.client_list()), threading.active_count()
+    with contextlib.ExitStack() as held:
+        for _ in range(100):
+            held.enter_context(listener.waiter(new_id()))
+        assert (len(redis_server.client.client_list()), threading.active_count()) == before
+
+
+def test_the_thread_starts_with_the_first_waiter(redis_server):
+    """A listener that nobody needs yet has no thread and no connection: it may be made before a fork."""
+    before = threading.active_count()
+    made = []
+    listener = Listener(lambda: made.append(1) or connect(redis_server.url, connections=1))
+    assert (threading.active_count(), made) == (before, [])
+    for _ in range(2):
+        with listener.waiter("a"):
+            until(lambda: made)
+    assert (threading.active_count(), made) == (before + 1, [1])
+
+
+def test_inboxes_are_random():
+    """No two listeners share an inbox."""
+    assert len({Listener(lambda: None).inbox for _ in range(100)}) == 100
+
+
+# -- lost wakes
+
+
+def ended_unseen(calls):
+    return ended(calls).id
+
+
+def begun_unseen(calls):
+    call = running(calls)
+    response_stream(calls, call.id, 1).offer(b"begin")
+    return call.id
+
+
+def never_there(calls):
+    return new_id()
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize("what", [ended_unseen, begun_unseen, never_there])
+def test_a_lost_wake_is_made_up_for(calls, listener, what):
+    """A call that ended, began to answer or vanished without a wake is noticed by a look at its record."""
+    with listener.waiter(what(calls)) as waiter:
+        assert woken(waiter, 5)
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize("what", [queued, running])
+def test_a_look_wakes_nobody_for_nothing(calls, listener, what):
+    """A call that waits or runs on does not wake its waiters, look after look."""
+    with listener.waiter(what(calls).id) as waiter:
+        assert not woken(waiter, QUIET)
+
+
+@pytest.mark.usefixtures("often")
+def test_who_waits_for_chunks_looks_himself(calls, listener):
+    """A lost wake for a chunk is made up for too, though no record shows chunks."""
+    with listener.waiter(running(calls).id) as waiter:
+        waiter.streaming = True
+        assert woken(waiter, 5)
+
+
+def test_an_outage_loses_no_wake(own_server, caplog):
+    """Waiters outlive a Redis that is killed and comes back, and learn what ended meanwhile."""
+    with fresh_calls(own_server, "waiting") as calls:
+        listener = Listener(partial(connect, own_server.url + "?db=1", connections=1))
+        call = running(calls, inbox=listener.inbox)
+        with listener.waiter(call.id) as waiter:
+            settle(listener)
+            own_server.stop(signal.SIGKILL)
+            until(lambda: "Redis is away" in caplog.text)
+            waiter.reset()
+            own_server.start()
+            # No wake: what was pushed to a listener that died with its connection is gone.
+            calls.redis.hdel(keys.call(call.id), "inboxes")
+            calls.finish(call.id, W1, 1, Outcome.DONE, 600, response=(HEAD, b""))
+            assert woken(waiter, 5)
+        assert caplog.text.count("Redis is away") == 1
+        with listener.waiter("again") as waiter:
+            settle(listener)
+
+
+def test_a_server_without_blmpop(calls, listener):
+    """Redis before 7 has its inbox popped by older commands, all messages at once."""
+
+    class Redis62(redis.Redis):
+        def info(self, *_):
+            return {"redis_version": "6.2.0"}
+
+    client = Redis62.from_pool(calls.redis.connection_pool)
+    pop = waiting._popper(client, "wt:inbox:old")
+    calls.redis.rpush("wt:inbox:old", "a", "b", "c")
+    assert pop() == ["a", "b", "c"]
+    assert pop() == []
+
+
+# -- clients that go
+
+
+@pytest.fixture
+def pair():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours, theirs
+
+
+@pytest.mark.parametrize("key", ["gunicorn.socket", "gunicorn.sock", "werkzeug.socket"])
+def test_a_client_that_closes_is_noticed(listener, pair, key):
+    """Who waits for a client that has gone is woken within a second, and told so."""
+    ours, theirs = pair
+    with listener.waiter("a", {key: ours}) as waiter:
+        theirs.close()
+        until(lambda: waiter.gone, SOON)
+        assert woken(waiter)
+
+
+def test_a_client_that_stays_is_left_alone(listener, pair):
+    """A client that sends more, as a pipelined request, has not gone when another has."""
+    ours, theirs = pair
+    other_ours, other_theirs = socket.socketpair()
+    with (
+        other_ours,
+        other_theirs,
+        listener.waiter("b", {"gunicorn.socket": ours}) as staying,
+        listener.waiter("b", {"gunicorn.socket": other_ours}) as leaving,
+    ):
+        theirs.sendall(b"GET / HTTP/1.1\r\n")
+        other_theirs.close()
+        until(lambda: leaving.gone, SOON)
+        assert not staying.gone
+
+
+def test_a_socket_is_watched_while_it_is_waited_for(listener, pair):
+    """After the wait nothing of a waiter is kept, and its socket may be used by another."""
+    ours, theirs = pair
+    environ = {"gunicorn.socket": ours}
+    with listener.waiter("d", environ) as first:
+        pass
+    with listener.waiter("d", environ) as second:
+        theirs.close()
+        until(lambda: second.gone, SOON)
+    assert not first.gone
+    assert (listener._waiters, listener._sockets) == ({}, {})
+
+
+@pytest.mark.parametrize("environ", [None, {}, {"gunicorn.socket": None}, {"gunicorn.socket": "no socket"}])
+def test_a_server_that_shows_no_socket(listener, environ):
+    """Without a client's socket in the environ there is a wait all the same."""
+    with listener.waiter("e", environ) as waiter:
+        assert waiter.gone is False
+    assert listener._sockets == {}
+
+
+# -- a stop
+
+
+def test_draining_wakes_everybody(calls, redis_server):
+    """A process that was told to stop wakes all who wait, and those who come then, within a second."""
+    listeners = [Listener(partial(connect, redis_server.url + "?db=1", connections=1)) for _ in range(2)]
+    call = running(calls)
+    before = [(listener, listener.draining) for listener in waiting._listeners]
+    try:
+        with contextlib.ExitStack() as held:
+            waiters = [held.enter_context(listener.waiter(call.id)) for listener in listeners]
+            assert not any(listener.draining for listener in listeners)
+            for waiter in waiters:
+                waiter.reset()
+            drain()
+            assert all(listener.draining for listener in listeners)
+            assert all(woken(waiter, 1) for waiter in waiters)
+        with listeners[0].waiter(call.id) as late:
+            assert woken(late, 1)
+    finally:
+        for listener, draining in before:
+            listener.draining = draining
+
+
+# -- places
+
+
+def take(places, number, call_id=""):
+    return [places.take(call_id).__enter__() for _ in range(number)]
+
+
+def test_places_are_limited():
+    """Over `max_waiting` nobody is taken in, until somebody goes."""
+    places = Places(2)
+    first, _ = take(places, 2)
+    with pytest.raises(TooManyWaiting, match="2 requests wait in this process already"):
+        places.take()
+    first.__exit__(None, None, None)
+    take(places, 1)
+    with pytest.raises(TooManyWaiting):
+        places.take()
+
+
+def test_a_place_is_given_back_after_an_error():
+    """A request that fails gives its place back."""
+    places = Places(1)
+    for _ in range(3):
+        with pytest.raises(ValueError, match="as intended"), places.take():
+            raise ValueError("as intended")
+
+
+def test_a_place_is_kept_for_the_next_hop():
+    """A place that was left with a redirect is its call's for a moment, and nobody else's."""
+    places = Places(1)
+    with places.take() as place:
+        place.kept_for = "fc-1"
+    with pytest.raises(TooManyWaiting):
+        places.take()
+    with places.take("fc-1"), pytest.raises(TooManyWaiting):
+        places.take()
+    with places.take():
+        pass
+
+
+def test_a_kept_place_is_taken_once():
+    """Of two requests for one call the second has no place kept."""
+    places = Places(1)
+    with places.take() as place:
+        place.kept_for = "fc-1"
+    take(places, 1, "fc-1")
+    take(places, HOP_RESERVE, "fc-1")
+    with pytest.raises(TooManyWaiting):
+        places.take("fc-1")
+
+
+def test_a_place_that_nobody_came_back_for(monkeypatch):
+    """A kept place is free again after a moment."""
+    monkeypatch.setattr(runtime, "_KEPT_SECONDS", 0.1)
+    places = Places(1)
+    with places.take() as place:
+        place.kept_for = "fc-1"
+    with pytest.raises(TooManyWaiting):
+        places.take()
+
+    def free():
+        with contextlib.suppress(TooManyWaiting):
+            return places.take()
+
+    until(free, SOON)
+
+
+def test_hops_have_a_reserve():
+    """The hops of accepted calls find a place where newcomers find none, up to the reserve."""
+    places = Places(2)
+    take(places, 2)
+    for number in range(HOP_RESERVE):
+        take(places, 1, f"fc-{number}")
+    for call_id in ("", "fc-more"):
+        with pytest.raises(TooManyWaiting):
+            places.take(call_id)
+
+
+def test_threads_share_the_places():
+    """Of many threads at once exactly as many get a place as there are."""
+    places, got = Places(10), []
+
+    def come():
+        with contextlib.suppress(TooManyWaiting):
+            got.append(places.take())
+
+    threads = [threading.Thread(target=come) for _ in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(got) == 10
