@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
-from weakref import WeakSet
 
 import redis
 
@@ -36,7 +35,11 @@ _BATCH = 1000
 # Linux tells a closed connection without a read; elsewhere a hang-up is seen when both ways close.
 _GONE = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
 
-_listeners: WeakSet[Listener] = WeakSet()
+
+class _Process:
+    """What all listeners of this process share, those of its last moments too."""
+
+    draining = False
 
 
 class Waiter:
@@ -67,15 +70,17 @@ class Listener:
     def __init__(self, make_client: Callable[[], redis.Redis]) -> None:
         #: A random name: process ids repeat.
         self.inbox = secrets.token_urlsafe(12)
-        #: Set when the process was told to stop: every waiter answers at once.
-        self.draining = False
         self._make_client = make_client
         self._waiters: dict[str, set[Waiter]] = {}
         self._sockets: dict[int, Waiter] = {}
         self._poll = _poll()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        _listeners.add(self)
+
+    @property
+    def draining(self) -> bool:
+        """Whether the process was told to stop: every waiter answers at once."""
+        return _Process.draining
 
     @contextmanager
     def waiter(self, call_id: str, environ: Mapping[str, Any] | None = None) -> Iterator[Waiter]:
@@ -160,10 +165,9 @@ class Listener:
 def drain() -> None:
     """Make every request that waits in this process answer within a second, now and from now on.
 
-    Only sets flags: it is called from signal handlers.
+    Only sets a flag: it is called from signal handlers.
     """
-    for listener in tuple(_listeners):
-        listener.draining = True
+    _Process.draining = True
 
 
 def _popper(client: redis.Redis, inbox: str) -> Callable[[], list[str]]:
