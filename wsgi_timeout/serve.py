@@ -69,7 +69,8 @@ def serve(options: ServeOptions, say: Callable[[str], None]) -> int:
             server = _embedded(options)
             url = server.url
         environment = {**os.environ, **environment_of(settings), "REDIS_URL": url}
-        environment.setdefault(SECRET_VARIABLE, _secret(options, server))
+        if not environment.get(SECRET_VARIABLE):
+            environment[SECRET_VARIABLE] = _secret(options, server)
         pool = _start_pool(options, environment)
         parts.append(pool)
         name = _wait_until_ready(pool, stop)

@@ -69,6 +69,10 @@ class _Exchange:
         self._body_ended = not _has_body(environ)
         self._request_told = False
         self._complete = False
+        #: The app has returned or raised: it has no more to say.
+        self._ended = False
+        #: What the app awaits while its body message is on its way.
+        self._sending: asyncio.Future[Any] | None = None
         self._gone = asyncio.Event()
         self._task = asyncio.run_coroutine_threadsafe(self._run(app, _scope(environ, state)), loop)
 
@@ -109,7 +113,7 @@ class _Exchange:
     def __iter__(self) -> Iterator[bytes]:
         started = False
         while not self._complete:
-            kind, message, done = self._events.get()
+            kind, message, done = self._next(None)
             if kind == "read":
                 self._answer_read(done)
             elif kind == "http.response.start":
@@ -118,6 +122,7 @@ class _Exchange:
                 self._answer(done, None)
             elif kind == "http.response.body":
                 self._complete = not message.get("more_body", False)
+                self._sending = done
                 yield bytes(message.get("body", b""))
                 self._answer(done, None)
             elif kind == "raised":
@@ -131,15 +136,30 @@ class _Exchange:
     def close(self) -> None:
         """Let background tasks end after a complete response; cancel an incomplete one."""
         self._loop.call_soon_threadsafe(self._gone.set)
-        if not self._complete:
+        self._answer(self._sending, None)
+        try:
+            if self._complete:
+                self._let_end(None)
+        finally:
+            # What was interrupted here is cancelled there.
             self._task.cancel()
-        while True:
-            kind, message, done = self._events.get(timeout=None if self._complete else _PATIENCE_SECONDS)
-            if kind == "raised" and self._complete:
-                log.error("the ASGI app raised after its response", exc_info=message)
-            if kind in {"raised", "returned"}:
-                return
+            try:
+                self._let_end(_PATIENCE_SECONDS)
+            except queue.Empty:
+                log.error("the ASGI app goes on %g s after it was cancelled", _PATIENCE_SECONDS)
+
+    def _let_end(self, seconds: float | None) -> None:
+        while not self._ended:
+            kind, message, done = self._next(seconds)
+            if kind == "raised" and not isinstance(message, asyncio.CancelledError):
+                when = "after its response" if self._complete else "when it was cancelled"
+                log.error("the ASGI app raised %s", when, exc_info=message)
             self._answer(done, b"" if kind == "read" else None)
+
+    def _next(self, seconds: float | None) -> tuple[str, Any, asyncio.Future[Any] | None]:
+        event = self._events.get(timeout=seconds)
+        self._ended = event[0] in {"raised", "returned"}
+        return event
 
     def _answer_read(self, done: asyncio.Future[Any] | None) -> None:
         try:

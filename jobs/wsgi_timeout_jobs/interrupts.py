@@ -8,6 +8,7 @@ to Redis is under way, whose connection would be left with half a reply; then ri
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -41,7 +42,10 @@ class Interrupts:
 
     @contextmanager
     def shield(self) -> Iterator[None]:
-        """Hold interrupts back until the block is done."""
+        """Hold interrupts back until the block is done; other threads than the main one get none."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         self._shields += 1
         try:
             yield

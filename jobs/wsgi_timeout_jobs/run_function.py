@@ -46,9 +46,10 @@ class FunctionRunner:
         request = FunctionRequest.unpack(packed)
         started = time.monotonic()
         self.board.begin(slot, call_id, attempt, started + request.timeout)
+        succeeded = False
         try:
             with self.interrupts.armed():
-                self._attempt(call_id, attempt, request)
+                succeeded = self._attempt(call_id, attempt, request)
         except Fenced as error:
             log.warning("%s: given up, its outcome was recorded elsewhere (%s)", call_id, error)
         except CallInterrupted as interruption:
@@ -60,21 +61,25 @@ class FunctionRunner:
                     call_id, attempt, request, outcome, detail if outcome is Outcome.TIMEOUT else "cancelled"
                 )
         finally:
-            self.board.clear(slot)
+            self.board.clear(slot, failed=not succeeded)
         elapsed = time.monotonic() - started
         log.info("%s %s() attempt %d, %.3f s", call_id, request.function, attempt, elapsed)
 
-    def _attempt(self, call_id: str, attempt: int, request: FunctionRequest) -> None:
+    def _attempt(self, call_id: str, attempt: int, request: FunctionRequest) -> bool:
+        """Run the function and record how it ended; returns whether it returned."""
         call = RunningCall(call_id, attempt, partial(self._report, call_id, attempt))
         token = running.set(call)
         try:
             result = self._call(call_id, request)
-        except (Exception, SystemExit, KeyboardInterrupt) as error:
-            if isinstance(error, Fenced):
+        except BaseException as error:
+            # Whatever a function raises ends its call, and not this process.
+            if isinstance(error, Fenced | CallInterrupted):
                 raise
             self._raised(call_id, attempt, request, error)
+            return False
         else:
             self._returned(call_id, attempt, request, result)
+            return True
         finally:
             running.reset(token)
 

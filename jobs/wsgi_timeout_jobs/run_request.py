@@ -67,7 +67,7 @@ class RequestRunner:
         except CallInterrupted as interruption:
             self._interrupted(call_id, request, response, Outcome(interruption.reason))
         finally:
-            self.board.clear(slot)
+            self.board.clear(slot, failed=response.failed)
         environ = request.environ
         log.info(
             "%s %s %s attempt %d, %.3f s",
@@ -90,8 +90,9 @@ class RequestRunner:
             token = running.set(call)
             try:
                 capture.run(self.apps[request.entry], environ)
-            except (Exception, SystemExit, KeyboardInterrupt) as error:
-                if isinstance(error, Fenced):
+            except BaseException as error:
+                # Whatever an app raises ends its call, and not this process.
+                if isinstance(error, Fenced | CallInterrupted):
                     raise
                 self._raised(call_id, response, error)
             finally:

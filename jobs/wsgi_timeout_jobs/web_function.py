@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from flask import Flask, Response, jsonify, request
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
@@ -74,15 +75,20 @@ def _model(function: Callable[..., Any]) -> type[BaseModel]:
 def _given(model: type[BaseModel]) -> Mapping[str, Any]:
     """Return the request's parameters: a JSON object or a form stands before the query string."""
     given: dict[str, Any] = {}
-    for source in (request.args, request.form):
+    for source in (request.args, request.form, request.files):
         for name in source:
-            values = source.getlist(name)
-            hint = model.model_fields[name].annotation if name in model.model_fields else None
-            given[name] = values if (get_origin(hint) or hint) in _SEVERAL else values[-1]
-    given.update({name: file for name, file in request.files.items() if name in model.model_fields})
+            values: list[Any] = source.getlist(name)
+            several = name in model.model_fields and _takes_several(model.model_fields[name].annotation)
+            given[name] = values if several else values[-1]
     if request.is_json and isinstance(body := request.get_json(), dict):
         given.update(body)
     return given
+
+
+def _takes_several(hint: Any) -> bool:
+    if get_origin(hint) in {Union, UnionType}:
+        return any(_takes_several(choice) for choice in get_args(hint))
+    return (get_origin(hint) or hint) in _SEVERAL
 
 
 def _unprocessable(error: ValidationError) -> tuple[Response, int]:
