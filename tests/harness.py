@@ -169,8 +169,7 @@ class Pool(Process):
             "wsgi_timeout.cli",
             "worker",
             target,
-            "--name",
-            name,
+            *(("--name", name) if name else ()),
             "--ready-fd",
             write,
         ]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, cast
 
 from flask import Blueprint, Flask, Response, current_app, request
 from flask.blueprints import BlueprintSetupState
 from werkzeug.routing import BaseConverter
-from werkzeug.test import run_wsgi_app
 from werkzeug.wsgi import ClosingIterator
 
 from wsgi_timeout import target as targets
@@ -72,6 +73,7 @@ class _Mounted:
         self._except = except_
         self._route_settings = route_settings
         self._settings = settings
+        self._lock = threading.Lock()
         self._front: Front | None = None
 
     def routes(self, settings: Settings) -> Routes:
@@ -98,10 +100,15 @@ class _Mounted:
         if in_worker() or (host.testing if self.eager is None else self.eager):
             return self._loaded
         if self._front is None:
-            routes = self.routes(Settings.load(host.config, **self._settings))
-            app = None if routes.capture_all else self._loaded
-            self._front = Front(redis_url(), self.name, routes, target=self._target, app=app)
+            with self._lock:
+                if self._front is None:
+                    self._front = self._new_front(host)
         return self._front
+
+    def _new_front(self, host: Flask) -> Front:
+        routes = self.routes(Settings.load(host.config, **self._settings))
+        app = None if routes.capture_all else self._loaded
+        return Front(redis_url(), self.name, routes, target=self._target, app=app)
 
     @cached_property
     def _loaded(self) -> WSGIApplication:
@@ -112,7 +119,8 @@ class _Mounted:
 class _Rest(BaseConverter):
     """The rest of a path, slashes and all, also none at all."""
 
-    regex = r"(?:/.*)?"
+    # Line feeds too: a client may write %0A.
+    regex = r"(?:/(?s:.*))?"
     part_isolating = False
 
 
@@ -126,9 +134,52 @@ class _Passed(Response):
         return ClosingIterator(cast("Iterable[bytes]", self.response), self.close)
 
 
+class _Head:
+    """What an app has told `start_response`."""
+
+    def __init__(self) -> None:
+        self.status = ""
+        self.headers: list[tuple[str, str]] = []
+        #: What it gave to `write`.
+        self.written: list[bytes] = []
+        self._sent = False
+
+    def start_response(
+        self, status: str, headers: list[tuple[str, str]], exc_info: Any = None, /
+    ) -> Callable[[bytes], object]:
+        if exc_info:
+            try:
+                if self._sent or self.written:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None  # PEP 3333: no reference cycle through the traceback
+        elif self.status:
+            raise AssertionError("start_response was called a second time, without exc_info")
+        self.status, self.headers = status, list(headers)
+        return self.written.append
+
+    def send(self) -> None:
+        """Note that the first byte is there: the head can change no more."""
+        if not self.status:
+            raise AssertionError("the app did not call start_response before its first byte or its end")
+        self._sent = True
+
+
 def _as_response(app: WSGIApplication, environ: dict[str, Any]) -> Response:
-    iterable, status, headers = run_wsgi_app(app, environ, buffered=False)
-    return _Passed(iterable, status, headers, direct_passthrough=True)
+    head = _Head()
+    iterable = app(environ, head.start_response)
+    close: Callable[[], object] = getattr(iterable, "close", lambda: None)
+    try:
+        chunks = iter(iterable)
+        # Up to its first byte an app may name its status late, or replace it (PEP 3333).
+        first = head.written or list(islice(filter(None, chunks), 1))
+        head.send()
+        response = _Passed(chain(first, chunks), head.status, head.headers, direct_passthrough=True)
+    except BaseException:
+        close()
+        raise
+    response.call_on_close(close)
+    return response
 
 
 def _below(environ: Mapping[str, Any], depth: int) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,38 +60,47 @@ class RequestTimeouts:
 
     def init_app(self, app: Flask) -> None:
         """Put the front before `app.wsgi_app`; its connections are made with the first request."""
-        inner = app.wsgi_app
-        app.extensions[EXTENSION] = self
-        self.place = inner
+        place = app.extensions[EXTENSION] = Place(self, app)
         if not in_worker():
-            app.wsgi_app = _Place(self, app, inner)  # type: ignore[method-assign]
+            app.wsgi_app = place  # type: ignore[method-assign]
 
     def is_eager(self, app: Flask) -> bool:
         return app.testing if self._eager is None else self._eager
 
+    def name(self, app: Flask) -> str:
+        return self._name or name_of(app)
+
     def front(self, app: Flask, inner: WSGIApplication) -> Front:
         routes = self._routes_for(Settings.load(app.config, **self._settings))
-        name = self._name or name_of(app)
-        return Front(redis_url(), name, routes, entry=PLACE, app=inner)
+        return Front(redis_url(), self.name(app), routes, entry=PLACE, app=inner)
 
     def _routes_for(self, settings: Settings) -> Routes:
         return Routes(settings, only=self._only, except_=self._except, routes=self._routes)
 
 
-class _Place:
-    """Where the front stands; it is built with the first request, when the configuration is complete."""
+class Place:
+    """Where the front of one app stands; built with the first request, when the configuration is complete."""
 
-    def __init__(self, extension: RequestTimeouts, app: Flask, inner: WSGIApplication) -> None:
+    def __init__(self, extension: RequestTimeouts, app: Flask) -> None:
+        #: What workers run: what stands outside has run in the web process.
+        self.inner: WSGIApplication = app.wsgi_app
         self._extension = extension
         self._app = app
-        self._inner = inner
+        self._lock = threading.Lock()
         self._front: Front | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the queue, `wt:<name>`."""
+        return self._extension.name(self._app)
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         if self._front is None:
             if self._extension.is_eager(self._app):
-                return self._inner(environ, start_response)
-            self._front = self._extension.front(self._app, self._inner)
+                return self.inner(environ, start_response)
+            with self._lock:
+                if self._front is None:
+                    self._front = self._extension.front(self._app, self.inner)
         return self._front(environ, start_response)
 
 

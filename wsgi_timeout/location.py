@@ -103,7 +103,8 @@ def local_path(environ: Mapping[str, Any]) -> str:
 def prefix(environ: Mapping[str, Any], trusted_proxies: str) -> str:
     """Return the path prefix that a trusted proxy took off, without a trailing slash."""
     value = environ.get("HTTP_X_FORWARDED_PREFIX", "").split(",")[0].strip().rstrip("/")
-    peer = environ.get("REMOTE_ADDR", "")
+    # Of a ProxyFix outside, which has put the client's address there.
+    peer = environ.get("werkzeug.proxy_fix.orig", environ).get("REMOTE_ADDR", "")
     trusted = [item.strip() for item in trusted_proxies.split(",")]
     # A unix socket's peer has no address and is local by nature.
     if not value or not (peer in trusted or "*" in trusted or peer == ""):

@@ -8,7 +8,7 @@ from typing import Any
 
 from wsgi_timeout import payload
 from wsgi_timeout.errors import ConfigurationError
-from wsgi_timeout.extension import EXTENSION, RequestTimeouts
+from wsgi_timeout.extension import EXTENSION, Place
 from wsgi_timeout.messages import PLACE
 from wsgi_timeout.stub import Stub
 from wsgi_timeout_jobs.web_function import build
@@ -40,12 +40,10 @@ def of_target(app: Any, *, queue: str) -> Entries:
         return _of_stub(app, queue)
     if queue:
         raise ConfigurationError(f"{app!r} is no Stub: it has no functions for a queue {queue!r}")
-    apps: dict[str, WSGIApp] = {"": app}
-    extension = getattr(app, "extensions", {}).get(EXTENSION)
-    if isinstance(extension, RequestTimeouts):
-        # What stands outside the front has run in the web process.
-        apps[PLACE] = extension.place
-    return Entries(apps)
+    place = getattr(app, "extensions", {}).get(EXTENSION)
+    if isinstance(place, Place):
+        return Entries({"": app, PLACE: place.inner}, name=place.name)
+    return Entries({"": app})
 
 
 def _of_stub(stub: Stub, queue: str) -> Entries:
