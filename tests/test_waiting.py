@@ -289,25 +289,23 @@ def test_a_server_that_shows_no_socket(listener, environ):
 # -- a stop
 
 
-def test_draining_wakes_everybody(calls, redis_server):
+def test_draining_wakes_everybody(calls, redis_server, monkeypatch):
     """A process that was told to stop wakes all who wait, and those who come then, within a second."""
+    monkeypatch.setattr(waiting._Process, "draining", False)
     listeners = [Listener(partial(connect, redis_server.url + "?db=1", connections=1)) for _ in range(2)]
     call = running(calls)
-    before = [(listener, listener.draining) for listener in waiting._listeners]
-    try:
-        with contextlib.ExitStack() as held:
-            waiters = [held.enter_context(listener.waiter(call.id)) for listener in listeners]
-            assert not any(listener.draining for listener in listeners)
-            for waiter in waiters:
-                waiter.reset()
-            drain()
-            assert all(listener.draining for listener in listeners)
-            assert all(woken(waiter, 1) for waiter in waiters)
-        with listeners[0].waiter(call.id) as late:
-            assert woken(late, 1)
-    finally:
-        for listener, draining in before:
-            listener.draining = draining
+    with contextlib.ExitStack() as held:
+        waiters = [held.enter_context(listener.waiter(call.id)) for listener in listeners]
+        assert not any(listener.draining for listener in listeners)
+        for waiter in waiters:
+            waiter.reset()
+        drain()
+        assert all(listener.draining for listener in listeners)
+        assert all(woken(waiter, 1) for waiter in waiters)
+    late = Listener(partial(connect, redis_server.url + "?db=1", connections=1))
+    with late.waiter(call.id) as waiter:
+        assert late.draining
+        assert woken(waiter, 1)
 
 
 # -- places
