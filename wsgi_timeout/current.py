@@ -32,16 +32,21 @@ def enter_worker() -> None:
 
 #: The queue whose calls this process takes; empty outside workers.
 _queue = ""
+_slots = 0
 
 
-def serve_queue(name: str) -> None:
-    """Note that this process takes the calls of queue `wt:<name>`."""
-    global _queue  # noqa: PLW0603 - once per process
-    _queue = name
+def serve_queue(name: str, slots: int) -> None:
+    """Note that this process takes the calls of queue `wt:<name>`, and its pool so many at a time."""
+    global _queue, _slots
+    _queue, _slots = name, slots
 
 
 def current_queue() -> str:
     return _queue
+
+
+def current_slots() -> int:
+    return _slots
 
 
 def in_worker() -> bool:

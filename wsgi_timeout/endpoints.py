@@ -17,7 +17,8 @@ R = TypeVar("R")
 
 Kind = Literal["wsgi", "asgi", "endpoint"]
 
-_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+#: What a label, and a queue of functions, may be: they stand in paths and in keys.
+LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -66,7 +67,7 @@ def web_endpoint(
 def _marker(
     kind: Kind, label: str | None, *, wait_for_response: bool, method: str = ""
 ) -> Callable[[Callable[P, R]], WebFunction[P, R]]:
-    if label is not None and not _LABEL.fullmatch(label):
+    if label is not None and not LABEL.fullmatch(label):
         raise ConfigurationError(f"label {label!r}: use letters, digits, '-', '_' and '.', as in 'my-app'")
 
     def mark(function: Callable[P, R]) -> WebFunction[P, R]:

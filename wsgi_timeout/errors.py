@@ -178,7 +178,8 @@ class RemoteError(WsgiTimeoutError):
     """A function's exception that cannot be raised as itself here; its traceback is the message.
 
     A function that raises a `TimeoutError` ends in this too: whoever polls must not take a failure
-    for "still running". `__cause__` is the exception itself, where it could be read.
+    for "still running"; and one that raises `SystemExit` or the like, which would end whoever polls.
+    `__cause__` is the exception itself, where it could be read.
     """
 
 

@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from wsgi_timeout import keys, payload
-from wsgi_timeout.calls import NewCall, Outcome, new_id
+from wsgi_timeout.calls import Calls, NewCall, Outcome, new_id
 from wsgi_timeout.client import Client, client
 from wsgi_timeout.connection import AWAY, unavailable_is_refusal
-from wsgi_timeout.current import current_queue
+from wsgi_timeout.current import current_queue, current_slots
 from wsgi_timeout.errors import (
     CallCancelled,
     CallFailed,
@@ -24,6 +24,7 @@ from wsgi_timeout.errors import (
     RemoteError,
     ResultNotReady,
     WorkerLost,
+    WsgiTimeoutError,
 )
 from wsgi_timeout.messages import FunctionRequest
 from wsgi_timeout.settings import Settings
@@ -39,6 +40,8 @@ T = TypeVar("T")
 CHUNK = 1024 * 1024
 _CHUNK_TTL = 60
 _RETRY_SECONDS = 0.5
+#: Seconds between two looks for a first worker.
+_NO_WORKER_SECONDS = 0.1
 
 _FAILURES: dict[Outcome, type[CallFailed]] = {
     Outcome.LOST: WorkerLost,
@@ -72,8 +75,8 @@ class FunctionCall(Generic[R]):
         #: May be called again, from any process with the same `REDIS_URL` and secret, until the
         #: result expires. Raises `ResultNotReady` (a `TimeoutError`) while it runs; the function's own
         #: exception, with its remote traceback as a note; `RemoteError` where that is itself a
-        #: `TimeoutError` or cannot be read; `CallTimedOut`, `CallCancelled`, `WorkerLost`;
-        #: `OutputExpiredError` for a call that is unknown or expired.
+        #: `TimeoutError`, no `Exception` (as `SystemExit`), or cannot be read; `CallTimedOut`,
+        #: `CallCancelled`, `WorkerLost`; `OutputExpiredError` for a call that is unknown or expired.
         self.get = _Method(self._get)
 
     @classmethod
@@ -164,11 +167,21 @@ class FunctionCall(Generic[R]):
             body = read_chunks(here, keys.value(self.object_id, int(attempt or 0)), int(chunks))
         if body is None:
             raise self._expired() if outcome is Outcome.DONE else RemoteError(detail)
-        value = payload.unpack(body, self.object_id, "result")
+        value = self._unpacked(body, detail)
         if outcome is Outcome.DONE:
             result: R = value
             return result
         raise _raisable(value, detail)
+
+    def _unpacked(self, body: bytes, detail: str) -> Any:
+        try:
+            return payload.unpack(body, self.object_id, "result")
+        except WsgiTimeoutError:
+            raise
+        except Exception as error:
+            # It names what this process cannot import, or fails when it is made again.
+            what = f"the result of call {self.object_id} cannot be read here: {error!r}"
+            raise RemoteError(f"{what}\n{detail}".strip()) from error
 
     def _expired(self) -> OutputExpiredError:
         return OutputExpiredError(f"there is no call {self.object_id!r}, or its result has expired")
@@ -213,15 +226,18 @@ class Function(Generic[P, R]):
     def remote(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Have a worker run the function, wait for it, and return its result.
 
-        Raises what `FunctionCall.get` raises, and `NoWorker` where nobody else could run it.
+        Raises what `FunctionCall.get` raises, and `NoWorker` where nobody else could run it, or where
+        no worker has come up within `worker_wait`.
         """
         queue = self._queue()
-        others = client().calls(queue).slots() - (1 if current_queue() == queue else 0)
-        if current_queue() == queue and others < 1:
-            raise NoWorker(
-                f"{self._function.__name__}.remote() would wait for ever: this is the only worker process of "
-                f"queue wt:{queue}; start more with `--function-processes`, or call .local()"
-            )
+        if current_queue() == queue and current_slots() < 2:
+            with unavailable_is_refusal():
+                processes = client().calls(queue).slots()
+            if processes < 2:
+                raise NoWorker(
+                    f"{self._function.__name__}.remote() would wait for ever: this is the only worker "
+                    f"process of queue wt:{queue}; start more with `--function-processes`, or call .local()"
+                )
         return self._enqueue((args, kwargs), needs_worker=True).get()
 
     def _enqueue(self, arguments: Any, *, needs_worker: bool) -> FunctionCall[R]:
@@ -255,7 +271,7 @@ class Function(Generic[P, R]):
         with unavailable_is_refusal():
             if not inline:
                 write_chunks(here, keys.arguments(call_id), blob, _CHUNK_TTL)
-            here.calls(self._queue()).enqueue(call)
+            _enqueue(here.calls(self._queue()), call, settings.worker_wait)
         return FunctionCall(call_id)
 
 
@@ -266,6 +282,18 @@ def gather(*calls: FunctionCall[T]) -> list[T]: ...
 def gather(*calls: FunctionCall[Any]) -> list[Any]:
     """Return the results of several calls, in their order; the first exception in that order is raised."""
     return [call.get() for call in calls]
+
+
+def _enqueue(calls: Calls, call: NewCall, worker_wait: float) -> None:
+    """Enqueue a call; one that needs a worker waits so many seconds for a first one to come up."""
+    deadline = time.monotonic() + worker_wait
+    while True:
+        try:
+            return calls.enqueue(call)
+        except NoWorker:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(_NO_WORKER_SECONDS)
 
 
 def chunks_of(blob: bytes) -> Iterator[tuple[int, bytes]]:
@@ -296,7 +324,8 @@ def read_chunks(here: Client, key: str, count: int) -> bytes | None:
 def _raisable(error: Any, traceback: str) -> BaseException:
     if not isinstance(error, BaseException):
         return RemoteError(traceback)
-    if isinstance(error, TimeoutError):
+    # Neither "still running" nor an end of the process that asks.
+    if isinstance(error, TimeoutError) or not isinstance(error, Exception):
         wrapped = RemoteError(f"the function raised {type(error).__name__}: {error}\n{traceback}")
         wrapped.__cause__ = error
         return wrapped

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from wsgi_timeout import payload
 from wsgi_timeout.connection import redis_url
-from wsgi_timeout.endpoints import WebFunction
+from wsgi_timeout.endpoints import LABEL, WebFunction
 from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.front import Front
 from wsgi_timeout.functions import Function
@@ -91,6 +91,10 @@ class Stub:
             raise ConfigurationError(f"timeout={timeout!r}: from 1 s to 24 h, in seconds")
         if not isinstance(retries, int) or retries < 0:
             raise ConfigurationError(f"retries={retries!r}: a whole number, 0 or more")
+        if not LABEL.fullmatch(queue):
+            raise ConfigurationError(
+                f"queue={queue!r}: use letters, digits, '-', '_' and '.', as in 'reports'"
+            )
         return _Decorator(self, timeout, retries, max_attempts, queue)
 
     def add_web(self, web: WebFunction[P, R], timeout: float | None, max_attempts: int | None) -> None:

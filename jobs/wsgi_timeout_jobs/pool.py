@@ -147,13 +147,15 @@ class Pool:
     def _spawn_missing(self) -> None:
         if self._stop_since is not None or time.monotonic() < self._spawn_after:
             return
-        # One alone at first: an app that cannot be loaded then says so once.
-        wanted = self._options.processes if self._ever_ready else 1
         for queue in ("", *self._queues):
             # One that is being replaced takes no more calls, and may go on for long.
             there = [c for c in self._children.values() if c.queue == queue and c.stopping_since is None]
-            for _ in range((self._options.function_processes if queue else wanted) - len(there)):
+            # One alone at first: an app that cannot be loaded then says so once.
+            for _ in range((self._wanted(queue) if self._ever_ready else 1) - len(there)):
                 self._spawn(queue)
+
+    def _wanted(self, queue: str) -> int:
+        return self._options.function_processes if queue else self._options.processes
 
     def _spawn(self, queue: str) -> None:
         known = self._name or targets.name_of(self._target)
@@ -216,6 +218,7 @@ class Pool:
             target=self._target,
             name=self._name,
             queue=queue,
+            processes=self._wanted(queue),
             pool_inbox=self._inbox,
             max_requests=self._options.max_requests,
             patience=1.5 * self._settings.lease_seconds,

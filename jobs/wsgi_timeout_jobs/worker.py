@@ -55,6 +55,8 @@ class WorkerOptions:
     name: str | None
     #: Empty for web calls, else a queue of functions.
     queue: str
+    #: How many worker processes of this queue its pool runs.
+    processes: int
     pool_inbox: str
     #: Calls after which the process ends; 0: never.
     max_requests: int
@@ -74,7 +76,7 @@ def run_worker(options: WorkerOptions, board: Board) -> None:
     os.environ[NAME_VARIABLE] = name
     board.offer(name, offered.queues)
     queue = f"{name}:{options.queue}" if options.queue else name
-    serve_queue(queue)
+    serve_queue(queue, board.slots * options.processes)
     CallWorker(options, offered, queue, board).run()
 
 
