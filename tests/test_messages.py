@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from test_calls import a_request
 
 from wsgi_timeout.errors import ConfigurationError
-from wsgi_timeout.messages import WIRE_VERSION, CallRequest, ResponseHead
+from wsgi_timeout.messages import WIRE_VERSION, CallRequest, FunctionRequest, ResponseHead
 
 EVERY_LATIN1 = "".join(map(chr, range(256)))
 
@@ -44,6 +44,13 @@ def test_a_head_survives(status, headers):
     assert all(type(pair) is tuple for pair in head.headers)
 
 
+@pytest.mark.parametrize("arguments", [None, b"", b"\x80signed\xff"])
+def test_a_function_request_survives(arguments):
+    """What a worker needs to run a function comes back, with its arguments or without."""
+    request = FunctionRequest("slow", arguments, 600.0, 2, 1.0, 65536, 2**27, 604800.0)
+    assert FunctionRequest.unpack(request.pack()) == request
+
+
 def test_no_body_differs_from_an_empty_one():
     """None, which says that the body lies in a stream, does not become an empty body."""
     assert CallRequest.unpack(a_request(body=None).pack()).body is None
@@ -60,7 +67,7 @@ def test_numbers_keep_their_types():
 @pytest.mark.parametrize(
     "blob", [b"", bytes([WIRE_VERSION + 1]) + b"\x90", b"\x00", b"\x80\x04.", b'{"a": 1}']
 )
-@pytest.mark.parametrize("message", [CallRequest, ResponseHead])
+@pytest.mark.parametrize("message", [CallRequest, FunctionRequest, ResponseHead])
 def test_another_wire_version_is_refused(message, blob):
     """What another version has written is not guessed at: the message says what to do."""
     with pytest.raises(ConfigurationError, match="run the same version"):
