@@ -108,7 +108,9 @@ def straightened(image):
     """Return the image in black and white, without noise, with its lines horizontal."""
     from PIL import Image, ImageFilter, ImageOps
 
-    gray = ImageOps.autocontrast(ImageOps.exif_transpose(image).convert("L")).filter(ImageFilter.MedianFilter(3))
+    gray = ImageOps.autocontrast(ImageOps.exif_transpose(image).convert("L")).filter(
+        ImageFilter.MedianFilter(3)
+    )
     small = gray.copy()
     small.thumbnail((500, 500))
     angle = max((step / 2 for step in range(-30, 31)), key=lambda degrees: contrast_of_rows(small, degrees))
@@ -130,7 +132,11 @@ def facts(text):
     total = None
     for line in text.splitlines():
         amounts = re.findall(r"\d+[.,]\d{2}\b", line)
-        if amounts and re.search(r"\btotal\b", line, re.IGNORECASE) and not re.search(r"sub", line, re.IGNORECASE):
+        if (
+            amounts
+            and re.search(r"\btotal\b", line, re.IGNORECASE)
+            and not re.search(r"sub", line, re.IGNORECASE)
+        ):
             total = amounts[-1].replace(",", ".")
     date = re.search(r"\b(\d{4}-\d{2}-\d{2}|\d{1,2}[./]\d{1,2}[./]\d{4})\b", text)
     return {"total": total, "date": date[1] if date else None}

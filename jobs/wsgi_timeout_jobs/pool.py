@@ -183,8 +183,6 @@ class Pool:
             atexit._run_exitfuncs()  # noqa: SLF001
             code = EXIT_RELOAD if reloader else 0
         except BaseException as error:  # noqa: BLE001 - the last frame of this process
-            if reloader:
-                reloader.include(error)
             # One write: the lines of several processes must not mix.
             sys.stderr.write(self._complaint(error, board))
             if not board.ready:

@@ -8,10 +8,9 @@ import sys
 import sysconfig
 import threading
 import time
-import traceback
 from collections.abc import Iterable
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
 
 _POLL_SECONDS = 0.1
 _INSTALLED = ("stdlib", "platstdlib", "purelib", "platlib")
@@ -23,25 +22,34 @@ class Reloader:
     def __init__(self) -> None:
         #: What lies there changes with an installation, not with an edit.
         self._installed = tuple(sysconfig.get_path(name) + os.sep for name in _INSTALLED)
-        self._extra: set[str] = set()
         self._seen: dict[str, tuple[int, int]] = {}
         self._failed = threading.Event()
 
     def start(self) -> None:
         """Send this process SIGTERM, which lets a running call finish, once a file has changed."""
+        self._look_before_python_does()
         threading.Thread(target=self._run, name="wsgi-timeout-reload", daemon=True).start()
 
-    def include(self, error: BaseException) -> None:
-        """Watch the files that `error` names, too; call before anybody is told of it, and so edits them."""
-        self._failed.set()
-        self._extra.update(_files_of(error))
-        self._changed()
-
     def wait(self) -> None:
-        """Block until a file changes; SIGTERM ends the process."""
+        """Block until a file changes, after the app could not be loaded; SIGTERM ends the process."""
+        self._failed.set()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         while not self._changed():
             time.sleep(_POLL_SECONDS)
+
+    def _look_before_python_does(self) -> None:
+        """Note the state of each source file before it is read: a later edit is then never missed.
+
+        It also shows the files that could not be loaded, of which no module is left.
+        """
+        original = SourceFileLoader.path_stats
+
+        def path_stats(loader: SourceFileLoader, path: str) -> object:
+            if state := _state(path):
+                self._seen.setdefault(path, state)
+            return original(loader, path)
+
+        SourceFileLoader.path_stats = path_stats  # type: ignore[method-assign, assignment]
 
     def _run(self) -> None:
         while not self._changed():
@@ -54,9 +62,10 @@ class Reloader:
         return any(self._seen.setdefault(path, state) != state for path, state in states)
 
     def _files(self) -> Iterable[str]:
-        modules: tuple[ModuleType, ...] = tuple(sys.modules.values())
-        imported = {path for module in modules if (path := getattr(module, "__file__", None))}
-        return {path for path in imported | self._extra if not path.startswith(self._installed)}
+        # Some modules do odd things on attribute access.
+        spaces = [getattr(module, "__dict__", {}) for module in tuple(sys.modules.values())]
+        files = {path for space in spaces if isinstance(path := space.get("__file__"), str)}
+        return {path for path in files.union(tuple(self._seen)) if not path.startswith(self._installed)}
 
 
 def _state(path: str) -> tuple[int, int] | None:
@@ -65,9 +74,3 @@ def _state(path: str) -> tuple[int, int] | None:
     except OSError:
         return None  # an editor puts the new file in its place: look again
     return found.st_mtime_ns, found.st_size
-
-
-def _files_of(error: BaseException) -> set[str]:
-    files = {frame.filename for frame in traceback.extract_tb(error.__traceback__)}
-    # A module with a syntax error has no frame, and is not left in `sys.modules`.
-    return files | ({error.filename} if isinstance(error, SyntaxError) and error.filename else set())

@@ -1,0 +1,87 @@
+# What a contributor runs; `make` alone lists it. A second Python: make test VENV=.venv-3.13 PYTHON=python3.13
+
+VENV ?= .venv
+BIN = $(abspath $(VENV))/bin
+# A name on the PATH may be a shim that fails when it is run.
+PYTHON ?= $(shell for name in python3.11 python3 python3.12 python3.13 python3.14; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
+BIND ?= 127.0.0.1:8000
+# More words for pytest: make test ARGS='-k serve'
+ARGS ?=
+# Tests wait for processes more than they compute: more workers than cores. A module's, or a class's, tests
+# share what they start, and so one worker.
+PYTEST = $(BIN)/python -m pytest -n 4 --dist loadscope
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-long lint types wheel lock ci clean browser
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+run: $(VENV)/.installed ## Serve the example app, with a wait of 3 s so that redirects are seen
+	@echo
+	@echo "An ordinary Flask app, examples/legacy/legacy.py, whose requests run in worker processes."
+	@echo "Its wait is cut to 3 s (150 s is the default), so that what takes longer is redirected in seconds:"
+	@echo
+	@echo "  a browser      http://$(BIND)/"
+	@echo "  8 seconds      curl -L 'http://$(BIND)/reports/2025?seconds=8'"
+	@echo "  step by step  curl -i 'http://$(BIND)/reports/2025?seconds=8'   (303 and a result URL)"
+	@echo "  an upload      curl -L -F document=@README.md http://$(BIND)/upload"
+	@echo
+	@cd examples/legacy && exec $(BIN)/wsgi-timeout serve legacy:app --wait 3 --bind $(BIND)
+
+test: $(VENV)/.installed-dev browser ## Run the tests, but those marked slow
+	$(PYTEST) $(ARGS)
+
+test-long: $(VENV)/.installed-dev browser ## Run the tests marked slow
+	$(PYTEST) -m slow $(ARGS) || test $$? -eq 5  # 5: there are none
+
+lint: $(VENV)/.installed-dev ## Check style and format
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(VENV)/.installed-dev ## Check types
+	$(BIN)/mypy
+
+wheel: $(VENV)/.pip ## Build dist/*.whl
+	rm -rf dist
+	$(BIN)/python -m pip wheel -qq --no-deps --wheel-dir dist .
+
+lock: ## Write requirements.txt anew: the newest versions that pyproject.toml allows
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && set -e && \
+	$(PYTHON) -m venv "$$folder" && "$$folder/bin/python" -m pip install -qq . && \
+	"$$folder/bin/python" -m pip freeze --exclude wsgi-timeout > "$$folder/frozen" && \
+	{ echo "# What a deployment installs, made by 'make lock': the runtime dependencies in a clean venv."; \
+	cat "$$folder/frozen"; } > requirements.txt
+	cat requirements.txt
+
+ci: ## Run all that must pass before a change lands
+	.ci/run
+
+clean: ## Remove what was built and cached, but no virtual environment
+	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find wsgi_timeout jobs tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --group needs pip 25.1.
+$(VENV)/.pip:
+	@test -n "$(PYTHON)" || { echo "no Python of 3.11 or newer was found: make PYTHON=/path/to/python3" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -qq --upgrade 'pip>=25.1'
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.pip pyproject.toml
+	$(BIN)/python -m pip install -qq -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.pip pyproject.toml
+	$(BIN)/python -m pip install -qq --group dev -e .
+	@touch $@ $(VENV)/.installed
+
+# Without them their tests are skipped, but under CI=true, where they fail.
+browser:
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null && command -v curl >/dev/null || \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install chromium chromium-driver curl >/dev/null; \
+	fi || true
+	@for name in chromium chromedriver curl; do \
+		command -v $$name >/dev/null || echo "$$name is not installed: tests that need it cannot run"; done
