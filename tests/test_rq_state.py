@@ -122,35 +122,31 @@ def test_a_running_job(calls):
     assert the_queue(calls).count == 0
 
 
-@pytest.mark.parametrize(
-    ("outcome", "status"),
-    [
-        (Outcome.DONE, JobStatus.FINISHED),
-        (Outcome.RAISED, JobStatus.FAILED),
-        (Outcome.BROKEN, JobStatus.FAILED),
-        (Outcome.TIMEOUT, JobStatus.FAILED),
-        (Outcome.CANCELLED, JobStatus.CANCELED),
-    ],
-)
-def test_an_ended_job(calls, outcome, status):
-    """Each outcome is a status of RQ's, with the time of the end, and nothing counts as running."""
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_an_ended_job(calls, outcome):
+    """To RQ a call that has ended is gone, as a job without a result TTL, and nothing counts as running."""
     call = running(calls)
     calls.finish(call.id, W1, 1, outcome, 600, response=(HEAD, b""))
-    job = the_job(calls, call)
-    assert job.get_status() is status
-    assert recently(job.ended_at)
+    assert not rq.job.Job.exists(call.id, connection=calls.redis)
     assert started(calls) == []
 
 
-@pytest.mark.parametrize(
-    ("outcome", "status"), [(Outcome.CANCELLED, JobStatus.CANCELED), (Outcome.LOST, JobStatus.FAILED)]
-)
-def test_a_job_that_was_ended_from_outside(calls, outcome, status):
-    """A call that is cancelled or lost while it runs is so for RQ as well."""
+@pytest.mark.parametrize("outcome", [Outcome.CANCELLED, Outcome.LOST])
+def test_a_job_that_was_ended_from_outside(calls, outcome):
+    """A call that is cancelled or lost while it runs is gone for RQ as well."""
     call = running(calls)
     calls.end(call.id, outcome, "", 600)
-    assert the_job(calls, call).get_status() is status
+    assert not rq.job.Job.exists(call.id, connection=calls.redis)
     assert started(calls) == []
+
+
+def test_the_job_of_a_stock_worker(calls):
+    """A job that RQ's own worker runs stays, until that worker deletes it."""
+    call = queued(calls)
+    hold(calls)
+    calls.take(call.id, W1, stock=True)
+    calls.finish(call.id, W1, 1, Outcome.DONE, 600, response=(HEAD, b""))
+    assert rq.job.Job.exists(call.id, connection=calls.redis)
 
 
 def test_a_job_that_runs_again(calls):
@@ -178,12 +174,10 @@ def test_a_delayed_job(calls):
 def test_a_job_goes_with_its_call(calls):
     """A job lives as long as its call's record, and no longer."""
     call = queued(calls)
-    for _ in range(2):
-        job, record = calls.redis.ttl(rq_state.job_key(call.id)), calls.redis.ttl(keys.call(call.id))
-        assert 0 < job <= record + 1
-        assert 0 < record <= job + 1
-        calls.end(call.id, Outcome.CANCELLED, "", 600)
-    calls.deliver(call.id, call.token, call.path, 0, None)
+    job, record = calls.redis.ttl(rq_state.job_key(call.id)), calls.redis.ttl(keys.call(call.id))
+    assert 0 < job <= record + 1
+    assert 0 < record <= job + 1
+    calls.end(call.id, Outcome.CANCELLED, "", 600)
     assert not rq.job.Job.exists(call.id, connection=calls.redis)
 
 
@@ -231,15 +225,12 @@ def the_worker(calls):
 
 
 def test_what_a_worker_does(calls):
-    """RQ sees a worker busy while it runs a call, idle after that, and how its calls ended."""
-    call = running(calls)
-    assert the_worker(calls).get_state() == "busy"
-    calls.finish(call.id, W1, 1, Outcome.DONE, 600, response=(HEAD, b""))
-    assert the_worker(calls).get_state() == "idle"
-    call = running(calls)
-    calls.finish(call.id, W1, 1, Outcome.RAISED, 600)
-    worker = the_worker(calls)
-    assert (worker.successful_job_count, worker.failed_job_count) == (1, 1)
+    """RQ reads from a worker's hash whether it is busy, and how its calls ended."""
+    for state in ("busy", "idle"):
+        calls.redis.hset(rq_state.worker_key(W1), mapping=rq_state.worker_progress(state, 2, 1))
+        worker = the_worker(calls)
+        assert worker.get_state() == state
+        assert (worker.successful_job_count, worker.failed_job_count) == (2, 1)
 
 
 def test_a_heartbeat(calls):

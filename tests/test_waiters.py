@@ -61,7 +61,7 @@ class Crowd:
         self.add(size)
 
     def _enqueued(self):
-        return int(self._site.redis.client.hget(f"wt:counts:{self._site.name}", "enqueued") or 0)
+        return int(self._site.redis.client.get(f"wt:sequence:{self._site.name}") or 0)
 
     def add(self, count=1):
         """Add clients; returns when their calls were accepted."""
@@ -138,11 +138,11 @@ def test_other_routes_are_answered_beside_the_waiters(web, crowd, call):
 
 def test_one_more_is_refused(site, web, crowd):
     """A request over `max_waiting` gets 503 with `Retry-After` at once, and is not accepted."""
-    count = site.redis.client.hget(f"wt:counts:{site.name}", "enqueued")
+    count = site.redis.client.get(f"wt:sequence:{site.name}")
     answer = ask(web.port, "/slow")
     assert (answer.status, answer.header("Retry-After")) == (503, "5")
     assert "200 requests wait" in answer.json["detail"]
-    assert site.redis.client.hget(f"wt:counts:{site.name}", "enqueued") == count
+    assert site.redis.client.get(f"wt:sequence:{site.name}") == count
 
 
 def test_a_hop_of_an_accepted_call_is_not_refused(web, crowd, call):

@@ -105,7 +105,10 @@ def test_a_post_whose_worker_is_killed_is_lost_at_once(site, port, aside):
     assert (answer.status, answer.header("Content-Type")) == (502, "application/problem+json")
     assert "worker died" in answer.json["detail"]
     # Both processes are there again, and each takes calls.
-    until(lambda: len({ask(port, "/pid").json["pid"] for _ in range(20)}) == 2, 20, "two workers")
+    # (On a busy machine one may be redirected, and tells no pid.)
+    until(
+        lambda: len({ask(port, "/pid").json.get("pid") for _ in range(20)} - {None}) == 2, 20, "two workers"
+    )
     assert pid not in {process.pid for process in site.pool.workers()}
     assert len(site.runs("post")) == 1
 

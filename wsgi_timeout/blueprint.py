@@ -17,7 +17,7 @@ from wsgi_timeout import target as targets
 from wsgi_timeout.connection import redis_url
 from wsgi_timeout.current import in_worker
 from wsgi_timeout.front import Front
-from wsgi_timeout.routes import Routes
+from wsgi_timeout.routes import Routes, listed
 from wsgi_timeout.settings import Settings
 
 if TYPE_CHECKING:
@@ -44,9 +44,8 @@ def wsgi_blueprint(
     `testing` is set. `name` is the queue's and the blueprint's, by default the target's top module.
     Raises `ConfigurationError`.
     """
-    mounted = _Mounted(
-        target, name or targets.name_of(target), tuple(only), tuple(except_), routes or {}, settings
-    )
+    patterns = listed("only", only), listed("except_", except_)
+    mounted = _Mounted(target, name or targets.name_of(target), *patterns, routes or {}, settings)
     mounted.eager = eager
     mounted.routes(Settings.load(**settings))  # complains where it is written
     blueprint = Blueprint(mounted.name, __name__)

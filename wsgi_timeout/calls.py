@@ -43,6 +43,21 @@ class Outcome(StrEnum):
     UNREAD = "unread"
 
 
+_STATUS_FIELDS = (
+    "state",
+    "seq",
+    "name",
+    "outcome",
+    "attempt",
+    "created",
+    "started",
+    "ended",
+    "delivered",
+    "due",
+    "progress",
+)
+
+
 def new_id() -> str:
     """Return a public call id, 128 random bits. RQ allows letters, digits, `_` and `-`."""
     return "fc-" + secrets.token_urlsafe(16)
@@ -128,7 +143,7 @@ class Calls:
         self._queue = rq_state.queue_key(name)
         self._started = rq_state.started_key(name)
         self._leases = keys.leases(name)
-        self._counts = keys.counts(name)
+        self._sequence = keys.sequence(name)
 
     # -- the web half
 
@@ -155,7 +170,7 @@ class Calls:
         for mapping in (record, job):
             for item in mapping.items():
                 args.extend(item)
-        touched = [keys.call(call.id), self._queue, rq_state.job_key(call.id), self._leases, self._counts]
+        touched = [keys.call(call.id), self._queue, rq_state.job_key(call.id), self._leases, self._sequence]
         if call.beside:
             touched.append(call.beside)
         answer = self.scripts.run("enqueue", touched, args)
@@ -193,44 +208,36 @@ class Calls:
 
     def status(self, call_id: str) -> dict[str, Any]:
         """Return the call's times, progress and place in the queue; no body is read, cost is constant."""
-        fields = (
-            "state",
-            "outcome",
-            "attempt",
-            "created",
-            "started",
-            "ended",
-            "delivered",
-            "seq",
-            "progress",
-        )
-        pipe = self.redis.pipeline(transaction=False)
-        pipe.hmget(keys.call(call_id), fields)
-        pipe.hget(self._counts, "taken")
-        values, taken = pipe.execute()
+        position, values = self.scripts.run("status", [keys.call(call_id)], list(_STATUS_FIELDS))
         found = {
-            field: value.decode() for field, value in zip(fields, values, strict=True) if value is not None
+            field: value.decode()
+            for field, value in zip(_STATUS_FIELDS, values, strict=True)
+            if value is not None
         }
         if found.get("state") == "queued":
-            # By sequence numbers: calls are taken in the order in which they came.
-            found["position"] = max(1, int(found["seq"]) - int(taken or 0))
+            found["position"] = position
         return found
 
-    def deliver(self, call_id: str, token: str, path: str, attempt: int, grace: float | None) -> None:
-        """Note that the response was sent in full; `grace` in seconds, None if nobody knows its URL."""
+    def discard(self, call_id: str, attempt: int) -> None:
+        """Delete a call whose response was sent in full, and whose URL nobody knows."""
+        self.redis.unlink(
+            keys.call(call_id), keys.request_body(call_id), keys.response_body(call_id, attempt)
+        )
+
+    def deliver(self, call_id: str, token: str, path: str, attempt: int, grace: float) -> None:
+        """Note that the response was sent in full: it stays for `grace` seconds, and then a tombstone."""
         self.scripts.run(
             "deliver",
             [
                 keys.call(call_id),
-                rq_state.job_key(call_id),
                 keys.request_body(call_id),
                 keys.response_body(call_id, attempt),
                 keys.tombstone(call_id),
             ],
             [
                 now_ms(),
-                "" if grace is None else int(grace * 1000),
-                "" if grace is None else msgpack.packb([now_ms(), _digest(token, path)]),
+                int(grace * 1000),
+                msgpack.packb([now_ms(), _digest(token, path)]),
                 keys.TOMBSTONE_TTL,
             ],
         )
@@ -245,7 +252,6 @@ class Calls:
             [
                 call_id,
                 now_ms(),
-                rq_state.timestamp(),
                 outcome,
                 detail,
                 int(result_ttl),
@@ -264,9 +270,7 @@ class Calls:
                 keys.call(call_id),
                 rq_state.job_key(call_id),
                 self._started,
-                rq_state.worker_key(worker),
                 keys.held(worker),
-                self._counts,
             ],
             [call_id, worker, now_ms(), rq_state.timestamp(), "1" if stock else ""],
         )
@@ -320,7 +324,6 @@ class Calls:
                 keys.call(call_id),
                 rq_state.job_key(call_id),
                 self._started,
-                rq_state.worker_key(worker),
                 keys.held(worker),
                 keys.response_body(call_id, attempt),
             ],
@@ -329,7 +332,6 @@ class Calls:
                 worker,
                 attempt,
                 now_ms(),
-                rq_state.timestamp(),
                 outcome,
                 detail,
                 int(result_ttl),
@@ -384,7 +386,6 @@ class Calls:
                 keys.call(call_id),
                 rq_state.job_key(call_id),
                 self._started,
-                rq_state.worker_key(worker),
                 keys.held(worker),
                 keys.delayed(self.name),
             ],
@@ -419,7 +420,7 @@ class Calls:
                 key,
                 keys.worker(worker),
             ],
-            [worker, "" if lease is None else lease, now_ms(), rq_state.timestamp(), detail, key],
+            [worker, "" if lease is None else lease, now_ms(), detail, key],
         )
         if answer is None:
             return None

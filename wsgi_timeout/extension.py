@@ -14,7 +14,7 @@ from wsgi_timeout.connection import redis_url
 from wsgi_timeout.current import in_worker
 from wsgi_timeout.front import Front
 from wsgi_timeout.messages import PLACE
-from wsgi_timeout.routes import Routes
+from wsgi_timeout.routes import Routes, listed
 from wsgi_timeout.settings import Settings
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ class RequestTimeouts:
         `app.config["WSGI_TIMEOUT_..."]`. Raises `ConfigurationError`.
         """
         self._name = name
-        self._only = tuple(only)
-        self._except = tuple(except_)
+        self._only = listed("only", only)
+        self._except = listed("except_", except_)
         self._routes = routes or {}
         self._eager = eager
         self._settings = settings

@@ -13,7 +13,7 @@
     wt:inbox:<random>          list    whoever wakes a process   60 s after the last message
     wt:held:<worker>           list    BLMOVE from the queue     none: goes with the worker's lease
     wt:leases:<name>           hash    pools, one field a worker none: a field goes with its worker
-    wt:counts:<name>           hash    enqueue.lua, take.lua     none: two counters
+    wt:sequence:<name>         string  enqueue.lua               none: a counter
     wt:worker:<worker>         hash    pools (what it serves)    1 h, renewed with the lease
     rq:queue:wt:<name>         list    enqueue.lua, recover.lua  none: RQ's queue
     rq:queue:wt:<name>:intermediate  list  stock rq workers    none: what they popped and not started
@@ -80,8 +80,8 @@ def leases(name: str) -> str:
     return f"wt:leases:{name}"
 
 
-def counts(name: str) -> str:
-    return f"wt:counts:{name}"
+def sequence(name: str) -> str:
+    return f"wt:sequence:{name}"
 
 
 def worker(worker_name: str) -> str:

@@ -136,9 +136,10 @@ def answer(
     known = pending.hop > 0
 
     def deliver() -> None:
-        runtime.calls.deliver(
-            pending.call_id, pending.token, pending.path, snapshot.attempt, grace if known else None
-        )
+        if known:
+            runtime.calls.deliver(pending.call_id, pending.token, pending.path, snapshot.attempt, grace)
+        else:
+            runtime.calls.discard(pending.call_id, snapshot.attempt)
 
     if snapshot.outcome not in {None, Outcome.DONE, Outcome.BROKEN}:
         if not known:

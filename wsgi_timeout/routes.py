@@ -48,6 +48,13 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     return re.compile(f"(?:{method}) {glob}", re.DOTALL)
 
 
+def listed(option: str, patterns: Iterable[str]) -> tuple[str, ...]:
+    """Return the patterns of an option; raises `ConfigurationError` for a string, whose items are letters."""
+    if isinstance(patterns, str):
+        raise ConfigurationError(f"{option}={patterns!r}: write a list of patterns, [{patterns!r}]")
+    return tuple(patterns)
+
+
 class Routes:
     """Which requests run as calls, and with which settings.
 
@@ -65,8 +72,8 @@ class Routes:
     ) -> None:
         """Compile the patterns; raises `ConfigurationError` for a bad pattern or setting."""
         self.settings = settings
-        self._only = tuple(compile_pattern(pattern) for pattern in only)
-        self._except = tuple(compile_pattern(pattern) for pattern in except_)
+        self._only = tuple(compile_pattern(pattern) for pattern in listed("only", only))
+        self._except = tuple(compile_pattern(pattern) for pattern in listed("except_", except_))
         self._routes = tuple(
             (compile_pattern(pattern), _changed(settings, pattern, changes))
             for pattern, changes in (routes or {}).items()
@@ -100,4 +107,7 @@ def _changed(settings: Settings, pattern: str, changes: Mapping[str, Any]) -> Se
             f"route {pattern!r}: {', '.join(unknown)} cannot be set per route, "
             f"only {', '.join(sorted(PER_ROUTE))}"
         )
-    return settings.replace(**changes)
+    try:
+        return settings.replace(**changes)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"route {pattern!r}: {error}") from None

@@ -8,6 +8,7 @@ of ours depends on these keys: what a call is stands in its own record.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -97,3 +98,8 @@ def worker_fields(name: str, pid: int, hostname: str, versions: tuple[str, str])
         "python_version": versions[1],
         "state": "idle",
     }
+
+
+def worker_progress(state: str, succeeded: int, failed: int) -> Mapping[Any, Any]:
+    """Return what changes in a worker's hash while it works; `state` is busy or idle."""
+    return {"state": state, "successful_job_count": succeeded, "failed_job_count": failed}

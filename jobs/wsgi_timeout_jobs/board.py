@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 import mmap
 import struct
+import threading
 from dataclasses import dataclass
 
 from wsgi_timeout.errors import ConfigurationError
 
-_HEADER = struct.Struct("=BB")
+_HEADER = struct.Struct("=BBII")
+_COUNTS = struct.Struct("=II")
+_COUNTS_OFFSET = 2
 _SLOT = struct.Struct("=dI80s16s")
 _OFFER_BYTES = 4096
 _DEADLINE = struct.Struct("=d")
@@ -36,6 +39,7 @@ class Board:
     def __init__(self, slots: int) -> None:
         """Make the board before the fork: both sides then see the same memory."""
         self.slots = slots
+        self._lock = threading.Lock()
         self._memory = mmap.mmap(-1, _HEADER.size + slots * _SLOT.size + _OFFER_BYTES)
 
     def offer(self, name: str, queues: tuple[str, ...]) -> None:
@@ -73,8 +77,17 @@ class Board:
         _SLOT.pack_into(self._memory, start, 0.0, attempt, call_id.encode(), b"")
         _DEADLINE.pack_into(self._memory, start, deadline)
 
-    def clear(self, slot: int) -> None:
+    def clear(self, slot: int, *, failed: bool) -> None:
+        """Note that a call has ended, and how."""
         _DEADLINE.pack_into(self._memory, self._start(slot), 0.0)
+        with self._lock:
+            succeeded, failures = self.counts()
+            _COUNTS.pack_into(self._memory, _COUNTS_OFFSET, succeeded + (not failed), failures + failed)
+
+    def counts(self) -> tuple[int, int]:
+        """Return how many calls have succeeded and failed, as RQ counts them."""
+        succeeded, failures = _COUNTS.unpack_from(self._memory, _COUNTS_OFFSET)
+        return succeeded, failures
 
     def running(self) -> list[Running]:
         found = []

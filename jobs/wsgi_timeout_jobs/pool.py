@@ -68,6 +68,8 @@ class Child:
     #: When it was told to stop, or to interrupt a call: monotonic seconds.
     stopping_since: float | None = None
     interrupted: dict[str, float] = field(default_factory=dict)
+    #: What RQ was last told of it: state, calls that succeeded and failed.
+    told: tuple[str, int, int] = ("idle", 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,9 +283,22 @@ class Pool:
                 keeper.look()
         if now >= self._next_look:
             self._next_look = now + _LOOK_SECONDS
+        self._tell_rq()
         self._hear_cancels()
         for command in self._commands.hear([child.name for child in self._children.values()]):
             self._obey(command)
+
+    def _tell_rq(self) -> None:
+        """Keep what RQ shows of our workers: busy or idle, and how many calls they ran."""
+        pipe = self._redis.pipeline(transaction=False)
+        for child in self._children.values():
+            succeeded, failed = child.board.counts()
+            state = "busy" if child.board.running() else "idle"
+            if child.keeper_name and child.told != (state, succeeded, failed):
+                child.told = (state, succeeded, failed)
+                fields = rq_state.worker_progress(*child.told)
+                pipe.hset(rq_state.worker_key(child.name), mapping=fields)
+        pipe.execute()
 
     def _renew(self, queue: str, keeper: QueueKeeper) -> None:
         ready = {child.name: child for child in self._children.values() if child.keeper_name == queue}

@@ -51,6 +51,8 @@ class Response:
         self._count = 0
         self._held: list[bytes] = []
         self._writer: StreamWriter | None = None
+        #: It ended otherwise than with the app's whole response.
+        self.failed = False
         #: The outcome was recorded: what the handler does after that is its own affair.
         self.recorded = False
 
@@ -94,6 +96,7 @@ class Response:
         """Record that there is no response, or no rest of one."""
         if self.recorded:
             return
+        self.failed = True
         if self.began and outcome is Outcome.RAISED:
             outcome = Outcome.BROKEN
         whole = (self._head, b"".join(self._held)) if outcome is Outcome.BROKEN and self._head else None

@@ -1,12 +1,12 @@
 -- Ends a call from outside its handler: cancelled, timed out, lost. The running attempt is fenced at once.
 -- KEYS: record, rq job
--- ARGV: id, now ms, now ISO, outcome, detail, result TTL s, attempt or '' for any
+-- ARGV: id, now ms, outcome, detail, result TTL s, attempt or '' for any
 -- Returns 'unknown', 'ended' (it had), or 'ok' and the worker that must stop running it
-local r = redis.call('HMGET', KEYS[1], 'state', 'worker', 'attempt', 'inboxes', 'name')
+local r = redis.call('HMGET', KEYS[1], 'state', 'worker', 'attempt', 'inboxes', 'name', 'stock')
 if not r[1] then return {'unknown'} end
 if r[1] == 'ended' then return {'ended'} end
-if ARGV[7] ~= '' and ARGV[7] ~= r[3] then return {'ended'} end
-finish(KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3], ARGV[6], ARGV[4], ARGV[5], {})
+if ARGV[6] ~= '' and ARGV[6] ~= r[3] then return {'ended'} end
+finish(KEYS[1], KEYS[2], r[6], ARGV[2], ARGV[5], ARGV[3], ARGV[4], {})
 if r[3] ~= '0' then
   -- Of the record's own name: whoever ends a call may know its id only.
   redis.call('ZREM', 'rq:wip:wt:' .. r[5], ARGV[1] .. ':' .. r[3])

@@ -1,5 +1,5 @@
 -- Accepts a call. Idempotent by call id: a repeat after a lost reply changes nothing.
--- KEYS: record, rq queue, rq job, leases, counts, request body or arguments (only if they did not fit)
+-- KEYS: record, rq queue, rq job, leases, sequence, request body or arguments (only if they did not fit)
 -- ARGV: id, max_queued, record TTL s, 1 if it needs a live worker, number of record values, record field/value..., job field/value...
 
 -- An idle stock worker holds no lease; RQ's own record of it says that it lives.
@@ -12,14 +12,16 @@ end
 
 if redis.call('EXISTS', KEYS[1]) == 1 then return 'accepted' end
 if ARGV[4] == '1' and redis.call('HLEN', KEYS[4]) == 0 and not stock_worker(KEYS[2]) then return 'no worker' end
-if redis.call('LLEN', KEYS[2]) >= tonumber(ARGV[2]) then return 'full' end
+if redis.call('RPUSH', KEYS[2], ARGV[1]) > tonumber(ARGV[2]) then
+  redis.call('RPOP', KEYS[2])
+  return 'full'
+end
 local split = 5 + tonumber(ARGV[5])
-local seq = redis.call('HINCRBY', KEYS[5], 'enqueued', 1)
+local seq = redis.call('INCR', KEYS[5])
 redis.call('HSET', KEYS[1], 'state', 'queued', 'attempt', '0', 'seq', seq, unpack(ARGV, 6, split))
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 redis.call('HSET', KEYS[3], unpack(ARGV, split + 1))
 redis.call('EXPIRE', KEYS[3], ARGV[3])
 -- Until now its chunks lived for a minute, in case nobody came back for them.
 if KEYS[6] then redis.call('EXPIRE', KEYS[6], ARGV[3]) end
-redis.call('RPUSH', KEYS[2], ARGV[1])
 return 'accepted'

@@ -18,10 +18,9 @@ local function joined(list, word)
 end
 
 -- Ends a call: the one place that writes an outcome. `keep` is the seconds that it is kept unread.
-local function finish(record, job, id, now, iso, keep, outcome, detail, fields)
+-- To RQ a job that has ended is gone; a stock worker of RQ is not done with it yet, and deletes it itself.
+local function finish(record, job, stock, now, keep, outcome, detail, fields)
   redis.call('HSET', record, 'state', 'ended', 'outcome', outcome, 'detail', detail, 'ended', now, unpack(fields))
   redis.call('EXPIRE', record, keep)
-  redis.call('HSET', job, 'status', outcome == 'done' and 'finished' or outcome == 'cancelled' and 'canceled' or 'failed',
-    'ended_at', iso)
-  redis.call('EXPIRE', job, keep)
+  if not stock then redis.call('UNLINK', job) end
 end

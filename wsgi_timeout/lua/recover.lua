@@ -1,6 +1,6 @@
 -- Settles everything that a worker held which is gone for good, and forgets the worker.
 -- KEYS: leases, held, rq queue, rq wip, rq workers, rq workers of the queue, rq worker, worker
--- ARGV: worker, the lease as last seen ('' = its death is certain), now ms, now ISO, detail, name of the rq worker's key
+-- ARGV: worker, the lease as last seen ('' = its death is certain), now ms, detail, name of the rq worker's key
 -- Returns nil if it lives, else {id, 'requeued' | 'lost' | 'dropped', ...}
 if ARGV[2] ~= '' and redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return false end
 local settled = {}
@@ -9,7 +9,7 @@ for i = #ids, 1, -1 do
   local id = ids[i]
   local record, job = 'wt:call:' .. id, 'rq:job:' .. id
   local r = redis.call('HMGET', record, 'state', 'worker', 'attempt', 'max_attempts', 'repeatable', 'handed',
-    'inboxes', 'result_ttl')
+    'inboxes', 'result_ttl', 'stock')
   local what = 'dropped'
   if r[1] == 'queued' then
     what = 'requeued'
@@ -27,7 +27,7 @@ for i = #ids, 1, -1 do
       redis.call('HSET', job, 'status', 'queued')
     else
       what = 'lost'
-      finish(record, job, id, ARGV[3], ARGV[4], r[8], 'lost', ARGV[5], {})
+      finish(record, job, r[9], ARGV[3], r[8], 'lost', ARGV[4], {})
       if redis.call('EXISTS', body) == 1 then
         redis.call('HSET', body, 'end', 'broken')
         wake(redis.call('HGET', body, 'readers'), id)
@@ -42,6 +42,6 @@ for i = #ids, 1, -1 do
 end
 redis.call('UNLINK', KEYS[2], KEYS[7], KEYS[8])
 redis.call('HDEL', KEYS[1], ARGV[1])
-redis.call('SREM', KEYS[5], ARGV[6])
-redis.call('SREM', KEYS[6], ARGV[6])
+redis.call('SREM', KEYS[5], ARGV[5])
+redis.call('SREM', KEYS[6], ARGV[5])
 return settled

@@ -1,5 +1,5 @@
 -- Ends an attempt of a function that raised, and has another one begin after a pause.
--- KEYS: record, rq job, rq wip, rq worker, held, delayed
+-- KEYS: record, rq job, rq wip, held, delayed
 -- ARGV: id, worker, attempt, pause ms, detail
 -- Returns 'ok', also for a repeat, or 'fenced'
 local r = redis.call('HMGET', KEYS[1], 'state', 'worker', 'attempt')
@@ -9,12 +9,11 @@ if r[1] == 'running' and r[2] == ARGV[2] and r[3] == ARGV[3] then
   local due = time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[4])
   redis.call('HSET', KEYS[1], 'state', 'delayed', 'due', due, 'detail', ARGV[5])
   redis.call('HDEL', KEYS[1], 'progress')
-  redis.call('ZADD', KEYS[6], due, ARGV[1])
+  redis.call('ZADD', KEYS[5], due, ARGV[1])
   redis.call('HSET', KEYS[2], 'status', 'scheduled')
 elseif r[1] ~= 'delayed' or r[3] ~= ARGV[3] then
   answer = 'fenced'
 end
 redis.call('ZREM', KEYS[3], ARGV[1] .. ':' .. ARGV[3])
-redis.call('LREM', KEYS[5], 1, ARGV[1])
-if redis.call('EXISTS', KEYS[4]) == 1 then redis.call('HSET', KEYS[4], 'state', 'idle') end
+redis.call('LREM', KEYS[4], 1, ARGV[1])
 return answer

@@ -1,11 +1,11 @@
 -- Starts an attempt of a call that this worker holds. A repeat by the same worker returns the same attempt.
--- KEYS: record, rq job, rq wip, rq worker, held, counts
+-- KEYS: record, rq job, rq wip, held
 -- ARGV: id, worker, now ms, now ISO, '1' if RQ's own worker runs it
 -- Returns nil (nothing to run: the id is dropped), or {attempt, request}
-local r = redis.call('HMGET', KEYS[1], 'state', 'worker', 'attempt', 'request', 'seq')
+local r = redis.call('HMGET', KEYS[1], 'state', 'worker', 'attempt', 'request')
 local mine = r[1] == 'running' and r[2] == ARGV[2]
 if r[1] ~= 'queued' and not mine then
-  redis.call('LREM', KEYS[5], 1, ARGV[1])
+  redis.call('LREM', KEYS[4], 1, ARGV[1])
   return false
 end
 local attempt = tonumber(r[3])
@@ -16,7 +16,5 @@ if not mine then
   redis.call('HSET', KEYS[2], 'status', 'started', 'worker_name', ARGV[2], 'started_at', ARGV[4])
   -- +inf: RQ's own clean-up of started jobs goes by score, and must never find a call of ours.
   redis.call('ZADD', KEYS[3], '+inf', ARGV[1] .. ':' .. attempt)
-  if redis.call('EXISTS', KEYS[4]) == 1 then redis.call('HSET', KEYS[4], 'state', 'busy') end
-  if attempt == 1 then redis.call('HSET', KEYS[6], 'taken', r[5]) end
 end
 return {attempt, r[4]}

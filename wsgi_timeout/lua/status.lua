@@ -1,0 +1,11 @@
+-- Returns what a call is, and its place in the queue: by the sequence numbers of itself and of the first.
+-- KEYS: record
+-- ARGV: field...   (the first is the state, the second the sequence number, the third the queue's name)
+local values = redis.call('HMGET', KEYS[1], unpack(ARGV))
+local ahead = 0
+if values[1] == 'queued' then
+  local first = redis.call('LINDEX', 'rq:queue:wt:' .. values[3], 0)
+  local seq = first and redis.call('HGET', 'wt:call:' .. first, 'seq')
+  if seq then ahead = math.max(0, tonumber(values[2]) - tonumber(seq)) end
+end
+return {ahead + 1, values}
