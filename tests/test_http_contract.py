@@ -65,6 +65,14 @@ def no_wait(site):
 
 
 @pytest.fixture(scope="module")
+def patient(site):
+    """A fourth one, which waits long."""
+    web = site.start_web(gateway="wait_seconds=50")
+    yield web
+    web.stop()
+
+
+@pytest.fixture(scope="module")
 def plain(site):
     """The same app under gunicorn alone."""
     options = ("-k", "gthread", "--threads", "8", "--no-control-socket")
@@ -161,6 +169,14 @@ def test_a_direct_answer_is_what_gunicorn_alone_sends(port, plain, method, targe
     """A response within the wait is, byte for byte, what the app under gunicorn alone sends."""
     request = get(target, method)
     assert undated(raw_request(port, request)) == undated(raw_request(plain.port, request))
+
+
+def test_a_response_comes_as_soon_as_it_is_there(patient):
+    """A request is answered when its handler is done, not when its wait is over."""
+    began = time.monotonic()
+    assert [ask(patient.port, "/fast").status for _ in range(10)] == [200] * 10
+    # Each wake that went astray would cost a second on average, two at most.
+    assert time.monotonic() - began < 5
 
 
 def test_a_response_is_passed_on_as_it_comes(port, gate):
@@ -429,6 +445,23 @@ def test_a_result_url_can_be_reloaded_while_it_runs(site, port, strict, gate):
         bodies = [chain.result()[-1].body for chain in chains]
     assert len(site.runs("reload")) == 1
     assert set(bodies) == {array("Q", range(375_000)).tobytes()}
+
+
+def test_a_result_url_answers_as_soon_as_it_can(site, patient, no_wait, tmp_path):
+    """Whoever waits on a result URL gets the result when it is there."""
+    seconds = 0.0
+    with ThreadPoolExecutor(1) as threads:
+        for number in range(5):
+            gate = tmp_path / str(number)
+            location = ask(no_wait.port, f"/gate?file={gate}").location
+            answer = threads.submit(ask, patient.port, location)
+            record = f"wt:call:{call_in(location)[0]}"
+            until(lambda record=record: site.redis.client.hget(record, "inboxes"), what="the waiter")
+            gate.touch()
+            began = time.monotonic()
+            assert answer.result().text == "passed \n"
+            seconds += time.monotonic() - began
+    assert seconds < 2.5
 
 
 def test_within_the_grace_a_delivered_result_is_had_again(site, port):
