@@ -15,7 +15,7 @@ from werkzeug.wsgi import ClosingIterator
 
 from wsgi_timeout import target as targets
 from wsgi_timeout.connection import redis_url
-from wsgi_timeout.current import in_worker
+from wsgi_timeout.current import IN_PLACE_KEY, in_worker
 from wsgi_timeout.front import Front
 from wsgi_timeout.routes import Routes, listed
 from wsgi_timeout.settings import Settings
@@ -23,7 +23,7 @@ from wsgi_timeout.settings import Settings
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication
 
-_CONVERTER = "wsgi_timeout_rest"
+_REST, _ALL = "wsgi_timeout_rest", "wsgi_timeout_all"
 
 
 def wsgi_blueprint(
@@ -82,21 +82,24 @@ class _Mounted:
         app = state.app
         prefix = (state.url_prefix or "").rstrip("/")
         endpoint = f"{state.name_prefix}.{state.name}.call".lstrip(".")
-        app.url_map.converters[_CONVERTER] = _Rest
-        # Flask's own add_url_rule would refuse unknown methods and answer OPTIONS by itself.
-        rule = app.url_rule_class(f"{prefix}<{_CONVERTER}:rest>", endpoint=endpoint, methods=None)
-        app.url_map.add(rule)
+        app.url_map.converters.update({_REST: _Rest, _ALL: _All})
+        pattern = f"{prefix}<{_REST}:rest>" if prefix else f"/<{_ALL}:rest>"
+        for websocket in (False, True):
+            # Flask's own add_url_rule would refuse unknown methods and answer OPTIONS by itself.
+            rule = app.url_rule_class(pattern, endpoint=endpoint, methods=None, websocket=websocket)
+            app.url_map.add(rule)
         depth = prefix.count("/")
 
         def call(**_values: str) -> Response:
             environ = _below(request.environ, depth)
-            return _as_response(self._app_here(), environ)
+            return _as_response(self._app_here(environ), environ)
 
         app.view_functions[endpoint] = call
 
-    def _app_here(self) -> WSGIApplication:
+    def _app_here(self, environ: dict[str, Any]) -> WSGIApplication:
         host: Flask = current_app._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001
-        if in_worker() or (host.testing if self.eager is None else self.eager):
+        if in_worker() or IN_PLACE_KEY in environ or (host.testing if self.eager is None else self.eager):
+            environ[IN_PLACE_KEY] = True
             return self._loaded
         if self._front is None:
             with self._lock:
@@ -115,12 +118,19 @@ class _Mounted:
         return app
 
 
-class _Rest(BaseConverter):
-    """The rest of a path, slashes and all, also none at all."""
+class _All(BaseConverter):
+    """A whole path, slashes, line feeds and all."""
 
-    # Line feeds too: a client may write %0A.
-    regex = r"(?:/(?s:.*))?"
+    regex = "(?s:.*)"
     part_isolating = False
+    # The host's own routes come first.
+    weight = 1000
+
+
+class _Rest(_All):
+    """What follows a prefix: a path, or nothing."""
+
+    regex = "(?:/(?s:.*))?"
 
 
 class _Passed(Response):
@@ -183,7 +193,9 @@ def _as_response(app: WSGIApplication, environ: dict[str, Any]) -> Response:
 
 def _below(environ: Mapping[str, Any], depth: int) -> dict[str, Any]:
     """Return the environ as an app mounted `depth` segments below sees it (PEP 3333: SCRIPT_NAME)."""
-    parts = environ.get("PATH_INFO", "").split("/")
+    path = environ.get("PATH_INFO", "")
+    # Flask's routing passes over slashes before a prefix.
+    parts = (path if depth == 0 else "/" + path.lstrip("/")).split("/")
     below = dict(environ)
     below["SCRIPT_NAME"] = environ.get("SCRIPT_NAME", "") + "/".join(parts[: depth + 1])
     rest = parts[depth + 1 :]

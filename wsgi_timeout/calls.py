@@ -43,6 +43,9 @@ class Outcome(StrEnum):
     UNREAD = "unread"
 
 
+#: Seconds of a record's TTL for what comes between its runs: leases, retries, outages.
+_SPARE_SECONDS = 600.0
+
 _STATUS_FIELDS = (
     "state",
     "seq",
@@ -158,6 +161,7 @@ class Calls:
             "request": request.pack(),
             "created": now_ms(),
             "max_attempts": call.max_attempts,
+            "expires": now_ms() + int(call.queue_ttl * 1000),
             "repeatable": int(call.method in IDEMPOTENT),
             "result_ttl": int(request.result_ttl),
         }
@@ -165,7 +169,8 @@ class Calls:
             record["inboxes"] = inbox
         description = f"{call.method} {call.path}"
         job = rq_state.job_fields(self.name, call.id, description, request.timeout)
-        ttl = int(call.queue_ttl + request.timeout)
+        # Longer than it may wait and run: what ends it is recorded, its record does not just go.
+        ttl = int(call.queue_ttl + call.max_attempts * (request.timeout + _SPARE_SECONDS))
         args: list[Any] = [call.id, call.max_queued, ttl, int(call.needs_worker), len(record) * 2]
         for mapping in (record, job):
             for item in mapping.items():
@@ -396,7 +401,7 @@ class Calls:
 
     def release(self) -> None:
         """Queue the calls whose pause before a retry is over."""
-        self.scripts.run("release", [keys.delayed(self.name), self._queue], [1000])
+        self.scripts.run("release", [keys.delayed(self.name), self._queue, self._sequence], [1000])
 
     def slots(self) -> int:
         """Return how many worker processes live that take calls of this name."""

@@ -9,7 +9,7 @@ from functools import partial
 import redis
 
 from wsgi_timeout.calls import Calls
-from wsgi_timeout.connection import connect, redis_url
+from wsgi_timeout.connection import connect, connect_to_listen, redis_url
 from wsgi_timeout.waiting import Listener
 
 _CONNECTIONS = 4
@@ -23,7 +23,7 @@ class Client:
 
     def __init__(self, url: str) -> None:
         self.redis: redis.Redis = connect(url, connections=_CONNECTIONS)
-        self.listener = Listener(partial(connect, url, connections=1))
+        self.listener = Listener(partial(connect_to_listen, url))
         self._calls: dict[str, Calls] = {}
 
     def calls(self, name: str) -> Calls:

@@ -16,6 +16,7 @@ from wsgi_timeout.errors import ConfigurationError, RedisUnavailable
 
 #: Seconds until a silent server counts as away.
 SOCKET_TIMEOUT = 5.0
+_LISTEN_TIMEOUT = 1.0
 #: redis-py 8 retries ten times in silence, or never, by how the client was made. Every script of
 #: ours may run twice, so a short retry hides a reconnect; longer outages are the caller's to handle.
 _RETRIES = 2
@@ -43,14 +44,23 @@ def redis_url() -> str:
 
 def connect(url: str, *, connections: int, socket_timeout: float = SOCKET_TIMEOUT) -> redis.Redis:
     """Return a client with at most `connections` connections, for which its threads queue up."""
+    return _client(url, connections, socket_timeout, _RETRIES)
+
+
+def connect_to_listen(url: str) -> redis.Redis:
+    """Return a client of one connection for short blocking reads; a hung server is noticed in a second."""
+    return _client(url, 1, _LISTEN_TIMEOUT, 0)
+
+
+def _client(url: str, connections: int, socket_timeout: float, retries: int) -> redis.Redis:
     try:
         pool = redis.BlockingConnectionPool.from_url(
             url,
             max_connections=connections,
             timeout=SOCKET_TIMEOUT,
             socket_timeout=socket_timeout,
-            socket_connect_timeout=SOCKET_TIMEOUT,
-            retry=Retry(ConstantBackoff(_RETRY_PAUSE_SECONDS), _RETRIES),
+            socket_connect_timeout=socket_timeout,
+            retry=Retry(ConstantBackoff(_RETRY_PAUSE_SECONDS), retries),
         )
     except ValueError as error:
         raise ConfigurationError(f"REDIS_URL={url!r}: {error}") from None

@@ -10,6 +10,9 @@ from typing import Any
 #: The environ key under which a handler finds its `RunningCall`.
 ENVIRON_KEY = "wsgi_timeout.call"
 
+#: The environ key that a host sets which runs an app in place: fronts in that app do so too.
+IN_PLACE_KEY = "wsgi_timeout.in_place"
+
 
 @dataclass(frozen=True, slots=True)
 class RunningCall:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from flask import Flask
 
 from wsgi_timeout.connection import redis_url
-from wsgi_timeout.current import in_worker
+from wsgi_timeout.current import IN_PLACE_KEY, in_worker
 from wsgi_timeout.front import Front
 from wsgi_timeout.messages import PLACE
 from wsgi_timeout.routes import Routes, listed
@@ -96,7 +96,7 @@ class Place:
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         if self._front is None:
-            if self._extension.is_eager(self._app):
+            if IN_PLACE_KEY in environ or self._extension.is_eager(self._app):
                 return self.inner(environ, start_response)
             with self._lock:
                 if self._front is None:

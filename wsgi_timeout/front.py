@@ -250,6 +250,8 @@ class _Submission:
     def _wait_for_room(self, writer: StreamWriter) -> bool:
         self._waiter.wait(RECHECK_SECONDS)
         self._waiter.reset()
+        if self._waiter.gone:
+            raise UploadBroken("the client closed the connection")
         try:
             snapshot = self._runtime.calls.look(self._call_id)
         except AWAY:

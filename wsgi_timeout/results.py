@@ -82,7 +82,7 @@ def wait(
     """
     deadline = time.monotonic() + seconds
     while True:
-        if look_first:
+        if look_first and not listener.away:
             waiter.reset()
             ready = _look(calls, listener, call_id, waiter)
             if ready:
@@ -94,6 +94,8 @@ def wait(
         if waiter.gone:
             raise ClientGone
         waiter.wait(remaining)
+        if listener.away:
+            waiter.reset()
 
 
 def _look(calls: Calls, listener: Listener, call_id: str, waiter: Waiter) -> Ready | None:

@@ -13,7 +13,7 @@ import redis
 
 from wsgi_timeout import fleet
 from wsgi_timeout.calls import Calls
-from wsgi_timeout.connection import AWAY, REFUSING, connect
+from wsgi_timeout.connection import AWAY, REFUSING, connect, connect_to_listen
 from wsgi_timeout.errors import NoWorker, TooManyWaiting, UnknownLabel
 from wsgi_timeout.fleet import Fleet
 from wsgi_timeout.mounts import Mounts
@@ -32,7 +32,7 @@ class Runtime:
 
     def __init__(self, url: str, name: str, target: str, settings: Settings) -> None:
         self.calls = Calls(connect(url, connections=_COMMAND_CONNECTIONS), name)
-        self.listener = Listener(partial(connect, url, connections=1))
+        self.listener = Listener(partial(connect_to_listen, url))
         self.places = Places(settings.max_waiting)
         self._target = target
         self._watched = Calls(connect(url, connections=1), name)

@@ -92,13 +92,22 @@ class StreamWriter:
 
 
 class StreamReader:
-    """Reads one stream from its beginning."""
+    """Reads a stream from its beginning: the response of `attempt`, or the request for attempt `reader`."""
 
-    def __init__(self, scripts: Scripts, call_id: str, inbox: str, attempt: int | None = None) -> None:
+    def __init__(
+        self,
+        scripts: Scripts,
+        call_id: str,
+        inbox: str,
+        attempt: int | None = None,
+        *,
+        reader: int | None = None,
+    ) -> None:
         self._scripts = scripts
         self._call_id = call_id
         self._inbox = inbox
         self._response = attempt is not None
+        self._reader = reader
         self._key = keys.request_body(call_id) if attempt is None else keys.response_body(call_id, attempt)
         self._number = 0
         #: `complete` or `broken` once the last chunk was returned, empty before.
@@ -114,7 +123,14 @@ class StreamReader:
         answer, end, *chunks = self._scripts.run(
             "read",
             [self._key, keys.call(self._call_id)],
-            [self._call_id, self._number, READ_AHEAD, self._inbox, "1" if self._response else ""],
+            [
+                self._call_id,
+                self._number,
+                READ_AHEAD,
+                self._inbox,
+                "1" if self._response else "",
+                self._reader or "",
+            ],
         )
         if answer == b"trimmed":
             raise ResultTrimmed("the beginning of this body was read by somebody else, and is gone")

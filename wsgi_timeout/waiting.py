@@ -70,6 +70,8 @@ class Listener:
     def __init__(self, make_client: Callable[[], redis.Redis]) -> None:
         #: A random name: process ids repeat.
         self.inbox = secrets.token_urlsafe(12)
+        #: Whether Redis did not answer lately: nothing is learnt by asking it too.
+        self.away = False
         self._make_client = make_client
         self._waiters: dict[str, set[Waiter]] = {}
         self._sockets: dict[int, Waiter] = {}
@@ -113,21 +115,20 @@ class Listener:
     def _run(self) -> None:
         client = self._make_client()
         pop = None
-        away = False
         next_tick = next_recheck = time.monotonic()
         while True:
             try:
                 pop = pop or _popper(client, keys.inbox(self.inbox))
                 for call_id in pop():
                     self._wake(call_id)
-                if away or time.monotonic() >= next_recheck:
+                if self.away or time.monotonic() >= next_recheck:
                     self._recheck(client)
                     next_recheck = time.monotonic() + RECHECK_SECONDS
-                away = False
+                self.away = False
             except (*AWAY, *REFUSING, redis.exceptions.ResponseError) as error:
-                if not away:
+                if not self.away:
                     log.warning("listener: Redis is away (%s); requests go on waiting", error)
-                away, pop = True, None
+                self.away, pop = True, None
                 time.sleep(_PAUSE_SECONDS)
             if time.monotonic() >= next_tick:
                 self._tick()

@@ -291,14 +291,18 @@ class Pool:
     def _tell_rq(self) -> None:
         """Keep what RQ shows of our workers: busy or idle, and how many calls they ran."""
         pipe = self._redis.pipeline(transaction=False)
+        news: dict[int, tuple[str, int, int]] = {}
         for child in self._children.values():
             succeeded, failed = child.board.counts()
             state = "busy" if child.board.running() else "idle"
             if child.keeper_name and child.told != (state, succeeded, failed):
-                child.told = (state, succeeded, failed)
-                fields = rq_state.worker_progress(*child.told)
-                pipe.hset(rq_state.worker_key(child.name), mapping=fields)
+                news[child.pid] = (state, succeeded, failed)
+                key = rq_state.worker_key(child.name)
+                pipe.hset(key, mapping=rq_state.worker_progress(*news[child.pid]))
+                pipe.expire(key, keys.WORKER_TTL)
         pipe.execute()
+        for pid, told in news.items():
+            self._children[pid].told = told
 
     def _renew(self, queue: str, keeper: QueueKeeper) -> None:
         ready = {child.name: child for child in self._children.values() if child.keeper_name == queue}

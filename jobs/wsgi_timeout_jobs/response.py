@@ -144,11 +144,10 @@ class Response:
     def _wait_for_room(self, writer: StreamWriter, chunk: bytes) -> None:
         with self._listener.waiter(self._call_id) as waiter:
             waiter.streaming = True
-            unread_since = time.monotonic()
+            # Also a reader that reads nothing: its process may have died and left its name behind.
+            deadline = time.monotonic() + self._request.unread_timeout
             while not self._offer(writer, chunk):
-                if writer.has_reader:
-                    unread_since = time.monotonic()
-                elif time.monotonic() - unread_since > self._request.unread_timeout:
+                if time.monotonic() > deadline:
                     raise CallInterrupted(Outcome.UNREAD)
                 self._wait(waiter)
 

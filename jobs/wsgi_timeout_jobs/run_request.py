@@ -81,7 +81,7 @@ class RequestRunner:
     def _respond(self, call_id: str, attempt: int, request: CallRequest, response: Response) -> None:
         capture = Capture(response)
         with ExitStack() as held:
-            body = self._body(call_id, request, held)
+            body = self._body(call_id, attempt, request, held)
             multithread = self.board.slots > 1
             environ = restore(request.environ, body, sys.stderr, multithread=multithread)
             call = environ[ENVIRON_KEY] = RunningCall(
@@ -99,12 +99,12 @@ class RequestRunner:
                 self._close(call_id, capture)
                 running.reset(token)
 
-    def _body(self, call_id: str, request: CallRequest, held: ExitStack) -> BinaryIO:
+    def _body(self, call_id: str, attempt: int, request: CallRequest, held: ExitStack) -> BinaryIO:
         if request.body is not None:
             return io.BytesIO(request.body)
         waiter = held.enter_context(self.listener.waiter(call_id))
         waiter.streaming = True
-        reader = StreamReader(self.calls.scripts, call_id, self.listener.inbox)
+        reader = StreamReader(self.calls.scripts, call_id, self.listener.inbox, reader=attempt)
         return buffered(RequestBody(reader, waiter, self.interrupts))
 
     @staticmethod

@@ -19,7 +19,7 @@ from rq.worker import BaseWorker
 from wsgi_timeout import fleet, keys, rq_state
 from wsgi_timeout import target as targets
 from wsgi_timeout.calls import Calls
-from wsgi_timeout.connection import AWAY, REFUSING, SOCKET_TIMEOUT, connect
+from wsgi_timeout.connection import AWAY, REFUSING, SOCKET_TIMEOUT, connect, connect_to_listen
 from wsgi_timeout.current import enter_worker, serve_queue
 from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.messages import WIRE_VERSION
@@ -96,7 +96,7 @@ class CallWorker(BaseWorker):
         self._offered = offered
         self._left = options.max_requests or sys.maxsize
         self._interrupts = Interrupts(lambda: board.reason(0))
-        self._listener = Listener(partial(connect, options.url, connections=1))
+        self._listener = Listener(partial(connect_to_listen, options.url))
         self._stopping = False
         self._blocking = False
         self._lost_reply = False

@@ -6,7 +6,7 @@ local r = redis.call('HMGET', KEYS[1], 'state', 'worker', 'attempt', 'inboxes', 
 if not r[1] then return {'unknown'} end
 if r[1] == 'ended' then return {'ended'} end
 if ARGV[6] ~= '' and ARGV[6] ~= r[3] then return {'ended'} end
-finish(KEYS[1], KEYS[2], r[6], ARGV[2], ARGV[5], ARGV[3], ARGV[4], {})
+finish(KEYS[1], KEYS[2], ARGV[1], r[6], ARGV[2], ARGV[5], ARGV[3], ARGV[4], {})
 if r[3] ~= '0' then
   -- Of the record's own name: whoever ends a call may know its id only.
   redis.call('ZREM', 'rq:wip:wt:' .. r[5], ARGV[1] .. ':' .. r[3])

@@ -6,7 +6,7 @@ local answer = 'ok'
 if r[1] == 'running' and r[2] == ARGV[2] and r[3] == ARGV[3] then
   local fields = {}
   for i = 9, #ARGV do fields[#fields + 1] = ARGV[i] end
-  finish(KEYS[1], KEYS[2], r[5], ARGV[4], ARGV[7], ARGV[5], ARGV[6], fields)
+  finish(KEYS[1], KEYS[2], ARGV[1], r[5], ARGV[4], ARGV[7], ARGV[5], ARGV[6], fields)
   if ARGV[8] ~= '' then
     redis.call('HSET', KEYS[5], 'end', ARGV[5] == 'done' and 'complete' or 'broken')
     redis.call('EXPIRE', KEYS[5], ARGV[7])

@@ -19,8 +19,11 @@ end
 
 -- Ends a call: the one place that writes an outcome. `keep` is the seconds that it is kept unread.
 -- To RQ a job that has ended is gone; a stock worker of RQ is not done with it yet, and deletes it itself.
-local function finish(record, job, stock, now, keep, outcome, detail, fields)
-  redis.call('HSET', record, 'state', 'ended', 'outcome', outcome, 'detail', detail, 'ended', now, unpack(fields))
+-- The request goes: headers and bodies hold credentials, and nobody runs it again.
+local function finish(record, job, id, stock, now, keep, outcome, detail, fields)
+  redis.call('HSET', record, 'state', 'ended', 'outcome', outcome, 'detail', detail, 'ended', now, 'request', '',
+    unpack(fields))
   redis.call('EXPIRE', record, keep)
-  if not stock then redis.call('UNLINK', job) end
+  local input, arguments = 'wt:in:' .. id, 'wt:args:' .. id
+  if stock then redis.call('UNLINK', input, arguments) else redis.call('UNLINK', job, input, arguments) end
 end

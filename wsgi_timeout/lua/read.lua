@@ -1,9 +1,11 @@
 -- Returns the chunks from a number on, and acknowledges all before it. Wakes a writer that waits for room.
 -- KEYS: stream, record
--- ARGV: id, number, how many at most, reader's inbox, '1' if it is a response
+-- ARGV: id, number, how many at most, reader's inbox, '1' if it is a response, attempt that reads its request or ''
 -- Returns {'ok' | 'trimmed' | 'missing', 'complete' | 'broken' | '' (not ended), chunk...}
 local s = redis.call('HMGET', KEYS[1], 'count', 'first', 'read', 'end', 'readers', 'writer')
 if not s[1] and not s[4] then return {'missing', ''} end
+-- A worker that was given up for dead must not acknowledge what the next attempt has to read.
+if ARGV[6] ~= '' and redis.call('HGET', KEYS[2], 'attempt') ~= ARGV[6] then return {'missing', ''} end
 local number, count = tonumber(ARGV[2]), tonumber(s[1] or 0)
 if number < tonumber(s[2] or 0) then return {'trimmed', ''} end
 local list = joined(s[5], ARGV[4])

@@ -27,7 +27,7 @@ for i = #ids, 1, -1 do
       redis.call('HSET', job, 'status', 'queued')
     else
       what = 'lost'
-      finish(record, job, r[9], ARGV[3], r[8], 'lost', ARGV[4], {})
+      finish(record, job, id, r[9], ARGV[3], r[8], 'lost', ARGV[4], {})
       if redis.call('EXISTS', body) == 1 then
         redis.call('HSET', body, 'end', 'broken')
         wake(redis.call('HGET', body, 'readers'), id)

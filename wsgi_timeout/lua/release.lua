@@ -1,12 +1,12 @@
 -- Queues the delayed calls that are due. Any pool of the name may run it, at any time.
--- KEYS: delayed, rq queue
+-- KEYS: delayed, rq queue, sequence
 -- ARGV: how many at most
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])) do
   redis.call('ZREM', KEYS[1], id)
   if redis.call('HGET', 'wt:call:' .. id, 'state') == 'delayed' then
-    redis.call('HSET', 'wt:call:' .. id, 'state', 'queued')
+    redis.call('HSET', 'wt:call:' .. id, 'state', 'queued', 'seq', redis.call('INCR', KEYS[3]))
     redis.call('HSET', 'rq:job:' .. id, 'status', 'queued')
     redis.call('RPUSH', KEYS[2], id)
   end

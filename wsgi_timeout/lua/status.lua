@@ -6,6 +6,8 @@ local ahead = 0
 if values[1] == 'queued' then
   local first = redis.call('LINDEX', 'rq:queue:wt:' .. values[3], 0)
   local seq = first and redis.call('HGET', 'wt:call:' .. first, 'seq')
-  if seq then ahead = math.max(0, tonumber(values[2]) - tonumber(seq)) end
+  -- Calls that were put back keep their numbers: no place is behind the end of the queue.
+  local last = redis.call('LLEN', 'rq:queue:wt:' .. values[3])
+  if seq then ahead = math.min(last - 1, math.max(0, tonumber(values[2]) - tonumber(seq))) end
 end
 return {ahead + 1, values}
