@@ -126,6 +126,7 @@ def serve(folder, env):
     yield start
     for one in started:
         one.stop(signal.SIGINT)
+        sys.stdout.write(one.output)  # pytest shows it when the test has failed
 
 
 @pytest.fixture
@@ -278,6 +279,17 @@ class TestOptions:
         server.wait_for("SyntaxError: invalid syntax\nwsgi-timeout: importing 'shop:app' failed, see above")
         shop.write_text(SHOP.replace("hello", "hello once more"))
         until(lambda: server.get().text == "hello once more", 20, "the edit after a broken one")
+
+    def test_reload_follows_edits_in_the_web_process(self, serve, folder):
+        """With --reload routes left in the web process follow edits, also after one that fails."""
+        server = serve("shop:app", "--reload", "--except", "/")
+        assert server.get().text == "hello"
+        shop = folder / "shop.py"
+        shop.write_text("1 / 0  # an edit that cannot be loaded\n" + SHOP)
+        until(lambda: server.get().status_code == 500, 20, "the broken edit")
+        assert "ZeroDivisionError" in server.get().text
+        shop.write_text(SHOP.replace("hello", "hello again"))
+        until(lambda: server.get().text == "hello again", 20, "the edit after it")
 
     def test_a_redis_of_ones_own_is_used(self, serve, redis_server):
         """With REDIS_URL set no server is started, and its calls are there."""
@@ -525,7 +537,8 @@ class TestLegacyExample:
         """A login works through the session cookie, the app's own redirect and its flashed message."""
         with requests.Session() as browser:
             answer = browser.post(legacy.url + "/login", data={"user": "Ada"}, timeout=30)
-            assert [hop.status_code for hop in answer.history] == [302]
+            # A 303 of ours may come before and after it on a busy machine.
+            assert [hop.status_code for hop in answer.history if hop.status_code != 303] == [302]
             assert "Welcome, Ada" in answer.text
             assert "Accounts of Ada" in browser.get(legacy.url, timeout=30).text
         assert "Accounts of Ada" not in legacy.get().text

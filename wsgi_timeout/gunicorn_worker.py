@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import selectors
 import time
+import traceback
 from collections import deque
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
 from gunicorn.glogging import Logger as GunicornLogger
+from gunicorn.util import make_fail_app
 from gunicorn.workers import gthread
 
 from wsgi_timeout import waiting
 from wsgi_timeout.location import TOKEN
+from wsgi_timeout.reloading import Reloader
 
 #: Seconds and bytes for which a closed connection is still read, as in gunicorn's `close_graceful`.
 _LINGER_SECONDS = 2.0
@@ -42,6 +45,19 @@ class ThreadWorker(gthread.ThreadWorker):
         self._alive = value
         if not value:
             waiting.drain()
+
+    def load_wsgi(self) -> None:
+        if not self.cfg.reload:
+            super().load_wsgi()
+            return
+        # gunicorn's own misses an edit before its first look. It starts this one in its place.
+        self.reloader = Reloader()
+        try:
+            self.wsgi = self.app.wsgi()
+        except Exception as error:
+            # gunicorn outlives a SyntaxError only.
+            self.log.exception("the app cannot be loaded: waiting for an edit")
+            self.wsgi = make_fail_app("".join(traceback.format_exception(error)))
 
     def finish_request(self, conn: Any, fs: Future[Any]) -> None:
         if fs.cancelled() or fs.exception() is not None or fs.result() is not False:

@@ -31,12 +31,12 @@ from wsgi_timeout.calls import Outcome
 from wsgi_timeout.connection import AWAY, REFUSING, connect
 from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.recovery import WORKER_DIED
+from wsgi_timeout.reloading import Reloader
 from wsgi_timeout.settings import Settings
 from wsgi_timeout_jobs.board import Board, Running
 from wsgi_timeout_jobs.commands import Command, Commands
 from wsgi_timeout_jobs.interrupts import SIGNAL
 from wsgi_timeout_jobs.keeper import QueueKeeper
-from wsgi_timeout_jobs.reloading import Reloader
 
 log = logging.getLogger("wsgi_timeout.pool")
 

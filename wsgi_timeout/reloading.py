@@ -1,4 +1,4 @@
-"""`--reload`: a worker process ends when a file of its app changes, and the pool forks a new one."""
+"""`--reload`: a process ends when a file of its app changes, and its parent forks a new one."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ class Reloader:
     """Watches the files of all modules that this process has imported, but for installed packages."""
 
     def __init__(self) -> None:
+        """Look at each file that is imported from now on."""
         #: What lies there changes with an installation, not with an edit.
         self._installed = tuple(sysconfig.get_path(name) + os.sep for name in _INSTALLED)
         self._seen: dict[str, tuple[int, int]] = {}
         self._failed = threading.Event()
+        self._look_before_python_does()
 
     def start(self) -> None:
         """Send this process SIGTERM, which lets a running call finish, once a file has changed."""
-        self._look_before_python_does()
         threading.Thread(target=self._run, name="wsgi-timeout-reload", daemon=True).start()
 
     def wait(self) -> None:
