@@ -458,6 +458,24 @@ class TestStopping:
         assert again.get(answer.headers["Location"]).text == "ann is through"
         assert not (tmp_path / "in-ann").exists(), "it ran a second time"
 
+    def test_a_second_ctrl_c_hurries(self, serve, door, together, tmp_path):
+        """A second Ctrl-C does not wait for what runs; it runs again after the next start."""
+        lease = {"WSGI_TIMEOUT_LEASE_SECONDS": "2"}
+        data = ("--data-dir", tmp_path / "data", "--bind", f"127.0.0.1:{quiet_port()}")
+        server = serve("shop:app", *data, **lease)
+        waiting = together(server.get, "/wait/ann", params={"door": door}, allow_redirects=False)
+        inside(door, "ann")
+        family = server.descendants()
+        server.ctrl_c()
+        location = waiting.result().headers["Location"]
+        assert server.popen.poll() is None, "it did not wait for the handler"
+        server.ctrl_c()
+        assert server.popen.wait(20) == 0
+        assert not door.exists()
+        until(lambda: not alive(family), 10, "the end of its children")
+        door.touch()
+        assert serve("shop:app", *data, **lease).get(location).text == "ann is through"
+
     def test_a_result_outlives_a_restart(self, serve, tmp_path):
         """A result of --no-wait can be fetched after a stop and a start with the same data."""
         words = ("--no-wait", "--data-dir", tmp_path / "data", "--bind", f"127.0.0.1:{quiet_port()}")

@@ -56,7 +56,6 @@ def serve(options: ServeOptions, say: Callable[[str], None]) -> int:
     """
     targets.name_of(options.target)  # these complain here, before anything is started
     settings = _settings(options)
-    Routes(Settings(), only=options.only, except_=options.except_)
     sock = _listen(options.bind)
     stop = _StopFlag()
     server: EmbeddedServer | None = None
