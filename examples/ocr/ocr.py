@@ -92,7 +92,7 @@ def web():
 
 @stub.function(timeout=120, retries=1)
 def read_receipt(image):
-    """Return `{"text", "total", "date"}` of a receipt; `image` is a file's bytes, in any format of Pillow's."""
+    """Return `{"text", "total", "date"}` of a receipt; `image` is a file of any format that Pillow reads."""
     import pytesseract
     from PIL import Image
 
