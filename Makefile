@@ -42,6 +42,7 @@ lint: $(VENV)/.installed-dev ## Check style and format
 
 types: $(VENV)/.installed-dev ## Check types
 	$(BIN)/mypy
+	$(BIN)/mypy tests/typing
 
 wheel: $(VENV)/.pip ## Build dist/*.whl
 	rm -rf dist

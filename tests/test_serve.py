@@ -169,6 +169,14 @@ class TestTargets:
         assert server.get("/folder").text == str(folder)
         assert int(server.get("/pid").text) in server.workers()
 
+    def test_its_data_are_its_owners_alone(self, serve, tmp_path):
+        """The data lie in the state folder of the user, by target, and nobody else can read them."""
+        server = serve("shop:app")
+        [data] = (tmp_path / "state" / "wsgi-timeout").iterdir()
+        assert data.name.startswith("shop-app-")
+        assert data.stat().st_mode & 0o777 == 0o700
+        assert f"data in {data}\n" in server.output
+
     def test_a_bare_wsgi_callable_is_served(self, serve, folder):
         """Any WSGI callable will do, whatever it is called."""
         (folder / "plain.py").write_text(BARE)
