@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import pytest
 import redis
 
 from wsgi_timeout.embedded import find_server
@@ -270,6 +271,27 @@ class Deployment:
         self.web.stop()
         self.pool.stop()
         self.runs_file.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def joined(url, name, env):
+    """Make this process one of a deployment's: what it imports from the apps spawns and gets there."""
+    with pytest.MonkeyPatch.context() as patch:
+        for key in tuple(os.environ):
+            if key.startswith(("WSGI_TIMEOUT_", "REDIS_")):
+                patch.delenv(key)
+        for key, value in env.items():
+            if key.startswith("WSGI_TIMEOUT_"):
+                patch.setenv(key, value)
+        patch.setenv("REDIS_URL", url)
+        patch.setenv("WSGI_TIMEOUT_NAME", name)
+        patch.syspath_prepend(APPS)
+        yield patch
+
+
+def function_workers(server, name, queue="functions"):
+    """Return how many processes take the calls of a queue of functions."""
+    return server.client.hlen(f"wt:leases:{name}:{queue}")
 
 
 def raw_request(port, data, *, timeout=10.0):
