@@ -1,4 +1,4 @@
-"""The API as users type it: checked by mypy and pyright, never run."""
+"""The API as users type it: checked by mypy (and clean under pyright), never run."""
 
 from typing import assert_type
 
