@@ -5,6 +5,7 @@ They only mark a function: `Stub.function` takes it from there, and a worker bui
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ Kind = Literal["wsgi", "asgi", "endpoint"]
 
 #: What a label, and a queue of functions, may be: they stand in paths and in keys.
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_DECORATORS: dict[Kind, str] = {"wsgi": "wsgi_app", "asgi": "asgi_app", "endpoint": "web_endpoint"}
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -71,10 +73,10 @@ def _marker(
         raise ConfigurationError(f"label {label!r}: use letters, digits, '-', '_' and '.', as in 'my-app'")
 
     def mark(function: Callable[P, R]) -> WebFunction[P, R]:
-        if not callable(function) or not hasattr(function, "__name__"):
+        if not inspect.isroutine(function):
             raise ConfigurationError(
-                f"{function!r} is not a function: put @stub.function() above @{kind}_app() "
-                "or @web_endpoint(), which stands right above `def`"
+                f"{function!r} is not a function: put @stub.function() above @{_DECORATORS[kind]}(), "
+                "which stands right above `def`"
             )
         return WebFunction(function, kind, label or function.__name__, wait_for_response, method)
 

@@ -19,6 +19,8 @@ class Fleet:
     stranger: str
     #: The web functions that they serve, None unless their target is a stub.
     mounts: Mounts | None
+    #: Whether any worker lives.
+    alive: bool = False
 
 
 def look(calls: Calls, target: str) -> Fleet:
@@ -32,7 +34,7 @@ def look(calls: Calls, target: str) -> Fleet:
         if stranger := _misfit(calls.name, worker, wire, theirs, target):
             return Fleet(stranger, None)
         mounts = mounted or mounts
-    return Fleet("", Mounts.loads(mounts.decode()) if mounts else None)
+    return Fleet("", Mounts.loads(mounts.decode()) if mounts else None, alive=bool(workers))
 
 
 def _misfit(name: str, worker: str, wire: bytes | None, theirs: bytes | None, target: str) -> str:

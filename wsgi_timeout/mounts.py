@@ -16,13 +16,18 @@ class Mount:
     """How one web function's requests are run; see the settings of these names."""
 
     wait_for_response: bool
-    timeout: float
-    max_attempts: int
+    #: None: as set.
+    timeout: float | None
+    max_attempts: int | None
 
     def apply(self, settings: Settings) -> Settings:
         """Return the settings of this web function. A deployment that never waits stays so."""
         wait = settings.wait_for_response and self.wait_for_response
-        return settings.replace(wait_for_response=wait, timeout=self.timeout, max_attempts=self.max_attempts)
+        return settings.replace(
+            wait_for_response=wait,
+            timeout=self.timeout or settings.timeout,
+            max_attempts=self.max_attempts or settings.max_attempts,
+        )
 
 
 class Mounts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Self
 
@@ -15,7 +15,6 @@ from wsgi_timeout import fleet
 from wsgi_timeout.calls import Calls
 from wsgi_timeout.connection import AWAY, REFUSING, connect, connect_to_listen
 from wsgi_timeout.errors import NoWorker, TooManyWaiting, UnknownLabel
-from wsgi_timeout.fleet import Fleet
 from wsgi_timeout.mounts import Mounts
 from wsgi_timeout.recovery import LOOK_SECONDS, LeaseWatch
 from wsgi_timeout.settings import Settings
@@ -42,6 +41,9 @@ class Runtime:
 
     def check_workers(self) -> None:
         """Raise `NoWorker` while workers of another app or version serve this name."""
+        if not self._fleet.alive:
+            # Before the first worker has come up nobody has told yet whether the target is a stub.
+            self._look_at_fleet()
         if self._fleet.stranger:
             raise NoWorker(self._fleet.stranger)
 
@@ -58,16 +60,18 @@ class Runtime:
     def _look_forever(self) -> None:
         while True:
             self._watch.step()
-            with suppress(*AWAY, *REFUSING, redis.exceptions.ResponseError):
-                self._look_at_fleet()
+            self._look_at_fleet()
             time.sleep(LOOK_SECONDS)
 
     def _look_at_fleet(self) -> None:
-        seen = fleet.look(self._watched, self._target)
+        try:
+            seen = fleet.look(self._watched, self._target)
+        except (*AWAY, *REFUSING, redis.exceptions.ResponseError):
+            return
         if seen.stranger and seen.stranger != self._fleet.stranger:
             log.error("requests are refused: %s", seen.stranger)
         # While no worker lives, what the last ones served is the best guess.
-        self._fleet = Fleet(seen.stranger, seen.mounts or self._fleet.mounts)
+        self._fleet = replace(seen, mounts=seen.mounts or self._fleet.mounts)
 
 
 #: Seconds that a redirected request's place is kept for its next hop.

@@ -77,20 +77,23 @@ class Stub:
     ) -> _Decorator:
         """Make a function of this program run in workers.
 
-        `timeout` is in seconds, 1 s to 24 h, by default 300 for a function and 3600 for a web function.
-        `retries` is how often a function runs again after an exception. `max_attempts` is how often a
-        web function's call may run when workers die under it (default 2). `queue` gives functions
-        worker processes of their own: `wt:<name>:<queue>`. Raises `ConfigurationError`.
+        `timeout` is in seconds, 1 s to 24 h, by default 300 for a function, for a web function the
+        setting of this name. `retries` is how often a function runs again after an exception.
+        `max_attempts` is how often a web function's call may run when workers die under it, by default
+        the setting. `queue` gives functions worker processes of their own: `wt:<name>:<queue>`. Raises
+        `ConfigurationError`.
         """
         if args:
             raise ConfigurationError(
                 f"write @stub.function() with parentheses and keyword arguments, got {args[0]!r} as a "
                 "positional one"
             )
-        if timeout is not None and not 1 <= timeout <= _DAY_SECONDS:
+        if timeout is not None and not (isinstance(timeout, int | float) and 1 <= timeout <= _DAY_SECONDS):
             raise ConfigurationError(f"timeout={timeout!r}: from 1 s to 24 h, in seconds")
         if not isinstance(retries, int) or retries < 0:
             raise ConfigurationError(f"retries={retries!r}: a whole number, 0 or more")
+        if max_attempts is not None and not (isinstance(max_attempts, int) and max_attempts >= 1):
+            raise ConfigurationError(f"max_attempts={max_attempts!r}: a whole number, 1 or more")
         if not LABEL.fullmatch(queue):
             raise ConfigurationError(
                 f"queue={queue!r}: use letters, digits, '-', '_' and '.', as in 'reports'"
@@ -98,18 +101,15 @@ class Stub:
         return _Decorator(self, timeout, retries, max_attempts, queue)
 
     def add_web(self, web: WebFunction[P, R], timeout: float | None, max_attempts: int | None) -> None:
-        settings = Settings()
         self._check_name(web.label, self.web, "web functions with the label")
         self.web[web.label] = web
-        self._mounted[web.label] = Mount(
-            web.wait_for_response, timeout or settings.timeout, max_attempts or settings.max_attempts
-        )
+        self._mounted[web.label] = Mount(web.wait_for_response, timeout, max_attempts)
 
     def add_function(
         self, function: Callable[P, R], timeout: float | None, retries: int, queue: str
     ) -> Function[P, R]:
         name = getattr(function, "__name__", "")
-        if not name.isidentifier() or "<locals>" in getattr(function, "__qualname__", ""):
+        if not name.isidentifier() or name != getattr(function, "__qualname__", name):
             raise ConfigurationError(
                 f"{function!r} cannot be found by name in a worker: define it with `def`, at the top "
                 "level of the module"

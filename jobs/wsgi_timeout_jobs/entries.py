@@ -11,7 +11,7 @@ from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.extension import EXTENSION, Place
 from wsgi_timeout.messages import PLACE
 from wsgi_timeout.stub import Stub
-from wsgi_timeout_jobs.web_function import build
+from wsgi_timeout_jobs.web_function import ByPath, build
 
 WSGIApp = Callable[..., Iterable[bytes]]
 
@@ -50,8 +50,10 @@ def _of_stub(stub: Stub, queue: str) -> Entries:
     if stub.functions:
         payload.check_secret()
     functions = {name: function.local for name, function in stub.functions.items()}
-    # A process for functions needs no web apps, which may be heavy.
-    apps = {} if queue else {label: build(web) for label, web in stub.web.items()}
+    apps: dict[str, WSGIApp] = {}
+    if not queue:  # a process for functions needs no web apps, which may be heavy
+        apps = {label: build(web) for label, web in stub.web.items()}
+        apps[""] = ByPath(dict(apps), stub.mounts)
     return Entries(
         apps,
         functions,

@@ -87,9 +87,13 @@ class RequestRunner:
             call = environ[ENVIRON_KEY] = RunningCall(
                 call_id, attempt, partial(self._report, call_id, attempt)
             )
+            app = self.apps.get(request.entry)
+            if app is None:  # another worker of this name told of it
+                response.fail(Outcome.LOST, f"its worker serves no web function {request.entry!r}")
+                return
             token = running.set(call)
             try:
-                capture.run(self.apps[request.entry], environ)
+                capture.run(app, environ)
             except BaseException as error:
                 # Whatever an app raises ends its call, and not this process.
                 if isinstance(error, Fenced | CallInterrupted):

@@ -11,8 +11,10 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from flask import Flask, Response, jsonify, request
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
+from wsgi_timeout import answers
 from wsgi_timeout.endpoints import WebFunction
-from wsgi_timeout.errors import ConfigurationError
+from wsgi_timeout.errors import ConfigurationError, NotFound
+from wsgi_timeout.mounts import Mounts
 from wsgi_timeout_jobs.asgi import AsgiBridge
 
 _SEVERAL = (list, set, tuple, frozenset)
@@ -26,6 +28,21 @@ def build(web: WebFunction[Any, Any]) -> Callable[..., Iterable[bytes]]:
     if not callable(app):
         raise ConfigurationError(f"{web.function.__name__}() returned {app!r}, which is no app")
     return AsgiBridge(app) if web.kind == "asgi" else app
+
+
+class ByPath:
+    """A stub's web functions, for a request that was accepted before any worker had told of them."""
+
+    def __init__(self, apps: Mapping[str, Callable[..., Iterable[bytes]]], mounts: Mounts) -> None:
+        self._apps = apps
+        self._mounts = mounts
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        try:
+            label, _, below = self._mounts.find(environ)
+        except NotFound as error:
+            return answers.error(environ, start_response, error)
+        return self._apps[label](below, start_response)
 
 
 class _SlashAdded:

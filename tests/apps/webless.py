@@ -1,0 +1,10 @@
+"""A stub with functions only."""
+
+from wsgi_timeout import Stub
+
+stub = Stub()
+
+
+@stub.function()
+def one():
+    return 1
