@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from flask import Flask, Response, jsonify, request
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from wsgi_timeout import answers
 from wsgi_timeout.endpoints import WebFunction
@@ -58,14 +58,18 @@ class _SlashAdded:
 def _endpoint(web: WebFunction[Any, Any]) -> _SlashAdded:
     function = web.function
     model = _model(function)
+    fields, names = model.model_fields, tuple(inspect.signature(function).parameters)
+    several = {
+        name for name, field in zip(names, fields.values(), strict=True) if _takes_several(field.annotation)
+    }
     app = Flask(function.__module__)
 
     def view(**_path: str) -> Any:
         try:
-            values = model.model_validate(_given(model), context=None)
+            values = model.model_validate(_given(several))
         except ValidationError as error:
             return _unprocessable(error)
-        result = function(**{name: getattr(values, name) for name in type(values).model_fields})
+        result = function(**{name: getattr(values, field) for name, field in zip(names, fields, strict=True)})
         if inspect.iscoroutine(result):
             result = asyncio.run(result)
         return jsonify(result) if result is None or isinstance(result, bool | int | float) else result
@@ -75,7 +79,7 @@ def _endpoint(web: WebFunction[Any, Any]) -> _SlashAdded:
 
 
 def _model(function: Callable[..., Any]) -> type[BaseModel]:
-    """Return a model of the function's parameters by their type hints."""
+    """Return a model of the function's parameters by their type hints, in their order."""
     hints = get_type_hints(function, include_extras=True)
     fields: dict[str, Any] = {}
     for name, parameter in inspect.signature(function).parameters.items():
@@ -84,19 +88,22 @@ def _model(function: Callable[..., Any]) -> type[BaseModel]:
                 f"{function.__name__}({parameter}): parameters of a web_endpoint are named one by one"
             )
         default = ... if parameter.default is parameter.empty else parameter.default
-        fields[name] = (hints.get(name, Any), default)
+        # A field of a name of our own: a model has attributes, which parameters may be called as.
+        fields[f"parameter_{len(fields)}"] = (Annotated[hints.get(name, Any), Field(alias=name)], default)
     config = ConfigDict(arbitrary_types_allowed=True, extra="ignore")
     return create_model(function.__name__, __config__=config, **fields)
 
 
-def _given(model: type[BaseModel]) -> Mapping[str, Any]:
-    """Return the request's parameters: a JSON object or a form stands before the query string."""
+def _given(several: Container[str]) -> Mapping[str, Any]:
+    """Return the request's parameters: a JSON object or a form stands before the query string.
+
+    Those in `several` take all values of their name.
+    """
     given: dict[str, Any] = {}
     for source in (request.args, request.form, request.files):
         for name in source:
             values: list[Any] = source.getlist(name)
-            several = name in model.model_fields and _takes_several(model.model_fields[name].annotation)
-            given[name] = values if several else values[-1]
+            given[name] = values if name in several else values[-1]
     if request.is_json and isinstance(body := request.get_json(), dict):
         given.update(body)
     return given
