@@ -39,16 +39,27 @@ class AsgiBridge:
         self._app = app
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="wsgi-timeout-asgi", daemon=True).start()
+        #: The tasks of requests, where an app's own go on as long as it likes.
+        self._requests: set[asyncio.Task[Any]] = set()
         self._lifespan = _Lifespan(app, self._loop)
         self._lifespan.start()
         atexit.register(self.stop)
 
     def stop(self) -> None:
-        """End the app's lifespan."""
+        """Cancel requests that were given up, whose handlers are not waited for; end the app's lifespan."""
+        asyncio.run_coroutine_threadsafe(self._cancel_requests(), self._loop).result()
         self._lifespan.stop()
 
+    async def _cancel_requests(self) -> None:
+        left = tuple(self._requests)
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left, timeout=_PATIENCE_SECONDS)
+
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        return _Exchange(self._app, self._loop, environ, self._lifespan.state, start_response)
+        scope = _scope(environ, self._lifespan.state)
+        return _Exchange(self._app, self._loop, self._requests, scope, environ, start_response)
 
 
 class _Exchange:
@@ -58,11 +69,13 @@ class _Exchange:
         self,
         app: AsgiApp,
         loop: asyncio.AbstractEventLoop,
+        requests: set[asyncio.Task[Any]],
+        scope: Message,
         environ: dict[str, Any],
-        state: dict[str, Any],
         start_response: Callable[..., Any],
     ) -> None:
         self._loop = loop
+        self._requests = requests
         self._input = environ["wsgi.input"]
         self._start_response = start_response
         self._events: queue.SimpleQueue[tuple[str, Any, asyncio.Future[Any] | None]] = queue.SimpleQueue()
@@ -74,11 +87,15 @@ class _Exchange:
         #: What the app awaits while its body message is on its way.
         self._sending: asyncio.Future[Any] | None = None
         self._gone = asyncio.Event()
-        self._task = asyncio.run_coroutine_threadsafe(self._run(app, _scope(environ, state)), loop)
+        self._task = asyncio.run_coroutine_threadsafe(self._run(app, scope), loop)
 
     # -- in the loop
 
     async def _run(self, app: AsgiApp, scope: Message) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._requests.add(task)
+        task.add_done_callback(self._requests.discard)
         try:
             await app(scope, self._receive, self._send)
         except BaseException as error:
@@ -199,7 +216,9 @@ class _Lifespan:
     def stop(self) -> None:
         if self._supported:
             self._supported = False
-            self._exchange("lifespan.shutdown", seconds=_PATIENCE_SECONDS)
+            answer = self._exchange("lifespan.shutdown", seconds=_PATIENCE_SECONDS)
+            if answer["type"] == "lifespan.shutdown.failed":
+                log.error("the ASGI app's shutdown failed: %s", answer.get("message", ""))
 
     async def _run(self) -> None:
         scope = {
