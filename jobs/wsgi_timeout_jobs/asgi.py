@@ -12,6 +12,7 @@ import logging
 import queue
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -47,7 +48,9 @@ class AsgiBridge:
 
     def stop(self) -> None:
         """Cancel requests that were given up, whose handlers are not waited for; end the app's lifespan."""
-        asyncio.run_coroutine_threadsafe(self._cancel_requests(), self._loop).result()
+        ended = asyncio.run_coroutine_threadsafe(self._cancel_requests(), self._loop)
+        with suppress(TimeoutError):
+            ended.result(_PATIENCE_SECONDS)
         self._lifespan.stop()
 
     async def _cancel_requests(self) -> None:
@@ -55,7 +58,7 @@ class AsgiBridge:
         for task in left:
             task.cancel()
         if left:
-            await asyncio.wait(left, timeout=_PATIENCE_SECONDS)
+            await asyncio.wait(left)
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         scope = _scope(environ, self._lifespan.state)
