@@ -222,6 +222,22 @@ class Gunicorn(Process):
         return code
 
 
+class Serve(Process):
+    """`wsgi-timeout serve` on a free port, up when it has printed its banner."""
+
+    def __init__(self, target, *options, folder, state, env=None, **settings):
+        """Serve `target` from `folder`, with data in `state` and more environment variables."""
+        command = [sys.executable, "-m", "wsgi_timeout.cli", "serve", target, "--bind", "127.0.0.1:0"]
+        env = {**environment(**settings), "XDG_STATE_HOME": str(state), "PYTHONPATH": "", **(env or {})}
+        super().__init__([*command, *options], env=env, cwd=folder)
+        try:
+            self.url = self.wait_for(r"serving .+ on (http://\S+)/ ", 30.0)[1]
+        except AssertionError:
+            self.stop()
+            raise
+        self.port = int(self.url.rpartition(":")[2])
+
+
 class Deployment:
     """gunicorn and a pool for one target, on a given Redis, under a name of its own."""
 

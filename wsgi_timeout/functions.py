@@ -221,7 +221,7 @@ class Function(Generic[P, R]):
 
         Raises `TypeError` for arguments that cannot be pickled, `PayloadTooLarge`, `CallRefused`.
         """
-        return self._enqueue((args, kwargs), needs_worker=False)
+        return self._enqueue(args, kwargs, needs_worker=False)
 
     def remote(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Have a worker run the function, wait for it, and return its result.
@@ -238,16 +238,20 @@ class Function(Generic[P, R]):
                     f"{self._function.__name__}.remote() would wait for ever: this is the only worker "
                     f"process of queue wt:{queue}; start more with `--function-processes`, or call .local()"
                 )
-        return self._enqueue((args, kwargs), needs_worker=True).get()
+        return self._enqueue(args, kwargs, needs_worker=True).get()
 
-    def _enqueue(self, arguments: Any, *, needs_worker: bool) -> FunctionCall[R]:
+    def _enqueue(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], *, needs_worker: bool
+    ) -> FunctionCall[R]:
         settings = Settings.load()
         call_id = new_id()
-        blob = payload.pack(arguments, call_id, "arguments", settings.max_payload)
+        name = self._function.__name__
+        # Signed with their function: nobody can have another one take them.
+        blob = payload.pack((name, args, kwargs), call_id, "arguments", settings.max_payload)
         here = client()
         inline = len(blob) <= settings.inline_body
         request = FunctionRequest(
-            function=self._function.__name__,
+            function=name,
             arguments=blob if inline else None,
             timeout=self._timeout,
             retries=self._retries,
@@ -259,7 +263,7 @@ class Function(Generic[P, R]):
         call = NewCall(
             id=call_id,
             token="",
-            path=self._function.__name__,
+            path=name,
             method="CALL",
             request=request,
             max_attempts=1,

@@ -61,7 +61,7 @@ class CallRequest(_Message):
 class FunctionRequest(_Message):
     """One call of a stub's function, as a worker needs it."""
 
-    #: The function's name in its stub.
+    #: The function's name in its stub, for the log; the one that counts is signed with its arguments.
     function: str
     #: Signed arguments; None: they are in the chunks of `wt:args:<id>`.
     arguments: bytes | None

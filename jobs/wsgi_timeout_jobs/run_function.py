@@ -87,11 +87,11 @@ class FunctionRunner:
         blob = request.arguments
         if blob is None:
             blob = self._large_arguments(call_id)
-        args, kwargs = payload.unpack(blob, call_id, "arguments")
-        function = self.functions.get(request.function)
+        name, args, kwargs = payload.unpack(blob, call_id, "arguments")
+        function = self.functions.get(name)
         if function is None:
             raise WsgiTimeoutError(
-                f"this worker's stub has no function {request.function!r}, only "
+                f"this worker's stub has no function {name!r}, only "
                 f"{', '.join(self.functions) or 'none'}: deploy the same version everywhere"
             )
         result = function(*args, **kwargs)
