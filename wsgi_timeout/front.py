@@ -173,6 +173,8 @@ class _Submission:
         self._call_id = pending.call_id
         self._pending = pending
         self._waiter = waiter
+        #: The handler was seen to answer while its request body still came in.
+        self._answering = False
 
     def send(self, upload: Upload) -> None:
         """Queue the call; return when its body is in, or no longer wanted."""
@@ -256,9 +258,17 @@ class _Submission:
             snapshot = self._runtime.calls.look(self._call_id)
         except AWAY:
             return True
+        if snapshot.ended or snapshot.state is None:
+            return False
+        if snapshot.head is None:
+            return True
+        if not self._answering:
+            # It may have begun to read since the last offer: what the next one says counts.
+            self._answering = True
+            self._waiter.wake()
+            return True
         # A handler that answers without reading frees the uploader; one may also do both at a time.
-        unread = snapshot.head is not None and not writer.has_reader
-        return not (snapshot.ended or unread) and snapshot.state is not None
+        return writer.has_reader
 
 
 def _retry(action: Callable[[], None], errors: tuple[type[CallRefused], ...], seconds: float) -> None:
