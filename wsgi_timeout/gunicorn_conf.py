@@ -19,6 +19,7 @@ bind = os.environ.get("WSGI_TIMEOUT_BIND") or (
 workers = int(os.environ.get("WEB_CONCURRENCY", "1"))
 # gthread, with a drain at a stop, and without waits for slow clients in its main thread.
 worker_class = "wsgi_timeout.gunicorn_worker.ThreadWorker"
+# One for each request that may wait, and some for all that does not wait.
 threads = _settings.max_waiting + RESERVE_THREADS
 # Connections that are open at once: every waiter's, and idle ones kept alive.
 worker_connections = max(1000, 2 * threads)
@@ -32,9 +33,11 @@ keepalive = 5
 http_protocols = "h1"
 # Its socket could be used to stop us; nothing here needs it.
 control_socket_disable = True
-# Result URLs are secrets: no query, no referrer, and a filter for what gunicorn itself logs.
+# Result URLs are secrets: a filter for what gunicorn itself logs.
 logger_class = "wsgi_timeout.gunicorn_worker.Logger"
+# gunicorn's own format shows queries and referrers; %(L)s is how long a request waited.
 access_log_format = '%(h)s %(t)s "%(m)s %(U)s %(H)s" %(s)s %(b)s %(L)ss'
+# Off by default: which requests were redirected, and how often, stands only here.
 accesslog = "-"
 # Heartbeat files on a disk can block a process; memory cannot.
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108, PTH112
