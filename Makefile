@@ -8,12 +8,14 @@ PYTHON ?= $(shell for name in python3.11 python3 python3.12 python3.13 python3.1
 BIND ?= 127.0.0.1:8000
 # More words for pytest: make test ARGS='-k serve'
 ARGS ?=
+# With what tests draw.
+FONT = /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
 # Tests wait for processes more than they compute: more workers than cores. A module's, or a class's, tests
 # share what they start, and so one worker.
 PYTEST = $(BIN)/python -m pytest -n 4 --dist loadscope
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long lint types wheel lock ci clean browser
+.PHONY: help run ocr test test-long lint types wheel lock ci clean tools tesseract
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -30,10 +32,19 @@ run: $(VENV)/.installed ## Serve the example app, with a wait of 3 s so that red
 	@echo
 	@cd examples/legacy && exec $(BIN)/wsgi-timeout serve legacy:app --wait 3 --bind $(BIND)
 
-test: $(VENV)/.installed-dev browser ## Run the tests, but those marked slow
+ocr: $(VENV)/.installed-dev tesseract ## Serve the OCR example, examples/ocr: upload a receipt, read what is on it
+	@echo
+	@echo "A document OCR web app, examples/ocr/ocr.py: a spawned function reads what is uploaded."
+	@echo "Open it in a browser, and upload a photo of a receipt, or examples/ocr/receipt.png:"
+	@echo
+	@echo "  http://$(BIND)/"
+	@echo
+	@cd examples/ocr && exec $(BIN)/wsgi-timeout serve ocr.py:stub --bind $(BIND)
+
+test: $(VENV)/.installed-dev tools ## Run the tests, but those marked slow
 	$(PYTEST) $(ARGS)
 
-test-long: $(VENV)/.installed-dev browser ## Run the tests marked slow
+test-long: $(VENV)/.installed-dev tools ## Run the tests marked slow
 	$(PYTEST) -m slow $(ARGS) || test $$? -eq 5  # 5: there are none
 
 lint: $(VENV)/.installed-dev ## Check style and format
@@ -78,11 +89,21 @@ $(VENV)/.installed-dev: $(VENV)/.pip pyproject.toml
 	$(BIN)/python -m pip install -qq --group dev -e .
 	@touch $@ $(VENV)/.installed
 
-# Without them their tests are skipped, but under CI=true, where they fail.
-browser:
-	@command -v chromium >/dev/null && command -v chromedriver >/dev/null && command -v curl >/dev/null || \
-	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install chromium chromium-driver curl >/dev/null; \
+# $(call programs,PROGRAM:PACKAGE ...) installs what is missing, where that is possible, and says what is not there.
+define programs
+	@missing=; for wanted in $(1); do \
+		command -v $${wanted%%:*} >/dev/null || test -f $${wanted%%:*} || missing="$$missing $${wanted#*:}"; done; \
+	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "installing$$missing"; \
+		apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install $$missing >/dev/null; \
 	fi || true
-	@for name in chromium chromedriver curl; do \
-		command -v $$name >/dev/null || echo "$$name is not installed: tests that need it cannot run"; done
+	@for wanted in $(1); do command -v $${wanted%%:*} >/dev/null || test -f $${wanted%%:*} || \
+		echo "$${wanted%%:*} is not installed: what needs it cannot run"; done
+endef
+
+# Without them their tests are skipped, but under CI=true, where they fail.
+tools:
+	$(call programs,chromium:chromium chromedriver:chromium-driver curl:curl tesseract:tesseract-ocr $(FONT):fonts-dejavu-core)
+
+tesseract:
+	$(call programs,tesseract:tesseract-ocr)
