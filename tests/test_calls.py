@@ -8,7 +8,7 @@ import redis
 from harness import until
 
 from wsgi_timeout import keys, rq_state
-from wsgi_timeout.calls import Calls, NewCall, Outcome, Tombstone, new_id, new_token, now_ms
+from wsgi_timeout.calls import Calls, NewCall, Outcome, Snapshot, Taken, Tombstone, new_id, new_token, now_ms
 from wsgi_timeout.connection import connect
 from wsgi_timeout.errors import Fenced, NoWorker, QueueFull
 from wsgi_timeout.messages import CallRequest, ResponseHead
@@ -113,7 +113,7 @@ def queue(calls):
 
 
 def woken(calls, inbox):
-    return {item.decode() for item in calls.redis.lrange(keys.inbox(inbox), 0, -1)}
+    return {item.partition(b" ")[0].decode() for item in calls.redis.lrange(keys.inbox(inbox), 0, -1)}
 
 
 def everything(calls):
@@ -198,7 +198,7 @@ def test_taking_starts_an_attempt(calls):
     request = a_request(body=b"\x00\xff")
     call = queued(calls, request=request)
     hold(calls)
-    assert calls.take(call.id, W1) == (1, request.pack())
+    assert calls.take(call.id, W1) == Taken(call.id, 1, request.pack(), more=False)
     assert (calls.look(call.id).state, calls.look(call.id).attempt) == ("running", 1)
 
 
@@ -237,6 +237,26 @@ def test_an_unknown_id_is_dropped(calls):
     assert not calls.redis.exists(keys.held(W1))
 
 
+def test_taking_the_next_call(calls):
+    """A worker takes the queue's next call in one step, and learns whether others wait."""
+    first, second = queued(calls), queued(calls)
+    taken = calls.take("", W1)
+    assert (taken.call_id, taken.attempt, taken.more) == (first.id, 1, True)
+    calls.finish(first.id, W1, 1, Outcome.DONE, 600, response=(HEAD, b""))
+    taken = calls.take("", W1)
+    assert (taken.call_id, taken.attempt, taken.more) == (second.id, 1, False)
+    calls.finish(second.id, W1, 1, Outcome.DONE, 600, response=(HEAD, b""))
+    assert calls.take("", W1) is None
+
+
+def test_the_next_call_is_not_lost_with_a_reply(calls):
+    """A worker that asks for the next call again, since its reply was lost, gets the same one."""
+    first, _ = queued(calls), queued(calls)
+    taken = calls.take("", W1)
+    assert calls.take("", W1) == taken
+    assert (taken.call_id, taken.attempt) == (first.id, 1)
+
+
 # -- finish
 
 
@@ -249,6 +269,30 @@ def test_finishing_records_the_response(calls):
     assert woken(calls, "waiting") == {call.id}
     assert not calls.redis.exists(keys.held(W1))
     assert 0 < calls.redis.ttl(keys.call(call.id)) <= 600
+
+
+@pytest.mark.parametrize("size", [0, 1, 3000])
+def test_a_small_response_comes_with_the_wake(calls, size):
+    """Who is woken by the end of a small call has its response already, the same as in the record."""
+    call = running(calls, inbox="waiting")
+    body = (b"a b\n\x00\xff" * 600)[:size]
+    calls.finish(call.id, W1, 1, Outcome.DONE, 600, response=(HEAD, body))
+    (wake,) = calls.redis.lrange(keys.inbox("waiting"), 0, -1)
+    call_id, _, carried = wake.partition(b" ")
+    assert call_id == call.id.encode()
+    assert Snapshot.carried(carried) == calls.look(call.id)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "response"),
+    [(Outcome.DONE, (HEAD, b"x" * 4096)), (Outcome.RAISED, None), (Outcome.BROKEN, (HEAD, b"x"))],
+    ids=["large", "raised", "broken"],
+)
+def test_other_wakes_carry_nothing(calls, outcome, response):
+    """A large response, and what is none, has to be asked for."""
+    call = running(calls, inbox="waiting")
+    calls.finish(call.id, W1, 1, outcome, 600, response=response)
+    assert calls.redis.lrange(keys.inbox("waiting"), 0, -1) == [call.id.encode()]
 
 
 def test_a_repeated_finish_changes_nothing(calls):
@@ -268,7 +312,7 @@ def test_a_given_up_attempt_is_fenced(calls):
         calls.finish(call.id, W1, 1, Outcome.DONE, 600, response=(HEAD, b"old"))
     assert everything(calls) == before
     hold(calls, W2)
-    assert calls.take(call.id, W2)[0] == 2
+    assert calls.take(call.id, W2).attempt == 2
     with pytest.raises(Fenced):
         calls.finish(call.id, W1, 1, Outcome.DONE, 600, response=(HEAD, b"old"))
     assert calls.look(call.id).body is None
@@ -372,7 +416,7 @@ def test_an_ended_call_is_not_listed_as_running(calls):
     call = running(calls)
     # By somebody who knows its id only.
     Calls(calls.redis, "").end(call.id, Outcome.TIMEOUT, "", 600)
-    calls.discard(call.id, 1)
+    calls.redis.unlink(*calls.kept(call.id, 1))
     assert calls.recover(W1, None, "killed") == [(call.id, "dropped")]
     assert calls.redis.zcard(rq_state.started_key(NAME)) == 0
 
@@ -387,7 +431,7 @@ def test_a_call_that_never_began_goes_back_to_the_front(calls):
     assert calls.recover(W1, None, "died") == [(first.id, "requeued")]
     assert queue(calls) == [first.id, second.id]
     hold(calls, W2)
-    assert calls.take(first.id, W2)[0] == 1
+    assert calls.take(first.id, W2).attempt == 1
 
 
 def test_several_held_calls_keep_their_order(calls):
@@ -408,7 +452,7 @@ def test_an_idempotent_call_is_run_again(calls, method):
     assert (calls.look(call.id).state, queue(calls)) == ("queued", [call.id])
     be_born(calls, W2)
     hold(calls, W2)
-    assert calls.take(call.id, W2)[0] == 2
+    assert calls.take(call.id, W2).attempt == 2
     assert calls.recover(W2, None, "died again") == [(call.id, "lost")]
     now = calls.look(call.id)
     assert (now.state, now.outcome, now.detail) == ("ended", Outcome.LOST, "died again")
@@ -559,7 +603,7 @@ def test_registering_twice_keeps_the_lease(calls):
 def test_a_delivered_result_without_url_is_deleted(calls):
     """A result whose URL was never given out is gone with its delivery, without a tombstone."""
     call = ended(calls)
-    calls.discard(call.id, 1)
+    calls.redis.unlink(*calls.kept(call.id, 1))
     assert not any(call.id.encode() in key for key in everything(calls))
     assert calls.authorize(call.id, call.token, call.path) is None
 
@@ -679,7 +723,7 @@ def test_a_retry_begins_after_its_pause(calls):
     until(lambda: calls.release() or queue(calls), 2)
     assert (calls.look(call.id).state, queue(calls)) == ("queued", [call.id])
     hold(calls)
-    assert calls.take(call.id, W1)[0] == 2
+    assert calls.take(call.id, W1).attempt == 2
 
 
 def test_a_repeated_retry_changes_nothing(calls):
@@ -732,7 +776,8 @@ def test_joining_makes_an_inbox_woken(calls):
         assert calls.join(call.id, inbox).state == "running"
     calls.finish(call.id, W1, 1, Outcome.DONE, 600, response=(HEAD, b""))
     for inbox in ("first", "second"):
-        assert calls.redis.lrange(keys.inbox(inbox), 0, -1) == [call.id.encode()]
+        (wake,) = calls.redis.lrange(keys.inbox(inbox), 0, -1)
+        assert wake.startswith(call.id.encode())
         assert 0 < calls.redis.ttl(keys.inbox(inbox)) <= keys.INBOX_TTL
 
 
@@ -805,7 +850,7 @@ def without_ttl():
 def test_every_key_has_a_ttl(calls):
     """After calls of every fate no key without a TTL is left but those that the table lists."""
     be_born(calls, W2)
-    calls.discard(ended(calls).id, 1)
+    calls.redis.unlink(*calls.kept(ended(calls).id, 1))
     for grace in (0, 30):
         call = ended(calls)
         calls.deliver(call.id, call.token, call.path, 1, grace)

@@ -103,7 +103,7 @@ def test_the_status_follows_a_call_from_queue_to_end(site, port, gate):
     assert ended.json["created"] <= ended.json["started"] <= ended.json["ended"]
     assert ended.json["result_url"].startswith(f"/fast?tag=third&{MARK}call=")
     assert ask(port, ended.json["result_url"]).text == "fast third\n"
-    assert status(port, url)["delivered"] is not None
+    until(lambda: status(port, url)["delivered"] is not None, what="the note of its delivery")
     assert [len(site.runs(name)) for name in ("first", "second", "third")] == [1, 1, 1]
 
 

@@ -397,7 +397,7 @@ def test_an_old_attempt_takes_no_chunk(calls):
     with pytest.raises(Fenced):
         old.offer(b"older")
     calls.redis.rpush(keys.held("w2"), call.id)
-    assert calls.take(call.id, "w2")[0] == 2
+    assert calls.take(call.id, "w2").attempt == 2
     with pytest.raises(Fenced):
         old.offer(b"oldest")
     new = StreamWriter(calls.scripts, call.id, "writer", ROOMY, ttl=60, attempt=2, head=HEAD.pack())

@@ -23,7 +23,7 @@ import msgpack
 import redis
 
 from wsgi_timeout import keys, rq_state
-from wsgi_timeout.connection import Scripts
+from wsgi_timeout.connection import Commands, Scripts
 from wsgi_timeout.errors import Fenced, NoWorker, QueueFull
 from wsgi_timeout.messages import CallRequest, FunctionRequest, ResponseHead
 
@@ -124,9 +124,28 @@ class Snapshot:
             int(delivered) if delivered else None,
         )
 
+    @classmethod
+    def carried(cls, message: bytes) -> Self:
+        """Read a small whole response that came with the wake: see `finish.lua`."""
+        attempt, size, rest = message.split(b" ", 2)
+        head = ResponseHead.unpack(rest[: int(size)])
+        return cls("ended", Outcome.DONE, "", int(attempt), head, rest[int(size) :], None)
+
     @property
     def ended(self) -> bool:
         return self.state == "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """An attempt that a worker has started."""
+
+    call_id: str
+    attempt: int
+    #: The packed request.
+    request: bytes
+    #: Whether other calls wait in the queue.
+    more: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +161,9 @@ class Calls:
     def __init__(self, client: redis.Redis, name: str) -> None:
         self.redis: Any = client  # redis-py's annotations know no bytes
         self.name = name
-        self.scripts = Scripts(client)
+        self._send = Commands(client).send
+        self._send_once = Commands(client, retries=0).send
+        self.scripts = Scripts(self._send)
         self._queue = rq_state.queue_key(name)
         self._started = rq_state.started_key(name)
         self._leases = keys.leases(name)
@@ -188,7 +209,7 @@ class Calls:
 
     def look(self, call_id: str) -> Snapshot:
         """Return what a call is now."""
-        return Snapshot.read(self.redis.hmget(keys.call(call_id), Snapshot.FIELDS))
+        return Snapshot.read(self._send("HMGET", keys.call(call_id), *Snapshot.FIELDS))
 
     def join(self, call_id: str, inbox: str) -> Snapshot:
         """Make `inbox` one of those that the call wakes, and return what it is now."""
@@ -223,11 +244,10 @@ class Calls:
             found["position"] = position
         return found
 
-    def discard(self, call_id: str, attempt: int) -> None:
-        """Delete a call whose response was sent in full, and whose URL nobody knows."""
-        self.redis.unlink(
-            keys.call(call_id), keys.request_body(call_id), keys.response_body(call_id, attempt)
-        )
+    @staticmethod
+    def kept(call_id: str, attempt: int) -> tuple[str, ...]:
+        """Return the keys of a call that has ended: to be deleted once nobody can ask for it."""
+        return (keys.call(call_id), keys.request_body(call_id), keys.response_body(call_id, attempt))
 
     def deliver(self, call_id: str, token: str, path: str, attempt: int, grace: float) -> None:
         """Note that the response was sent in full: it stays for `grace` seconds, and then a tombstone."""
@@ -267,19 +287,22 @@ class Calls:
 
     # -- the worker half
 
-    def take(self, call_id: str, worker: str, *, stock: bool = False) -> tuple[int, bytes] | None:
-        """Start an attempt of a held call: its number and packed request; None: nothing is to be run."""
+    def pop(self, worker: str, seconds: float) -> str | None:
+        """Wait for a queued call, and move it to what the worker holds; None: there was none.
+
+        Not sent again when the reply was lost: the worker then looks at what it holds.
+        """
+        moved = self._send_once("BLMOVE", self._queue, keys.held(worker), "LEFT", "RIGHT", seconds)
+        return moved.decode() if moved else None
+
+    def take(self, call_id: str, worker: str, *, stock: bool = False) -> Taken | None:
+        """Start an attempt of a held call, or with an empty id of the queue's next; None: nothing to run."""
         answer = self.scripts.run(
             "take",
-            [
-                keys.call(call_id),
-                rq_state.job_key(call_id),
-                self._started,
-                keys.held(worker),
-            ],
+            [self._queue, self._started, keys.held(worker)],
             [call_id, worker, now_ms(), rq_state.timestamp(), "1" if stock else ""],
         )
-        return (int(answer[0]), answer[1]) if answer else None
+        return Taken(answer[0].decode(), int(answer[1]), answer[2], bool(answer[3])) if answer else None
 
     def hold(self, call_id: str, worker: str) -> None:
         """Note that a worker has a call which it did not move from the queue itself."""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from hashlib import sha1
 from importlib.resources import files
+from queue import Empty
 from typing import Any
 
+import hiredis
 import redis
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
@@ -81,18 +85,64 @@ def unavailable_is_refusal() -> Iterator[None]:
         raise
 
 
+class Commands:
+    """Sends single commands over a client's connections: the hot path.
+
+    redis-py's own client spends several times as long on a command, on metrics, argument checks and a
+    look whether the connection lives. Here a dead one is found by the command itself, which is sent
+    again: so only commands that may run twice belong here.
+    """
+
+    def __init__(self, client: redis.Redis, retries: int = _RETRIES) -> None:
+        self._pool: Any = client.connection_pool
+        self._retries = retries
+
+    def send(self, *words: str | bytes | float) -> Any:
+        """Send one command and return its reply; raises what redis-py raises."""
+        packed = (hiredis.pack_command(words),)  # type: ignore[arg-type]  # its stub knows one word only
+        tries = 0
+        while True:
+            connection = self._take()
+            try:
+                connection.send_packed_command(packed)
+                return connection.read_response()
+            except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
+                if tries >= self._retries:
+                    raise
+            finally:
+                self._pool.pool.put_nowait(connection)
+            # The first may have been closed while it was idle; only then there is something to wait for.
+            if tries:
+                time.sleep(_RETRY_PAUSE_SECONDS)
+            tries += 1
+
+    def _take(self) -> Any:
+        pool = self._pool
+        if pool.pid != os.getpid():
+            pool.reset()
+        try:
+            return pool.pool.get(timeout=SOCKET_TIMEOUT) or pool.make_connection()
+        except Empty:
+            raise redis.exceptions.ConnectionError("no connection came free") from None
+
+
 class Scripts:
     """The Lua scripts of `lua/`, by name. Each runs in one round trip, and may safely run twice."""
 
-    def __init__(self, client: redis.Redis) -> None:
-        self._client = client
-        self._scripts: dict[str, Any] = {}
+    def __init__(self, send: Callable[..., Any]) -> None:
+        """Take how to send one command: `Commands.send`."""
+        self._send = send
+        self._digests: dict[str, str] = {}
 
     def run(self, name: str, keys: list[str], args: list[Any]) -> Any:
-        script = self._scripts.get(name)
-        if script is None:
-            script = self._scripts[name] = self._client.register_script(source(name))
-        return script(keys=keys, args=args)
+        digest = self._digests.get(name)
+        if digest is None:
+            digest = self._digests[name] = sha1(source(name).encode(), usedforsecurity=False).hexdigest()
+        try:
+            return self._send("EVALSHA", digest, len(keys), *keys, *args)
+        except redis.exceptions.NoScriptError:
+            self._send("SCRIPT", "LOAD", source(name))
+            return self._send("EVALSHA", digest, len(keys), *keys, *args)
 
 
 def source(name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any, Self
 
 import msgpack
@@ -22,7 +22,9 @@ _VERSION_BYTE = bytes([WIRE_VERSION])
 class _Message:
     def pack(self) -> bytes:
         # WSGI strings hold latin-1; a server that lets surrogates through must not make us fail.
-        packed: bytes = msgpack.packb(astuple(self), unicode_errors="surrogatepass")
+        names: tuple[str, ...] = self.__slots__
+        values = [getattr(self, name) for name in names]
+        packed: bytes = msgpack.packb(values, unicode_errors="surrogatepass")
         return _VERSION_BYTE + packed
 
     @classmethod

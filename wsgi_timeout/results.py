@@ -82,6 +82,8 @@ def wait(
     """
     deadline = time.monotonic() + seconds
     while True:
+        if waiter.carried:
+            return Ready(Snapshot.carried(waiter.carried), None, [])
         if look_first and not listener.away:
             waiter.reset()
             ready = _look(calls, listener, call_id, waiter)
@@ -141,12 +143,11 @@ def answer(
         if known:
             runtime.calls.deliver(pending.call_id, pending.token, pending.path, snapshot.attempt, grace)
         else:
-            runtime.calls.discard(pending.call_id, snapshot.attempt)
+            runtime.listener.unlink_soon(*runtime.calls.kept(pending.call_id, snapshot.attempt))
 
     if snapshot.outcome not in {None, Outcome.DONE, Outcome.BROKEN}:
         if not known:
-            with suppress(*AWAY):
-                deliver()
+            deliver()
         failure = _FAILURES.get(snapshot.outcome or Outcome.UNREAD, CallFailed)
         raise failure(snapshot.detail)
     chunks = replay.begin(

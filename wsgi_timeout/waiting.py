@@ -8,20 +8,22 @@ after its waiters every two seconds.
 
 from __future__ import annotations
 
+import atexit
 import logging
+import re
 import secrets
 import select
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import redis
 
 from wsgi_timeout import keys
-from wsgi_timeout.connection import AWAY, REFUSING
+from wsgi_timeout.connection import AWAY, REFUSING, Commands
 
 log = logging.getLogger("wsgi_timeout")
 
@@ -45,10 +47,12 @@ class _Process:
 class Waiter:
     """One request that waits; `gone` is set when its client has closed the connection."""
 
-    __slots__ = ("_woken", "gone", "streaming")
+    __slots__ = ("_woken", "carried", "gone", "streaming")
 
     def __init__(self) -> None:
         self._woken = threading.Event()
+        #: The response, if it came with the wake: see `calls.Snapshot.carried`.
+        self.carried = b""
         self.gone = False
         #: Waits for chunks, which no look at the call's record can show.
         self.streaming = False
@@ -78,6 +82,7 @@ class Listener:
         self._poll = _poll()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._useless: list[str] = []
 
     @property
     def draining(self) -> bool:
@@ -107,6 +112,26 @@ class Listener:
                     del self._sockets[sock]
                     self._poll.unregister(sock)
 
+    def unlink_soon(self, *names: str) -> None:
+        """Delete keys with the next look at the inbox, many at a time; at the latest after `TICK_SECONDS`."""
+        with self._lock:
+            self._useless.extend(names)
+
+    def _unlink(self, commands: Commands) -> None:
+        with self._lock:
+            names, self._useless = self._useless, []
+        if not names:
+            return
+        try:
+            commands.send("UNLINK", *names)
+        except BaseException:
+            self.unlink_soon(*names)
+            raise
+
+    def _unlink_last(self, commands: Commands) -> None:
+        with suppress(*AWAY, redis.exceptions.ResponseError):
+            self._unlink(commands)
+
     def _start(self) -> None:
         if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._run, name="wsgi-timeout-listener", daemon=True)
@@ -114,13 +139,16 @@ class Listener:
 
     def _run(self) -> None:
         client = self._make_client()
+        commands = Commands(client, retries=0)
+        atexit.register(self._unlink_last, commands)
         pop = None
         next_tick = next_recheck = time.monotonic()
         while True:
             try:
-                pop = pop or _popper(client, keys.inbox(self.inbox))
-                for call_id in pop():
-                    self._wake(call_id)
+                pop = pop or _popper(commands, keys.inbox(self.inbox))
+                for message in pop():
+                    self._wake(message)
+                self._unlink(commands)
                 if self.away or time.monotonic() >= next_recheck:
                     self._recheck(client)
                     next_recheck = time.monotonic() + RECHECK_SECONDS
@@ -134,10 +162,12 @@ class Listener:
                 self._tick()
                 next_tick = time.monotonic() + TICK_SECONDS
 
-    def _wake(self, call_id: str) -> None:
+    def _wake(self, message: bytes) -> None:
+        call_id, _, carried = message.partition(b" ")
         with self._lock:
-            waiters = tuple(self._waiters.get(call_id, ()))
+            waiters = tuple(self._waiters.get(call_id.decode(), ()))
         for waiter in waiters:
+            waiter.carried = carried or waiter.carried
             waiter.wake()
 
     def _tick(self) -> None:
@@ -152,7 +182,7 @@ class Listener:
     def _recheck(self, client: redis.Redis) -> None:
         with self._lock:
             waiting = {call_id: tuple(waiters) for call_id, waiters in self._waiters.items()}
-        pipe = client.pipeline(transaction=False)
+        pipe: Any = client.pipeline(transaction=False)
         for call_id in waiting:
             pipe.hget(keys.call(call_id), "state")
             pipe.hexists(keys.call(call_id), "head")
@@ -171,20 +201,21 @@ def drain() -> None:
     _Process.draining = True
 
 
-def _popper(client: redis.Redis, inbox: str) -> Callable[[], list[str]]:
-    commands: Any = client  # redis-py's annotations know no bytes
-    version = tuple(int(part) for part in str(commands.info("server")["redis_version"]).split(".")[:2])
+def _popper(commands: Commands, inbox: str) -> Callable[[], list[bytes]]:
+    """Return what waits for messages for a while, and returns all that are there."""
+    info: bytes = commands.send("INFO", "server")
+    found = re.search(rb"redis_version:(\d+)", info)
 
-    def pop() -> list[str]:
-        answer = commands.blmpop(TICK_SECONDS, 1, inbox, direction="LEFT", count=_BATCH)
-        return [call_id.decode() for call_id in answer[1]] if answer else []
+    def pop() -> list[bytes]:
+        answer = commands.send("BLMPOP", TICK_SECONDS, 1, inbox, "LEFT", "COUNT", _BATCH)
+        return answer[1] if answer else []
 
-    def pop_before_7() -> list[str]:
-        first = commands.blpop([inbox], TICK_SECONDS)
-        rest = commands.lpop(inbox, _BATCH) if first else None
-        return [call_id.decode() for call_id in ([first[1]] if first else []) + (rest or [])]
+    def pop_before_7() -> list[bytes]:
+        first = commands.send("BLPOP", inbox, TICK_SECONDS)
+        rest = commands.send("LPOP", inbox, _BATCH) if first else None
+        return ([first[1]] if first else []) + (rest or [])
 
-    return pop if version >= (7, 0) else pop_before_7
+    return pop if found is None or int(found[1]) >= 7 else pop_before_7
 
 
 def _poll() -> select.poll:

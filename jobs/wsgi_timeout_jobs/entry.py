@@ -69,7 +69,7 @@ def run_call(call_id: str) -> object:
         calls.hold(call_id, keeper.worker)
         taken = calls.take(call_id, keeper.worker, stock=True)
         if taken:
-            keeper.runner(job.connection).run(0, call_id, *taken)
+            keeper.runner(job.connection).run(0, call_id, taken.attempt, taken.request)
     return None
 
 

@@ -18,7 +18,7 @@ from rq.worker import BaseWorker
 
 from wsgi_timeout import fleet, keys, rq_state
 from wsgi_timeout import target as targets
-from wsgi_timeout.calls import Calls
+from wsgi_timeout.calls import Calls, Taken
 from wsgi_timeout.connection import AWAY, REFUSING, SOCKET_TIMEOUT, connect, connect_to_listen
 from wsgi_timeout.current import enter_worker, serve_queue
 from wsgi_timeout.errors import ConfigurationError
@@ -100,6 +100,8 @@ class CallWorker(BaseWorker):
         self._stopping = False
         self._blocking = False
         self._lost_reply = False
+        #: Whether others waited in the queue when the last call was taken.
+        self._more = False
         self._active: set[str] = set()
         self._free = list(range(board.slots))
         self._changed = threading.Condition()
@@ -163,8 +165,7 @@ class CallWorker(BaseWorker):
         if slot is None:
             return
         try:
-            call_id = self._next()
-            taken = call_id and self._calls.take(call_id, self.name)
+            taken = self._take()
         except _Stop:
             self._give_back(slot, None)
             return
@@ -174,42 +175,48 @@ class CallWorker(BaseWorker):
             self._give_back(slot, None)
             time.sleep(_RETRY_SECONDS)
             return
-        if not taken or not call_id:
+        if not taken:
             self._give_back(slot, None)
             return
         self._left -= 1
-        attempt, request = taken
-        self._active.add(call_id)
+        self._active.add(taken.call_id)
         if self._board.slots == 1:
-            self._run(runner, slot, call_id, attempt, request)
+            self._more = taken.more
+            self._run(runner, slot, taken)
         else:
             # A thread of its own, so that nothing meant for one call can hit the next.
-            args = (runner, slot, call_id, attempt, request)
-            threading.Thread(target=self._run, args=args, name=call_id, daemon=True).start()
+            args = (runner, slot, taken)
+            threading.Thread(target=self._run, args=args, name=taken.call_id, daemon=True).start()
 
-    def _run(
-        self, runner: RequestRunner | FunctionRunner, slot: int, call_id: str, attempt: int, request: bytes
-    ) -> None:
+    def _run(self, runner: RequestRunner | FunctionRunner, slot: int, taken: Taken) -> None:
         try:
-            runner.run(slot, call_id, attempt, request)
+            runner.run(slot, taken.call_id, taken.attempt, taken.request)
         finally:
-            self._give_back(slot, call_id)
+            self._give_back(slot, taken.call_id)
+
+    def _take(self) -> Taken | None:
+        if self._more and not self._lost_reply and not self._idle():
+            # One round trip instead of two while there is a queue.
+            self._more = False
+            if taken := self._calls.take("", self.name):
+                return taken
+        call_id = self._next()
+        return self._calls.take(call_id, self.name) if call_id else None
 
     def _next(self) -> str | None:
         """Return the id of a call that this worker now holds."""
         left_over = self._left_over()
         if left_over:
             return left_over[0]
-        queue, held = rq_state.queue_key(self._calls.name), keys.held(self.name)
         self._blocking = True
         try:
-            moved = None if self._idle() else self._calls.redis.blmove(queue, held, _BLOCK_SECONDS)
+            moved = None if self._idle() else self._calls.pop(self.name, _BLOCK_SECONDS)
         finally:
             self._blocking = False
         if moved and self._board.suspended:
-            self._calls.give_back(moved.decode(), self.name)
+            self._calls.give_back(moved, self.name)
             return None
-        return moved.decode() if moved else None
+        return moved
 
     def _idle(self) -> bool:
         """Whether to take nothing now: told to stop, or suspended by `rq suspend`."""

@@ -1,6 +1,7 @@
 -- Ends this attempt of a call with its outcome. A repeat after a lost reply returns 'ok' again.
 -- KEYS: record, rq job, rq wip, held, response body
--- ARGV: id, worker, attempt, now ms, outcome, detail, result TTL s, '1' if its body lies in the stream, fields...
+-- ARGV: id, worker, attempt, now ms, outcome, detail, result TTL s, '1' if its body lies in the stream,
+--       'head', head, 'body', body (of a small response; else other fields and their values)
 local r = redis.call('HMGET', KEYS[1], 'state', 'worker', 'attempt', 'inboxes', 'stock')
 local answer = 'ok'
 if r[1] == 'running' and r[2] == ARGV[2] and r[3] == ARGV[3] then
@@ -12,7 +13,12 @@ if r[1] == 'running' and r[2] == ARGV[2] and r[3] == ARGV[3] then
     redis.call('EXPIRE', KEYS[5], ARGV[7])
     wake(redis.call('HGET', KEYS[5], 'readers'), ARGV[1])
   end
-  wake(r[4], ARGV[1])
+  local message = ARGV[1]
+  -- A small response goes along, so that whoever waits need not ask for it.
+  if ARGV[9] == 'head' and ARGV[5] == 'done' and #ARGV[10] + #ARGV[12] <= CARRIED then
+    message = message .. ' ' .. ARGV[3] .. ' ' .. #ARGV[10] .. ' ' .. ARGV[10] .. ARGV[12]
+  end
+  wake(r[4], message)
 elseif r[1] ~= 'ended' or r[2] ~= ARGV[2] or r[3] ~= ARGV[3] then
   answer = 'fenced'
 end

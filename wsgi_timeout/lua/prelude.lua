@@ -1,11 +1,13 @@
--- Put before every script. A wake says "look again", never what has happened: it may come twice.
+-- Put before every script. A wake says "look again"; it may come twice, or not at all.
 local INBOX_TTL = 60
+-- Bytes of a response that a wake may carry: an inbox whose process has died lies there for its TTL.
+local CARRIED = 4096
 
-local function wake(inboxes, id)
+local function wake(inboxes, message)
   if not inboxes then return end
   for inbox in string.gmatch(inboxes, '%S+') do
     local key = 'wt:inbox:' .. inbox
-    redis.call('RPUSH', key, id)
+    redis.call('RPUSH', key, message)
     redis.call('EXPIRE', key, INBOX_TTL)
   end
 end
