@@ -86,7 +86,9 @@ class _Mounted:
         pattern = f"{prefix}<{_REST}:rest>" if prefix else f"/<{_ALL}:rest>"
         for websocket in (False, True):
             # Flask's own add_url_rule would refuse unknown methods and answer OPTIONS by itself.
-            rule = app.url_rule_class(pattern, endpoint=endpoint, methods=None, websocket=websocket)
+            rule = app.url_rule_class(
+                pattern, endpoint=endpoint, methods=None, websocket=websocket, subdomain=state.subdomain
+            )
             app.url_map.add(rule)
         depth = prefix.count("/")
 
