@@ -5,47 +5,82 @@ from __future__ import annotations
 import logging
 import sys
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 log = logging.getLogger("wsgi_timeout")
 
-#: Seconds left for all that is not waiting, when a server kills a request after its timeout.
-_MARGIN_SECONDS = 5.0
+#: Seconds left, where a server ends a request after its timeout, for all that is not the wait: `worker_wait`,
+#: the request's body, the answer.
+_MARGIN_SECONDS = 10.0
+#: Seconds after which uWSGI's HTTP router gives a silent request up, unless it is told otherwise.
+_UWSGI_HTTP_TIMEOUT = 60.0
+
+
+class _Limit(NamedTuple):
+    """When a server ends a request, what of it does so, and what to change."""
+
+    seconds: float
+    culprit: str
+    remedy: str
 
 
 def wait_limit(wait_seconds: float) -> float:
-    """Return how many seconds a request may wait here; logs a line if that is less than it should.
-
-    gunicorn's sync worker, its default, serves one request at a time, and is killed with it after
-    `timeout`: the client would get a 500. Its other workers only watch the process.
-    """
-    worker = _gunicorn_worker()
-    if worker is None or type(worker).__module__ != "gunicorn.workers.sync" or not worker.cfg.timeout:
+    """Return how many seconds a request may wait here; logs a line if that is less than it should."""
+    limit = _sync_worker() or _uwsgi()
+    if limit is None:
         return float("inf")
-    timeout = float(worker.cfg.timeout)
-    limit = max(timeout - _MARGIN_SECONDS, timeout / 2)
-    if wait_seconds > limit:
+    seconds = max(limit.seconds - _MARGIN_SECONDS, limit.seconds / 2)
+    if wait_seconds > seconds:
         log.warning(
-            "gunicorn's sync worker kills a request after %g s (--timeout): requests wait %g s instead of "
-            "wait_seconds=%g, and one at a time. Run gunicorn with -c python:wsgi_timeout.gunicorn_conf, "
-            "or -k wsgi_timeout.gunicorn_worker.ThreadWorker --threads 216",
-            timeout,
-            limit,
+            "%s ends a request after %g s: requests wait %g s instead of wait_seconds=%g. %s",
+            limit.culprit,
+            limit.seconds,
+            seconds,
             wait_seconds,
+            limit.remedy,
         )
-    return limit
+    return seconds
 
 
-def _gunicorn_worker() -> Any:
-    """Return the gunicorn worker that called us, None under another server."""
-    base = sys.modules.get("gunicorn.workers.base")
-    if base is None:
+def _sync_worker() -> _Limit | None:
+    """Return the limit of gunicorn's sync worker; the other ones have none for a request.
+
+    The sync worker, gunicorn's default, is killed with its request after `timeout`: the client would
+    get a 500.
+    """
+    sync = sys.modules.get("gunicorn.workers.sync")
+    worker = _gunicorn_worker(sync.SyncWorker) if sync else None
+    if worker is None or not worker.cfg.timeout:
         return None
+    return _Limit(
+        worker.cfg.timeout,
+        "gunicorn's sync worker, which serves one request at a time,",
+        "Run gunicorn with -c python:wsgi_timeout.gunicorn_conf, or with "
+        "-k wsgi_timeout.gunicorn_worker.ThreadWorker --threads 216",
+    )
+
+
+def _gunicorn_worker(kind: type) -> Any:
+    """Return the gunicorn worker of this kind that called us, None if there is none."""
     # gunicorn hands its worker to nobody.
     frame: FrameType | None = sys._getframe()  # noqa: SLF001
     while frame is not None:
         candidate = frame.f_locals.get("self")
-        if isinstance(candidate, base.Worker):
+        if isinstance(candidate, kind):
             return candidate
         frame = frame.f_back
     return None
+
+
+def _uwsgi() -> _Limit | None:
+    """Return the shortest of uWSGI's limits: by one it kills its worker, by the other its router gives up."""
+    options = getattr(sys.modules.get("uwsgi"), "opt", {})
+    limits = {}
+    if "harakiri" in options:
+        limits["harakiri"] = float(options["harakiri"])
+    if "http" in options or "https" in options:
+        limits["http-timeout"] = float(options.get("http-timeout", _UWSGI_HTTP_TIMEOUT))
+    if not limits:
+        return None
+    name, seconds = min(limits.items(), key=lambda item: item[1])
+    return _Limit(seconds, f"uWSGI's --{name}", f"Run uWSGI with a longer --{name}")

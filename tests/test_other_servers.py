@@ -1,0 +1,138 @@
+"""An app with `RequestTimeouts` under web servers that its user chose: it works, and says what to change."""
+
+import hashlib
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from harness import APPS, FAST, Pool, Process, ask, environment, follow
+
+UWSGI = "uwsgi --wsgi own_server:app --need-app"
+#: How the user's servers are started, and where they say on which port they listen.
+SERVERS = {
+    "gunicorn-sync": (
+        "gunicorn --no-control-socket -b 127.0.0.1:0 own_server:app",
+        r"Listening at: \S+:(\d+)",
+    ),
+    "gunicorn-gthread": (
+        "gunicorn --no-control-socket -b 127.0.0.1:0 --threads 8 own_server:app",
+        r"Listening at: \S+:(\d+)",
+    ),
+    "uwsgi": (f"{UWSGI} --http-socket 127.0.0.1:0 --threads 8", r"TCP address \S+:(\d+)"),
+    # Loads the app before it forks.
+    "uwsgi-prefork": (
+        f"{UWSGI} --http-socket 127.0.0.1:0 --threads 4 --master --processes 2",
+        r"TCP address \S+:(\d+)",
+    ),
+    "waitress": ("waitress-serve --listen 127.0.0.1:0 own_server:app", r"Serving on \S+:(\d+)"),
+    "flask-run": ("flask --app own_server run --port 0", r"Running on \S+:(\d+)"),
+}
+#: Servers that end a request after 2 s: the line that says so begins and ends like this.
+IMPATIENT = {
+    "gunicorn-sync": (
+        "gunicorn --no-control-socket -b 127.0.0.1:0 --timeout 2 own_server:app",
+        r"Listening at: \S+:(\d+)",
+        "gunicorn's sync worker, which serves one request at a time,",
+        "-k wsgi_timeout.gunicorn_worker.ThreadWorker --threads 216",
+    ),
+    "uwsgi-harakiri": (
+        f"{UWSGI} --http-socket 127.0.0.1:0 --threads 4 --master --harakiri 2",
+        r"TCP address \S+:(\d+)",
+        "uWSGI's --harakiri",
+        "a longer --harakiri",
+    ),
+    "uwsgi-http": (
+        f"{UWSGI} --http 127.0.0.1:0 --threads 4 --http-timeout 2",
+        r"http bound on 127.0.0.1:0 fd (\d+)",
+        "uWSGI's --http-timeout",
+        "a longer --http-timeout",
+    ),
+}
+
+
+class Server(Process):
+    """A web server, up when it has said on which port it listens."""
+
+    def __init__(self, command, port, redis_server, **settings):
+        program, *words = command.split()
+        env = {**environment(**{**FAST, **settings}), "REDIS_URL": redis_server.url, "PYTHONUNBUFFERED": "1"}
+        super().__init__([Path(sys.executable).with_name(program), *words], env=env, cwd=APPS)
+        try:
+            found = self.wait_for(port)
+            self.port = self._port_of(int(found[1])) if " fd " in found[0] else int(found[1])
+        except AssertionError:
+            self.stop()
+            raise
+
+    def _port_of(self, descriptor):
+        listening = psutil.Process(self.pid).net_connections("tcp")
+        return next(one.laddr.port for one in listening if one.fd == descriptor)
+
+    def stop(self, number=signal.SIGINT, seconds=20.0):
+        """End it as Ctrl-C does: uWSGI would reload at SIGTERM."""
+        return super().stop(number, seconds)
+
+    @property
+    def complaints(self):
+        return re.findall(r"^.* requests wait .*$", self.output, re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def pool(redis_server):
+    env = environment(**FAST)
+    pool = Pool("own_server:app", None, redis_server.url, "--processes", "2", env=env, cwd=APPS)
+    yield pool
+    pool.stop()
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def server(request, redis_server, pool):
+    server = Server(*SERVERS[request.param], redis_server)
+    yield server
+    server.stop()
+
+
+def test_a_request_longer_than_the_wait_ends_with_its_result(server, pool):
+    """A slow request is redirected, and its chain ends with what a worker process answered."""
+    *hops, last = follow(server.port, "/slow?seconds=1.5")
+    assert [hop.status for hop in hops] == [303] * len(hops)
+    assert len(hops) >= 2
+    assert last.status == 200
+    assert last.json["pid"] in {process.pid for process in pool.workers()}
+
+
+def test_an_upload_larger_than_a_message_arrives(server):
+    """A body that travels beside its call arrives whole."""
+    body = bytes(range(256)) * 2000
+    *hops, last = follow(server.port, "/slow?seconds=0.8", "POST", body=body)
+    assert hops
+    assert last.json["sha256"] == hashlib.sha256(body).hexdigest()
+
+
+def test_a_server_that_lets_requests_wait_is_not_complained_about(server):
+    """Nothing is said of the wait where it need not be cut."""
+    assert ask(server.port, "/slow").status == 200
+    assert server.complaints == []
+
+
+@pytest.mark.parametrize("name", IMPATIENT)
+def test_the_wait_is_cut_where_the_server_ends_requests(redis_server, pool, name):
+    """Where a server ends a request after 2 s it waits 1 s instead of 60, and one line says what to do."""
+    command, port, begin, end = IMPATIENT[name]
+    server = Server(command, port, redis_server, wait_seconds=60)
+    try:
+        began = time.monotonic()
+        answers = [ask(server.port, "/slow?seconds=3.5")]
+        assert time.monotonic() - began < 2
+        answers += follow(server.port, answers[0].location)
+        assert [answer.status for answer in answers[:3]] == [303, 303, 303]
+        assert answers[-1].status == 200
+        (line,) = server.complaints
+    finally:
+        server.stop()
+    assert line.startswith(f"{begin} ends a request after 2 s: requests wait 1 s instead of wait_seconds=60.")
+    assert line.endswith(end)
