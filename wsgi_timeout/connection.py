@@ -21,6 +21,8 @@ from wsgi_timeout.errors import ConfigurationError, RedisUnavailable
 #: Seconds until a silent server counts as away.
 SOCKET_TIMEOUT = 5.0
 _LISTEN_TIMEOUT = 1.0
+#: Seconds that a thread waits for its turn: in a burst of thousands that says nothing about the server.
+_TURN_TIMEOUT = 30.0
 #: redis-py 8 retries ten times in silence, or never, by how the client was made. Every script of
 #: ours may run twice, so a short retry hides a reconnect; longer outages are the caller's to handle.
 _RETRIES = 2
@@ -61,7 +63,7 @@ def _client(url: str, connections: int, socket_timeout: float, retries: int) -> 
         pool = redis.BlockingConnectionPool.from_url(
             url,
             max_connections=connections,
-            timeout=SOCKET_TIMEOUT,
+            timeout=_TURN_TIMEOUT,
             socket_timeout=socket_timeout,
             socket_connect_timeout=socket_timeout,
             retry=Retry(ConstantBackoff(_RETRY_PAUSE_SECONDS), retries),
@@ -121,7 +123,7 @@ class Commands:
         if pool.pid != os.getpid():
             pool.reset()
         try:
-            return pool.pool.get(timeout=SOCKET_TIMEOUT) or pool.make_connection()
+            return pool.pool.get(timeout=_TURN_TIMEOUT) or pool.make_connection()
         except Empty:
             raise redis.exceptions.ConnectionError("no connection came free") from None
 
