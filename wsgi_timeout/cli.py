@@ -1,18 +1,21 @@
-"""The command line: `wsgi-timeout serve` and `wsgi-timeout worker`."""
+"""The command line: `wsgi-timeout serve`, `wsgi-timeout worker` and `wsgi-timeout calls`."""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import click
 
 from wsgi_timeout import target as targets
-from wsgi_timeout.connection import redis_url
+from wsgi_timeout.connection import AWAY, connect, redis_url
 from wsgi_timeout.errors import ConfigurationError
+from wsgi_timeout.failed import failed_calls, table
 from wsgi_timeout.serve import ServeOptions, serve
 from wsgi_timeout.settings import Settings
 
@@ -121,6 +124,30 @@ def worker_command(target: str, *, name: str | None, max_memory: int, ready_fd: 
         if ready_fd < 0:  # else `serve` has a banner of its own
             _say(f"workers for {target}: queue wt:{queue}, unless the target names itself")
         return Pool(target, name, redis_url(), Settings.load(), pool_options).run()
+
+    _run(work)
+
+
+@main.command("calls")
+@click.option("--failed", is_flag=True, required=True, help="Those that ended otherwise than done.")
+@click.option("--name", help="Those of the queue wt:NAME.  [default: of every queue]")
+@click.option(
+    "--limit", type=click.IntRange(1), default=100, show_default=True, help="The last so many; 1000 are kept."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def calls_command(*, failed: bool, name: str | None, limit: int, as_json: bool) -> None:
+    """List the last calls at REDIS_URL that failed, the newest first: kept for 7 days."""
+    del failed  # nothing else can be listed yet
+
+    def work() -> int:
+        with connect(redis_url(), connections=1) as client:
+            try:
+                found = failed_calls(client, name, limit)
+            except AWAY as error:
+                raise ConfigurationError(f"Redis does not answer: {error}") from None
+        for line in (json.dumps(asdict(call)) for call in found) if as_json else table(found):
+            click.echo(line)
+        return 0
 
     _run(work)
 

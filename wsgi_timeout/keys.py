@@ -10,6 +10,8 @@
     wt:value:<id>:<attempt>    hash    worker: a large result    as its call
     wt:delayed:<name>          zset    retry.lua                 none: a member goes when it is due
     wt:gone:<id>               string  deliver.lua (tombstone)   7 days
+    wt:failed:<name>           list    prelude.lua: the last     7 days after the last entry
+                                       1,000 not done
     wt:inbox:<random>          list    whoever wakes a process   60 s after the last message
     wt:held:<worker>           list    BLMOVE from the queue     none: goes with the worker's lease
     wt:leases:<name>           hash    pools, one field a worker none: a field goes with its worker
@@ -32,6 +34,8 @@ from __future__ import annotations
 
 #: Seconds that a tombstone tells "delivered" from "never existed".
 TOMBSTONE_TTL = 7 * 86_400
+#: Seconds that the list of failed calls outlives its last entry.
+FAILED_TTL = 7 * 86_400
 #: Seconds that an inbox outlives its last message: a dead process reads no more.
 INBOX_TTL = 60
 #: Seconds that the chunks of an upload live without a write, before the call is queued.
@@ -66,6 +70,10 @@ def delayed(name: str) -> str:
 
 def tombstone(call_id: str) -> str:
     return f"wt:gone:{call_id}"
+
+
+def failed(name: str) -> str:
+    return f"wt:failed:{name}"
 
 
 def inbox(process: str) -> str:

@@ -17,10 +17,13 @@ from wsgi_timeout.errors import ConfigurationError
 _HEADER = struct.Struct("=BBII")
 _COUNTS = struct.Struct("=II")
 _COUNTS_OFFSET = 2
-_SLOT = struct.Struct("=dI80s16s")
+_ID_BYTES = 80
+#: A deadline, an attempt, a call, and the reason of an interruption with the call that it is for.
+_SLOT = struct.Struct(f"=dI{_ID_BYTES}s16s{_ID_BYTES}s")
 _OFFER_BYTES = 4096
 _DEADLINE = struct.Struct("=d")
-_REASON_OFFSET = _SLOT.size - 16
+_REASON = struct.Struct(f"=16s{_ID_BYTES}s")
+_REASON_OFFSET = _SLOT.size - _REASON.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,7 @@ class Board:
 
     def begin(self, slot: int, call_id: str, attempt: int, deadline: float) -> None:
         start = self._start(slot)
-        _SLOT.pack_into(self._memory, start, 0.0, attempt, call_id.encode(), b"")
+        _SLOT.pack_into(self._memory, start, 0.0, attempt, call_id.encode(), b"", b"")
         _DEADLINE.pack_into(self._memory, start, deadline)
 
     def clear(self, slot: int, *, failed: bool) -> None:
@@ -92,19 +95,21 @@ class Board:
     def running(self) -> list[Running]:
         found = []
         for slot in range(self.slots):
-            deadline, attempt, call_id, _ = _SLOT.unpack_from(self._memory, self._start(slot))
+            deadline, attempt, call_id, *_ = _SLOT.unpack_from(self._memory, self._start(slot))
             if deadline:
                 found.append(Running(slot, deadline, attempt, call_id.rstrip(b"\0").decode()))
         return found
 
-    def interrupt(self, slot: int, reason: str) -> None:
+    def interrupt(self, running: Running, reason: str) -> None:
         """Leave the reason that the child's signal handler will find."""
-        at = self._start(slot) + _REASON_OFFSET
-        self._memory[at : at + 16] = reason.encode().ljust(16, b"\0")
+        at = self._start(running.slot) + _REASON_OFFSET
+        _REASON.pack_into(self._memory, at, reason.encode(), running.call_id.encode())
 
     def reason(self, slot: int) -> str:
-        at = self._start(slot) + _REASON_OFFSET
-        return self._memory[at : at + 16].rstrip(b"\0").decode()
+        """Return why the call in a slot is interrupted, empty if it is not."""
+        _, _, call_id, reason, meant = _SLOT.unpack_from(self._memory, self._start(slot))
+        # The child may have begun another call since the parent looked.
+        return reason.rstrip(b"\0").decode() if meant == call_id else ""
 
     @staticmethod
     def _start(slot: int) -> int:

@@ -31,7 +31,7 @@ from wsgi_timeout.messages import WIRE_VERSION
 from wsgi_timeout.recovery import WORKER_DIED
 from wsgi_timeout.stub import NAME_VARIABLE
 from wsgi_timeout.waiting import Listener
-from wsgi_timeout_jobs.board import Board
+from wsgi_timeout_jobs.board import Board, Running
 from wsgi_timeout_jobs.entries import of_target
 from wsgi_timeout_jobs.interrupts import SIGNAL, Interrupts
 from wsgi_timeout_jobs.run_function import FunctionRunner
@@ -121,14 +121,14 @@ class _Keeper:
                 continue
             for running in self.board.running():
                 if heard and running.call_id.encode() in heard:
-                    self._interrupt(Outcome.CANCELLED)
+                    self._interrupt(running, Outcome.CANCELLED)
                 elif time.monotonic() >= running.deadline:
-                    self._interrupt(Outcome.TIMEOUT)
+                    self._interrupt(running, Outcome.TIMEOUT)
 
-    def _interrupt(self, outcome: Outcome) -> None:
+    def _interrupt(self, running: Running, outcome: Outcome) -> None:
         if not self._interrupted:
             self._interrupted = True
-            self.board.interrupt(0, outcome)
+            self.board.interrupt(running, outcome)
             # To the main thread, where the handler runs.
             signal.pthread_kill(threading.main_thread().ident or 0, SIGNAL)
 

@@ -6,7 +6,7 @@ import logging
 
 import redis
 
-from wsgi_timeout.calls import Calls
+from wsgi_timeout.calls import Calls, Outcome
 from wsgi_timeout.recovery import LeaseWatch
 
 log = logging.getLogger("wsgi_timeout.pool")
@@ -18,18 +18,26 @@ class QueueKeeper:
     def __init__(self, client: redis.Redis, name: str, lease_seconds: float) -> None:
         self.calls = Calls(client, name)
         self._watch = LeaseWatch(self.calls, lease_seconds)
+        self._ends: list[tuple[str, Outcome, str, float, int]] = []
         self._unsettled: list[tuple[str, str]] = []
 
     def renew(self, workers: list[str]) -> list[str]:
         """Renew the leases of live workers; return those that lost theirs, whose calls others have now."""
         return self.calls.renew(workers) if workers else []
 
+    def end(self, call_id: str, outcome: Outcome, detail: str, result_ttl: float, attempt: int) -> None:
+        """Note an outcome that the worker will not record, for `settle`."""
+        self._ends.append((call_id, outcome, detail, result_ttl, attempt))
+
     def bury(self, worker: str, death: str) -> None:
         """Note a worker's death, for `settle`."""
         self._unsettled.append((worker, death))
 
     def settle(self) -> None:
-        """Recover what dead workers held."""
+        """Record noted outcomes, then recover what dead workers held: what was ended does not run again."""
+        while self._ends:
+            self.calls.end(*self._ends[0])
+            self._ends.pop(0)
         while self._unsettled:
             worker, death = self._unsettled[0]
             settled = self.calls.recover(worker, None, death)

@@ -45,6 +45,8 @@ TICK_SECONDS = 0.25
 #: Leases are renewed this many times within the seconds after which they count as lost.
 _RENEWALS = 3.3
 _LOOK_SECONDS = 1.0
+#: Seconds in which a handler that was interrupted may record its own end.
+_UNANSWERED_SECONDS = 3.0
 #: Seconds after which a child that died at start is tried again, doubled up to the second.
 _BACKOFF_SECONDS = (0.5, 30.0)
 #: Exit codes of a child.
@@ -68,6 +70,8 @@ class Child:
     #: When it was told to stop, or to interrupt a call: monotonic seconds.
     stopping_since: float | None = None
     interrupted: dict[str, float] = field(default_factory=dict)
+    #: Interrupted calls whose outcome stands, though their handlers go on.
+    ended: set[str] = field(default_factory=set)
     #: What RQ was last told of it: state, calls that succeeded and failed.
     told: tuple[str, int, int] = ("idle", 0, 0)
 
@@ -283,10 +287,11 @@ class Pool:
                 keeper.look()
         if now >= self._next_look:
             self._next_look = now + _LOOK_SECONDS
-        self._tell_rq()
         self._hear_cancels()
         for command in self._commands.hear([child.name for child in self._children.values()]):
             self._obey(command)
+        # Last: a full Redis does not take it.
+        self._tell_rq()
 
     def _tell_rq(self) -> None:
         """Keep what RQ shows of our workers: busy or idle, and how many calls they ran."""
@@ -347,16 +352,25 @@ class Pool:
             if since is None:
                 if now >= running.deadline:
                     self._interrupt(child, running, Outcome.TIMEOUT)
-            elif now - since > self._settings.interrupt_grace and self._options.threads == 1:
-                log.warning("%s: did not end when interrupted, %s is killed", running.call_id, child.name)
-                self._end(child, running, Outcome(child.board.reason(running.slot)))
-                _kill(child.pid, signal.SIGKILL)
+            elif self._options.threads == 1:
+                self._press(child, running, now - since)
+
+    def _press(self, child: Child, running: Running, seconds: float) -> None:
+        """Go on with a handler that was interrupted so many seconds ago, and has not ended."""
+        grace = self._settings.interrupt_grace
+        if seconds > min(grace, _UNANSWERED_SECONDS) and running.call_id not in child.ended:
+            # Whoever waits need not wait for its `finally`.
+            child.ended.add(running.call_id)
+            self._end(child, running, Outcome(child.board.reason(running.slot)))
+        if seconds > grace:
+            log.warning("%s: did not end when interrupted, %s is killed", running.call_id, child.name)
+            _kill(child.pid, signal.SIGKILL)
 
     def _interrupt(self, child: Child, running: Running, outcome: Outcome) -> None:
         if running.call_id in child.interrupted:
             return
         child.interrupted[running.call_id] = time.monotonic()
-        child.board.interrupt(running.slot, outcome)
+        child.board.interrupt(running, outcome)
         if self._options.threads == 1:
             _kill(child.pid, SIGNAL)
         else:
@@ -367,11 +381,12 @@ class Pool:
 
     def _end(self, child: Child, running: Running, outcome: Outcome) -> None:
         detail = "the handler ran longer than its timeout" if outcome is Outcome.TIMEOUT else "cancelled"
+        keeper = self._keepers[child.keeper_name]
+        keeper.end(running.call_id, outcome, detail, self._settings.result_ttl, running.attempt)
         try:
-            calls = self._keepers[child.keeper_name].calls
-            calls.end(running.call_id, outcome, detail, self._settings.result_ttl, running.attempt)
+            keeper.settle()
         except _AWAY as error:
-            log.warning("%s: %s could not be recorded: %s", running.call_id, outcome, error)
+            log.warning("%s: %s cannot be recorded yet: %s", running.call_id, outcome, error)
 
     def _check_memory(self) -> None:
         if not self._options.max_memory:

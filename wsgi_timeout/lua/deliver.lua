@@ -2,8 +2,9 @@
 -- KEYS: record, request body, response body, tombstone
 -- ARGV: now ms, grace ms, tombstone, tombstone TTL s
 if redis.call('HGET', KEYS[1], 'state') ~= 'ended' then return 'not ended' end
+-- First, so that a full Redis takes the rest: see `finish`.
+redis.call('UNLINK', KEYS[2])
 if redis.call('HSETNX', KEYS[1], 'delivered', ARGV[1]) == 0 then return 'delivered' end
 redis.call('SET', KEYS[4], ARGV[3], 'EX', ARGV[4])
-redis.call('UNLINK', KEYS[2])
 for i, key in ipairs({KEYS[1], KEYS[3]}) do redis.call('PEXPIRE', key, ARGV[2]) end
 return 'delivered'

@@ -1,5 +1,7 @@
 -- Put before every script. A wake says "look again"; it may come twice, or not at all.
 local INBOX_TTL = 60
+-- Seconds that the list of failed calls outlives its last entry.
+local FAILED_TTL = 604800
 -- Bytes of a response that a wake may carry: an inbox whose process has died lies there for its TTL.
 local CARRIED = 4096
 
@@ -19,13 +21,25 @@ local function joined(list, word)
   return list .. ' ' .. word
 end
 
+-- Lists a call that ended otherwise than done, for `wsgi-timeout calls --failed`: the last thousand of a name.
+local function list_failed(record, id, now, outcome, detail)
+  local r = redis.call('HMGET', record, 'name', 'method', 'path', 'attempt')
+  local key = 'wt:failed:' .. r[1]
+  local entry = {id, r[2], string.sub(r[3], 1, 200), outcome, r[4], now, string.sub(detail, -500)}
+  redis.call('LPUSH', key, cmsgpack.pack(entry))
+  redis.call('LTRIM', key, 0, 999)
+  redis.call('EXPIRE', key, FAILED_TTL)
+end
+
 -- Ends a call: the one place that writes an outcome. `keep` is the seconds that it is kept unread.
 -- To RQ a job that has ended is gone; a stock worker of RQ is not done with it yet, and deletes it itself.
 -- The request goes: headers and bodies hold credentials, and nobody runs it again.
 local function finish(record, job, id, stock, now, keep, outcome, detail, fields)
+  -- First of all, since a full Redis takes every write of a script that began by freeing something.
+  local input, arguments = 'wt:in:' .. id, 'wt:args:' .. id
+  if stock then redis.call('UNLINK', input, arguments) else redis.call('UNLINK', job, input, arguments) end
   redis.call('HSET', record, 'state', 'ended', 'outcome', outcome, 'detail', detail, 'ended', now, 'request', '',
     unpack(fields))
   redis.call('EXPIRE', record, keep)
-  local input, arguments = 'wt:in:' .. id, 'wt:args:' .. id
-  if stock then redis.call('UNLINK', input, arguments) else redis.call('UNLINK', job, input, arguments) end
+  if outcome ~= 'done' then list_failed(record, id, now, outcome, detail) end
 end

@@ -3,6 +3,8 @@
 -- ARGV: worker, the lease as last seen ('' = its death is certain), now ms, detail, name of the rq worker's key
 -- Returns nil if it lives, else {id, 'requeued' | 'lost' | 'dropped', ...}
 if ARGV[2] ~= '' and redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return false end
+-- First, so that a full Redis takes the rest: see `finish`.
+redis.call('SREM', KEYS[5], ARGV[5])
 local settled = {}
 local ids = redis.call('LRANGE', KEYS[2], 0, -1)
 for i = #ids, 1, -1 do
@@ -42,6 +44,5 @@ for i = #ids, 1, -1 do
 end
 redis.call('UNLINK', KEYS[2], KEYS[7], KEYS[8])
 redis.call('HDEL', KEYS[1], ARGV[1])
-redis.call('SREM', KEYS[5], ARGV[5])
 redis.call('SREM', KEYS[6], ARGV[5])
 return settled

@@ -5,10 +5,12 @@ local lost = {}
 for i = 3, #ARGV do
   local worker = ARGV[i]
   if redis.call('HEXISTS', KEYS[1], worker) == 1 then
-    redis.call('HINCRBY', KEYS[1], worker, 1)
-    redis.call('HSET', 'rq:worker:' .. worker, 'last_heartbeat', ARGV[1])
+    -- First: a full Redis takes every write of a script that began with one that needs no memory. Else
+    -- every worker would count as dead after a while.
     redis.call('EXPIRE', 'rq:worker:' .. worker, ARGV[2])
     redis.call('EXPIRE', 'wt:worker:' .. worker, ARGV[2])
+    redis.call('HINCRBY', KEYS[1], worker, 1)
+    redis.call('HSET', 'rq:worker:' .. worker, 'last_heartbeat', ARGV[1])
   else
     lost[#lost + 1] = worker
   end
