@@ -127,6 +127,12 @@ class TestResults:
         """A decorated function looks like the function that it wraps."""
         assert (app.add.__name__, app.add.__doc__) == ("add", "Add two numbers.")
 
+    def test_a_parameter_may_be_called_self(self, app):
+        """A function's parameters may be called as ours: none of theirs is taken for one of ours."""
+        options = {"self": 1, "args": 2, "call_id": 3, "timeout": 4}
+        assert app.named.remote("first", **options) == ("first", options)
+        assert app.named.local("first", **options) == app.named("first", **options) == ("first", options)
+
     def test_a_coroutine_function_is_awaited(self, app):
         """An `async def` runs in a worker as any other, and knows its call."""
         call = app.awaited.spawn(0.01)
@@ -387,6 +393,23 @@ class TestFailures:
         with pytest.raises(RemoteError, match=r"spawned\.StubbornError: one and two") as raised:
             app.raises_stubborn.remote()
         assert "in raises_stubborn" in raised.value.__notes__[0]
+
+    def test_an_exception_that_cannot_be_told_comes_by_name(self, app, site):
+        """An exception with neither pickle nor text fails its call, and not its worker."""
+        before = {process.pid for process in site.pool.workers()}
+        with pytest.raises(RemoteError, match=r"spawned\.UnspeakableError") as raised:
+            app.raises_unspeakable.remote()
+        assert "in raises_unspeakable" in raised.value.__notes__[0]
+        assert {process.pid for process in site.pool.workers()} == before
+
+    def test_a_long_exception_is_shortened(self, app, monkeypatch):
+        """Of an exception over `max_payload` the name and both ends of its text come."""
+        monkeypatch.setenv("WSGI_TIMEOUT_MAX_PAYLOAD", "1000000")
+        shortened = r"(?s)ValueError: xxx.*\[\.\.\. \d+ characters left out"
+        with pytest.raises(RemoteError, match=shortened) as raised:
+            app.raises_long.remote(2_000_000)
+        assert "in raises_long" in raised.value.__notes__[0]
+        assert max(len(str(raised.value)), len(raised.value.__notes__[0])) < 70_000
 
     @pytest.mark.parametrize("what", ["app.point.spawn(1)", "app.raises.spawn(app.OrderError(1, reason=''))"])
     def test_what_another_process_cannot_import_comes_by_name(self, app, site, what):

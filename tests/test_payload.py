@@ -228,6 +228,18 @@ class TestSizes:
         assert app.digest.spawn(data).get(timeout=30) == hashlib.sha256(data).hexdigest()
         assert app.blob.spawn(size).get(timeout=30) == b"x" * size
 
+    @pytest.mark.slow
+    def test_a_hundred_megabytes(self, app):
+        """Arguments and results of 100 MB come whole; of those beyond `max_payload` both sizes are named."""
+        data = os.urandom(100 * MIB - 1000)
+        assert app.digest.spawn(data).get(timeout=50) == hashlib.sha256(data).hexdigest()
+        assert app.blob.spawn(len(data)).get(timeout=50) == b"x" * len(data)
+        sizes = r"have 1048576\d\d bytes, max_payload allows 104857600: pass a path"
+        with pytest.raises(PayloadTooLarge, match=f"the arguments .* {sizes}"):
+            app.digest.spawn(b"x" * 100 * MIB)
+        with pytest.raises(PayloadTooLarge, match=f"the result .* {sizes}"):
+            app.blob.spawn(100 * MIB).get(timeout=50)
+
     def test_a_large_payload_lies_in_chunks(self, app):
         """A payload of several MB lies in chunks of one MiB, which live as long as their call."""
         call = app.blob.spawn(3 * MIB)

@@ -6,14 +6,15 @@ import asyncio
 import functools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from wsgi_timeout import keys, payload
 from wsgi_timeout.calls import Calls, NewCall, Outcome, new_id
 from wsgi_timeout.client import Client, client
-from wsgi_timeout.connection import AWAY, unavailable_is_refusal
+from wsgi_timeout.connection import AWAY, REFUSING, unavailable_is_refusal
 from wsgi_timeout.current import current_queue, current_slots
 from wsgi_timeout.errors import (
     CallCancelled,
@@ -36,10 +37,11 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
-#: Bytes of one chunk of a payload that does not travel with its call.
-CHUNK = 1024 * 1024
+#: Seconds that large arguments live without a write, before their call is queued.
 _CHUNK_TTL = 60
 _RETRY_SECONDS = 0.5
+#: Seconds between two looks at a call, for a wake that was lost.
+_RECHECK_SECONDS = 5.0
 #: Seconds between two looks for a first worker.
 _NO_WORKER_SECONDS = 0.1
 
@@ -63,6 +65,16 @@ class _Method(Generic[P, R]):
     async def aio(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Await it: `await call.get.aio(timeout=10)`."""
         return await asyncio.to_thread(self._method, *args, **kwargs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """What a call left that has ended."""
+
+    outcome: Outcome
+    detail: str
+    #: The packed result or exception, None if there is none (any more).
+    body: bytes | None
 
 
 class FunctionCall(Generic[R]):
@@ -112,15 +124,15 @@ class FunctionCall(Generic[R]):
     def _get(self, timeout: float | None = None) -> R:
         here = client()
         deadline = None if timeout is None else time.monotonic() + timeout
-        record = self._look(here, deadline)
-        if record is None and timeout != 0:
+        ended = self._look(here, deadline)
+        if ended is None and timeout != 0:
             with here.listener.waiter(self.object_id) as waiter:
-                record = self._wait(here, waiter, deadline)
-        if record is None:
+                ended = self._wait(here, waiter, deadline)
+        if ended is None:
             raise ResultNotReady(f"call {self.object_id} has not ended within {timeout:g} s")
-        return self._result(here, record)
+        return self._result(ended)
 
-    def _wait(self, here: Client, waiter: Waiter, deadline: float | None) -> list[bytes | None] | None:
+    def _wait(self, here: Client, waiter: Waiter, deadline: float | None) -> _Ended | None:
         joined = False
         while True:
             waiter.reset()
@@ -128,27 +140,30 @@ class FunctionCall(Generic[R]):
                 if not joined:
                     here.calls("").join(self.object_id, here.listener.inbox)
                     joined = True
-                record = self._look(here, deadline)
-            except AWAY:
-                record = None
-            if record is not None:
-                return record
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
+            except (*AWAY, *REFUSING):
+                # Away, which the next look finds too; or full, and nobody will wake us.
+                pass
+            ended = self._look(here, deadline)
+            if ended is not None:
+                return ended
+            left = _RECHECK_SECONDS if deadline is None else deadline - time.monotonic()
+            if left <= 0:
                 return None
-            waiter.wait(_RETRY_SECONDS * 10 if left is None else min(left, _RETRY_SECONDS * 10))
+            waiter.wait(min(left, _RECHECK_SECONDS))
 
-    def _look(self, here: Client, deadline: float | None) -> list[bytes | None] | None:
-        """Return the record of a call that has ended, None of one that has not."""
+    def _look(self, here: Client, deadline: float | None) -> _Ended | None:
+        """Return what a call left that has ended, None of one that has not; raises `OutputExpiredError`."""
         try:
             record = self._record(here)
+            if record is None:
+                raise self._expired()
+            if record[0] != b"ended":
+                return None
+            return self._ended(here, record)
         except AWAY:
-            if deadline is None or time.monotonic() < deadline:
-                time.sleep(_RETRY_SECONDS)
+            left = _RETRY_SECONDS if deadline is None else deadline - time.monotonic()
+            time.sleep(max(0.0, min(left, _RETRY_SECONDS)))
             return None
-        if record is None:
-            raise self._expired()
-        return record if record[0] == b"ended" else None
 
     _FIELDS = ("state", "outcome", "detail", "attempt", "body", "chunks")
 
@@ -157,21 +172,23 @@ class FunctionCall(Generic[R]):
         values: list[bytes | None] = commands.hmget(keys.call(self.object_id), self._FIELDS)
         return values if values[0] is not None else None
 
-    def _result(self, here: Client, record: list[bytes | None]) -> R:
-        _, raw_outcome, raw_detail, attempt, body, chunks = record
-        outcome = Outcome((raw_outcome or b"").decode())
-        detail = (raw_detail or b"").decode(errors="replace")
-        if outcome not in {Outcome.DONE, Outcome.RAISED}:
-            raise _FAILURES.get(outcome, CallFailed)(f"call {self.object_id}: {detail}")
+    def _ended(self, here: Client, record: list[bytes | None]) -> _Ended:
+        _, outcome, detail, attempt, body, chunks = record
         if chunks is not None:
-            body = read_chunks(here, keys.value(self.object_id, int(attempt or 0)), int(chunks))
-        if body is None:
-            raise self._expired() if outcome is Outcome.DONE else RemoteError(detail)
-        value = self._unpacked(body, detail)
-        if outcome is Outcome.DONE:
+            key = keys.value(self.object_id, int(attempt or 0))
+            body = payload.read_chunks(here.redis, key, int(chunks))
+        return _Ended(Outcome((outcome or b"").decode()), (detail or b"").decode(errors="replace"), body)
+
+    def _result(self, ended: _Ended) -> R:
+        if ended.outcome not in {Outcome.DONE, Outcome.RAISED}:
+            raise _FAILURES.get(ended.outcome, CallFailed)(f"call {self.object_id}: {ended.detail}")
+        if ended.body is None:
+            raise self._expired() if ended.outcome is Outcome.DONE else RemoteError(ended.detail)
+        value = self._unpacked(ended.body, ended.detail)
+        if ended.outcome is Outcome.DONE:
             result: R = value
             return result
-        raise _raisable(value, detail)
+        raise _raisable(value, ended.detail)
 
     def _unpacked(self, body: bytes, detail: str) -> Any:
         try:
@@ -208,22 +225,22 @@ class Function(Generic[P, R]):
         self._retries = retries
         functools.update_wrapper(self, function)
 
-    def local(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def local(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function here, as any other."""
         return self._function(*args, **kwargs)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function here."""
         return self._function(*args, **kwargs)
 
-    def spawn(self, *args: P.args, **kwargs: P.kwargs) -> FunctionCall[R]:
+    def spawn(self, /, *args: P.args, **kwargs: P.kwargs) -> FunctionCall[R]:
         """Have a worker run the function, and return at once: one round trip for small arguments.
 
         Raises `TypeError` for arguments that cannot be pickled, `PayloadTooLarge`, `CallRefused`.
         """
         return self._enqueue(args, kwargs, needs_worker=False)
 
-    def remote(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def remote(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Have a worker run the function, wait for it, and return its result.
 
         Raises what `FunctionCall.get` raises, and `NoWorker` where nobody else could run it, or where
@@ -274,7 +291,8 @@ class Function(Generic[P, R]):
         )
         with unavailable_is_refusal():
             if not inline:
-                write_chunks(here, keys.arguments(call_id), blob, _CHUNK_TTL)
+                for number, chunk in payload.chunks_of(blob):
+                    payload.write_chunk(here.redis, keys.arguments(call_id), number, chunk, _CHUNK_TTL)
             _enqueue(here.calls(self._queue()), call, settings.worker_wait)
         return FunctionCall(call_id)
 
@@ -298,31 +316,6 @@ def _enqueue(calls: Calls, call: NewCall, worker_wait: float) -> None:
             if time.monotonic() >= deadline:
                 raise
         time.sleep(_NO_WORKER_SECONDS)
-
-
-def chunks_of(blob: bytes) -> Iterator[tuple[int, bytes]]:
-    """Return the numbered chunks of a payload."""
-    for number, start in enumerate(range(0, len(blob), CHUNK)):
-        yield number, blob[start : start + CHUNK]
-
-
-def write_chunks(here: Client, key: str, blob: bytes, ttl: float) -> int:
-    """Write a payload in chunks, each of which may safely be written twice; returns how many."""
-    count = 0
-    for number, chunk in chunks_of(blob):
-        pipe = here.redis.pipeline(transaction=False)
-        pipe.hset(key, str(number), chunk)
-        pipe.expire(key, max(1, int(ttl)))
-        pipe.execute()
-        count = number + 1
-    return count
-
-
-def read_chunks(here: Client, key: str, count: int) -> bytes | None:
-    """Return a payload of `count` chunks, None if it is not there (any more)."""
-    commands: Any = here.redis
-    chunks = [commands.hget(key, str(number)) for number in range(count)]
-    return None if None in chunks else b"".join(chunks)
 
 
 def _raisable(error: Any, traceback: str) -> BaseException:

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import cloudpickle
+import redis
 from itsdangerous import BadSignature, Signer
 
 from wsgi_timeout.errors import ConfigurationError, PayloadRefused, PayloadTooLarge
 
 SECRET_VARIABLE = "WSGI_TIMEOUT_SECRET"  # noqa: S105 - its name
+
+#: Bytes of one chunk of a payload that does not travel with its call.
+CHUNK = 1024 * 1024
 
 Purpose = Literal["arguments", "result"]
 
@@ -44,6 +49,26 @@ def unpack(blob: bytes, call_id: str, purpose: Purpose) -> Any:
             "set the same secret in every process, and look who else writes to this Redis"
         ) from None
     return cloudpickle.loads(data)
+
+
+def chunks_of(blob: bytes) -> Iterator[tuple[int, bytes]]:
+    """Return the numbered chunks of a payload that is too large to travel with its call."""
+    return ((number, blob[start : start + CHUNK]) for number, start in enumerate(range(0, len(blob), CHUNK)))
+
+
+def write_chunk(client: redis.Redis, key: str, number: int, chunk: bytes, ttl: float) -> None:
+    """Write one chunk, which may safely be written twice; `ttl` is the whole payload's, in seconds."""
+    pipe = client.pipeline(transaction=False)
+    pipe.hset(key, str(number), chunk)
+    pipe.expire(key, max(1, int(ttl)))
+    pipe.execute()
+
+
+def read_chunks(client: redis.Redis, key: str, count: int) -> bytes | None:
+    """Return a payload of `count` chunks, None if it is not there (any more)."""
+    commands: Any = client  # redis-py's annotations know no bytes
+    chunks = [commands.hget(key, str(number)) for number in range(count)]
+    return None if None in chunks else b"".join(chunks)
 
 
 def check_secret() -> str:

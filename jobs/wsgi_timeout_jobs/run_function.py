@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -17,10 +18,8 @@ import redis
 
 from wsgi_timeout import keys, payload
 from wsgi_timeout.calls import Calls, Outcome
-from wsgi_timeout.client import client
 from wsgi_timeout.current import RunningCall, running
 from wsgi_timeout.errors import CallInterrupted, Fenced, OutputExpiredError, RemoteError, WsgiTimeoutError
-from wsgi_timeout.functions import chunks_of, read_chunks
 from wsgi_timeout.messages import FunctionRequest
 from wsgi_timeout_jobs.board import Board
 from wsgi_timeout_jobs.interrupts import Interrupts
@@ -29,6 +28,8 @@ from wsgi_timeout_jobs.response import until_back
 log = logging.getLogger("wsgi_timeout.worker")
 
 _LONGEST_PAUSE_SECONDS = 60.0
+#: Characters of a traceback that are kept: its beginning and its end.
+_TRACEBACK = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ class FunctionRunner:
     def _large_arguments(self, call_id: str) -> bytes:
         def read() -> bytes | None:
             count = int(self.calls.redis.hlen(keys.arguments(call_id)))
-            return read_chunks(client(), keys.arguments(call_id), count) if count else None
+            return payload.read_chunks(self.calls.redis, keys.arguments(call_id), count) if count else None
 
         blob = until_back(read, self.interrupts.shield)
         if blob is None:
@@ -124,8 +125,8 @@ class FunctionRunner:
         *,
         again: bool = True,
     ) -> None:
-        detail = "".join(traceback.format_exception(error))
-        log.error("%s: %s() raised", call_id, request.function, exc_info=error)
+        detail = _shortened("".join(traceback.format_exception(error)))
+        log.error("%s: %s() raised\n%s", call_id, request.function, detail)
         if again and attempt <= request.retries:
             pause = min(_LONGEST_PAUSE_SECONDS, request.retry_backoff * 2 ** (attempt - 1))
             until_back(
@@ -143,8 +144,9 @@ class FunctionRunner:
             blob = payload.pack(bare, call_id, "result", request.max_payload)
             payload.unpack(blob, call_id, "result")
         except Exception:  # noqa: BLE001 - user classes fail in any way when they are rebuilt
-            text = f"{type(error).__module__}.{type(error).__qualname__}: {error}"
-            return payload.pack(RemoteError(text), call_id, "result", request.max_payload)
+            # Unlike str(error) it never raises.
+            text = _shortened("".join(traceback.format_exception_only(error)).strip())
+            return payload.pack(RemoteError(text), call_id, "result", sys.maxsize)
         return blob
 
     def _record(
@@ -155,16 +157,11 @@ class FunctionRunner:
             return
         key = keys.value(call_id, attempt)
         count = 0
-        for number, chunk in chunks_of(blob):
-            until_back(partial(self._write, key, number, chunk, request.result_ttl), self.interrupts.shield)
+        for number, chunk in payload.chunks_of(blob):
+            write = partial(payload.write_chunk, self.calls.redis, key, number, chunk, request.result_ttl)
+            until_back(write, self.interrupts.shield)
             count = number + 1
         self._finish(call_id, attempt, request, outcome, detail, chunks=count)
-
-    def _write(self, key: str, number: int, chunk: bytes, ttl: float) -> None:
-        pipe = self.calls.redis.pipeline(transaction=False)
-        pipe.hset(key, str(number), chunk)
-        pipe.expire(key, max(1, int(ttl)))
-        pipe.execute()
 
     def _finish(
         self,
@@ -197,3 +194,11 @@ class FunctionRunner:
                 self.calls.progress(call_id, attempt, report)
         except redis.exceptions.RedisError as error:
             log.debug("%s: progress was not recorded: %s", call_id, error)
+
+
+def _shortened(text: str) -> str:
+    left_out = len(text) - _TRACEBACK
+    if left_out <= 0:
+        return text
+    half = _TRACEBACK // 2
+    return f"{text[:half]}\n[... {left_out} characters left out ...]\n{text[-half:]}"

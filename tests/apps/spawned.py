@@ -35,6 +35,16 @@ class StubbornError(Exception):
         super().__init__(f"{first} and {second}")
 
 
+class UnspeakableError(Exception):
+    """Can be neither pickled nor printed."""
+
+    def __str__(self):
+        raise RuntimeError("no text")
+
+    def __reduce__(self):
+        raise RuntimeError("no pickle")
+
+
 class Point:
     def __init__(self, x, y):
         self.x, self.y = x, y
@@ -121,6 +131,21 @@ def raises(error):
 @stub.function()
 def raises_stubborn():
     raise StubbornError("one", "two")
+
+
+@stub.function()
+def raises_unspeakable():
+    raise UnspeakableError
+
+
+@stub.function()
+def raises_long(length):
+    raise ValueError("x" * length)
+
+
+@stub.function()
+def named(self, /, **options):
+    return self, options
 
 
 @stub.function()
