@@ -87,6 +87,8 @@ $(VENV)/.installed: $(VENV)/.pip pyproject.toml
 
 $(VENV)/.installed-dev: $(VENV)/.pip pyproject.toml
 	$(BIN)/python -m pip install -qq --group dev -e .
+	@# On Python 3.11 it asks for a greenlet too old for gevent, and never imports it.
+	$(BIN)/python -m pip install -qq --no-deps 'httpbin>=0.10.4'
 	@touch $@ $(VENV)/.installed
 
 # $(call programs,PROGRAM:PACKAGE ...) installs what is missing, where that is possible, and says what is not there.
