@@ -1,0 +1,251 @@
+"""What a call costs in Redis: commands and round trips, counted, so that they cannot creep up unseen."""
+
+import http.client
+import re
+import threading
+import time
+from collections import Counter
+
+import pytest
+from harness import ask, until
+
+from wsgi_timeout import keys, rq_state
+from wsgi_timeout.calls import Calls, NewCall, Outcome, new_id, new_token
+from wsgi_timeout.connection import connect
+from wsgi_timeout.messages import CallRequest, FunctionRequest, ResponseHead
+
+#: Requests of one count: what runs in the background, a few commands a second, vanishes in the mean.
+REQUESTS = 200
+#: Commands that one call may cost, those inside scripts counted.
+COMMANDS = 28
+#: Round trips on a request's way: enqueue, take, finish, and the two that block for a call and for its end.
+ROUND_TRIPS = 5
+#: What every call needs: scripts and what they do to records, queue, job, registry and inbox.
+ALWAYS = {
+    *("evalsha", "blmove", "blmpop", "unlink", "exists", "hlen", "llen"),
+    *("rpush", "incr", "hset", "hmget", "expire", "zadd", "zrem", "lrem"),
+}
+
+HEAD = ResponseHead("200 OK", [("Content-Type", "text/plain")])
+
+
+@pytest.fixture(scope="module")
+def site(deploy):
+    site = deploy(pool=("--processes", "1"), wait_seconds=20, log_level="WARNING")
+    for _ in range(20):
+        assert ask(site.web.port, "/fast").status == 200
+    return site
+
+
+def requests(port, count=REQUESTS):
+    """Send so many requests, one after the other, on one connection."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    for _ in range(count):
+        connection.request("GET", "/fast")
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status == 200
+    connection.close()
+
+
+def commands(server):
+    """Return how often each command was executed so far, inside of scripts too."""
+    found = server.client.info("commandstats")
+    return Counter({name.removeprefix("cmdstat_"): stats["calls"] for name, stats in found.items()})
+
+
+class Monitor:
+    """Notes what clients send while it is on: one word a command, no commands inside of scripts."""
+
+    def __init__(self, server):
+        self.sent = []
+        self._monitor = server.client.monitor()
+        self._thread = threading.Thread(target=self._run)
+        self._server = server
+
+    def __enter__(self):
+        self._monitor.__enter__()
+        self._thread.start()
+        return self
+
+    def _run(self):
+        while True:
+            heard = self._monitor.next_command()
+            word = heard["command"].split()[0].upper()
+            if word == "ECHO":
+                return
+            if heard["client_type"] != "lua":
+                self.sent.append(word)
+
+    def __exit__(self, *_):
+        self._server.client.echo("done")
+        self._thread.join()
+        self._monitor.__exit__(None, None, None)
+
+
+def test_commands_of_a_request(site, redis_server):
+    """A small request costs at most 28 commands from its first byte to the last trace of it."""
+    before = commands(redis_server)
+    requests(site.web.port)
+    spent = commands(redis_server) - before
+    assert sum(spent.values()) / REQUESTS < COMMANDS, spent
+
+
+def test_round_trips_of_a_request(site, redis_server):
+    """A small request takes five round trips, and none more to have its call deleted."""
+    with Monitor(redis_server) as monitor:
+        requests(site.web.port)
+    counted = Counter(monitor.sent)
+    deletions = counted.pop("UNLINK", 0)
+    assert sum(counted.values()) / REQUESTS < ROUND_TRIPS + 0.5, counted
+    # After its answer, and for many calls at once when there are many.
+    assert deletions <= REQUESTS
+    assert set(counted) >= {"EVALSHA", "BLMOVE", "BLMPOP"}
+
+
+def test_a_backlog_is_worked_off_with_fewer(site, redis_server):
+    """While calls wait, a worker takes the next one with its script, and does not block for it."""
+    queue = rq_state.queue_key(site.name)
+    (worker,) = site.pool.workers()
+    crowd = [threading.Thread(target=requests, args=(site.web.port, 1)) for _ in range(40)]
+    worker.suspend()
+    for client in crowd:
+        client.start()
+    # Its BLMOVE has got one of them.
+    until(lambda: redis_server.client.llen(queue) == 39, what="the backlog")
+    with Monitor(redis_server) as monitor:
+        worker.resume()
+        for client in crowd:
+            client.join()
+    counted = Counter(monitor.sent)
+    # One that finds nothing more.
+    assert counted["BLMOVE"] <= 3, counted
+    assert counted["UNLINK"] <= 40, counted
+
+
+def test_nothing_is_paid_for_what_a_call_does_not_use(site, redis_server):
+    """A small call makes no stream, no progress, no delayed entry and no arguments of its own."""
+    before = commands(redis_server)
+    requests(site.web.port)
+    spent = commands(redis_server) - before
+    used = {name for name, count in spent.items() if count >= REQUESTS / 2}
+    assert used <= ALWAYS, used - ALWAYS
+    left = {key.split(b":")[1] for key in redis_server.client.scan_iter("wt:*")}
+    assert not left & {b"in", b"out", b"args", b"value", b"delayed", b"gone"}
+
+
+# -- with many calls pending
+
+
+@pytest.fixture
+def calls(redis_server):
+    calls = Calls(connect(redis_server.url, connections=2), "costs")
+    calls.register("w", "pool", {"target": "x:app", "wire": "1", "folder": "/"}, {"birth": "now"})
+    yield calls
+    calls.recover("w", None, "the test is over")
+    for pattern in ("*costs*", "wt:call:*", "rq:job:*"):
+        for batch in _batches(redis_server.client.scan_iter(pattern, 10_000)):
+            redis_server.client.unlink(*batch)
+
+
+def _batches(found, size=5000):
+    batch = []
+    for item in found:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+PENDING = """
+for i = 1, ARGV[1] do
+  local id = 'fc-pending-' .. redis.call('INCR', KEYS[2])
+  redis.call('RPUSH', KEYS[1], id)
+  redis.call('HSET', 'wt:call:' .. id, 'state', 'queued', 'attempt', '0', 'seq', redis.call('INCR', KEYS[2]),
+    'name', 'costs', 'request', '', 'inboxes', 'inbox', 'expires', ARGV[2],
+    'result_ttl', '60', 'max_attempts', '1')
+  redis.call('EXPIRE', 'wt:call:' .. id, 600)
+end
+"""
+
+
+def fill(calls, count):
+    """Have so many calls wait in the queue."""
+    script = calls.redis.register_script(PENDING)
+    for _ in range(0, count, min(count, 5000)):
+        script(
+            keys=[rq_state.queue_key("costs"), keys.sequence("costs")],
+            args=[min(count, 5000), int(time.time() * 1000) + 600_000],
+        )
+
+
+def a_request():
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/", "QUERY_STRING": ""}
+    return CallRequest(environ, b"", "", 60.0, 65536, 1 << 20, 1 << 20, 60.0, 60.0)
+
+
+def a_call(request):
+    return NewCall(new_id(), new_token(), "/", "GET", request, 1, 1_000_000, 60.0)
+
+
+def cost(redis_server, action):
+    """Return what an action executes, by command, as a mean of twenty."""
+    action()
+    before = commands(redis_server)
+    for _ in range(20):
+        action()
+    spent = commands(redis_server) - before
+    spent.pop("info", None)
+    # What runs in the background is less than one command for each of them.
+    return {name: round(count / 20) for name, count in spent.items() if round(count / 20)}
+
+
+def costs(redis_server, calls):
+    """Return the costs of all that a call goes through, and of a look at it."""
+    placed = a_call(a_request())
+    calls.enqueue(placed, "inbox")
+
+    def through():
+        calls.enqueue(a_call(a_request()), "inbox")
+        taken = calls.take("", "w")
+        calls.finish(taken.call_id, "w", taken.attempt, Outcome.DONE, 60, response=(HEAD, b"ok"))
+
+    def spawn():
+        request = FunctionRequest("f", b"", 60.0, 0, 1.0, 65536, 1 << 20, 60.0)
+        calls.enqueue(a_call(request), "inbox")
+
+    return {
+        "through": cost(redis_server, through),
+        "spawn": cost(redis_server, spawn),
+        "status": cost(redis_server, lambda: calls.status(placed.id)),
+        "authorize": cost(redis_server, lambda: calls.authorize(placed.id, placed.token, "/")),
+        "renew": cost(redis_server, lambda: calls.renew(["w"])),
+    }
+
+
+@pytest.mark.timeout(120)
+def test_the_cost_does_not_grow_with_what_is_pending(redis_server, calls):
+    """With 100,000 calls pending each step costs what it costs with a few."""
+    fill(calls, 30)
+    few = costs(redis_server, calls)
+    fill(calls, 100_000)
+    many = costs(redis_server, calls)
+    assert calls.redis.llen(rq_state.queue_key("costs")) > 100_000
+    assert many == few
+    assert sum(few["through"].values()) <= COMMANDS
+    assert sum(few["status"].values()) <= 5
+
+
+@pytest.mark.timeout(120)
+def test_the_place_in_a_long_queue_is_told_at_once(redis_server, calls):
+    """The last of 100,000 learns its place as fast as the first one: no list is walked."""
+    fill(calls, 100_000)
+    last = a_call(a_request())
+    calls.enqueue(last, "inbox")
+    redis_server.client.config_resetstat()
+    assert int(calls.status(last.id)["position"]) == 100_001
+    stats = redis_server.client.info("commandstats")
+    assert not re.search("lrange|lpos", " ".join(stats))
+    until(lambda: stats["cmdstat_evalsha"]["usec_per_call"] < 2000, 1, "a status in constant time")
