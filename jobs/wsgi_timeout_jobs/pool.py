@@ -46,7 +46,7 @@ TICK_SECONDS = 0.25
 _RENEWALS = 3.3
 _LOOK_SECONDS = 1.0
 #: Seconds in which a handler that was interrupted may record its own end.
-_UNANSWERED_SECONDS = 3.0
+_UNANSWERED_SECONDS = 2.0
 #: Seconds after which a child that died at start is tried again, doubled up to the second.
 _BACKOFF_SECONDS = (0.5, 30.0)
 #: Exit codes of a child.

@@ -1,13 +1,13 @@
 """The basic app, with handlers that do their worst: hang, swallow, block, leak, die."""
 
 import ctypes
+import itertools
 import os
 import re
 import signal
 import socket
 import time
 from contextlib import suppress
-from pathlib import Path
 
 from basic import app, hold_up, note
 from flask import request
@@ -64,9 +64,16 @@ def holds_gil():
     return f"held {request.args.get('tag')}\n"
 
 
+@app.get("/computes")
+def computes():
+    """Hang in C, keeping the GIL, where no signal is looked at."""
+    note()
+    return str(sum(itertools.repeat(1)))
+
+
 @app.get("/matches")
 def matches():
-    """Match a regular expression that takes exponential time, keeping the GIL."""
+    """Match a regular expression that takes exponential time, keeping the GIL, but looking at signals."""
     note()
     re.match("(a+)+$", "a" * 60 + "b")
 
@@ -127,17 +134,3 @@ def reads_socket():
         sock.connect(request.args["socket"])
         note("-connected")
         return b"".join(iter(lambda: sock.recv(100), b""))
-
-
-@app.get("/begins")
-def begins():
-    """Yield a line, then wait for the file."""
-    note()
-
-    def body():
-        yield "begun\n"
-        while not Path(request.args["file"]).exists():
-            time.sleep(0.01)
-        yield "ended\n"
-
-    return app.response_class(body(), mimetype="text/plain")
