@@ -1,12 +1,9 @@
 """Many spawned calls, and what one costs on the way to Redis."""
 
-import contextlib
-import itertools
-import socket
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from faults.proxy import Proxy
 from harness import APPS, Pool, environment, function_workers, joined
 
 from wsgi_timeout import gather
@@ -52,68 +49,9 @@ def test_fifty_thousand_calls_run_once_each(redis_server, tmp_path):
     check(redis_server, "fifty-thousand", tmp_path, 50_000)
 
 
-class Wire:
-    """A proxy before Redis that keeps what goes over the wire: `(True, bytes)` is from the client."""
-
-    def __init__(self, path, server):
-        self.url = f"unix://{path}"
-        self.passed = []
-        self._target = str(server)
-        self._listening = socket.socket(socket.AF_UNIX)
-        self._listening.bind(str(path))
-        self._listening.listen()
-        self._sockets = [self._listening]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self):
-        while True:
-            try:
-                near, _ = self._listening.accept()
-            except OSError:
-                return
-            far = socket.socket(socket.AF_UNIX)
-            far.connect(self._target)
-            self._sockets += [near, far]
-            for one, other, is_client in ((near, far, True), (far, near, False)):
-                threading.Thread(target=self._pump, args=(one, other, is_client), daemon=True).start()
-
-    def _pump(self, source, sink, is_client):
-        try:
-            while data := source.recv(MIB):
-                self.passed.append((is_client, data))
-                sink.sendall(data)
-        except OSError:
-            return
-
-    def round_trips(self):
-        """Return how often the client sent something after the server's last word."""
-        return sum(is_client for is_client, _ in itertools.groupby(self.passed, key=lambda item: item[0]))
-
-    def commands(self):
-        """Return the names of the commands that the client sent."""
-        stream, names = b"".join(data for is_client, data in self.passed if is_client), []
-        while stream:
-            head, _, stream = stream.partition(b"\r\n")
-            words = []
-            for _ in range(int(head.removeprefix(b"*"))):
-                length, _, stream = stream.partition(b"\r\n")
-                size = int(length.removeprefix(b"$"))
-                words.append(stream[:size])
-                stream = stream[size + 2 :]
-            names.append(words[0].decode())
-        return names
-
-    def close(self):
-        for sock in self._sockets:
-            # Wakes whoever is blocked on it.
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-            sock.close()
-
-
 @pytest.fixture
 def wire(redis_server, tmp_path):
-    wire = Wire(tmp_path / "s", redis_server.socket)
+    wire = Proxy(redis_server, tmp_path / "s", patience_seconds=0.02)
     yield wire
     wire.close()
 
@@ -125,7 +63,7 @@ def app(wire):
         import spawned
 
         spawned.add.spawn(0).cancel()
-        wire.passed.clear()
+        wire.clear()
         yield spawned
         client().redis.close()
 
@@ -140,9 +78,9 @@ def test_a_spawn_is_one_round_trip(app, wire):
 def test_a_handle_costs_nothing(app, wire):
     """Nothing goes to Redis for a handle made from an id, and a look at the call is one round trip."""
     call = app.add.spawn(1)
-    wire.passed.clear()
+    wire.clear()
     again = type(call).from_id(call.object_id)
-    assert wire.passed == []
+    assert wire.commands() == []
     with pytest.raises(TimeoutError):
         again.get(timeout=0)
     assert (wire.commands(), wire.round_trips()) == (["HMGET"], 1)
