@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
+import gevent
+from gevent.server import StreamServer
 from gunicorn.workers import ggevent
 
 from wsgi_timeout import waiting
@@ -9,6 +14,10 @@ from wsgi_timeout import waiting
 
 class GeventWorker(ggevent.GeventWorker):
     """Holds thousands of waiting requests, a greenlet each, and answers all of them when told to stop."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._servers: list[StreamServer] = []
 
     @property
     def alive(self) -> bool:
@@ -18,4 +27,21 @@ class GeventWorker(ggevent.GeventWorker):
     def alive(self, value: bool) -> None:
         self._alive = value
         if not value:
-            waiting.drain()
+            # Out of the signal handler, as gunicorn does it.
+            gevent.spawn(self._drain)
+
+    def _drain(self) -> None:
+        # gunicorn goes on accepting for up to a second, in which a redirected client would come back to
+        # this worker again and again, until it has no redirect left.
+        for server in self._servers:
+            server.stop_accepting()
+        waiting.drain()
+
+    def server_class(self, sock: Any, *, spawn: Any, **options: Any) -> StreamServer:
+        """Return the server that gunicorn makes itself where this is not given, known to us."""
+        ssl = {"ssl_context": options["ssl_context"]} if "ssl_context" in options else {}
+        server = StreamServer(sock, handle=partial(self.handle, sock), spawn=spawn, **ssl)
+        if self.cfg.workers > 1:
+            server.max_accept = 1
+        self._servers.append(server)
+        return server
