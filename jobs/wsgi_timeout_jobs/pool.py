@@ -53,6 +53,7 @@ _BACKOFF_SECONDS = (0.5, 30.0)
 EXIT_LOAD_FAILED = 3
 EXIT_RELOAD = 4
 
+_STOPS = (signal.SIGTERM, signal.SIGINT)
 _AWAY = (*AWAY, *REFUSING, redis.exceptions.ResponseError)
 
 
@@ -167,10 +168,16 @@ class Pool:
         known = self._name or targets.name_of(self._target)
         name = f"{known}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         board = Board(self._options.threads)
-        pid = os.fork()
-        if pid == 0:
-            self._child(name, queue, board)
-        self._children[pid] = Child(pid, name, queue, board)
+        # A stop that came around the fork would miss the child, or be handled in it as if it were the parent.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+        try:
+            if self._stop_since is None:
+                pid = os.fork()
+                if pid == 0:
+                    self._child(name, queue, board)
+                self._children[pid] = Child(pid, name, queue, board)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _child(self, name: str, queue: str, board: Board) -> None:
         """Be the child: never returns into the parent's code."""
@@ -404,7 +411,7 @@ class Pool:
         os.set_blocking(write, False)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _STOPS:
             signal.signal(number, self._on_stop)
         return read
 
@@ -448,8 +455,9 @@ def _die_with_parent() -> None:
 
 def _default_signals() -> None:
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGCHLD, *_STOPS):
         signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
 
 
 def _kill(pid: int, number: signal.Signals) -> None:

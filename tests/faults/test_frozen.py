@@ -1,0 +1,153 @@
+"""Workers that are frozen longer than their lease, and wake when others have taken over."""
+
+import os
+import signal
+import socket
+import time
+from array import array
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import psutil
+import pytest
+from harness import ask, until
+
+LEASE = 2.0
+
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
+
+
+@pytest.fixture(scope="module")
+def site(deploy):
+    return deploy(pool=("--processes", "1"), wait_seconds=40, worker_wait=20, lease_seconds=LEASE)
+
+
+@pytest.fixture(scope="module")
+def threaded(deploy):
+    return deploy(
+        pool=("--processes", "1", "--threads", "8"), wait_seconds=40, worker_wait=20, lease_seconds=LEASE
+    )
+
+
+@pytest.fixture
+def aside():
+    with ThreadPoolExecutor(10) as threads:
+        yield threads
+
+
+def begun(site, tag, runs=1):
+    """Return the pid of the worker that runs the last of so many runs, once it does."""
+    return int(until(lambda: site.runs(tag)[runs - 1 :], 20, f"run {runs} of {tag}")[0].split()[1])
+
+
+class Frozen:
+    """A pool with all its processes stopped, beside another that goes on."""
+
+    def __init__(self, site):
+        self._site = site
+        self.pool = site.pool
+        self.workers = self.pool.workers()
+        for process in (psutil.Process(self.pool.pid), *self.workers):
+            process.suspend()
+        options = ("--processes", "2")
+        site.pool = site.start_pool(*options)
+        self.at = time.monotonic()
+
+    def wake(self):
+        for process in (*self.workers, psutil.Process(self.pool.pid)):
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
+
+    def stop(self):
+        self.wake()
+        return self.pool.stop()
+
+
+@pytest.fixture
+def freeze():
+    """Return a function that freezes a deployment's pool and starts another; it is woken at the end."""
+    frozen = []
+
+    def freeze(site):
+        frozen.append(Frozen(site))
+        return frozen[-1]
+
+    yield freeze
+    for each in frozen:
+        each.stop()
+
+
+def test_a_frozen_workers_get_is_answered_by_another(site, aside, tmp_path, freeze, seen):
+    """The client gets the body of the new owner; the old attempt, when it wakes, is refused and stopped."""
+    gate = tmp_path / "gate"
+    waiting = aside.submit(ask, site.web.port, f"/numbers?size=800000&file={gate}&tag=frozen")
+    old = psutil.Process(begun(site, "frozen"))
+    frozen = freeze(site)
+    new = begun(site, "frozen", 2)
+    seen("frozen: second run", [time.monotonic() - frozen.at])
+    assert new in {process.pid for process in site.pool.workers()}
+    # Both attempts go on at the same time: the old one writes whatever it can before it is stopped.
+    frozen.wake()
+    gate.touch()
+    answer = waiting.result()
+    assert (answer.status, answer.body) == (200, array("Q", range(100_000)).tobytes())
+    until(lambda: not alive(old), what="the old attempt's end")
+    assert len(site.runs("frozen")) == 2
+    # The pool that was frozen lives on with a new worker.
+    assert until(lambda: {worker.pid for worker in frozen.pool.workers()} - {old.pid}, what="its new worker")
+    assert [ask(site.web.port, "/fast").status for _ in range(4)] == [200] * 4
+
+
+def test_a_frozen_workers_post_is_lost(site, aside, tmp_path, freeze):
+    """A POST is given up with 502; its handler, when it wakes, ends without a second outcome."""
+    gate = tmp_path / "gate"
+    waiting = aside.submit(ask, site.web.port, f"/hash?tag=post&file={gate}", "POST", body=b"x" * 200_000)
+    begun(site, "post")
+    frozen = freeze(site)
+    answer = waiting.result()
+    assert (answer.status, answer.json["detail"]) == (502, "its worker died while it ran")
+    frozen.wake()
+    gate.touch()
+    until(lambda: not any(map(alive, frozen.workers)), what="the old attempt's end")
+    assert len(site.runs("post")) == 1
+
+
+def test_a_body_that_was_begun_is_never_continued_by_another(threaded, aside, tmp_path, freeze):
+    """A response begun by a worker that froze breaks off: nothing of a second run is put behind it."""
+    gate, port, tags = tmp_path / "gate", threaded.web.port, [f"begun{number}" for number in range(6)]
+    read = {tag: [] for tag in tags}
+    sent = [aside.submit(read_all, port, f"/trickle?file={gate}&tag={tag}", read[tag]) for tag in tags]
+    until(lambda: all(b"one\n" in b"".join(pieces) for pieces in read.values()), what="each first line")
+    frozen = freeze(threaded)
+    assert [waiting.result() for waiting in sent] == [False] * 6
+    frozen.wake()
+    gate.touch()
+    until(lambda: not any(map(alive, frozen.workers)), what="the old attempts' end")
+    assert all(b"".join(pieces).endswith(b"\r\n\r\n4\r\none\n\r\n") for pieces in read.values())
+    assert [len(threaded.runs(tag)) for tag in tags] == [1] * 6
+
+
+def read_all(port, target, pieces):
+    """Read a response into a list until the server closes; returns whether it was whole."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as sock:
+        sock.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        while piece := sock.recv(65536):
+            pieces.append(piece)
+    return b"".join(pieces).endswith(b"0\r\n\r\n")
+
+
+def alive(process):
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+def test_one_frozen_process_of_a_live_pool_ends_with_its_deadline(deploy):
+    """A process that is frozen alone keeps its lease, from its parent; its call ends at its deadline."""
+    site = deploy(pool=("--processes", "1"), wait_seconds=40, worker_wait=20, timeout=1, interrupt_grace=1)
+    began = time.monotonic()
+    with ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(ask, site.web.port, "/slow?seconds=60&tag=alone")
+        os.kill(begun(site, "alone"), signal.SIGSTOP)
+        assert waiting.result().status == 504
+    assert time.monotonic() - began < 1 + 5
+    assert ask(site.web.port, "/fast").status == 200
+    assert len(site.runs("alone")) == 1

@@ -1,0 +1,92 @@
+"""Pools that are told to stop: what runs, what waits, and what does not end in time."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from harness import APPS, Pool, ask, until
+
+LEASE = 2.0
+
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
+
+
+@pytest.fixture
+def aside():
+    with ThreadPoolExecutor(20) as threads:
+        yield threads
+
+
+def begun(site, tag, runs=1):
+    """Return the pid of the worker that runs the last of so many runs, once it does."""
+    return int(until(lambda: site.runs(tag)[runs - 1 :], 20, f"run {runs} of {tag}")[0].split()[1])
+
+
+def replaced(site, *options):
+    """Start another pool beside a deployment's; returns the old one, and when it was told to stop."""
+    old, site.pool = site.pool, site.start_pool(*options)
+    old.popen.terminate()
+    return old, time.monotonic()
+
+
+@pytest.mark.parametrize("threads", ["1", "4"])
+def test_a_stop_finishes_what_runs(deploy, aside, tmp_path, seen, threads):
+    """TERM lets running calls end, and others take what waits; each runs once and is delivered."""
+    gate, options = tmp_path / "gate", ("--processes", "2", "--threads", threads)
+    site = deploy(pool=options, wait_seconds=40, worker_wait=20, lease_seconds=LEASE)
+    port, slots = site.web.port, 2 * int(threads)
+    tags = [f"runs{number}" for number in range(slots)]
+    running = [aside.submit(ask, port, f"/gate?file={gate}&tag={tag}", "GET") for tag in tags]
+    until(lambda: len(site.runs()) == slots, what="a handler in each place")
+    waiting = [aside.submit(ask, port, f"/fast?tag=waits{number}", "POST") for number in range(5)]
+    until(lambda: site.redis.client.llen(f"rq:queue:wt:{site.name}") == 5, what="a queue")
+    old, _ = replaced(site, *options)
+    assert [answer.result().text for answer in waiting] == [f"fast waits{n}\n" for n in range(5)]
+    assert old.popen.poll() is None
+    gate.touch()
+    opened = time.monotonic()
+    assert [answer.result().text for answer in running] == [f"passed {tag}\n" for tag in tags]
+    assert old.popen.wait(10) == 0
+    seen("from the last call's end to the pool's", [time.monotonic() - opened])
+    old.stop()
+    assert len(site.runs()) == slots + 5
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["when its time is up", "at a second TERM"])
+def test_what_does_not_end_in_time_is_settled(deploy, aside, tmp_path, seen, again):
+    """What still runs after `graceful_timeout`, or at a second TERM, is settled by the rules at once."""
+    gate, options = tmp_path / "gate", ("--processes", "3", "--graceful-timeout", "30" if again else "1")
+    site = deploy(pool=options, wait_seconds=40, worker_wait=20, lease_seconds=LEASE)
+    port = site.web.port
+    get = aside.submit(ask, port, f"/gate?file={gate}&tag=get")
+    post = aside.submit(ask, port, "/slow?seconds=60&tag=post", "POST")
+    first = begun(site, "get")
+    begun(site, "post")
+    old, at = replaced(site, *options)
+    if again:
+        # Two that come at once are one to the system: the idle worker goes when the first was heard.
+        until(lambda: len(old.workers()) == 2, what="the end of its idle worker")
+        old.popen.terminate()
+    answer = post.result()
+    seen("the POST's 502", [time.monotonic() - at])
+    assert (answer.status, answer.json["detail"]) == (502, "its worker died while it ran (signal 9)")
+    assert begun(site, "get", 2) != first
+    gate.touch()
+    assert get.result().text == "passed get\n"
+    assert old.popen.wait(10) == 0
+    assert time.monotonic() - at < 6
+    old.stop()
+    assert [len(site.runs(tag)) for tag in ("get", "post")] == [2, 1]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 6])
+def test_a_stop_while_workers_start_is_heard_by_all(redis_server, workers):
+    """A pool that is told to stop while it forks its workers ends at once, and leaves none."""
+    for _ in range(3):
+        pool = Pool("basic:app", "starting", redis_server.url, "--processes", "6", cwd=APPS, wait=False)
+        until(lambda pool=pool: len(pool.workers()) >= workers, what="its workers")
+        began = time.monotonic()
+        pool.popen.terminate()
+        assert pool.popen.wait(15) == 0
+        assert time.monotonic() - began < 5
+        pool.stop()
