@@ -231,6 +231,8 @@ def test_a_route_has_its_own_number_of_attempts(routed, pool, runs_file, path, a
     answer = follow(routed, f"{path}?die&tag={tag}")[-1]
     assert (answer.status, len(runs(runs_file, tag))) == (502, attempts)
     until(lambda: len(pids(pool)) == 2, what="a new worker process")
+    # It is there before it has loaded the app.
+    until(lambda: ask(routed, "/").status == 200, what="a worker that takes calls")
 
 
 def runs(path, tag):
