@@ -11,6 +11,8 @@ import pytest
 import requests
 from flask import Flask
 from harness import APPS, FAST, Answer, Gunicorn, Pool, ask, environment, follow
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from wsgi_timeout import ConfigurationError, wsgi_blueprint
 
@@ -26,6 +28,7 @@ TARGETS = {
     "bottled": "bottled:app",
     "django_project": "django_project:application",
     "nesting": "nesting:app",
+    "several": "several:stub",
     "hosts": "host:host",
 }
 
@@ -39,6 +42,8 @@ DIRECT = {
 }
 
 MARK = "__wsgi_timeout_"
+#: How many URLs of any kind are compared.
+EXAMPLES = 100
 HOST = {"Host": "shop.example"}
 
 
@@ -69,7 +74,7 @@ def pools(redis_server, env):
             name,
             redis_server.url,
             *("--processes", options.get(name, "1")),
-            env=env,
+            env={**env, "ONLY_IN_WORKERS": "1"},
             cwd=APPS,
             wait=False,
         )
@@ -191,6 +196,21 @@ def test_the_app_sees_the_url_as_under_gunicorn(port, direct, target):
     told = same(port, direct("/bare"), raw).json
     assert told["SCRIPT_NAME"] == "/bare"
     assert told["RAW_URI"].encode("latin-1") == raw
+
+
+@settings(derandomize=True, max_examples=EXAMPLES, deadline=None)
+@given(
+    st.lists(
+        st.characters(min_codepoint=0x21, max_codepoint=0x7E)
+        | st.sampled_from(
+            ["/", "//", "/../", "?", "&", "=", ";", "%2F", "%25", "%C3%A9", "%FF", "%00", "%0A"]
+        )
+    ).map("".join),
+    st.sampled_from(["GET", "POST", "PROPFIND"]),
+)
+def test_any_url_is_seen_as_under_gunicorn(port, direct, rest, method):
+    """Whatever stands after the prefix, the app is asked the same, or gunicorn refuses it in either place."""
+    same(port, direct("/bare"), f"/bare/{rest}".encode(), method)
 
 
 @pytest.mark.parametrize("target", ["", "/", "//a", "/a%2Fb", "/caf%C3%A9;x?y"])
@@ -563,6 +583,19 @@ def test_one_inside_another(port, pools):
     assert (told["SCRIPT_NAME"], told["PATH_INFO"]) == ("/nesting/inner", "/x/y")
 
 
+def test_a_stub_below_a_prefix(port, pools):
+    """The web functions of a stub are mounted under the prefix and their labels, each with its settings."""
+    told = ask(port, "/stub/site/a//b?c", headers=HOST).json
+    assert told["pid"] in pids(pools["several"])
+    assert (told["root"], told["path"]) == ("/stub/site", "a//b")
+    assert ask(port, "/stub/v1.api/x").text == "from the API"
+    accepted = ask(port, "/stub/later?x=3")
+    assert accepted.status == 202
+    assert accepted.location.startswith(f"/stub/later?x=3&{MARK}call=")
+    assert ask(port, accepted.location).json == {"later": 3}
+    assert ask(port, "/stub/missing").status == 404
+
+
 def test_a_host_behind_a_gateway(serve, pools):
     """Where the host itself runs in workers, so does all that it wraps: one call, not two."""
     port = serve("wsgi_timeout:gateway('host:host', name='hosts')").port
@@ -608,6 +641,23 @@ def test_eager_runs_in_place(made):
     assert get(app, "/bare/x?pid").json["pid"] == os.getpid()
     with pytest.raises(ConfigurationError, match="REDIS_URL is not set"):
         get(made(eager=False), "/bare/x")
+
+
+@pytest.mark.parametrize(
+    ("prefix", "target", "script"),
+    [
+        ("/caf\xe9", "/caf%C3%A9/x", "/caf\xc3\xa9"),
+        ("/a b/c", "/a%20b/c/x", "/a b/c"),
+        ("/a/b/c/", "/a/b/c/x", "/a/b/c"),
+        ("/<int:shop>/<lang>", "/7/de/x", "/7/de"),
+        ("/", "/x", ""),
+        (None, "/x", ""),
+    ],
+)
+def test_prefixes(made, prefix, target, script):
+    """A prefix may have spaces, letters of any kind, a slash at its end, or variables."""
+    told = get(made(prefix=prefix), target).json
+    assert (told["SCRIPT_NAME"], told["PATH_INFO"]) == (script, "/x")
 
 
 def test_a_subdomain(made):

@@ -18,6 +18,7 @@ host.register_blueprint(wsgi_blueprint("basic:app", name="below-flask"), url_pre
 host.register_blueprint(wsgi_blueprint("bottled:app"), url_prefix="/bottle")
 host.register_blueprint(wsgi_blueprint("django_project:application"), url_prefix="/django/")
 host.register_blueprint(wsgi_blueprint("nesting:app"), url_prefix="/nesting")
+host.register_blueprint(wsgi_blueprint("several:stub"), url_prefix="/stub")
 host.register_blueprint(
     wsgi_blueprint("bare:app", only=["/calls/*"], routes={"/calls/now": {"wait_for_response": False}}),
     url_prefix="/some",
