@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import redis
 
 from wsgi_timeout.calls import Calls
-from wsgi_timeout.connection import connect, connect_to_listen, redis_url
+from wsgi_timeout.connection import Commands, connect, connect_to_listen, redis_url
 from wsgi_timeout.waiting import Listener
 
 _CONNECTIONS = 4
@@ -23,6 +25,8 @@ class Client:
 
     def __init__(self, url: str) -> None:
         self.redis: redis.Redis = connect(url, connections=_CONNECTIONS)
+        #: Sends one command that may run twice.
+        self.send: Callable[..., Any] = Commands(self.redis).send
         self.listener = Listener(partial(connect_to_listen, url))
         self._calls: dict[str, Calls] = {}
 

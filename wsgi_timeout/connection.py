@@ -92,7 +92,7 @@ class Commands:
 
     redis-py's own client spends several times as long on a command, on metrics, argument checks and a
     look whether the connection lives. Here a dead one is found by the command itself, which is sent
-    again: so only commands that may run twice belong here.
+    again: so only commands that may run twice belong here. A silent server is not asked again.
     """
 
     def __init__(self, client: redis.Redis, retries: int = _RETRIES) -> None:
@@ -108,7 +108,7 @@ class Commands:
             try:
                 connection.send_packed_command(packed)
                 return connection.read_response()
-            except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
+            except redis.exceptions.ConnectionError:
                 if tries >= self._retries:
                     raise
             finally:

@@ -224,6 +224,7 @@ class _Submission:
 
         def enqueue() -> None:
             with unavailable_is_refusal():
+                self._runtime.listener.check()
                 self._runtime.calls.enqueue(call, inbox)
 
         # A deploy may have no worker for a moment. And when a reply was lost nobody knows whether

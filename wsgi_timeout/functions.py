@@ -138,6 +138,7 @@ class FunctionCall(Generic[R]):
             waiter.reset()
             try:
                 if not joined:
+                    here.listener.check()
                     here.calls("").join(self.object_id, here.listener.inbox)
                     joined = True
             except (*AWAY, *REFUSING):
@@ -154,6 +155,7 @@ class FunctionCall(Generic[R]):
     def _look(self, here: Client, deadline: float | None) -> _Ended | None:
         """Return what a call left that has ended, None of one that has not; raises `OutputExpiredError`."""
         try:
+            here.listener.check()
             record = self._record(here)
             if record is None:
                 raise self._expired()
@@ -168,8 +170,7 @@ class FunctionCall(Generic[R]):
     _FIELDS = ("state", "outcome", "detail", "attempt", "body", "chunks")
 
     def _record(self, here: Client) -> list[bytes | None] | None:
-        commands: Any = here.redis
-        values: list[bytes | None] = commands.hmget(keys.call(self.object_id), self._FIELDS)
+        values: list[bytes | None] = here.send("HMGET", keys.call(self.object_id), *self._FIELDS)
         return values if values[0] is not None else None
 
     def _ended(self, here: Client, record: list[bytes | None]) -> _Ended:

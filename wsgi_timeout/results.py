@@ -241,6 +241,7 @@ class Results:
         """Return the call, woken from now on; None if Redis stayed away until the deadline."""
         while True:
             try:
+                runtime.listener.check()
                 found = _authorize(runtime.calls, pending)
                 if isinstance(found, Snapshot) and not found.ended:
                     runtime.calls.join(pending.call_id, runtime.listener.inbox)

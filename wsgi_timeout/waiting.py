@@ -84,6 +84,11 @@ class Listener:
         self._thread: threading.Thread | None = None
         self._useless: list[str] = []
 
+    def check(self) -> None:
+        """Raise redis-py's `ConnectionError` while Redis is known to be away: nobody need ask it too."""
+        if self.away:
+            raise redis.exceptions.ConnectionError("it has not answered lately")
+
     @property
     def draining(self) -> bool:
         """Whether the process was told to stop: every waiter answers at once."""

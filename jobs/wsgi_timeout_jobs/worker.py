@@ -77,7 +77,17 @@ def run_worker(options: WorkerOptions, board: Board) -> None:
     board.offer(name, offered.queues)
     queue = f"{name}:{options.queue}" if options.queue else name
     serve_queue(queue, board.slots * options.processes)
-    CallWorker(options, offered, queue, board).run()
+    _connected(options, offered, queue, board).run()
+
+
+def _connected(options: WorkerOptions, offered: Entries, queue: str, board: Board) -> CallWorker:
+    """Return the worker, which RQ makes only where it reaches Redis."""
+    while True:
+        try:
+            return CallWorker(options, offered, queue, board)
+        except AWAY as error:
+            log.warning("worker %s: Redis is away (%s), trying again", options.worker, error)
+            time.sleep(_RETRY_SECONDS)
 
 
 class CallWorker(BaseWorker):

@@ -215,6 +215,13 @@ def blob(size):
 
 
 @stub.function()
+def held_blob(file, tag, size):
+    note(tag)
+    wait_for(file)
+    return b"x" * size
+
+
+@stub.function()
 def digest(data):
     import hashlib
 

@@ -32,8 +32,8 @@ def started():
 def deploy(redis_server, started):
     """Return a function that starts a deployment; with the module they stop, and leave no process behind."""
 
-    def start(target="basic:app", **options):
-        deployment = Deployment(redis_server, target, **options)
+    def start(target="basic:app", *, server=redis_server, **options):
+        deployment = Deployment(server, target, **options)
         started.append(deployment)
         return deployment
 

@@ -1,0 +1,182 @@
+"""Redis away or frozen with twenty calls running: none is lost, none runs twice, every result arrives."""
+
+import hashlib
+import os
+import re
+import signal
+import time
+from array import array
+from concurrent.futures import ThreadPoolExecutor, wait
+
+import pytest
+from faults.proxy import Proxy
+from harness import ask, follow, function_workers, joined, until
+
+from wsgi_timeout.client import client
+from wsgi_timeout.errors import RedisUnavailable
+
+CALLS = 20
+#: Seconds after an outage in which everything has arrived.
+AFTER = 20.0
+#: Seconds in which a new request is refused, however Redis is silent.
+REFUSED = 10.0
+#: Large enough for a stream both ways.
+BODY = os.urandom(200_000)
+NUMBERS = array("Q", range(50_000)).tobytes()
+
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
+
+SLOW = [pytest.mark.slow, pytest.mark.timeout(150)]
+OUTAGES = [
+    ("refused", 3),
+    *(pytest.param("silent", seconds, marks=SLOW) for seconds in (4, 12)),
+    *(pytest.param(how, seconds, marks=SLOW) for how in ("refused", "frozen") for seconds in (12, 30)),
+]
+
+
+@pytest.fixture(scope="module")
+def proxy(redis_server, tmp_path_factory):
+    proxy = Proxy(redis_server, tmp_path_factory.mktemp("proxy") / "s")
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def outage(proxy, redis_server):
+    """Return a function that takes Redis away, and one that brings it back."""
+
+    def begin(how):
+        if how == "refused":
+            proxy.refuse()
+        elif how == "silent":
+            proxy.black_hole()
+        else:
+            os.kill(redis_server.process.pid, signal.SIGSTOP)
+
+    def end():
+        os.kill(redis_server.process.pid, signal.SIGCONT)
+        proxy.heal()
+
+    yield begin, end
+    end()
+
+
+@pytest.fixture(scope="module")
+def threads():
+    with ThreadPoolExecutor(CALLS + 1) as threads:
+        yield threads
+
+
+@pytest.fixture(scope="module")
+def site(deploy, proxy):
+    return deploy(server=proxy, pool=("--processes", "2", "--threads", str(CALLS // 2)), wait_seconds=3)
+
+
+def nobody_was_given_up(*processes):
+    for process in processes:
+        assert not re.search(r"no sign of life|given up|was lost|Traceback", process.output), process.output
+
+
+@pytest.mark.parametrize(("how", "seconds"), OUTAGES)
+def test_requests(site, threads, outage, gate, seen, how, seconds):
+    """What runs while Redis is away runs on, and each client gets its answer after it; new ones get a 503."""
+    begin, end = outage
+    name = f"{how}-{seconds}"
+    uploads = [f"/hash?tag={name}-upload-{n}&file={gate}" for n in range(CALLS // 2)]
+    reads = [f"/numbers?tag={name}-read-{n}&size={len(NUMBERS)}&file={gate}" for n in range(CALLS // 2)]
+    uploading = [threads.submit(follow, site.web.port, path, "POST", body=BODY) for path in uploads]
+    reading = [threads.submit(follow, site.web.port, path) for path in reads]
+    until(lambda: len([run for run in site.runs() if run.startswith(f"{name}-")]) == CALLS, 20, "all at work")
+
+    begin(how)
+    began = time.monotonic()
+    refused = []
+    while (gone := time.monotonic() - began) < seconds:
+        if gone > seconds / 2:
+            gate.touch()  # handlers end while nobody can be told
+        asked = time.monotonic()
+        answer = ask(site.web.port, f"/fast?tag=new-{name}-{len(refused)}")
+        refused.append(time.monotonic() - asked)
+        assert (answer.status, int(answer.header("Retry-After")) > 0) == (503, True)
+    gate.touch()
+    end()
+    back = time.monotonic()
+
+    _, late = wait([*uploading, *reading], AFTER)
+    seen("until the last answer, from the end of the outage", [time.monotonic() - back])
+    seen("until a new request was refused", refused)
+    assert len(late) == 0
+    answers = [future.result() for future in uploading]
+    expected = {"length": len(BODY), "sha256": hashlib.sha256(BODY).hexdigest()}
+    assert [(chain[-1].status, chain[-1].json) for chain in answers] == [(200, expected)] * len(uploads)
+    answers = [future.result() for future in reading]
+    assert [(chain[-1].status, chain[-1].body == NUMBERS) for chain in answers] == [(200, True)] * len(reads)
+    runs = [run.split()[0] for run in site.runs() if run.startswith(f"{name}-")]
+    whole = [tag for tag in runs if tag.endswith("-whole")]
+    assert len(runs) == len(set(runs)) == CALLS + len(whole)
+    assert len(whole) == len(uploads)
+    assert max(refused) < REFUSED
+    late_runs = [run.split()[0] for run in site.runs() if run.startswith(f"new-{name}-")]
+    # What was sent into a silence may be executed when the server wakes, long after it was given up.
+    assert len(late_runs) == len(set(late_runs)) <= (how != "refused")
+    assert ask(site.web.port, "/fast").status == 200
+    nobody_was_given_up(site.web, site.pool)
+
+
+@pytest.mark.parametrize("how", ["refused", pytest.param("silent", marks=SLOW)])
+def test_a_pool_that_starts_meanwhile(site, outage, how):
+    """A pool that is started while Redis is away comes up when it is back, and says what it waits for."""
+    begin, end = outage
+    begin(how)
+    pool = site.start_pool("--processes", "1", wait=False)
+    try:
+        pool.wait_for(r"Redis is away \(", 20)
+        end()
+        pool.wait_until_ready()
+        nobody_was_given_up(pool)
+    finally:
+        assert pool.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def functions(deploy, proxy):
+    options = ("--processes", "1", "--function-processes", "2", "--threads", str(CALLS // 2))
+    site = deploy("spawned:stub", server=proxy, pool=options, secret="any", worker_wait=10)
+    until(lambda: function_workers(site.redis, site.name) == 2, 20, "the processes for functions")
+    with joined(proxy.url, site.name, site.env):
+        import spawned
+
+        yield site, spawned
+        client().redis.close()
+
+
+@pytest.mark.parametrize(("how", "seconds"), OUTAGES)
+def test_functions(functions, threads, outage, gate, how, seconds):
+    """One who waits for a result waits through an outage; a poll says that it is not there yet."""
+    site, app = functions
+    begin, end = outage
+    tag = f"function-{how}-{seconds}"
+    calls = [app.held_blob.spawn(str(gate), tag, size) for size in (10, 3_000_000) * (CALLS // 2)]
+    until(lambda: len(site.runs(tag)) == CALLS, 20, "all at work")
+    timeouts = (None, 100) * (CALLS // 2)
+    results = [threads.submit(call.get, timeout) for call, timeout in zip(calls, timeouts, strict=True)]
+
+    begin(how)
+    began = time.monotonic()
+    while (gone := time.monotonic() - began) < seconds:
+        if gone > seconds / 2:
+            gate.touch()
+        with pytest.raises(TimeoutError):
+            calls[0].get(timeout=0)
+        with pytest.raises(RedisUnavailable):
+            app.add.spawn(1)
+    gate.touch()
+    end()
+
+    _, late = wait(results, AFTER)
+    assert len(late) == 0
+    assert [len(future.result()) for future in results] == [10, 3_000_000] * (CALLS // 2)
+    assert len(site.runs(tag)) == CALLS
+    assert {call.status()["attempts"] for call in calls} == {1}
+    assert app.add.spawn(1).get(timeout=20) == 1
+    nobody_was_given_up(site.pool)
