@@ -1,7 +1,7 @@
 -- Settles everything that a worker held which is gone for good, and forgets the worker.
 -- KEYS: leases, held, rq queue, rq wip, rq workers, rq workers of the queue, rq worker, worker
 -- ARGV: worker, the lease as last seen ('' = its death is certain), now ms, detail, name of the rq worker's key
--- Returns nil if it lives, else {id, 'requeued' | 'lost' | 'dropped', ...}
+-- Returns nil if it lives, else {id, 'requeued' | 'lost' | 'cancelled' | 'dropped', ...}
 if ARGV[2] ~= '' and redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return false end
 -- First, so that a full Redis takes the rest: see `finish`.
 redis.call('SREM', KEYS[5], ARGV[5])
@@ -19,7 +19,9 @@ for i = #ids, 1, -1 do
     redis.call('ZREM', KEYS[4], id .. ':' .. r[3])
     local body = 'wt:out:' .. id .. ':' .. r[3]
     local trimmed = tonumber(redis.call('HGET', 'wt:in:' .. id, 'first') or '0') > 0
-    if r[5] == '1' and not r[6] and not trimmed and tonumber(r[3]) < tonumber(r[4]) then
+    -- RQ's stop command kills the process that runs the job: nobody else can tell it from a crash.
+    local stopped = r[9] and redis.call('HGET', job, 'status') == 'stopped'
+    if r[5] == '1' and not r[6] and not trimmed and not stopped and tonumber(r[3]) < tonumber(r[4]) then
       what = 'requeued'
       redis.call('HSET', record, 'state', 'queued')
       redis.call('HDEL', record, 'worker', 'head', 'progress')
@@ -28,8 +30,8 @@ for i = #ids, 1, -1 do
       redis.call('HDEL', 'wt:in:' .. id, 'read', 'readers')
       redis.call('HSET', job, 'status', 'queued')
     else
-      what = 'lost'
-      finish(record, job, id, r[9], ARGV[3], r[8], 'lost', ARGV[4], {})
+      what = stopped and 'cancelled' or 'lost'
+      finish(record, job, id, r[9], ARGV[3], r[8], what, stopped and 'cancelled' or ARGV[4], {})
       if redis.call('EXISTS', body) == 1 then
         redis.call('HSET', body, 'end', 'broken')
         wake(redis.call('HGET', body, 'readers'), id)

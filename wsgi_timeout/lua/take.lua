@@ -27,8 +27,13 @@ end
 if not mine then
   attempt = attempt + 1
   redis.call('HSET', record, 'state', 'running', 'worker', ARGV[2], 'attempt', attempt, 'started', ARGV[3])
-  if ARGV[5] ~= '' then redis.call('HSET', record, 'stock', '1') end
-  redis.call('HSET', job, 'status', 'started', 'worker_name', ARGV[2], 'started_at', ARGV[4])
+  if ARGV[5] ~= '' then
+    -- RQ has written its own worker's name into the job, which its commands go to.
+    redis.call('HSET', record, 'stock', '1')
+  else
+    if attempt > 1 then redis.call('HDEL', record, 'stock') end
+    redis.call('HSET', job, 'status', 'started', 'worker_name', ARGV[2], 'started_at', ARGV[4])
+  end
   -- +inf: RQ's own clean-up of started jobs goes by score, and must never find a call of ours.
   redis.call('ZADD', KEYS[2], '+inf', id .. ':' .. attempt)
 end
