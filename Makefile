@@ -15,7 +15,7 @@ FONT = /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
 PYTEST = $(BIN)/python -m pytest -n 4 --dist loadscope
 
 .DEFAULT_GOAL := help
-.PHONY: help run ocr test test-long lint types wheel lock ci clean tools tesseract
+.PHONY: help run ocr test test-long bench bench-quick lint types wheel lock ci clean wrk tools tesseract
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -46,6 +46,12 @@ test: $(VENV)/.installed-dev tools ## Run the tests, but those marked slow
 
 test-long: $(VENV)/.installed-dev tools ## Run the tests marked slow
 	$(PYTEST) -m slow $(ARGS) || test $$? -eq 5  # 5: there are none
+
+bench: $(VENV)/.installed-bench wrk ## Run the benchmark, about 15 minutes, and write benchmarks/results.md
+	PYTHONPATH=tests:benchmarks $(BIN)/python benchmarks/run.py $(ARGS)
+
+bench-quick: $(VENV)/.installed-bench wrk ## The same with smaller crowds and fewer rounds, under two minutes
+	PYTHONPATH=tests:benchmarks $(BIN)/python benchmarks/run.py --quick $(ARGS)
 
 lint: $(VENV)/.installed-dev ## Check style and format
 	$(BIN)/ruff check
@@ -85,6 +91,10 @@ $(VENV)/.installed: $(VENV)/.pip pyproject.toml
 	$(BIN)/python -m pip install -qq -e .
 	@touch $@
 
+$(VENV)/.installed-bench: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install -qq --group bench
+	@touch $@
+
 $(VENV)/.installed-dev: $(VENV)/.pip pyproject.toml
 	$(BIN)/python -m pip install -qq --group dev -e .
 	@# On Python 3.11 it asks for a greenlet too old for gevent, and never imports it.
@@ -109,3 +119,6 @@ tools:
 
 tesseract:
 	$(call programs,tesseract:tesseract-ocr)
+
+wrk:
+	$(call programs,wrk:wrk)

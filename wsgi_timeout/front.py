@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from wsgi_timeout import answers, keys, location, results
@@ -110,38 +109,34 @@ class Front:
             entry, mount, environ = mounts.find(environ)
             settings = mount.apply(settings)
             runtime.check_label(entry)
-        with ExitStack() as held:
-            upload = Upload(environ, settings.max_request_body)
-            pending = results.Pending(
-                new_id(),
-                new_token(),
-                location.local_path(environ),
-                location.clean_url(environ, settings.trusted_proxies),
-                hop=0,
-            )
-            place = held.enter_context(runtime.places.take())
-            waiter = held.enter_context(runtime.listener.waiter(pending.call_id, environ))
-            submission = _Submission(runtime, settings, entry, environ, pending, waiter)
-            submission.send(upload)
+        upload = Upload(environ, settings.max_request_body)
+        pending = results.Pending(
+            new_id(),
+            new_token(),
+            location.local_path(environ),
+            location.clean_url(environ, settings.trusted_proxies),
+            hop=0,
+        )
+        with runtime.seat(pending.call_id, environ, hop=pending.hop) as seat:
+            _Submission(runtime, settings, entry, environ, pending, seat.waiter).send(upload)
             if not settings.wait_for_response:
                 return _accepted(settings, pending, start_response)
             ready = results.wait(
                 runtime.calls,
                 runtime.listener,
                 pending.call_id,
-                waiter,
+                seat.waiter,
                 settings.wait_seconds,
                 look_first=False,
             )
             if ready is None:
-                place.kept_for = pending.call_id
+                seat.keep_place()
                 return answers.redirect(start_response, "303 See Other", pending.next_url)
             return results.answer(
                 runtime,
                 pending,
                 ready,
-                waiter,
-                held,
+                seat,
                 start_response,
                 method=environ["REQUEST_METHOD"],
                 grace=settings.delivery_grace,

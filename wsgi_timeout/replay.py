@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import redis
@@ -13,6 +12,7 @@ from wsgi_timeout import policy
 from wsgi_timeout.calls import Outcome, Snapshot
 from wsgi_timeout.connection import AWAY
 from wsgi_timeout.errors import ResponseBroken, ResultTrimmed
+from wsgi_timeout.runtime import Seat
 from wsgi_timeout.streams import StreamReader
 from wsgi_timeout.waiting import RECHECK_SECONDS, Waiter
 
@@ -26,12 +26,12 @@ class Replay:
     """The iterable of one response. PEP 3333: the server calls `close()` at the end, however it came."""
 
     def __init__(
-        self, chunks: Iterator[bytes], deliver: Callable[[], None] | None, held: ExitStack, *, again: bool
+        self, chunks: Iterator[bytes], deliver: Callable[[], None] | None, seat: Seat, *, again: bool
     ) -> None:
         """Call `deliver` after the last chunk; if it cannot be had `again`, also after a break."""
         self._chunks = chunks
         self._deliver = deliver
-        self._held = held
+        self._seat = seat
         self._done = not again
 
     def __iter__(self) -> Iterator[bytes]:
@@ -39,7 +39,7 @@ class Replay:
         self._done = True
 
     def close(self) -> None:
-        with self._held:
+        with self._seat:
             if self._done and self._deliver:
                 try:
                     self._deliver()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from wsgi_timeout.errors import (
     UploadBroken,
     WorkerLost,
 )
-from wsgi_timeout.runtime import Runtime
+from wsgi_timeout.runtime import Runtime, Seat
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.streams import StreamReader
 from wsgi_timeout.upload import Upload
@@ -125,8 +125,7 @@ def answer(
     runtime: Runtime,
     pending: Pending,
     ready: Ready,
-    waiter: Waiter,
-    held: ExitStack,
+    seat: Seat,
     start_response: StartResponse,
     *,
     method: str,
@@ -134,7 +133,7 @@ def answer(
 ) -> Iterable[bytes]:
     """Answer with the response, or with the error that the call ended in.
 
-    `held` is closed with the response: it holds the request's place and its waiter.
+    The seat is given up when the response is closed.
     """
     snapshot = ready.snapshot
     known = pending.hop > 0
@@ -151,10 +150,10 @@ def answer(
         failure = _FAILURES.get(snapshot.outcome or Outcome.UNREAD, CallFailed)
         raise failure(snapshot.detail)
     chunks = replay.begin(
-        snapshot, ready.reader, ready.first, waiter, start_response, method=method, on_result_url=known
+        snapshot, ready.reader, ready.first, seat.waiter, start_response, method=method, on_result_url=known
     )
     consumes = method != "HEAD" or not known
-    return replay.Replay(chunks, deliver if consumes else None, held.pop_all(), again=known)
+    return replay.Replay(chunks, deliver if consumes else None, seat.pass_on(), again=known)
 
 
 class Results:
@@ -213,26 +212,24 @@ class Results:
         environ: dict[str, Any],
         start_response: StartResponse,
     ) -> Iterable[bytes]:
-        with ExitStack() as held:
-            place = held.enter_context(runtime.places.take(pending.call_id))
-            waiter = held.enter_context(runtime.listener.waiter(pending.call_id, environ))
+        with runtime.seat(pending.call_id, environ, hop=pending.hop) as seat:
             deadline = time.monotonic() + self._settings.wait_seconds
-            found = self._find(runtime, pending, waiter, deadline)
+            found = self._find(runtime, pending, seat.waiter, deadline)
             if isinstance(found, Tombstone) or (found and found.delivered_ms and method not in _SAFE):
                 return _after_delivery(found, pending, method, environ, start_response)
             ready = wait(
                 runtime.calls,
                 runtime.listener,
                 pending.call_id,
-                waiter,
+                seat.waiter,
                 deadline - time.monotonic(),
                 look_first=found is not None,
             )
             if ready is None:
-                place.kept_for = pending.call_id
+                seat.keep_place()
                 return answers.redirect(start_response, "303 See Other", pending.next_url)
             grace = self._settings.delivery_grace
-            return answer(runtime, pending, ready, waiter, held, start_response, method=method, grace=grace)
+            return answer(runtime, pending, ready, seat, start_response, method=method, grace=grace)
 
     @staticmethod
     def _find(

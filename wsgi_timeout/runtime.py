@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
 import redis
 
@@ -18,7 +19,7 @@ from wsgi_timeout.errors import NoWorker, TooManyWaiting, UnknownLabel
 from wsgi_timeout.mounts import Mounts
 from wsgi_timeout.recovery import LOOK_SECONDS, LeaseWatch
 from wsgi_timeout.settings import Settings
-from wsgi_timeout.waiting import Listener
+from wsgi_timeout.waiting import Listener, Waiter
 
 log = logging.getLogger("wsgi_timeout")
 
@@ -38,6 +39,15 @@ class Runtime:
         self._watch = LeaseWatch(self._watched, settings.lease_seconds)
         self._fleet = fleet.look(self._watched, target)
         threading.Thread(target=self._look_forever, name="wsgi-timeout-watch", daemon=True).start()
+
+    def seat(self, call_id: str, environ: Mapping[str, Any], *, hop: int) -> Seat:
+        """Let a request wait here for a call; raises `TooManyWaiting`."""
+        place = self.places.take(call_id if hop else "")
+        try:
+            return Seat(place, self.listener.waiter(call_id, environ))
+        except BaseException:
+            place.__exit__()
+            raise
 
     def check_workers(self) -> None:
         """Raise `NoWorker` while workers of another app or version serve this name."""
@@ -116,6 +126,8 @@ class Places:
 class Place:
     """One taken place, given back at the end of a `with` block."""
 
+    __slots__ = ("_places", "kept_for")
+
     def __init__(self, places: Places) -> None:
         self._places = places
         #: The call whose next hop the place is kept for; empty: nobody's.
@@ -126,3 +138,33 @@ class Place:
 
     def __exit__(self, *_: object) -> None:
         self._places.give_back(self.kept_for)
+
+
+class Seat:
+    """A request that waits: its place in the process, and what wakes it, until the end of a `with` block."""
+
+    __slots__ = ("_passed_on", "_place", "waiter")
+
+    def __init__(self, place: Place, waiter: Waiter) -> None:
+        self.waiter = waiter
+        self._place = place
+        self._passed_on = False
+
+    def keep_place(self) -> None:
+        """Keep the place for a moment: the client comes back with the next hop."""
+        self._place.kept_for = self.waiter.call_id
+
+    def pass_on(self) -> Self:
+        """Outlive this `with` block: whoever gets the seat ends it with another one."""
+        self._passed_on = True
+        return self
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._passed_on:
+            self._passed_on = False
+            return
+        with self._place, self.waiter:
+            pass

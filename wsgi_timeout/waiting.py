@@ -16,9 +16,9 @@ import select
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from typing import Any
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, Self
 
 import redis
 
@@ -45,27 +45,44 @@ class _Process:
 
 
 class Waiter:
-    """One request that waits; `gone` is set when its client has closed the connection."""
+    """Somebody who waits for a call, until the end of a `with` block."""
 
-    __slots__ = ("_woken", "carried", "gone", "streaming")
+    __slots__ = ("_asleep", "_listener", "call_id", "carried", "gone", "sock", "streaming")
 
-    def __init__(self) -> None:
-        self._woken = threading.Event()
+    def __init__(self, listener: Listener, call_id: str, sock: int) -> None:
+        self._listener = listener
+        self.call_id = call_id
+        #: The client's file descriptor, -1 if it is not watched.
+        self.sock = sock
+        # A lock that is free when there was a wake: an Event would cost 2 KB of each of 10,000 waiters.
+        self._asleep = threading.Lock()
+        self._asleep.acquire()
         #: The response, if it came with the wake: see `calls.Snapshot.carried`.
         self.carried = b""
+        #: Its client has closed the connection.
         self.gone = False
         #: Waits for chunks, which no look at the call's record can show.
         self.streaming = False
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.leave(self)
+
     def wake(self) -> None:
-        self._woken.set()
+        try:
+            self._asleep.release()
+        except RuntimeError:
+            return  # it was woken already
 
     def reset(self) -> None:
         """Call before looking at what is waited for: a wake after the look is then not missed."""
-        self._woken.clear()
+        self._asleep.acquire(blocking=False)
 
     def wait(self, seconds: float) -> None:
-        self._woken.wait(seconds)
+        """Block until the next wake, for so many seconds at most."""
+        self._asleep.acquire(timeout=max(0.0, min(seconds, threading.TIMEOUT_MAX)))
 
 
 class Listener:
@@ -77,7 +94,7 @@ class Listener:
         #: Whether Redis did not answer lately: nothing is learnt by asking it too.
         self.away = False
         self._make_client = make_client
-        self._waiters: dict[str, set[Waiter]] = {}
+        self._waiters: dict[str, tuple[Waiter, ...]] = {}
         self._sockets: dict[int, Waiter] = {}
         self._poll = _poll()
         self._lock = threading.Lock()
@@ -94,28 +111,28 @@ class Listener:
         """Whether the process was told to stop: every waiter answers at once."""
         return _Process.draining
 
-    @contextmanager
-    def waiter(self, call_id: str, environ: Mapping[str, Any] | None = None) -> Iterator[Waiter]:
+    def waiter(self, call_id: str, environ: Mapping[str, Any] | None = None) -> Waiter:
         """Register somebody who waits for a call; with the environ, its client is watched too."""
-        waiter = Waiter()
-        sock = _client_socket(environ) if environ else -1
+        waiter = Waiter(self, call_id, _client_socket(environ) if environ else -1)
         with self._lock:
-            self._waiters.setdefault(call_id, set()).add(waiter)
-            if sock >= 0:
-                self._sockets[sock] = waiter
-                self._poll.register(sock, _GONE)
+            self._waiters[call_id] = (*self._waiters.get(call_id, ()), waiter)
+            if waiter.sock >= 0:
+                self._sockets[waiter.sock] = waiter
+                self._poll.register(waiter.sock, _GONE)
             self._start()
-        try:
-            yield waiter
-        finally:
-            with self._lock:
-                waiters = self._waiters[call_id]
-                waiters.discard(waiter)
-                if not waiters:
-                    del self._waiters[call_id]
-                if sock >= 0 and self._sockets.get(sock) is waiter:
-                    del self._sockets[sock]
-                    self._poll.unregister(sock)
+        return waiter
+
+    def leave(self, waiter: Waiter) -> None:
+        """End what `waiter` began."""
+        with self._lock:
+            others = tuple(other for other in self._waiters[waiter.call_id] if other is not waiter)
+            if others:
+                self._waiters[waiter.call_id] = others
+            else:
+                del self._waiters[waiter.call_id]
+            if self._sockets.get(waiter.sock) is waiter:
+                del self._sockets[waiter.sock]
+                self._poll.unregister(waiter.sock)
 
     def unlink_soon(self, *names: str) -> None:
         """Delete keys with the next look at the inbox, many at a time; at the latest after `TICK_SECONDS`."""
@@ -170,7 +187,7 @@ class Listener:
     def _wake(self, message: bytes) -> None:
         call_id, _, carried = message.partition(b" ")
         with self._lock:
-            waiters = tuple(self._waiters.get(call_id.decode(), ()))
+            waiters = self._waiters.get(call_id.decode(), ())
         for waiter in waiters:
             waiter.carried = carried or waiter.carried
             waiter.wake()
@@ -186,7 +203,7 @@ class Listener:
 
     def _recheck(self, client: redis.Redis) -> None:
         with self._lock:
-            waiting = {call_id: tuple(waiters) for call_id, waiters in self._waiters.items()}
+            waiting = self._waiters.copy()
         pipe: Any = client.pipeline(transaction=False)
         for call_id in waiting:
             pipe.hget(keys.call(call_id), "state")

@@ -1,0 +1,58 @@
+"""Apps of the rows on waiting, bodies, memory and start."""
+
+import hashlib
+import time
+
+from flask import Flask, Response, request
+
+from wsgi_timeout import RequestTimeouts, wsgi_blueprint
+
+app = Flask("held")
+CHUNK = 256 * 1024
+
+
+@app.get("/")
+def index():
+    return "ok\n"
+
+
+@app.get("/sleep")
+def sleep():
+    time.sleep(float(request.args["seconds"]))
+    return "slept\n"
+
+
+@app.get("/stamped")
+def stamped():
+    """Say when the handler ended, on the machine's monotonic clock."""
+    return Response("ok\n", headers={"X-Ended": repr(time.monotonic())})
+
+
+@app.post("/hash")
+def upload():
+    digest = hashlib.sha256()
+    while piece := request.stream.read(CHUNK):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+@app.get("/bytes/<int:size>")
+def download(size):
+    chunk = bytes(CHUNK)
+    return Response((chunk for _ in range(size // CHUNK)), mimetype="application/octet-stream")
+
+
+def two_queues():
+    """Return a host where a request to `/quick` does not queue up behind those to `/slow`."""
+    host = Flask("host")
+    for prefix in ("slow", "quick"):
+        host.register_blueprint(wsgi_blueprint("held:app", name=prefix), url_prefix=f"/{prefix}")
+    return host
+
+
+def front_before(bare):
+    """Return what `RequestTimeouts` puts before a WSGI callable whose route stays in the web process."""
+    extended = Flask("extended")
+    extended.wsgi_app = bare
+    RequestTimeouts(extended, only=["/slow/*", "POST /ocr", "/reports/*"])
+    return extended.wsgi_app
