@@ -11,11 +11,12 @@ from rq.job import JobStatus
 from rq.registry import FailedJobRegistry, StartedJobRegistry, clean_registries
 from rq.serializers import JSONSerializer
 from rq.utils import utcformat, utcparse
+from rq.worker import WorkerStatus
 from test_calls import HEAD, W1, W2, a_request, be_born, fresh_calls, hold, queued, running
 
 from wsgi_timeout import keys, rq_state
 from wsgi_timeout.calls import Outcome
-from wsgi_timeout.errors import Fenced
+from wsgi_timeout.errors import Fenced, NoWorker
 
 NAME = "contract"
 
@@ -89,8 +90,8 @@ def test_a_queued_job(calls):
     assert (job.func_name, job.args, job.kwargs) == (rq_state.ENTRY_POINT, [call.id], {})
     assert job.instance is None
     assert (job.origin, job.description) == ("wt:contract", "POST /ocr")
-    assert recently(job.created_at)
     assert recently(job.enqueued_at)
+    assert job.created_at == job.enqueued_at
     assert (job.started_at, job.ended_at, job.worker_name) == (None, None, None)
 
 
@@ -138,6 +139,35 @@ def test_a_job_that_was_ended_from_outside(calls, outcome):
     calls.end(call.id, outcome, "", 600)
     assert not rq.job.Job.exists(call.id, connection=calls.redis)
     assert started(calls) == []
+
+
+def test_a_stopped_job_of_a_stock_worker(calls):
+    """A call whose process RQ killed on command is cancelled: it is not run again, nor lost."""
+    call = queued(calls)
+    hold(calls)
+    calls.take(call.id, W1, stock=True)
+    the_job(calls, call).set_status(JobStatus.STOPPED)
+    assert calls.recover(W1, None, "died") == [(call.id, "cancelled")]
+    assert calls.look(call.id).outcome is Outcome.CANCELLED
+
+
+def test_a_stock_workers_name_stays_in_its_job(calls):
+    """RQ's commands go to the worker that its job names: a stock worker's own name is not replaced."""
+    call = queued(calls)
+    job = the_job(calls, call)
+    job.worker_name = "theirs"
+    job.save()
+    hold(calls)
+    calls.take(call.id, W1, stock=True)
+    assert the_job(calls, call).worker_name == "theirs"
+    # Run again by a pool, it is the pool's.
+    calls.recover(W1, None, "died")
+    be_born(calls, W2)
+    hold(calls, W2)
+    calls.take(call.id, W2)
+    assert the_job(calls, call).worker_name == W2
+    calls.finish(call.id, W2, 2, Outcome.DONE, 600, response=(HEAD, b""))
+    assert not rq.job.Job.exists(call.id, connection=calls.redis)
 
 
 def test_the_job_of_a_stock_worker(calls):
@@ -226,10 +256,10 @@ def the_worker(calls):
 
 def test_what_a_worker_does(calls):
     """RQ reads from a worker's hash whether it is busy, and how its calls ended."""
-    for state in ("busy", "idle"):
+    for state, theirs in (("busy", WorkerStatus.BUSY), ("idle", WorkerStatus.IDLE)):
         calls.redis.hset(rq_state.worker_key(W1), mapping=rq_state.worker_progress(state, 2, 1))
         worker = the_worker(calls)
-        assert worker.get_state() == state
+        assert worker.get_state() == state == theirs
         assert (worker.successful_job_count, worker.failed_job_count) == (2, 1)
 
 
@@ -260,6 +290,19 @@ def test_a_birth(calls):
     hash_of = calls.redis.hgetall(theirs.key)
     theirs.register_death()
     assert set(fields) - {"state"} <= {field.decode() for field in hash_of}
+
+
+def test_a_stock_worker_counts_while_it_lives(calls):
+    """A call is accepted while RQ says that a worker of its own lives, and refused when that is gone."""
+    calls.recover(W1, None, "gone")
+    with pytest.raises(NoWorker):
+        queued(calls)
+    stock = rq.SimpleWorker([the_queue(calls)], connection=calls.redis)
+    stock.register_birth()
+    queued(calls)
+    stock.register_death()
+    with pytest.raises(NoWorker):
+        queued(calls)
 
 
 # -- times
