@@ -143,6 +143,7 @@ def trickle():
 @app.post("/mirror")
 def mirror():
     """Answer with the body, piece by piece, as it comes."""
+    note()
     stream = request.stream
     return Response(iter(lambda: stream.read(50_000), b""), mimetype="application/octet-stream")
 

@@ -214,6 +214,15 @@ def blob(size):
     return b"x" * size
 
 
+@stub.function(retries=1)
+def mirror(tag, data):
+    """Give back what came, at the second try."""
+    note(tag)
+    if running.get().attempt == 1:
+        raise ValueError("as intended")
+    return data
+
+
 @stub.function()
 def held_blob(file, tag, size):
     note(tag)
