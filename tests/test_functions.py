@@ -187,6 +187,17 @@ class TestResults:
         name, call_id = python(site, code, PYTHONPATH=str(APPS), WSGI_TIMEOUT_NAME=site.name).stdout.split()
         assert (name, FunctionCall.from_id(call_id).get()) == (site.name, 11)
 
+    def test_the_program_itself_is_a_script(self, site):
+        """A stub's own file, run as a script, spawns with its own classes, under the file's name."""
+        pool = Pool("program:stub", None, site.redis.url, "--function-processes", "1", env=site.env, cwd=APPS)
+        try:
+            command = [sys.executable, "-W", "error", APPS / "program.py"]
+            env = {**site.env, "REDIS_URL": site.redis.url, "PYTHONPATH": ""}
+            ran = subprocess.run(command, env=env, capture_output=True, text=True, timeout=40, check=False)
+            assert (ran.stdout, ran.stderr) == ("program 42\n", "")
+        finally:
+            pool.stop()
+
     def test_a_handle_needs_no_redis(self):
         """`from_id` and `object_id` do no I/O: they work where no Redis is."""
         with pytest.MonkeyPatch.context() as patch:
