@@ -15,7 +15,7 @@ FONT = /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
 PYTEST = $(BIN)/python -m pytest -n 4 --dist loadscope
 
 .DEFAULT_GOAL := help
-.PHONY: help run ocr test test-long bench bench-quick lint types wheel lock ci clean wrk tools tesseract
+.PHONY: help run ocr test test-long soak bench bench-quick lint types wheel lock ci clean wrk tools tesseract
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -46,6 +46,9 @@ test: $(VENV)/.installed-dev tools ## Run the tests, but those marked slow
 
 test-long: $(VENV)/.installed-dev tools ## Run the tests marked slow
 	$(PYTEST) -m slow $(ARGS) || test $$? -eq 5  # 5: there are none
+
+soak: $(VENV)/.installed-dev ## Mixed traffic under random faults for ten minutes; ARGS='--seconds 60 --seed 7'
+	PYTHONPATH=tests:tests/apps $(BIN)/python -m soak.run $(ARGS)
 
 bench: $(VENV)/.installed-bench wrk ## Run the benchmark, about 15 minutes, and write benchmarks/results.md
 	PYTHONPATH=tests:benchmarks $(BIN)/python benchmarks/run.py $(ARGS)

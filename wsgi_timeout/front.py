@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from wsgi_timeout import answers, keys, location, results
 from wsgi_timeout.calls import NewCall, Outcome, new_id, new_token
-from wsgi_timeout.connection import AWAY, unavailable_is_refusal
+from wsgi_timeout.connection import AWAY, REFUSING, unavailable_is_refusal
 from wsgi_timeout.environ import capture
 from wsgi_timeout.errors import (
     CallRefused,
@@ -179,7 +180,7 @@ class _Submission:
             return
         writer = self._body_writer()
         with unavailable_is_refusal():
-            complete = upload.send(writer, lambda: False)
+            complete = upload.send(writer.offer, lambda: False)
             if complete:
                 writer.close("complete", UPLOAD_TTL)
         # From a whole buffer on the handler reads while the rest comes in.
@@ -228,22 +229,38 @@ class _Submission:
 
     def _pour(self, upload: Upload, writer: StreamWriter) -> None:
         """Send the rest of a large body while the handler reads it."""
-        ttl = self._settings.queue_ttl + self._settings.timeout
         self._waiter.streaming = True
         try:
-            complete = upload.send(writer, lambda: self._wait_for_room(writer))
-            writer.close("complete" if complete else "broken", ttl)
+            complete = upload.send(partial(self._offer, writer), partial(self._wait_for_room, writer))
+            self._close(writer, "complete" if complete else "broken")
         except UploadBroken:
-            writer.close("broken", ttl)
+            self._close(writer, "broken")
             raise
         except WsgiTimeoutError as error:
-            writer.close("broken", ttl)
+            self._close(writer, "broken")
             self._runtime.calls.end(self._call_id, Outcome.CANCELLED, str(error), self._settings.result_ttl)
             raise
         finally:
             self._waiter.streaming = False
             # The wake for the response may have been taken for one about room.
             self._waiter.wake()
+
+    @staticmethod
+    def _offer(writer: StreamWriter, chunk: bytes) -> bool:
+        try:
+            return writer.offer(chunk)
+        except (*AWAY, *REFUSING):
+            # The call was accepted: what is away, or full, is waited for like a reader that is slow.
+            return False
+
+    def _close(self, writer: StreamWriter, end: str) -> None:
+        ttl = self._settings.queue_ttl + self._settings.timeout
+        while True:
+            try:
+                return writer.close(end, ttl)
+            except (*AWAY, *REFUSING):
+                # A handler that is told of no end waits for one until its timeout.
+                time.sleep(_RETRY_SECONDS)
 
     def _wait_for_room(self, writer: StreamWriter) -> bool:
         self._waiter.wait(RECHECK_SECONDS)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from wsgi_timeout.errors import BodyTooLarge, UploadBroken
-from wsgi_timeout.streams import CHUNK, StreamWriter
+from wsgi_timeout.streams import CHUNK
 
 _READ = 64 * 1024
 
@@ -52,19 +52,20 @@ class Upload:
         self._rest = data
         return None
 
-    def send(self, writer: StreamWriter, wait_for_room: Callable[[], bool]) -> bool:
+    def send(self, offer: Callable[[bytes], bool], wait_for_room: Callable[[], bool]) -> bool:
         """Write the body to a stream; called again, it goes on.
 
-        When the stream is full, `wait_for_room` blocks for a while and says whether to go on.
+        `offer` takes a chunk, or says that there is no room now; then `wait_for_room` blocks for a
+        while and says whether to go on.
         Returns True when the body is complete. Raises `UploadBroken`, `BodyTooLarge`.
         """
         while True:
             while len(self._rest) < CHUNK:
                 piece = self._read(_READ)
                 if not piece:
-                    return not self._rest or self._offer(writer, self._rest, wait_for_room)
+                    return not self._rest or self._offer(offer, self._rest, wait_for_room)
                 self._rest += piece
-            if not self._offer(writer, self._rest[:CHUNK], wait_for_room):
+            if not self._offer(offer, self._rest[:CHUNK], wait_for_room):
                 return False
 
     def discard(self) -> None:
@@ -72,8 +73,8 @@ class Upload:
         while not self._empty and self._read(_READ):
             pass
 
-    def _offer(self, writer: StreamWriter, chunk: bytes, wait_for_room: Callable[[], bool]) -> bool:
-        while not writer.offer(chunk):
+    def _offer(self, offer: Callable[[bytes], bool], chunk: bytes, wait_for_room: Callable[[], bool]) -> bool:
+        while not offer(chunk):
             if not wait_for_room():
                 return False
         self._rest = self._rest[len(chunk) :]

@@ -182,6 +182,7 @@ async def stream(file: str, pieces: int):
     """Yield numbered lines; before each but the first wait for a file of its number."""
 
     async def body():
+        note("stream-begun")
         try:
             for number in range(pieces):
                 if number:

@@ -1,0 +1,72 @@
+"""Reads the histories of clients and handlers, and says which promises were broken.
+
+A client writes for each of its calls
+
+    sent       with `kind`; it is about to send the request
+    refused    503 before anything was accepted
+    unknown    the connection broke before an answer: nobody can say whether the call was accepted
+    accepted   it got a result URL, or a function's id
+    answer     the last answer: `status`, and whether its body was `right`: the call's own, and whole
+    gone       its client gave up waiting: too late, or the result URL was not known
+
+and a handler `start` and `end`.
+"""
+
+from collections import Counter, defaultdict
+
+#: Kinds whose handler must not start twice.
+UNSAFE = {"write", "upload", "function"}
+#: Starts of a handler that may run again: the first one, and one for a lost worker.
+MOST_STARTS = 2
+#: How a call may end: with the handler's answer, lost with its worker, cancelled, or broken off.
+OUTCOMES = {200, 502, 410, "broken"}
+
+
+def check(clients, handlers):
+    """Return what is wrong, one sentence for each, sorted; an empty list is a pass."""
+    calls, starts, ends = defaultdict(list), Counter(), Counter()
+    for line in clients:
+        calls[line["number"]].append(line)
+    for line in handlers:
+        (starts if line["what"] == "start" else ends)[line["number"]] += 1
+    wrong = []
+    for number, story in calls.items():
+        wrong += (f"{number}: {text}" for text in _wrong(story, starts[number], ends[number]))
+    wrong += (
+        f"{number}: a handler started that no client asked for" for number in starts.keys() - calls.keys()
+    )
+    return sorted(wrong)
+
+
+def _wrong(story, starts, ends):
+    kind = story[0]["kind"]
+    told = Counter(line["what"] for line in story)
+    answers = [line for line in story if line["what"] == "answer"]
+    if told["gone"]:
+        yield f"{kind}, accepted, and its outcome was never told: {story[-1].get('why')}"
+    if len(answers) + told["refused"] + told["unknown"] + told["gone"] != 1:
+        yield f"{kind}, {len(answers)} outcomes: {[line['what'] for line in story]}"
+    for answer in answers:
+        if answer["status"] not in OUTCOMES:
+            yield f"{kind}, answered with {answer['status']}"
+        if answer["status"] == 200 and not answer["right"]:
+            yield f"{kind}, the answer holds other bytes than its own"
+        if answer["status"] == 200 and not ends:
+            yield f"{kind}, answered with 200, and no handler came to its end"
+        if answer["status"] == 410 and not told["cancelled"]:
+            yield f"{kind}, told to be cancelled or delivered, and was neither"
+    if told["refused"] and starts:
+        yield f"{kind}, refused, and its handler started"
+    most = 1 if kind in UNSAFE else MOST_STARTS
+    if starts > most:
+        yield f"{kind}, started {starts} times, {most} at most"
+
+
+def summary(clients):
+    """Return how many calls ended how, by kind: `{(kind, outcome): count}`."""
+    kinds = {line["number"]: line["kind"] for line in clients if line["what"] == "sent"}
+    counted = Counter()
+    for line in clients:
+        if line["what"] in {"answer", "refused", "unknown", "gone"}:
+            counted[kinds[line["number"]], line.get("status", line["what"])] += 1
+    return counted

@@ -1,0 +1,159 @@
+"""What is soaked: two gunicorns, two pools, a Redis behind a proxy; and the faults that befall them."""
+
+import contextlib
+import os
+import random
+import signal
+import threading
+import time
+
+import psutil
+from faults.proxy import Proxy
+from harness import APPS, Gunicorn, Pool, RedisServer, environment, listen
+
+SETTINGS = {
+    "wait_seconds": 0.5,
+    # Longer than any outage of these: a request is not refused while nobody knows whether it was accepted.
+    "worker_wait": 20,
+    "lease_seconds": 2,
+    "interrupt_grace": 2,
+    "delivery_grace": 10,
+    "result_ttl": 30,
+    "function_result_ttl": 30,
+    "buffer": 1 << 20,
+    "secret": "soak",
+    "log_level": "WARNING",
+}
+APP = "soaked:stub"
+POOL = ("--processes", "2", "--graceful-timeout", "3")
+
+
+class Site:
+    """The processes; each can be replaced."""
+
+    def __init__(self, folder, handlers_file):
+        self.server = RedisServer()
+        self.proxy = Proxy(self.server, folder / "s")
+        self._env = {**environment(**SETTINGS), "HANDLERS_FILE": str(handlers_file)}
+        self._sockets = [listen() for _ in range(2)]
+        self.ports = [sock.getsockname()[1] for sock in self._sockets]
+        self.pools = [self._pool(), self._pool()]
+        self.webs = [self._web(sock) for sock in self._sockets]
+        for pool in self.pools:
+            pool.wait_until_ready()
+
+    def _pool(self):
+        return Pool(APP, "soaked", self.proxy.url, *POOL, env=self._env, cwd=APPS, wait=False)
+
+    def _web(self, sock):
+        return Gunicorn(
+            APP, self.proxy.url, "--graceful-timeout", "5", env=self._env, cwd=APPS, sock=sock.dup()
+        )
+
+    def replace_pool(self, index, number):
+        """End a pool by a signal, and start another one."""
+        self.pools[index].stop(number)
+        self.pools[index] = self._pool()
+
+    def replace_web(self, index, number):
+        """End a gunicorn by a signal, and start another one on its socket."""
+        self.webs[index].stop(number)
+        sock = self._sockets[index].dup()
+        sock.set_inheritable(True)
+        self.webs[index] = self._web(sock)
+
+    def workers(self):
+        """Return the worker processes."""
+        return [worker for pool in self.pools for worker in pool.workers()]
+
+    def close(self):
+        for process in (*self.webs, *self.pools):
+            process.stop()
+        for sock in self._sockets:
+            sock.close()
+        self.proxy.close()
+        self.server.close()
+
+
+class Faults(threading.Thread):
+    """Does one thing after the other to a site, until `stopped` is set; the site is whole after that."""
+
+    def __init__(self, site, seed, stopped):
+        super().__init__(name="faults")
+        self.done = []
+        self.errors = []
+        self._site = site
+        self._random = random.Random(seed)
+        self._stopped = stopped
+        self._faults = {
+            self.kill_worker: 6,
+            self.freeze_worker: 3,
+            self.kill_pool: 2,
+            self.deploy_pool: 2,
+            self.kill_web: 2,
+            self.deploy_web: 2,
+            self.kill_redis: 2,
+            self.freeze_redis: 2,
+            self.cut_connections: 3,
+            self.black_hole: 2,
+        }
+
+    def run(self):
+        while not self._stopped.wait(self._random.uniform(0.5, 3)):
+            fault = self._random.choices(list(self._faults), list(self._faults.values()))[0]
+            try:
+                fault()
+            except Exception as error:  # noqa: BLE001 - the soak itself is at fault
+                self.errors.append(f"{fault.__name__}: {error!r}")
+            self.done.append(fault.__name__)
+
+    def kill_worker(self):
+        """Kill a worker process, as the system does when memory is short."""
+        with contextlib.suppress(psutil.NoSuchProcess, IndexError):
+            self._random.choice(self._site.workers()).kill()
+
+    def freeze_worker(self):
+        """Stop a worker process for longer than its lease, or shorter, and let it go on."""
+        with contextlib.suppress(psutil.NoSuchProcess, IndexError):
+            worker = self._random.choice(self._site.workers())
+            worker.suspend()
+            time.sleep(self._random.uniform(0.5, 5))
+            worker.resume()
+
+    def kill_pool(self):
+        self._site.replace_pool(self._random.randrange(2), signal.SIGKILL)
+
+    def deploy_pool(self):
+        self._site.replace_pool(self._random.randrange(2), signal.SIGTERM)
+
+    def kill_web(self):
+        self._site.replace_web(self._random.randrange(2), signal.SIGKILL)
+
+    def deploy_web(self):
+        self._site.replace_web(self._random.randrange(2), signal.SIGTERM)
+
+    def kill_redis(self):
+        """Kill the server, and start it again from its append-only file."""
+        self._site.server.stop(signal.SIGKILL)
+        time.sleep(self._random.uniform(0, 2))
+        self._site.server.start()
+
+    def freeze_redis(self):
+        process = psutil.Process(self._site.server.process.pid)
+        process.suspend()
+        time.sleep(self._random.uniform(0.5, 4))
+        process.resume()
+
+    def cut_connections(self):
+        self._site.proxy.cut()
+
+    def black_hole(self):
+        """Let connections open and say nothing, as a firewall does."""
+        self._site.proxy.black_hole()
+        time.sleep(self._random.uniform(0.5, 4))
+        self._site.proxy.heal()
+
+
+def load():
+    """Return how busy the machine is, for the report."""
+    return os.getloadavg()[0]

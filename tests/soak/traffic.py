@@ -1,0 +1,207 @@
+"""Clients of the soak: each sends one call after the other, follows it to its outcome, and writes it down."""
+
+import http.client
+import json
+import random
+import re
+import threading
+import time
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from soaked import content
+
+#: Seconds after which a client gives an accepted call up: over the longest chain of faults.
+PATIENCE = 90.0
+#: How often each kind is sent.
+WEIGHTS = {"read": 6, "write": 6, "upload": 2, "download": 2, "function": 4, "reload": 2, "cancel": 2}
+SMALL = 200
+_CALL = re.compile(r"__wsgi_timeout_call=([^&]+)")
+
+
+class Broken(Exception):
+    """The connection broke: before an answer, or within it."""
+
+    def __init__(self, *, answered):
+        super().__init__("the connection broke")
+        self.answered = answered
+
+
+class Gone(Exception):
+    """The call cannot be followed any more."""
+
+
+@dataclass
+class Reply:
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    @property
+    def location(self):
+        return self.headers["Location"]
+
+
+def send(port, target, method="GET", body=None):
+    """Return one answer as it stands; raises `Broken`."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    answered = False
+    try:
+        connection.request(method, target, body=body)
+        answer = connection.getresponse()
+        answered = True
+        return Reply(answer.status, answer.headers, answer.read())
+    except (OSError, http.client.HTTPException) as error:
+        raise Broken(answered=answered) from error
+    finally:
+        connection.close()
+
+
+class Client(threading.Thread):
+    """Sends calls until `stopped` is set."""
+
+    def __init__(self, name, seed, ports, history, stopped):
+        super().__init__(name=name)
+        self.errors = []
+        self._random = random.Random(seed)
+        self._ports = ports
+        self._history = history
+        self._stopped = stopped
+
+    def run(self):
+        count = 0
+        while not self._stopped.is_set():
+            count += 1
+            kind = self._random.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+            try:
+                self._call(kind, f"{self.name}-{count}")
+            except Exception as error:  # noqa: BLE001 - the soak itself is at fault
+                self.errors.append(repr(error))
+
+    def _call(self, kind, number):
+        method, path, body, size = self._request(kind, number)
+        # A reload and a cancel are reads of which more is asked.
+        told = {"reload": "read", "cancel": "read"}.get(kind, kind)
+        self._history.note(number, "sent", kind=told)
+        try:
+            reply = send(self._port(), path, method, body)
+        except Broken as broken:
+            # Its head came, so it was accepted; without a result URL nobody can ask again.
+            if broken.answered and kind != "function":
+                self._history.note(number, "answer", status="broken", right=False)
+            else:
+                self._history.note(number, "unknown")
+            return
+        if reply.status == 503:
+            self._history.note(number, "refused")
+            return
+        try:
+            if kind == "function":
+                self._function(number, reply)
+                return
+            if reply.status == 303:
+                self._history.note(number, "accepted")
+                reply = self._follow(self._meddle(kind, number, reply.location))
+        except Gone as gone:
+            self._history.note(number, "gone", why=str(gone))
+            return
+        self._history.note(number, "answer", status=reply.status, right=reply.body == content(number, size))
+
+    def _request(self, kind, number):
+        """Return method, target, body and the size of the answer."""
+        pause = round(self._random.choice((0, 0, 0.2, 0.8, 1.5)), 2)
+        if kind == "cancel":
+            return "GET", f"/read/{number}?pause=4", None, SMALL
+        if kind in {"read", "reload"}:
+            return "GET", f"/read/{number}?pause={pause}", None, SMALL
+        if kind == "download":
+            size = self._random.randrange(100_000, 2_000_000)
+            return "GET", f"/download/{number}?size={size}", None, size
+        if kind == "function":
+            return "POST", f"/spawn/{number}?pause={pause}", b"", SMALL
+        if kind == "upload":
+            return (
+                "POST",
+                f"/upload/{number}",
+                content(number, self._random.randrange(100_000, 3_000_000)),
+                SMALL,
+            )
+        return "POST", f"/write/{number}?pause={pause}", content(number, self._random.randrange(2000)), SMALL
+
+    def _meddle(self, kind, number, location):
+        """Do with a running call what its kind says; return where it goes on."""
+        if kind == "reload":
+            # A second reader, that leaves again.
+            another = http.client.HTTPConnection("127.0.0.1", self._port(), timeout=30)
+            try:
+                another.request("GET", location)
+                time.sleep(0.2)
+            except OSError:
+                pass
+            finally:
+                another.close()
+        if kind == "cancel":
+            found = _CALL.search(location)
+            target = f"{urlsplit(location).path}?__wsgi_timeout_status={found[1]}"
+            try:
+                if send(self._port(), target, "DELETE").status in {202, 410}:
+                    self._history.note(number, "cancelled")
+            except Broken:
+                # It may have been cancelled all the same.
+                self._history.note(number, "cancelled")
+        return location
+
+    def _follow(self, location):
+        """Return a call's outcome from its result URL, through redirects and breaks."""
+        deadline = time.monotonic() + PATIENCE
+        last = "nothing"
+        while time.monotonic() < deadline:
+            try:
+                reply = send(self._port(), location)
+            except Broken:
+                last = "a broken connection"
+                time.sleep(0.1)
+                continue
+            last = str(reply.status)
+            if reply.status == 303:
+                location = reply.location
+            elif reply.status == 404:
+                raise Gone("404 on its result URL")
+            elif reply.status == 503:
+                time.sleep(0.3)
+            else:
+                return reply
+        raise Gone(f"no outcome in {PATIENCE:.0f} s, {last} at the end")
+
+    def _function(self, number, reply):
+        if reply.status == 303:
+            reply = self._follow(reply.location)
+        if reply.status != 200:
+            # The handler that spawns was lost: before the spawn, or after it.
+            self._history.note(number, "unknown")
+            return
+        call_id = json.loads(reply.body)["call_id"]
+        self._history.note(number, "accepted")
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            reply = self._poll(call_id)
+            if reply is not None and reply.status == 200:
+                right = reply.body == content(number, SMALL)
+                self._history.note(number, "answer", status=200, right=right)
+                return
+            if reply is not None and reply.status == 500:
+                status = 502 if b"WorkerLost" in reply.body else 500
+                self._history.note(number, "answer", status=status, right=False, why=reply.body.decode())
+                return
+            time.sleep(0.2)
+        raise Gone(f"no result in {PATIENCE:.0f} s")
+
+    def _poll(self, call_id):
+        try:
+            reply = send(self._port(), f"/poll/{call_id}")
+            return self._follow(reply.location) if reply.status == 303 else reply
+        except (Broken, Gone):
+            return None
+
+    def _port(self):
+        return self._random.choice(self._ports)
