@@ -217,18 +217,21 @@ class Calls:
         return Snapshot.read(values)
 
     def authorize(self, call_id: str, token: str, path: str) -> Snapshot | Tombstone | None:
-        """Return the call that a token on a path opens; None for an unknown id, token or path, all alike."""
+        """Return the call that a token on a path opens; None for an unknown id, token or path, all alike.
+
+        So it is for a call of another name: its app may ask for a login where this one does not.
+        """
         record = keys.call(call_id)
         pipe = self.redis.pipeline(transaction=False)
-        pipe.hmget(record, ("token", "path", *Snapshot.FIELDS))
+        pipe.hmget(record, ("token", "path", "name", *Snapshot.FIELDS))
         pipe.get(keys.tombstone(call_id))
-        (known, its_path, *values), grave = pipe.execute()
+        (known, its_path, name, *values), grave = pipe.execute()
         if known is not None:
             same = hmac.compare_digest(known, token.encode()) and its_path == path.encode()
-            return Snapshot.read(values) if same else None
+            return Snapshot.read(values) if same and name == self.name.encode() else None
         if grave is not None:
             delivered_ms, digest = msgpack.unpackb(grave)
-            if hmac.compare_digest(digest, _digest(token, path)):
+            if hmac.compare_digest(digest, self._digest(token, path)):
                 return Tombstone(delivered_ms)
         return None
 
@@ -262,7 +265,7 @@ class Calls:
             [
                 now_ms(),
                 int(grace * 1000),
-                msgpack.packb([now_ms(), _digest(token, path)]),
+                msgpack.packb([now_ms(), self._digest(token, path)]),
                 keys.TOMBSTONE_TTL,
             ],
         )
@@ -284,6 +287,9 @@ class Calls:
             ],
         )
         return bool(answer[0] == b"ok")
+
+    def _digest(self, token: str, path: str) -> bytes:
+        return sha256(f"{token} {self.name} {path}".encode()).digest()[:16]
 
     # -- the worker half
 
@@ -454,7 +460,3 @@ class Calls:
             return None
         words = [word.decode() for word in answer]
         return list(zip(words[::2], words[1::2], strict=True))
-
-
-def _digest(token: str, path: str) -> bytes:
-    return sha256(f"{token} {path}".encode()).digest()[:16]

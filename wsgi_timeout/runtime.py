@@ -37,7 +37,8 @@ class Runtime:
         self._target = target
         self._watched = Calls(connect(url, connections=1), name)
         self._watch = LeaseWatch(self._watched, settings.lease_seconds)
-        self._fleet = fleet.look(self._watched, target)
+        self._fleet = fleet.Fleet("", None)
+        self._note(fleet.look(self._watched, target))
         threading.Thread(target=self._look_forever, name="wsgi-timeout-watch", daemon=True).start()
 
     def seat(self, call_id: str, environ: Mapping[str, Any], *, hop: int) -> Seat:
@@ -78,6 +79,9 @@ class Runtime:
             seen = fleet.look(self._watched, self._target)
         except (*AWAY, *REFUSING, redis.exceptions.ResponseError):
             return
+        self._note(seen)
+
+    def _note(self, seen: fleet.Fleet) -> None:
         if seen.stranger and seen.stranger != self._fleet.stranger:
             log.error("requests are refused: %s", seen.stranger)
         # While no worker lives, what the last ones served is the best guess.

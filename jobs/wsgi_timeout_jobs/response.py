@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
 from typing import TypeVar
 
 from wsgi_timeout.calls import Calls, Outcome
 from wsgi_timeout.connection import AWAY, REFUSING
-from wsgi_timeout.errors import CallInterrupted
+from wsgi_timeout.errors import CallInterrupted, ConfigurationError, Fenced
 from wsgi_timeout.messages import CallRequest, ResponseHead
+from wsgi_timeout.settings import Settings
 from wsgi_timeout.streams import Limits, StreamWriter, split
 from wsgi_timeout.waiting import RECHECK_SECONDS, Listener, Waiter
 from wsgi_timeout_jobs.interrupts import Interrupts
+
+log = logging.getLogger("wsgi_timeout.worker")
 
 #: Seconds between two tries while Redis is away.
 _RETRY_SECONDS = 0.5
@@ -189,3 +194,12 @@ def until_back(action: Callable[[], T], shield: Callable[[], AbstractContextMana
                 return action()
         except (*AWAY, *REFUSING):
             time.sleep(_RETRY_SECONDS)
+
+
+def unreadable(calls: Calls, call_id: str, worker: str, attempt: int, error: ConfigurationError) -> None:
+    """End a call that a process of another version has sent: no run of ours can help it."""
+    log.error("%s: %s", call_id, error)
+    ttl = Settings().result_ttl
+    finish = partial(calls.finish, call_id, worker, attempt, Outcome.LOST, ttl, detail=str(error))
+    with suppress(Fenced):
+        until_back(finish, nullcontext)

@@ -19,11 +19,18 @@ import redis
 from wsgi_timeout import keys, payload
 from wsgi_timeout.calls import Calls, Outcome
 from wsgi_timeout.current import RunningCall, running
-from wsgi_timeout.errors import CallInterrupted, Fenced, OutputExpiredError, RemoteError, WsgiTimeoutError
+from wsgi_timeout.errors import (
+    CallInterrupted,
+    ConfigurationError,
+    Fenced,
+    OutputExpiredError,
+    RemoteError,
+    WsgiTimeoutError,
+)
 from wsgi_timeout.messages import FunctionRequest
 from wsgi_timeout_jobs.board import Board
 from wsgi_timeout_jobs.interrupts import Interrupts
-from wsgi_timeout_jobs.response import until_back
+from wsgi_timeout_jobs.response import unreadable, until_back
 
 log = logging.getLogger("wsgi_timeout.worker")
 
@@ -44,7 +51,11 @@ class FunctionRunner:
 
     def run(self, slot: int, call_id: str, attempt: int, packed: bytes) -> None:
         """Run one attempt to its end; never raises."""
-        request = FunctionRequest.unpack(packed)
+        try:
+            request = FunctionRequest.unpack(packed)
+        except ConfigurationError as error:
+            unreadable(self.calls, call_id, self.worker, attempt, error)
+            return
         started = time.monotonic()
         self.board.begin(slot, call_id, attempt, started + request.timeout)
         succeeded = False

@@ -18,7 +18,7 @@ import redis
 from wsgi_timeout.calls import Calls, Outcome
 from wsgi_timeout.current import ENVIRON_KEY, RunningCall, running
 from wsgi_timeout.environ import restore
-from wsgi_timeout.errors import CallInterrupted, Fenced
+from wsgi_timeout.errors import CallInterrupted, ConfigurationError, Fenced
 from wsgi_timeout.messages import CallRequest
 from wsgi_timeout.streams import StreamReader
 from wsgi_timeout.waiting import Listener
@@ -27,7 +27,7 @@ from wsgi_timeout_jobs.capture import Capture
 from wsgi_timeout_jobs.entries import WSGIApp
 from wsgi_timeout_jobs.interrupts import Interrupts
 from wsgi_timeout_jobs.request_body import RequestBody, buffered
-from wsgi_timeout_jobs.response import Response
+from wsgi_timeout_jobs.response import Response, unreadable
 
 log = logging.getLogger("wsgi_timeout.worker")
 
@@ -52,7 +52,11 @@ class RequestRunner:
 
     def run(self, slot: int, call_id: str, attempt: int, packed: bytes) -> None:
         """Run one attempt to its end; never raises."""
-        request = CallRequest.unpack(packed)
+        try:
+            request = CallRequest.unpack(packed)
+        except ConfigurationError as error:
+            unreadable(self.calls, call_id, self.worker, attempt, error)
+            return
         response = Response(
             self.calls, self.listener, self.interrupts, call_id, self.worker, attempt, request
         )

@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 
 from flask import Flask, request
 
@@ -17,9 +18,16 @@ def web():
     return app
 
 
-@stub.function()
-def pages(seconds):
+def hold_up(seconds, file):
     time.sleep(seconds)
+    while file and not Path(file).exists():
+        time.sleep(0.01)
+
+
+@stub.function()
+def pages(seconds, file):
+    """Take a while, and until the file exists, if one is given."""
+    hold_up(seconds, file)
     return {"pages": 3, "pid": os.getpid()}
 
 
@@ -28,13 +36,14 @@ app = Flask(__name__)
 
 @app.get("/slow")
 def slow():
-    time.sleep(request.args.get("seconds", type=float))
+    hold_up(request.args.get("seconds", 0.0, type=float), request.args.get("file"))
     return {"pid": os.getpid()}
 
 
 @app.post("/accept")
 def accept():
-    return {"call_id": pages.spawn(request.args.get("seconds", type=float)).object_id}
+    call = pages.spawn(request.args.get("seconds", 0.0, type=float), request.args.get("file"))
+    return {"call_id": call.object_id}
 
 
 @app.get("/result/<call_id>")
