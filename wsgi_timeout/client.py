@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,8 @@ from wsgi_timeout.connection import Commands, connect, connect_to_listen, redis_
 from wsgi_timeout.waiting import Listener
 
 _CONNECTIONS = 4
+#: Calls that async code of one process waits for at the same time; others take turns.
+_THREADS = 100
 
 _lock = threading.Lock()
 _clients: dict[tuple[int, str], Client] = {}
@@ -28,6 +31,8 @@ class Client:
         #: Sends one command that may run twice.
         self.send: Callable[..., Any] = Commands(self.redis).send
         self.listener = Listener(partial(connect_to_listen, url))
+        #: Where async code waits: not asyncio's own few threads, which others need.
+        self.threads = ThreadPoolExecutor(_THREADS, "wsgi-timeout-get")
         self._calls: dict[str, Calls] = {}
 
     def calls(self, name: str) -> Calls:
