@@ -4,7 +4,6 @@ import hashlib
 import re
 import signal
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -31,22 +30,22 @@ SERVERS = {
     "waitress": ("waitress-serve --listen 127.0.0.1:0 own_server:app", r"Serving on \S+:(\d+)"),
     "flask-run": ("flask --app own_server run --port 0", r"Running on \S+:(\d+)"),
 }
-#: Servers that end a request after 2 s: the line that says so begins and ends like this.
+#: Servers that end a request after 4 s: the line that says so begins and ends like this.
 IMPATIENT = {
     "gunicorn-sync": (
-        "gunicorn --no-control-socket -b 127.0.0.1:0 --timeout 2 own_server:app",
+        "gunicorn --no-control-socket -b 127.0.0.1:0 --timeout 4 own_server:app",
         r"Listening at: \S+:(\d+)",
         "gunicorn's sync worker, which serves one request at a time,",
         "-k wsgi_timeout.gunicorn_worker.ThreadWorker --threads 216",
     ),
     "uwsgi-harakiri": (
-        f"{UWSGI} --http-socket 127.0.0.1:0 --threads 4 --master --harakiri 2",
+        f"{UWSGI} --http-socket 127.0.0.1:0 --threads 4 --master --harakiri 4",
         r"TCP address \S+:(\d+)",
         "uWSGI's --harakiri",
         "a longer --harakiri",
     ),
     "uwsgi-http": (
-        f"{UWSGI} --http 127.0.0.1:0 --threads 4 --http-timeout 2",
+        f"{UWSGI} --http 127.0.0.1:0 --threads 4 --http-timeout 4",
         r"http bound on 127.0.0.1:0 fd (\d+)",
         "uWSGI's --http-timeout",
         "a longer --http-timeout",
@@ -119,20 +118,22 @@ def test_a_server_that_lets_requests_wait_is_not_complained_about(server):
     assert server.complaints == []
 
 
-@pytest.mark.parametrize("name", IMPATIENT)
-def test_the_wait_is_cut_where_the_server_ends_requests(redis_server, pool, name):
-    """Where a server ends a request after 2 s it waits 1 s instead of 60, and one line says what to do."""
-    command, port, begin, end = IMPATIENT[name]
-    server = Server(command, port, redis_server, wait_seconds=60)
-    try:
-        began = time.monotonic()
-        answers = [ask(server.port, "/slow?seconds=3.5")]
-        assert time.monotonic() - began < 2
-        answers += follow(server.port, answers[0].location)
-        assert [answer.status for answer in answers[:3]] == [303, 303, 303]
-        assert answers[-1].status == 200
-        (line,) = server.complaints
-    finally:
-        server.stop()
-    assert line.startswith(f"{begin} ends a request after 2 s: requests wait 1 s instead of wait_seconds=60.")
-    assert line.endswith(end)
+class TestImpatience:
+    @pytest.mark.usefixtures("pool")
+    @pytest.mark.parametrize("name", IMPATIENT)
+    def test_the_wait_is_cut_where_the_server_ends_requests(self, redis_server, name):
+        """Where a server ends a request after 4 s it waits 2 s, not 60, and one line says what to do."""
+        command, port, begin, end = IMPATIENT[name]
+        server = Server(command, port, redis_server, wait_seconds=60)
+        try:
+            # Without the cut they would end the request before this handler is done.
+            *hops, last = follow(server.port, "/slow?seconds=5.5")
+            assert len(hops) >= 2
+            assert last.status == 200
+            (line,) = server.complaints
+        finally:
+            server.stop()
+        assert line.startswith(
+            f"{begin} ends a request after 4 s: requests wait 2 s instead of wait_seconds=60."
+        )
+        assert line.endswith(end)
