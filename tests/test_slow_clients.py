@@ -14,7 +14,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from harness import APPS, Process, answer_of, ask, listen, until
+from harness import APPS, Gunicorn, Process, answer_of, ask, listen, until
+from test_waiters import Crowd as Waiters
 
 GEVENT = ("-k", "wsgi_timeout.gunicorn_gevent.GeventWorker")
 #: Seconds within which whoever waits is redirected by a stop.
@@ -103,6 +104,27 @@ def test_slow_clients_delay_nobody(web, slow, capsys):
 
 def p99(values):
     return statistics.quantiles(values, n=100, method="inclusive")[98]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_gevent_holds_a_thousand_waiting_requests(site, gate):
+    """With `max_waiting` raised a thousand requests wait in one gevent process, and all are answered."""
+    app = f"wsgi_timeout:gateway({site.target!r}, name={site.name!r})"
+    env = {**site.env, "WSGI_TIMEOUT_MAX_WAITING": "1000"}
+    web = Gunicorn(app, site.redis.url, *GEVENT, env=env, cwd=APPS)
+    try:
+        crowd = Waiters(site, web.port, gate, 1000)
+        assert psutil.Process(web.workers()[0].pid).num_threads() < 20
+        assert not crowd.answered()
+        assert ask(web.port, "/fast").status == 503
+        gate.touch()
+        answers, _ = crowd.answers()
+        crowd.close()
+        assert {answer.partition(b"\r\n")[0] for answer in answers} == {b"HTTP/1.1 200 OK"}
+        assert len(answers) == 1000
+    finally:
+        web.stop()
 
 
 # -- deploys
