@@ -179,10 +179,9 @@ class _Submission:
             self._enqueue(body)
             return
         writer = self._body_writer()
-        with unavailable_is_refusal():
-            complete = upload.send(writer.offer, lambda: False)
-            if complete:
-                writer.close("complete", UPLOAD_TTL)
+        complete = upload.send(partial(self._offer, writer), lambda: False)
+        if complete:
+            self._close_early(writer)
         # From a whole buffer on the handler reads while the rest comes in.
         self._enqueue(None)
         if not complete:
@@ -250,8 +249,17 @@ class _Submission:
         try:
             return writer.offer(chunk)
         except (*AWAY, *REFUSING):
-            # The call was accepted: what is away, or full, is waited for like a reader that is slow.
+            # What is away, or full, is waited for like a reader that is slow.
             return False
+
+    def _close_early(self, writer: StreamWriter) -> None:
+        """End a body whose call is not queued yet."""
+
+        def close() -> None:
+            with unavailable_is_refusal():
+                writer.close("complete", UPLOAD_TTL)
+
+        _retry(close, (RedisUnavailable,), self._settings.worker_wait)
 
     def _close(self, writer: StreamWriter, end: str) -> None:
         ttl = self._settings.queue_ttl + self._settings.timeout

@@ -77,9 +77,8 @@ def freeze():
         each.stop()
 
 
-def test_a_frozen_workers_get_is_answered_by_another(site, aside, tmp_path, freeze, seen):
+def test_a_frozen_workers_get_is_answered_by_another(site, aside, gate, freeze, seen):
     """The client gets the body of the new owner; the old attempt, when it wakes, is refused and stopped."""
-    gate = tmp_path / "gate"
     waiting = aside.submit(ask, site.web.port, f"/numbers?size=800000&file={gate}&tag=frozen")
     old = psutil.Process(begun(site, "frozen"))
     frozen = freeze(site)
@@ -98,9 +97,8 @@ def test_a_frozen_workers_get_is_answered_by_another(site, aside, tmp_path, free
     assert [ask(site.web.port, "/fast").status for _ in range(4)] == [200] * 4
 
 
-def test_a_frozen_workers_post_is_lost(site, aside, tmp_path, freeze):
+def test_a_frozen_workers_post_is_lost(site, aside, gate, freeze):
     """A POST is given up with 502; its handler, when it wakes, ends without a second outcome."""
-    gate = tmp_path / "gate"
     waiting = aside.submit(ask, site.web.port, f"/hash?tag=post&file={gate}", "POST", body=b"x" * 200_000)
     begun(site, "post")
     frozen = freeze(site)
@@ -112,9 +110,9 @@ def test_a_frozen_workers_post_is_lost(site, aside, tmp_path, freeze):
     assert len(site.runs("post")) == 1
 
 
-def test_a_body_that_was_begun_is_never_continued_by_another(threaded, aside, tmp_path, freeze):
+def test_a_body_that_was_begun_is_never_continued_by_another(threaded, aside, gate, freeze):
     """A response begun by a worker that froze breaks off: nothing of a second run is put behind it."""
-    gate, port, tags = tmp_path / "gate", threaded.web.port, [f"begun{number}" for number in range(6)]
+    port, tags = threaded.web.port, [f"begun{number}" for number in range(6)]
     read = {tag: [] for tag in tags}
     sent = [aside.submit(read_all, port, f"/trickle?file={gate}&tag={tag}", read[tag]) for tag in tags]
     until(lambda: all(b"one\n" in b"".join(pieces) for pieces in read.values()), what="each first line")

@@ -95,9 +95,8 @@ def test_a_memory_error_is_an_error_as_any_other(site, patient):
     assert ask(patient.port, "/pid").json["pid"] == pid
 
 
-def test_a_process_that_grew_too_large_is_replaced(site, patient, tmp_path):
+def test_a_process_that_grew_too_large_is_replaced(site, patient, gate):
     """A process over `max_memory` ends what it runs, which is delivered; the next call meets a new one."""
-    gate = tmp_path / "gate"
     with ThreadPoolExecutor(1) as thread:
         waiting = thread.submit(ask, patient.port, f"/leaks?mib=400&tag=leaks&file={gate}")
         large = psutil.Process(int(until(lambda: site.runs("leaks"))[0].split()[1]))

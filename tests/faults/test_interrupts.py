@@ -135,9 +135,11 @@ def test_an_interrupt_never_hits_the_next_call():
 
 
 @pytest.mark.parametrize("end", ["timeout", "cancel"])
-def test_neighbours_of_an_ended_call_end_in_peace(threaded, patient_threaded, aside, tmp_path, seen, end):
+def test_neighbours_of_an_ended_call_end_in_peace(
+    threaded, patient_threaded, aside, tmp_path, gate, seen, end
+):
     """With threads a call ends at once; its neighbours, one in a socket's read, go on and are delivered."""
-    path, gate, tag = tmp_path / "socket", tmp_path / "gate", f"neighbour-{end}"
+    path, tag = tmp_path / "socket", f"neighbour-{end}"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
         server.listen()

@@ -30,9 +30,9 @@ def replaced(site, *options):
 
 
 @pytest.mark.parametrize("threads", ["1", "4"])
-def test_a_stop_finishes_what_runs(deploy, aside, tmp_path, seen, threads):
+def test_a_stop_finishes_what_runs(deploy, aside, gate, seen, threads):
     """TERM lets running calls end, and others take what waits; each runs once and is delivered."""
-    gate, options = tmp_path / "gate", ("--processes", "2", "--threads", threads)
+    options = ("--processes", "2", "--threads", threads)
     site = deploy(pool=options, wait_seconds=40, worker_wait=20, lease_seconds=LEASE)
     port, slots = site.web.port, 2 * int(threads)
     tags = [f"runs{number}" for number in range(slots)]
@@ -53,9 +53,9 @@ def test_a_stop_finishes_what_runs(deploy, aside, tmp_path, seen, threads):
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["when its time is up", "at a second TERM"])
-def test_what_does_not_end_in_time_is_settled(deploy, aside, tmp_path, seen, again):
+def test_what_does_not_end_in_time_is_settled(deploy, aside, gate, seen, again):
     """What still runs after `graceful_timeout`, or at a second TERM, is settled by the rules at once."""
-    gate, options = tmp_path / "gate", ("--processes", "3", "--graceful-timeout", "30" if again else "1")
+    options = ("--processes", "3", "--graceful-timeout", "30" if again else "1")
     site = deploy(pool=options, wait_seconds=40, worker_wait=20, lease_seconds=LEASE)
     port = site.web.port
     get = aside.submit(ask, port, f"/gate?file={gate}&tag=get")
@@ -79,7 +79,7 @@ def test_what_does_not_end_in_time_is_settled(deploy, aside, tmp_path, seen, aga
     assert [len(site.runs(tag)) for tag in ("get", "post")] == [2, 1]
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3, 6])
+@pytest.mark.parametrize("workers", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3, 6))])
 def test_a_stop_while_workers_start_is_heard_by_all(redis_server, workers):
     """A pool that is told to stop while it forks its workers ends at once, and leaves none."""
     for _ in range(3):

@@ -181,10 +181,10 @@ def kill_parent(pool):
         (kill_parent, LEASE),
     ],
 )
-def test_what_a_dead_pool_ran_is_settled_by_another(deploy, aside, tmp_path, seen, kill, lease):
+def test_what_a_dead_pool_ran_is_settled_by_another(deploy, aside, gate, seen, kill, lease):
     """When a whole pool is killed, what it ran, held and had queued is settled by the rules, 15 s later."""
     site = deploy(pool=("--processes", "2", "--threads", "10"), wait_seconds=40, lease_seconds=lease)
-    port, gate = site.web.port, tmp_path / "gate"
+    port = site.web.port
     reads, posts = ([f"{kind}{number}" for number in range(10)] for kind in ("read", "post"))
     gets = [aside.submit(ended_at, lambda t=tag: ask(port, f"/gate?file={gate}&tag={t}")) for tag in reads]
     sent = [

@@ -1,6 +1,7 @@
 -- Makes an inbox one of those that a call wakes, and returns what the call is now.
 -- KEYS: record
 -- ARGV: inbox, field...
+although_full(KEYS[1])
 local list = joined(redis.call('HGET', KEYS[1], 'inboxes'), ARGV[1])
 local values = redis.call('HMGET', KEYS[1], unpack(ARGV, 2))
 -- The first field is the state: no state, no call; and an ended one wakes nobody any more.

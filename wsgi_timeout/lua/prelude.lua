@@ -21,6 +21,10 @@ local function joined(list, word)
   return list .. ' ' .. word
 end
 
+-- A script that has written may go on writing, though Redis is full: for those without which what was
+-- accepted could not end, and make room. It deletes a field that is never there.
+local function although_full(hash) redis.call('HDEL', hash, '') end
+
 -- Lists a call that ended otherwise than done, for `wsgi-timeout calls --failed`: the last thousand of a name.
 local function list_failed(record, id, now, outcome, detail)
   local r = redis.call('HMGET', record, 'name', 'method', 'path', 'attempt')

@@ -2,6 +2,7 @@
 -- KEYS: stream, record
 -- ARGV: id, number, how many at most, reader's inbox, '1' if it is a response, attempt that reads its request or ''
 -- Returns {'ok' | 'trimmed' | 'missing', 'complete' | 'broken' | '' (not ended), chunk...}
+although_full(KEYS[1])
 local s = redis.call('HMGET', KEYS[1], 'count', 'first', 'read', 'end', 'readers', 'writer')
 if not s[1] and not s[4] then return {'missing', ''} end
 -- A worker that was given up for dead must not acknowledge what the next attempt has to read.
