@@ -15,7 +15,7 @@ FONT = /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
 PYTEST = $(BIN)/python -m pytest -n 4 --dist loadscope
 
 .DEFAULT_GOAL := help
-.PHONY: help run ocr test test-long soak bench bench-quick lint types wheel lock ci clean wrk tools tesseract
+.PHONY: help run ocr test test-long soak bench bench-quick scaling lint types wheel lock ci clean wrk tools tesseract
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -55,6 +55,9 @@ bench: $(VENV)/.installed-bench wrk ## Run the benchmark, about 15 minutes, and 
 
 bench-quick: $(VENV)/.installed-bench wrk ## The same with smaller crowds and fewer rounds, under two minutes
 	PYTHONPATH=tests:benchmarks $(BIN)/python benchmarks/run.py --quick $(ARGS)
+
+scaling: $(VENV)/.installed-bench wrk ## Measure how the cost of a call grows, and draw docs/scaling-*.svg
+	PYTHONPATH=tests:benchmarks $(BIN)/python benchmarks/scaling.py
 
 lint: $(VENV)/.installed-dev ## Check style and format
 	$(BIN)/ruff check

@@ -38,8 +38,8 @@ def upload():
 
 @app.get("/bytes/<int:size>")
 def download(size):
-    chunk = bytes(CHUNK)
-    return Response((chunk for _ in range(size // CHUNK)), mimetype="application/octet-stream")
+    chunk = bytes(min(size, CHUNK))
+    return Response((chunk for _ in range(size // len(chunk))), mimetype="application/octet-stream")
 
 
 def two_queues():

@@ -78,7 +78,7 @@ class Crowd:
 
 def upload(port, path, size):
     """Return the seconds of one upload of so many bytes, until its answer is there."""
-    piece = bytes(256 * 1024)
+    piece = bytes(min(size, 256 * 1024))
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
     started = time.perf_counter()
     connection.putrequest("POST", path)

@@ -411,6 +411,19 @@ def test_an_end_meant_for_an_old_attempt_is_dropped(calls):
     assert calls.end(call.id, Outcome.TIMEOUT, "", 600, attempt=2) is True
 
 
+@pytest.mark.parametrize("how", ["end", "recover"])
+def test_what_was_sent_of_a_response_goes_with_its_call(calls, how):
+    """The chunks of a response that broke off are kept no longer than the record that tells of it."""
+    call = running(calls, method="POST", request=a_request(result_ttl=30.0))
+    assert response_stream(calls, call.id, 1).offer(b"first")
+    assert calls.redis.ttl(keys.response_body(call.id, 1)) > 30
+    if how == "end":
+        calls.end(call.id, Outcome.CANCELLED, "", 30)
+    else:
+        assert calls.recover(W1, None, "killed") == [(call.id, "lost")]
+    assert 0 < calls.redis.ttl(keys.response_body(call.id, 1)) <= 30
+
+
 def test_an_ended_call_is_not_listed_as_running(calls):
     """A call that was ended from outside leaves no trace among the started ones when its worker dies."""
     call = running(calls)

@@ -13,6 +13,7 @@ if r[3] ~= '0' then
   local body = 'wt:out:' .. ARGV[1] .. ':' .. r[3]
   if redis.call('EXISTS', body) == 1 then
     redis.call('HSET', body, 'end', 'broken')
+    redis.call('EXPIRE', body, ARGV[5])
     wake(redis.call('HGET', body, 'readers'), ARGV[1])
   end
 end

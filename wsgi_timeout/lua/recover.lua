@@ -34,6 +34,7 @@ for i = #ids, 1, -1 do
       finish(record, job, id, r[9], ARGV[3], r[8], what, stopped and 'cancelled' or ARGV[4], {})
       if redis.call('EXISTS', body) == 1 then
         redis.call('HSET', body, 'end', 'broken')
+        redis.call('EXPIRE', body, r[8])
         wake(redis.call('HGET', body, 'readers'), id)
       end
       wake(r[7], id)
