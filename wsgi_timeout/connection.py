@@ -73,6 +73,11 @@ def _client(url: str, connections: int, socket_timeout: float, retries: int) -> 
     return redis.Redis.from_pool(pool)
 
 
+def refuses(error: redis.exceptions.ResponseError) -> bool:
+    """Whether Redis takes no writes now: full, a replica, its disk full, loading."""
+    return any(word in str(error) for word in ("OOM", "READONLY", "MISCONF", "LOADING", "NOREPLICAS"))
+
+
 @contextmanager
 def unavailable_is_refusal() -> Iterator[None]:
     """Turn a Redis that is away, or takes no writes, into `RedisUnavailable` (503)."""
@@ -82,7 +87,7 @@ def unavailable_is_refusal() -> Iterator[None]:
         raise RedisUnavailable(f"Redis does not take this request: {error}") from error
     except redis.exceptions.ResponseError as error:
         # A script passes a write's refusal on as its own error.
-        if any(word in str(error) for word in ("OOM", "READONLY", "MISCONF", "LOADING", "NOREPLICAS")):
+        if refuses(error):
             raise RedisUnavailable(f"Redis does not take this request: {error}") from error
         raise
 

@@ -41,7 +41,7 @@ class LeaseWatch:
     def step(self) -> None:
         """Look once; recover the calls of every worker whose lease is lost."""
         try:
-            leases = self._calls.redis.hgetall(keys.leases(self._calls.name))
+            leases = self._leases()
             now = time.monotonic()
             if now - self._looked > max(self._lease_seconds / 2, 2 * LOOK_SECONDS):
                 # This process was stopped, or the command hung and was repeated out of sight: no view either.
@@ -59,6 +59,14 @@ class LeaseWatch:
         except (*AWAY, *REFUSING, redis.exceptions.ResponseError):
             # Silence seen through a broken connection proves nothing: begin again.
             self._forget()
+
+    def _leases(self) -> dict[bytes, bytes]:
+        pipe = self._calls.redis.pipeline(transaction=False)
+        # A write that changes nothing: while Redis refuses writes, nobody can renew a lease.
+        pipe.hdel(keys.leases(self._calls.name), "")
+        pipe.hgetall(keys.leases(self._calls.name))
+        leases: dict[bytes, bytes] = pipe.execute()[1]
+        return leases
 
     def _forget(self) -> None:
         self._seen.clear()

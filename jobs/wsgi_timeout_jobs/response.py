@@ -9,8 +9,10 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from typing import TypeVar
 
+import redis
+
 from wsgi_timeout.calls import Calls, Outcome
-from wsgi_timeout.connection import AWAY, REFUSING
+from wsgi_timeout.connection import AWAY, REFUSING, refuses
 from wsgi_timeout.errors import CallInterrupted, ConfigurationError, Fenced
 from wsgi_timeout.messages import CallRequest, ResponseHead
 from wsgi_timeout.settings import Settings
@@ -193,6 +195,10 @@ def until_back(action: Callable[[], T], shield: Callable[[], AbstractContextMana
             with shield():
                 return action()
         except (*AWAY, *REFUSING):
+            time.sleep(_RETRY_SECONDS)
+        except redis.exceptions.ResponseError as error:
+            if not refuses(error):
+                raise
             time.sleep(_RETRY_SECONDS)
 
 

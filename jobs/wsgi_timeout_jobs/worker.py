@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
+import redis
 import rq
 from rq.worker import BaseWorker
 
@@ -179,7 +180,8 @@ class CallWorker(BaseWorker):
         except _Stop:
             self._give_back(slot, None)
             return
-        except (*AWAY, *REFUSING) as error:
+        except (*AWAY, *REFUSING, redis.exceptions.ResponseError) as error:
+            # Also a BLMOVE that is broken off because the server became a replica.
             self._lost_reply = True
             log.warning("worker %s: Redis is away (%s), trying again", self.name, error)
             self._give_back(slot, None)

@@ -1,0 +1,203 @@
+"""Web processes that are killed; a Redis that closes connections, is slow, refuses, forgets everything."""
+
+import hashlib
+import http.client
+import os
+import signal
+import socket
+import time
+from array import array
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from harness import APPS, Gunicorn, ask, follow, until
+from proxy import Proxy
+
+from wsgi_timeout import keys
+
+LEASE = 2.0
+LARGE = array("Q", range(200_000)).tobytes()
+
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
+
+
+@pytest.fixture(scope="module")
+def site(deploy):
+    return deploy(
+        pool=("--processes", "2", "--threads", "4"), wait_seconds=20, worker_wait=1, lease_seconds=LEASE
+    )
+
+
+@pytest.fixture
+def aside():
+    with ThreadPoolExecutor(20) as threads:
+        yield threads
+
+
+@pytest.fixture
+def web(site):
+    """A web process of the test's own, which it may kill; its master starts another."""
+    web = site.start_web(gateway="wait_for_response=False")
+    ask(web.port, "/fast")
+    yield web
+    web.stop()
+
+
+def begun(site, tag):
+    return until(lambda: site.runs(tag), what=f"the begin of {tag}")
+
+
+def kill_web(web):
+    (worker,) = web.workers()
+    os.kill(worker.pid, signal.SIGKILL)
+
+
+def test_a_call_outlives_its_killed_web_process(site, web, aside, gate):
+    """A client of a killed web process sees a reset; on the result URL that it has it gets the response."""
+    url = ask(web.port, f"/gate?tag=outlives&file={gate}").location
+    begun(site, "outlives")
+    waiting = aside.submit(ask, web.port, url)
+    until(lambda: site.redis.client.hget(record(site, "outlives"), "inboxes"), what="a waiting hop")
+    kill_web(web)
+    with pytest.raises((ConnectionResetError, http.client.RemoteDisconnected)):
+        waiting.result()
+    gate.touch()
+    assert follow(web.port, url)[-1].text == "passed outlives\n"
+    assert len(site.runs("outlives")) == 1
+
+
+def record(site, tag):
+    """Return the record of the call whose path and query have a tag; there is one such call."""
+    client, mark = site.redis.client, f"tag={tag}".encode()
+    return next(key for key in client.scan_iter(keys.call("*")) if mark in client.hget(key, "request"))
+
+
+def test_an_upload_through_a_killed_web_process_never_looks_complete(site, web):
+    """When a web process is killed in mid upload no handler reads a whole body; what lay in Redis goes."""
+    head = f"POST /hash?tag=cut HTTP/1.1\r\nHost: x\r\nContent-Length: {len(LARGE)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", web.port), timeout=20) as sock:
+        sock.sendall(head.encode() + LARGE[: len(LARGE) // 2])
+        until(lambda: list(site.redis.client.scan_iter(keys.request_body("*"))), what="its first chunks")
+        kill_web(web)
+    assert not site.runs("cut-whole")
+    left = [site.redis.client.ttl(key) for key in site.redis.client.scan_iter(keys.request_body("*"))]
+    assert all(0 < ttl <= 60 for ttl in left)
+
+
+def test_a_download_from_a_killed_web_process_can_be_had_again(site, web, aside):
+    """A download that broke with its web process is had again, whole, from the same result URL."""
+    urls = ask(web.port, f"/numbers?tag=again&size={len(LARGE)}").json
+    until(lambda: ask(web.port, urls["status_url"]).json["state"] == "ended", what="its end")
+    url = urls["result_url"]
+    with socket.create_connection(("127.0.0.1", web.port), timeout=20) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.sendall(f"GET {url} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert sock.recv(1000)
+        kill_web(web)
+    until(lambda: follow(web.port, url)[-1].body == LARGE, what="the whole body")
+    assert len(site.runs("again")) == 1
+
+
+# -- Redis
+
+
+def traffic(site, aside, count):
+    """Send requests of several kinds at once; each is answered with its own bytes, and runs once."""
+    port, mark = site.web.port, time.monotonic_ns()
+    small = [
+        aside.submit(follow, port, f"/slow?seconds=0.3&tag=small{mark}-{n}", "POST") for n in range(count)
+    ]
+    up = [aside.submit(ask, port, f"/hash?tag=up{mark}-{n}", "POST", body=LARGE) for n in range(2)]
+    down = [aside.submit(ask, port, f"/numbers?tag=down{mark}-{n}&size={len(LARGE)}") for n in range(2)]
+    for number, waiting in enumerate(small):
+        assert waiting.result()[-1].text == f"slow POST small{mark}-{number} 0\n"
+    digest = hashlib.sha256(LARGE).hexdigest()
+    assert [waiting.result().json["sha256"] for waiting in up] == [digest] * 2
+    assert [waiting.result().body == LARGE for waiting in down] == [True] * 2
+    tags = [f"small{mark}-{n}" for n in range(count)]
+    tags += [f"{kind}{mark}-{n}" for kind in ("up", "down") for n in (0, 1)]
+    assert [len(site.runs(tag)) for tag in tags] == [1] * len(tags)
+
+
+@pytest.mark.slow
+def test_connections_that_are_killed_again_and_again(site, aside):
+    """Redis closes all connections twice a second for 10 s: no request fails, none runs twice."""
+    client = site.redis.client
+    end = time.monotonic() + 10
+    next_kill = 0.0
+    running = aside.submit(traffic_until, site, end)
+    while not running.done():
+        if time.monotonic() >= next_kill:
+            client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+            next_kill = time.monotonic() + 0.5
+        until(lambda: running.done() or time.monotonic() >= next_kill)  # noqa: B023
+    running.result()
+
+
+def traffic_until(site, end):
+    with ThreadPoolExecutor(20) as threads:
+        while time.monotonic() < end:
+            traffic(site, threads, 6)
+
+
+def test_a_slow_redis_is_slow_and_correct(redis_server, deploy, aside, tmp_path):
+    """With 0.1 s of delay in every command the answers are late and right."""
+    proxy = Proxy(redis_server, tmp_path / "s")
+    site = deploy(pool=("--processes", "1"), wait_seconds=20)
+    app = f"wsgi_timeout:gateway('basic:app', name={site.name!r})"
+    web = Gunicorn(app, proxy.url, env=site.env, cwd=APPS)
+    try:
+        ask(web.port, "/fast")
+        proxy.delay_seconds = 0.1
+        answer = ask(web.port, "/hash?tag=slow", "POST", body=LARGE)
+        assert answer.json["sha256"] == hashlib.sha256(LARGE).hexdigest()
+        assert ask(web.port, f"/numbers?size={len(LARGE)}").body == LARGE
+        assert len(site.runs("slow")) == 1
+    finally:
+        web.stop()
+        proxy.close()
+
+
+def test_a_forgotten_script_is_loaded_again(site):
+    """SCRIPT FLUSH is noticed by nobody."""
+    for _ in range(3):
+        site.redis.client.script_flush()
+        assert ask(site.web.port, "/fast").status == 200
+
+
+def test_a_redis_that_is_read_only_for_a_while(site, aside, gate):
+    """Redis a replica for longer than a lease: 503 for what is new; what runs is not taken for lost."""
+    client = site.redis.client
+    waiting = aside.submit(ask, site.web.port, f"/gate?tag=replica&file={gate}")
+    begun(site, "replica")
+    client.replicaof("127.0.0.1", "1")
+    try:
+        client.config_set("replica-serve-stale-data", "yes")
+        gate.touch()
+        refused = ask(site.web.port, "/fast?tag=refused")
+        assert (refused.status, refused.header("Retry-After")) == (503, "5")
+        since = time.monotonic()
+        until(lambda: time.monotonic() - since > LEASE + 1)
+    finally:
+        client.replicaof("NO", "ONE")
+    assert waiting.result().text == "passed replica\n"
+    assert until(lambda: ask(site.web.port, "/fast").status == 200, what="a new request's answer")
+    assert (len(site.runs("replica")), site.runs("refused")) == (1, [])
+
+
+def test_a_redis_that_lost_everything_hangs_nobody(deploy, aside, gate):
+    """After FLUSHALL a waiting request ends with 404 soon, and so does a result URL; new ones are served."""
+    site = deploy(pool=("--processes", "1"), wait_seconds=20, worker_wait=20)
+    hasty = site.start_web(gateway="wait_seconds=0.3")
+    url = ask(hasty.port, f"/gate?tag=flushed&file={gate}").location
+    waiting = aside.submit(ask, site.web.port, f"/gate?tag=queued&file={gate}")
+    until(lambda: site.redis.client.llen(f"rq:queue:wt:{site.name}"), what="a queue")
+    site.redis.client.flushall()
+    began = time.monotonic()
+    assert waiting.result().status == 404
+    assert ask(hasty.port, url).status == 404
+    assert time.monotonic() - began < 5
+    gate.touch()
+    hasty.stop()
+    assert until(lambda: ask(site.web.port, "/fast").status == 200, 20, "an answer of a new worker")
