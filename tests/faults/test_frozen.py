@@ -49,9 +49,8 @@ class Frozen:
         self.workers = self.pool.workers()
         for process in (psutil.Process(self.pool.pid), *self.workers):
             process.suspend()
-        options = ("--processes", "2")
-        site.pool = site.start_pool(*options)
         self.at = time.monotonic()
+        site.pool = site.start_pool("--processes", "2")
 
     def wake(self):
         for process in (*self.workers, psutil.Process(self.pool.pid)):

@@ -10,10 +10,12 @@ from array import array
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from faults.proxy import Proxy
 from harness import APPS, Gunicorn, ask, follow, until
-from proxy import Proxy
+from test_calls import W1, fresh_calls
 
 from wsgi_timeout import keys
+from wsgi_timeout.recovery import LeaseWatch
 
 LEASE = 2.0
 LARGE = array("Q", range(200_000)).tobytes()
@@ -184,6 +186,25 @@ def test_a_redis_that_is_read_only_for_a_while(site, aside, gate):
     assert waiting.result().text == "passed replica\n"
     assert until(lambda: ask(site.web.port, "/fast").status == 200, what="a new request's answer")
     assert (len(site.runs("replica")), site.runs("refused")) == (1, [])
+
+
+def test_silence_while_redis_refuses_writes_proves_nothing(redis_server):
+    """A lease that nobody could renew, since Redis was a replica, is looked at anew when it is none."""
+    with fresh_calls(redis_server, "refusing") as calls:
+        watch = LeaseWatch(calls, 1.0)
+        began = time.monotonic()
+
+        def look_for(seconds):
+            until(lambda: watch.step() or time.monotonic() - began > seconds)
+
+        watch.step()
+        redis_server.client.replicaof("127.0.0.1", "1")
+        look_for(0.8)
+        redis_server.client.replicaof("NO", "ONE")
+        look_for(1.4)
+        assert calls.redis.hexists(keys.leases("refusing"), W1)
+        look_for(2.5)
+        assert not calls.redis.hexists(keys.leases("refusing"), W1)
 
 
 def test_a_redis_that_lost_everything_hangs_nobody(deploy, aside, gate):
