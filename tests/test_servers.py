@@ -1,6 +1,7 @@
 """gunicorn as it is deployed: its configuration, separate deployments, the HTTP contract on gevent."""
 
 import re
+import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from harness import APPS, FAST, Process, RedisServer, ask, environment, follow, until
 from test_http_contract import *  # noqa: F403 - its tests and fixtures, with another `site`
-from test_http_contract import WAIT
+from test_http_contract import SLOW, WAIT, ready_result
 
 import wsgi_timeout.gunicorn_conf
 
@@ -31,7 +32,18 @@ def site(deploy):
 def test_the_contract_was_tested_on_gevent(site, strict):
     """Both gunicorns of these tests run our gevent worker."""
     for web in (site.web, strict):
+        assert ask(web.port, "/fast").status == 200
         assert web.wait_for(r"Using worker: (\S+)")[1] == GEVENT
+
+
+def test_a_worker_ends_when_it_is_told(site):
+    """At TERM a worker that has just answered ends at once, with what it still had to say to Redis."""
+    web = site.start_web()
+    ready_result(web.port, f"/slow?{SLOW}")
+    assert ask(web.port, "/breaks").status == 500
+    web.popen.send_signal(signal.SIGTERM)
+    assert web.popen.wait(10) == 0
+    web.stop()
 
 
 # -- the configuration

@@ -150,9 +150,12 @@ class Listener:
             self.unlink_soon(*names)
             raise
 
-    def _unlink_last(self, commands: Commands) -> None:
+    def _unlink_last(self) -> None:
+        if not self._useless:
+            return
+        # A connection of its own: the listener's one is in a blocking read, and on gevent for ever.
         with suppress(*AWAY, redis.exceptions.ResponseError):
-            self._unlink(commands)
+            self._unlink(Commands(self._make_client(), retries=0))
 
     def _start(self) -> None:
         if self._thread is None or not self._thread.is_alive():
@@ -162,7 +165,7 @@ class Listener:
     def _run(self) -> None:
         client = self._make_client()
         commands = Commands(client, retries=0)
-        atexit.register(self._unlink_last, commands)
+        atexit.register(self._unlink_last)
         pop = None
         next_tick = next_recheck = time.monotonic()
         while True:
