@@ -66,7 +66,8 @@ def _client(url: str, connections: int, socket_timeout: float, retries: int) -> 
             timeout=_TURN_TIMEOUT,
             socket_timeout=socket_timeout,
             socket_connect_timeout=socket_timeout,
-            retry=Retry(ConstantBackoff(_RETRY_PAUSE_SECONDS), retries),
+            # Not after a timeout: a silent server is not asked again.
+            retry=Retry(ConstantBackoff(_RETRY_PAUSE_SECONDS), retries, (redis.exceptions.ConnectionError,)),
         )
     except ValueError as error:
         raise ConfigurationError(f"REDIS_URL={url!r}: {error}") from None

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 #: Seconds between two looks for a first worker, or for a Redis that comes back.
 _RETRY_SECONDS = 0.1
+#: Seconds without Redis after which a new request is refused unsent: a connection that breaks is none.
+_AWAY_SECONDS = 1.0
 
 
 class Front:
@@ -219,7 +221,7 @@ class _Submission:
 
         def enqueue() -> None:
             with unavailable_is_refusal():
-                self._runtime.listener.check()
+                self._runtime.listener.check(_AWAY_SECONDS)
                 self._runtime.calls.enqueue(call, inbox)
 
         # A deploy may have no worker for a moment. And when a reply was lost nobody knows whether

@@ -93,6 +93,7 @@ class Listener:
         self.inbox = secrets.token_urlsafe(12)
         #: Whether Redis did not answer lately: nothing is learnt by asking it too.
         self.away = False
+        self._answered = time.monotonic()
         self._make_client = make_client
         self._waiters: dict[str, tuple[Waiter, ...]] = {}
         self._sockets: dict[int, Waiter] = {}
@@ -101,9 +102,9 @@ class Listener:
         self._thread: threading.Thread | None = None
         self._useless: list[str] = []
 
-    def check(self) -> None:
-        """Raise redis-py's `ConnectionError` while Redis is known to be away: nobody need ask it too."""
-        if self.away:
+    def check(self, seconds: float = 0.0) -> None:
+        """Raise redis-py's `ConnectionError` if Redis has been away for `seconds`: nobody need ask it too."""
+        if self.away and time.monotonic() - self._answered >= seconds:
             raise redis.exceptions.ConnectionError("it has not answered lately")
 
     @property
@@ -171,6 +172,7 @@ class Listener:
         while True:
             try:
                 pop = pop or _popper(commands, keys.inbox(self.inbox))
+                self._answered = time.monotonic()
                 for message in pop():
                     self._wake(message)
                 self._unlink(commands)

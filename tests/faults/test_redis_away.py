@@ -160,6 +160,8 @@ def test_functions(functions, threads, outage, gate, how, seconds):
     until(lambda: len(site.runs(tag)) == CALLS, 20, "all at work")
     timeouts = (None, 100) * (CALLS // 2)
     results = [threads.submit(call.get, timeout) for call, timeout in zip(calls, timeouts, strict=True)]
+    records = [f"wt:call:{call.object_id}" for call in calls]
+    until(lambda: all(site.redis.client.hget(record, "inboxes") for record in records), what="all who wait")
 
     begin(how)
     began = time.monotonic()
@@ -180,3 +182,60 @@ def test_functions(functions, threads, outage, gate, how, seconds):
     assert {call.status()["attempts"] for call in calls} == {1}
     assert app.add.spawn(1).get(timeout=20) == 1
     nobody_was_given_up(site.pool)
+
+
+def test_a_full_redis(functions, threads, redis_server, gate):
+    """While Redis takes no writes a spawn is refused; what runs ends, and who waits for it gets it."""
+    site, app = functions
+    call = app.held_blob.spawn(str(gate), "full", 10)
+    until(lambda: site.runs("full"), 20, "the function at work")
+    redis_server.client.config_set("maxmemory", "1mb")
+    try:
+        with pytest.raises(RedisUnavailable, match="maxmemory"):
+            app.add.spawn(1)
+        waiting = threads.submit(call.get)
+        with pytest.raises(TimeoutError):
+            call.get(timeout=0.2)
+        gate.touch()
+        assert waiting.result(20) == b"x" * 10
+    finally:
+        redis_server.client.config_set("maxmemory", "0")
+    assert app.add.spawn(1).get(timeout=20) == 1
+    nobody_was_given_up(site.pool)
+
+
+def test_a_slow_redis(site, proxy):
+    """With a Redis that takes its time for every command a request is slower, and right."""
+    proxy.delay_seconds = 0.05
+    try:
+        answers = follow(site.web.port, "/mirror?tag=slow", "POST", body=BODY)
+    finally:
+        proxy.delay_seconds = 0.0
+    assert (answers[-1].status, answers[-1].body == BODY) == (200, True)
+    assert len(site.runs("slow")) == 1
+
+
+@pytest.mark.parametrize("seconds", [3, pytest.param(20, marks=SLOW)])
+def test_connections_that_break_all_the_time(site, proxy, threads, seconds):
+    """However often all connections break, each request runs once and is answered in full."""
+    end = time.monotonic() + seconds
+
+    def ask_on(number):
+        count = 0
+        while time.monotonic() < end:
+            count += 1
+            tag = f"breaking-{seconds}-{number}-{count}"
+            answer = follow(site.web.port, f"/mirror?tag={tag}", "POST", body=BODY)[-1]
+            assert (answer.status, answer.body == BODY) == (200, True), answer
+            assert len(site.runs(tag)) == 1
+        return count
+
+    asking = [threads.submit(ask_on, number) for number in range(6)]
+    cuts = 0
+    while not all(future.done() for future in asking):
+        wait(asking, 0.3)
+        proxy.cut()
+        cuts += 1
+    assert sum(future.result() for future in asking) >= 6 * seconds
+    assert cuts >= seconds
+    nobody_was_given_up(site.web, site.pool)
