@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -260,6 +261,16 @@ class CallWorker(BaseWorker):
 
     def _wait_for_handlers(self) -> None:
         """Wait for the handlers that go on; one that was given up is not waited for."""
-        with self._changed:
-            while any(not self._board.reason(running.slot) for running in self._board.running()):
+        while any(not self._board.reason(running.slot) for running in self._board.running()):
+            self._let_go()
+            with self._changed:
                 self._changed.wait(_RETRY_SECONDS)
+
+    def _let_go(self) -> None:
+        """Give back what a BLMOVE moved here when it was broken off: it must not wait for the handlers."""
+        if self._lost_reply:  # it may have been started: what becomes of it is told by this process's end
+            return
+        with suppress(*AWAY, *REFUSING, redis.exceptions.ResponseError):
+            for call_id in self._calls.redis.lrange(keys.held(self.name), 0, -1):
+                if call_id.decode() not in self._active:
+                    self._calls.give_back(call_id.decode(), self.name)

@@ -3,8 +3,11 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 import pytest
 from harness import APPS, Pool, ask, until
+
+from wsgi_timeout import keys
 
 LEASE = 2.0
 
@@ -77,6 +80,36 @@ def test_what_does_not_end_in_time_is_settled(deploy, aside, gate, seen, again):
     assert time.monotonic() - at < 6
     old.stop()
     assert [len(site.runs(tag)) for tag in ("get", "post")] == [2, 1]
+
+
+def test_a_stopped_process_keeps_nothing_it_has_not_begun(deploy, aside, gate):
+    """A call that reaches a process with its stop goes to another, though a neighbour there runs on."""
+    site = deploy(pool=("--processes", "2", "--threads", "2"), wait_seconds=20, worker_wait=20)
+    client, port = site.redis.client, site.web.port
+    until(lambda: client.hlen(keys.leases(site.name)) == 2, 20, "two workers")
+    neighbour = aside.submit(ask, port, f"/gate?tag=neighbour&file={gate}")
+    stopped = psutil.Process(begun(site, "neighbour"))
+    others = [worker for worker in site.pool.workers() if worker != stopped]
+    for number in range(5):
+        for worker in (stopped, *others):
+            worker.suspend()
+        waiting = [aside.submit(ask, port, f"/fast?tag=held{number}{which}", "POST") for which in "ab"]
+        held = [keys.held(worker.decode()) for worker in client.hkeys(keys.leases(site.name))]
+        deadline = time.monotonic() + 2
+        while not (both := sum(map(client.llen, held)) == 3) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if both:
+            stopped.terminate()
+        for worker in (stopped, *others):
+            worker.resume()
+        assert [answer.result().status for answer in waiting] == [200, 200]
+        assert [len(site.runs(f"held{number}{which}")) for which in "ab"] == [1, 1]
+        if both:
+            break
+    assert both
+    assert not neighbour.done()
+    gate.touch()
+    assert neighbour.result().text == "passed neighbour\n"
 
 
 @pytest.mark.parametrize("workers", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3, 6))])
