@@ -4,7 +4,7 @@ import io
 import os
 import socket
 import sys
-from wsgiref.util import setup_testing_defaults
+from wsgiref.util import FileWrapper, setup_testing_defaults
 from wsgiref.validate import check_environ
 
 import pytest
@@ -169,7 +169,7 @@ def test_the_process_describes_itself(multithread):
     assert environ["wsgi.url_scheme"] == "https"
     assert environ["wsgi.input"].read(-1) == b"body"
     assert environ["wsgi.errors"] is sys.stderr
-    assert "wsgi.file_wrapper" not in environ
+    assert environ["wsgi.file_wrapper"] is FileWrapper
 
 
 def test_a_chunked_body_has_an_end_of_its_own():

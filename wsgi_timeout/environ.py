@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, BinaryIO, TextIO
+from wsgiref.util import FileWrapper
 
 from wsgi_timeout import location
 
@@ -73,6 +74,8 @@ def restore(
             "wsgi.input": body,
             "wsgi.input_terminated": True,
             "wsgi.errors": log,
+            # Not the server's, whose files are in another process.
+            "wsgi.file_wrapper": FileWrapper,
             "wsgi.multithread": multithread,
             "wsgi.multiprocess": True,
             "wsgi.run_once": False,

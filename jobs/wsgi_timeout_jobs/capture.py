@@ -16,7 +16,8 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
 
 # RFC 9110 section 5.6.2: a header name is a token.
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_CONTROL = re.compile(r"[\x00\r\n]")
+# RFC 9110 section 5.5: what gunicorn refuses too, but here where the app sees it.
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 # RFC 9112 section 4: digits of ASCII, and a reason that fits latin-1.
 _STATUS = re.compile(r"[2-9][0-9]{2}(?: [\t\x20-\x7e\x80-\xff]*)?")
 
@@ -52,8 +53,9 @@ class Capture:
                 exc_info = None  # PEP 3333: no reference cycle through the traceback
         elif self._head is not None:
             raise AssertionError("start_response was called a second time, without exc_info")
+        headers = list(headers)  # a generator can be read once; a list may be changed later
         _check(status, headers)
-        self._head = ResponseHead(status, list(headers))
+        self._head = ResponseHead(status, headers)
         return self._write
 
     def run(self, app: Callable[..., Iterable[bytes]], environ: dict[str, Any]) -> None:
@@ -103,5 +105,9 @@ def _check(status: str, headers: list[tuple[str, str]]) -> None:
         if not _NAME.fullmatch(name):
             raise ValueError(f"header name {name!r}: not a token (RFC 9110 section 5.6.2)")
         if _CONTROL.search(value):
-            raise ValueError(f"header {name}: value {value!r} holds CR, LF or NUL")
+            raise ValueError(
+                f"header {name}: value {value!r} holds CR, LF or NUL, or another control character"
+            )
         value.encode("latin-1")
+        if name.lower() == "content-length":
+            int(value)  # raises what gunicorn raises

@@ -11,6 +11,18 @@ from wsgi_timeout.waiting import RECHECK_SECONDS, Waiter
 from wsgi_timeout_jobs.interrupts import Interrupts
 
 
+class SmallBody(io.BytesIO):
+    """A body that came with its call; like a server's, it cannot be turned back (PEP 3333)."""
+
+    __slots__ = ()
+
+    def seekable(self) -> bool:
+        return False
+
+    def seek(self, _offset: int, _whence: int = 0, /) -> int:
+        raise io.UnsupportedOperation("wsgi.input cannot seek")
+
+
 class RequestBody(io.RawIOBase):
     """Reads a stream; an upload that was cut short raises, it never looks like a complete one."""
 

@@ -70,12 +70,16 @@ class Response:
 
     def begin(self, head: ResponseHead) -> None:
         self._head = head
-        lengths = [value for name, value in head.headers if name.lower() == "content-length"]
+        lengths = [value.strip(" \t") for name, value in head.headers if name.lower() == "content-length"]
         if lengths and lengths[-1].isdigit():
             self._length = int(lengths[-1])
 
     def write(self, chunk: bytes, *, last: bool) -> None:
-        if self._no_body or self.recorded:
+        if self.recorded:
+            return
+        if not self._has_body():
+            # The head is all that the client can see, and a server sends it with the first byte.
+            self._finish()
             return
         if self._length is not None:
             # A server sends no more than was announced (RFC 9112 section 6.3).
@@ -91,7 +95,9 @@ class Response:
     def end(self) -> None:
         if self.recorded:
             return
-        if self._length is not None and self._count < self._length and not self._no_body and self._has_body():
+        if self._length is not None and self._count < self._length and self._has_body():
+            if self.began and self._held:
+                self._flush()
             self.fail(
                 Outcome.BROKEN,
                 f"the app announced {self._length} bytes in Content-Length and gave {self._count}",
@@ -112,7 +118,7 @@ class Response:
     def _has_body(self) -> bool:
         # RFC 9110 section 15.4.5: a 304 may announce the length that a 200 would have.
         assert self._head is not None
-        return self._head.status[:3] not in {"204", "304"}
+        return not self._no_body and self._head.status[:3] not in {"204", "304"}
 
     def _finish(self) -> None:
         assert self._head is not None

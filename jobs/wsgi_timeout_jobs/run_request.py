@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import sys
 import time
@@ -26,7 +25,7 @@ from wsgi_timeout_jobs.board import Board
 from wsgi_timeout_jobs.capture import Capture
 from wsgi_timeout_jobs.entries import WSGIApp
 from wsgi_timeout_jobs.interrupts import Interrupts
-from wsgi_timeout_jobs.request_body import RequestBody, buffered
+from wsgi_timeout_jobs.request_body import RequestBody, SmallBody, buffered
 from wsgi_timeout_jobs.response import Response, unreadable
 
 log = logging.getLogger("wsgi_timeout.worker")
@@ -109,7 +108,7 @@ class RequestRunner:
 
     def _body(self, call_id: str, attempt: int, request: CallRequest, held: ExitStack) -> BinaryIO:
         if request.body is not None:
-            return io.BytesIO(request.body)
+            return SmallBody(request.body)
         waiter = held.enter_context(self.listener.waiter(call_id))
         waiter.streaming = True
         reader = StreamReader(self.calls.scripts, call_id, self.listener.inbox, reader=attempt)
