@@ -10,7 +10,7 @@ from harness import until
 from wsgi_timeout import keys, rq_state
 from wsgi_timeout.calls import Calls, NewCall, Outcome, Snapshot, Taken, Tombstone, new_id, new_token, now_ms
 from wsgi_timeout.connection import connect
-from wsgi_timeout.errors import Fenced, NoWorker, QueueFull
+from wsgi_timeout.errors import Fenced, NoWorker, QueueFull, RedisUnavailable
 from wsgi_timeout.messages import CallRequest, ResponseHead
 from wsgi_timeout.streams import Limits, StreamReader, StreamWriter
 
@@ -235,6 +235,25 @@ def test_an_unknown_id_is_dropped(calls):
     calls.redis.rpush(keys.held(W1), "fc-unknown")
     assert calls.take("fc-unknown", W1) is None
     assert not calls.redis.exists(keys.held(W1))
+
+
+def test_a_call_that_comes_too_late_is_not_accepted(calls, monkeypatch):
+    """A command that lay in a silent server until its sender had given up accepts nothing."""
+    monkeypatch.setattr("wsgi_timeout.calls._ACCEPTED_MS", -1)
+    call = a_call()
+    with pytest.raises(RedisUnavailable, match="too long"):
+        calls.enqueue(call)
+    assert not calls.redis.exists(keys.call(call.id), rq_state.queue_key(NAME))
+
+
+def test_a_clock_that_was_set_anew(calls):
+    """When the server's clock has jumped ahead, calls are accepted all the same; nothing else changes."""
+    calls._ahead_ms = -3_600_000
+    call = queued(calls)
+    assert abs(calls._ahead_ms) < 1000
+    assert calls.look(call.id).state == "queued"
+    calls.enqueue(call)
+    assert queue(calls) == [call.id]
 
 
 def test_taking_the_next_call(calls):

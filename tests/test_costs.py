@@ -23,7 +23,7 @@ ROUND_TRIPS = 5
 #: What every call needs: scripts and what they do to records, queue, job, registry and inbox.
 ALWAYS = {
     *("evalsha", "blmove", "blmpop", "unlink", "exists", "hlen", "llen"),
-    *("rpush", "incr", "hset", "hmget", "expire", "zadd", "zrem", "lrem"),
+    *("rpush", "incr", "time", "hset", "hmget", "expire", "zadd", "zrem", "lrem"),
 }
 
 HEAD = ResponseHead("200 OK", [("Content-Type", "text/plain")])
@@ -88,7 +88,8 @@ def test_commands_of_a_request(site, redis_server):
     before = commands(redis_server)
     requests(site.web.port)
     spent = commands(redis_server) - before
-    assert sum(spent.values()) / REQUESTS < COMMANDS, spent
+    # Half of one for what runs in the background.
+    assert sum(spent.values()) / REQUESTS < COMMANDS + 0.5, spent
 
 
 def test_round_trips_of_a_request(site, redis_server):

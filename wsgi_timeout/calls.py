@@ -23,8 +23,8 @@ import msgpack
 import redis
 
 from wsgi_timeout import keys, rq_state
-from wsgi_timeout.connection import Commands, Scripts
-from wsgi_timeout.errors import Fenced, NoWorker, QueueFull
+from wsgi_timeout.connection import SOCKET_TIMEOUT, Commands, Scripts
+from wsgi_timeout.errors import Fenced, NoWorker, QueueFull, RedisUnavailable
 from wsgi_timeout.messages import CallRequest, FunctionRequest, ResponseHead
 
 #: Methods that may run again after a worker died (RFC 9110 section 9.2.2).
@@ -45,6 +45,9 @@ class Outcome(StrEnum):
 
 #: Seconds of a record's TTL for what comes between its runs: leases, retries, outages.
 _SPARE_SECONDS = 600.0
+
+#: Milliseconds in which a call may be accepted after it was sent: less than its sender waits for a reply.
+_ACCEPTED_MS = int(SOCKET_TIMEOUT * 1000) - 500
 
 _STATUS_FIELDS = (
     "state",
@@ -164,6 +167,8 @@ class Calls:
         self._send = Commands(client).send
         self._send_once = Commands(client, retries=0).send
         self.scripts = Scripts(self._send)
+        #: How far Redis' clock is ahead of ours; None: not known yet, or not any more.
+        self._ahead_ms: int | None = None
         self._queue = rq_state.queue_key(name)
         self._started = rq_state.started_key(name)
         self._leases = keys.leases(name)
@@ -192,20 +197,35 @@ class Calls:
         job = rq_state.job_fields(self.name, call.id, description, request.timeout)
         # Longer than it may wait and run: what ends it is recorded, its record does not just go.
         ttl = int(call.queue_ttl + call.max_attempts * (request.timeout + _SPARE_SECONDS))
-        args: list[Any] = [call.id, call.max_queued, ttl, int(call.needs_worker), len(record) * 2]
-        for mapping in (record, job):
-            for item in mapping.items():
-                args.extend(item)
+        values = [word for mapping in (record, job) for item in mapping.items() for word in item]
         touched = [keys.call(call.id), self._queue, rq_state.job_key(call.id), self._leases, self._sequence]
         if call.beside:
             touched.append(call.beside)
-        answer = self.scripts.run("enqueue", touched, args)
+
+        def enqueue() -> Any:
+            head = [call.id, call.max_queued, ttl, int(call.needs_worker), self._last_moment()]
+            return self.scripts.run("enqueue", touched, [*head, len(record) * 2, *values])
+
+        answer = enqueue()
+        if answer == b"late":
+            # Unless the server's clock was set anew.
+            self._ahead_ms = None
+            answer = enqueue()
+        if answer == b"late":
+            raise RedisUnavailable("Redis took too long to accept the call")
         if answer == b"no worker":
             raise NoWorker(
                 f"no live worker serves {self.name!r}: start one with `wsgi-timeout worker TARGET`"
             )
         if answer == b"full":
             raise QueueFull(f"{call.max_queued} calls wait for a worker of {self.name!r} already")
+
+    def _last_moment(self) -> int:
+        """Return the ms of Redis' clock until which a command sent now may be executed."""
+        if self._ahead_ms is None:
+            seconds, microseconds = self._send("TIME")
+            self._ahead_ms = int(seconds) * 1000 + int(microseconds) // 1000 - now_ms()
+        return now_ms() + self._ahead_ms + _ACCEPTED_MS
 
     def look(self, call_id: str) -> Snapshot:
         """Return what a call is now."""

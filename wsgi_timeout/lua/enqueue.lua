@@ -1,6 +1,7 @@
 -- Accepts a call. Idempotent by call id: a repeat after a lost reply changes nothing.
 -- KEYS: record, rq queue, rq job, leases, sequence, request body or arguments (only if they did not fit)
--- ARGV: id, max_queued, record TTL s, 1 if it needs a live worker, number of record values, record field/value..., job field/value...
+-- ARGV: id, max_queued, record TTL s, 1 if it needs a live worker, the last ms of this server's clock at which it may be
+--       accepted, number of record values, record field/value..., job field/value...
 
 -- An idle stock worker holds no lease; RQ's own record of it says that it lives.
 local function stock_worker(queue)
@@ -11,14 +12,17 @@ local function stock_worker(queue)
 end
 
 if redis.call('EXISTS', KEYS[1]) == 1 then return 'accepted' end
+-- It lay in a buffer while this server was silent: whoever sent it has said by now that it was refused.
+local time = redis.call('TIME')
+if time[1] * 1000 + math.floor(time[2] / 1000) > tonumber(ARGV[5]) then return 'late' end
 if ARGV[4] == '1' and redis.call('HLEN', KEYS[4]) == 0 and not stock_worker(KEYS[2]) then return 'no worker' end
 if redis.call('RPUSH', KEYS[2], ARGV[1]) > tonumber(ARGV[2]) then
   redis.call('RPOP', KEYS[2])
   return 'full'
 end
-local split = 5 + tonumber(ARGV[5])
+local split = 6 + tonumber(ARGV[6])
 local seq = redis.call('INCR', KEYS[5])
-redis.call('HSET', KEYS[1], 'state', 'queued', 'attempt', '0', 'seq', seq, unpack(ARGV, 6, split))
+redis.call('HSET', KEYS[1], 'state', 'queued', 'attempt', '0', 'seq', seq, unpack(ARGV, 7, split))
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 redis.call('HSET', KEYS[3], unpack(ARGV, split + 1))
 redis.call('EXPIRE', KEYS[3], ARGV[3])
