@@ -389,7 +389,8 @@ class Pool:
     def _end(self, child: Child, running: Running, outcome: Outcome) -> None:
         detail = "the handler ran longer than its timeout" if outcome is Outcome.TIMEOUT else "cancelled"
         keeper = self._keepers[child.keeper_name]
-        keeper.end(running.call_id, outcome, detail, self._settings.result_ttl, running.attempt)
+        ttl = self._settings.function_result_ttl if child.queue else self._settings.result_ttl
+        keeper.end(running.call_id, outcome, detail, ttl, running.attempt)
         try:
             keeper.settle()
         except _AWAY as error:

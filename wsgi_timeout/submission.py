@@ -1,0 +1,180 @@
+"""Handing one request over: its body into a message or a stream, the call into the queue."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from wsgi_timeout import keys
+from wsgi_timeout.calls import NewCall, Outcome
+from wsgi_timeout.connection import AWAY, REFUSING, unavailable_is_refusal
+from wsgi_timeout.environ import capture
+from wsgi_timeout.errors import CallRefused, NoWorker, RedisUnavailable, UploadBroken, WsgiTimeoutError
+from wsgi_timeout.keys import UPLOAD_TTL
+from wsgi_timeout.messages import CallRequest
+from wsgi_timeout.results import Pending
+from wsgi_timeout.runtime import Runtime
+from wsgi_timeout.settings import Settings
+from wsgi_timeout.streams import Limits, StreamWriter
+from wsgi_timeout.upload import Upload
+from wsgi_timeout.waiting import RECHECK_SECONDS, Waiter
+
+#: Seconds between two looks for a first worker, or for a Redis that comes back.
+_RETRY_SECONDS = 0.1
+#: Seconds without Redis after which a new request is refused unsent: a connection that breaks is none.
+_AWAY_SECONDS = 1.0
+
+
+class Submission:
+    """One request on its way to a worker."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        settings: Settings,
+        entry: str,
+        environ: dict[str, Any],
+        pending: Pending,
+        waiter: Waiter,
+    ) -> None:
+        self._runtime = runtime
+        self._settings = settings
+        self._entry = entry
+        self._environ = environ
+        self._call_id = pending.call_id
+        self._pending = pending
+        self._waiter = waiter
+        #: The handler was seen to answer while its request body still came in.
+        self._answering = False
+
+    def send(self, upload: Upload) -> None:
+        """Queue the call; return when its body is in, or no longer wanted."""
+        body = upload.whole(self._settings.inline_body)
+        if body is not None:
+            self._enqueue(body)
+            return
+        writer = self._body_writer()
+        complete = upload.send(partial(self._offer, writer), lambda: False)
+        if complete:
+            self._close_early(writer)
+        # From a whole buffer on the handler reads while the rest comes in.
+        self._enqueue(None)
+        if not complete:
+            self._pour(upload, writer)
+
+    def _body_writer(self) -> StreamWriter:
+        limits = Limits(self._settings.buffer, self._settings.buffer)
+        scripts, inbox = self._runtime.calls.scripts, self._runtime.listener.inbox
+        return StreamWriter(scripts, self._call_id, inbox, limits, ttl=UPLOAD_TTL)
+
+    def _enqueue(self, body: bytes | None) -> None:
+        settings = self._settings
+        call = NewCall(
+            id=self._call_id,
+            token=self._pending.token,
+            path=self._pending.path,
+            method=self._environ["REQUEST_METHOD"],
+            request=CallRequest(
+                environ=capture(self._environ),
+                body=body,
+                entry=self._entry,
+                timeout=settings.timeout,
+                inline_body=settings.inline_body,
+                buffer=settings.buffer,
+                max_result=settings.max_result,
+                unread_timeout=settings.unread_timeout,
+                result_ttl=settings.result_ttl,
+            ),
+            max_attempts=settings.max_attempts,
+            max_queued=settings.max_queued,
+            beside=keys.request_body(self._call_id) if body is None else "",
+            queue_ttl=settings.queue_ttl,
+        )
+        inbox = self._runtime.listener.inbox if settings.wait_for_response else ""
+
+        def enqueue() -> None:
+            with unavailable_is_refusal():
+                self._runtime.listener.check(_AWAY_SECONDS)
+                self._runtime.calls.enqueue(call, inbox)
+
+        # A deploy may have no worker for a moment. And when a reply was lost nobody knows whether
+        # the call was accepted, so the same call is sent again before we say that it was not.
+        _retry(enqueue, (NoWorker, RedisUnavailable), settings.worker_wait)
+
+    def _pour(self, upload: Upload, writer: StreamWriter) -> None:
+        """Send the rest of a large body while the handler reads it."""
+        self._waiter.streaming = True
+        try:
+            complete = upload.send(partial(self._offer, writer), partial(self._wait_for_room, writer))
+            self._close(writer, "complete" if complete else "broken")
+        except UploadBroken:
+            self._close(writer, "broken")
+            raise
+        except WsgiTimeoutError as error:
+            self._close(writer, "broken")
+            self._runtime.calls.end(self._call_id, Outcome.CANCELLED, str(error), self._settings.result_ttl)
+            raise
+        finally:
+            self._waiter.streaming = False
+            # The wake for the response may have been taken for one about room.
+            self._waiter.wake()
+
+    @staticmethod
+    def _offer(writer: StreamWriter, chunk: bytes) -> bool:
+        try:
+            return writer.offer(chunk)
+        except (*AWAY, *REFUSING):
+            # What is away, or full, is waited for like a reader that is slow.
+            return False
+
+    def _close_early(self, writer: StreamWriter) -> None:
+        """End a body whose call is not queued yet."""
+
+        def close() -> None:
+            with unavailable_is_refusal():
+                writer.close("complete", UPLOAD_TTL)
+
+        _retry(close, (RedisUnavailable,), self._settings.worker_wait)
+
+    def _close(self, writer: StreamWriter, end: str) -> None:
+        ttl = self._settings.queue_ttl + self._settings.timeout
+        while True:
+            try:
+                return writer.close(end, ttl)
+            except (*AWAY, *REFUSING):
+                # A handler that is told of no end waits for one until its timeout.
+                time.sleep(_RETRY_SECONDS)
+
+    def _wait_for_room(self, writer: StreamWriter) -> bool:
+        self._waiter.wait(RECHECK_SECONDS)
+        self._waiter.reset()
+        if self._waiter.gone:
+            raise UploadBroken("the client closed the connection")
+        try:
+            snapshot = self._runtime.calls.look(self._call_id)
+        except AWAY:
+            return True
+        if snapshot.ended or snapshot.state is None:
+            return False
+        if snapshot.head is None:
+            return True
+        if not self._answering:
+            # It may have begun to read since the last offer: what the next one says counts.
+            self._answering = True
+            self._waiter.wake()
+            return True
+        # A handler that answers without reading frees the uploader; one may also do both at a time.
+        return writer.has_reader
+
+
+def _retry(action: Callable[[], None], errors: tuple[type[CallRefused], ...], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return action()
+        except errors:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(_RETRY_SECONDS)
