@@ -217,3 +217,36 @@ def test_an_upload_is_accepted_without_wait(site, port, gate):
         assert last.json == {"length": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     finally:
         web.stop()
+
+
+@pytest.fixture(scope="module")
+def impatient(site):
+    """A web process in which a client may pause for 0.4 s."""
+    web = site.start_web(gateway="upload_timeout=0.4")
+    yield web.port
+    web.stop()
+
+
+@pytest.mark.parametrize(
+    "sent", [0, 10, 100_000, 3 * MIB], ids=["nothing", "small", "queued later", "queued"]
+)
+@pytest.mark.parametrize("header", [f"Content-Length: {8 * MIB}", CHUNKED])
+def test_a_client_that_stalls_is_told(impatient, site, sent, header):
+    """A client that pauses within its body gets a 408, and no handler sees a whole body."""
+    tag = f"stalled-{sent}-{len(header)}"
+    client = Uploader(impatient, f"/hash?tag={tag}", header)
+    data = content(sent)
+    began = time.monotonic()
+    client.send(b"%x\r\n%b\r\n" % (sent, data) if header == CHUNKED and sent else data)
+    assert client.answer().startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+    assert 0.3 < time.monotonic() - began < 5
+    assert not [run for run in site.runs() if run.startswith(f"{tag}-whole")]
+
+
+def test_a_client_that_is_slow_is_not_cut(impatient):
+    """A client that sends a little at a time has all the time that it needs."""
+    client = Uploader(impatient, "/hash", "Content-Length: 10")
+    for _ in range(10):
+        client.send(b"x")
+        time.sleep(0.1)
+    assert client.answer().startswith(b"HTTP/1.1 200 OK\r\n")

@@ -79,6 +79,18 @@ def refuses(error: redis.exceptions.ResponseError) -> bool:
     return any(word in str(error) for word in ("OOM", "READONLY", "MISCONF", "LOADING", "NOREPLICAS"))
 
 
+def eviction(client: redis.Redis) -> str:
+    """Return what is wrong with a server that throws keys away when it is full; empty if it does not."""
+    memory: Any = client.info("memory")
+    policy = memory.get("maxmemory_policy", "noeviction")
+    if policy == "noeviction" or not memory.get("maxmemory"):
+        return ""
+    return (
+        f"Redis has maxmemory-policy {policy}: when it is full it throws calls and results away without a "
+        "word. Set it to noeviction"
+    )
+
+
 @contextmanager
 def unavailable_is_refusal() -> Iterator[None]:
     """Turn a Redis that is away, or takes no writes, into `RedisUnavailable` (503)."""

@@ -10,6 +10,7 @@ WsgiTimeoutError                500
     RedisUnavailable                  Redis is away, or refuses to write
   BodyTooLarge                  413   over `max_request_body`
   UploadBroken                  400   the request body ended early
+    UploadStalled               408   its client said nothing for `upload_timeout`
   UpgradeUnsupported            501   WebSocket and the like
   CallUnknown                   404   unknown id, wrong token, wrong path: all alike
   AlreadyDelivered              410   its result was sent in full before
@@ -84,6 +85,12 @@ class UploadBroken(WsgiTimeoutError):
     """The request body ended before its announced length."""
 
     status = "400 Bad Request"
+
+
+class UploadStalled(UploadBroken):
+    """The client sent nothing of its request body for `upload_timeout` seconds."""
+
+    status = "408 Request Timeout"
 
 
 class UpgradeUnsupported(WsgiTimeoutError):

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, Self
@@ -14,7 +15,7 @@ import redis
 
 from wsgi_timeout import fleet
 from wsgi_timeout.calls import Calls
-from wsgi_timeout.connection import AWAY, REFUSING, connect, connect_to_listen
+from wsgi_timeout.connection import AWAY, REFUSING, connect, connect_to_listen, eviction
 from wsgi_timeout.errors import NoWorker, TooManyWaiting, UnknownLabel
 from wsgi_timeout.mounts import Mounts
 from wsgi_timeout.recovery import LOOK_SECONDS, LeaseWatch
@@ -69,9 +70,15 @@ class Runtime:
             raise UnknownLabel(f"no worker of {self.calls.name!r} serves the web function {label!r}")
 
     def _look_forever(self) -> None:
+        looked = False
         while True:
             self._watch.step()
             self._look_at_fleet()
+            if not looked:
+                with suppress(*AWAY, redis.exceptions.ResponseError):
+                    if trouble := eviction(self._watched.redis):
+                        log.warning(trouble)
+                    looked = True
             time.sleep(LOOK_SECONDS)
 
     def _look_at_fleet(self) -> None:

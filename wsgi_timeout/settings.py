@@ -47,6 +47,9 @@ class Settings:
     max_waiting: int = _setting(200, "requests", "requests that may wait in one web process", least=1)
     max_queued: int = _setting(10_000, "calls", "calls that may wait for a worker", least=1)
     max_request_body: int = _setting(10 * 1024 * _MIB, "bytes", "larger request bodies get 413")
+    upload_timeout: float = _setting(
+        60.0, "s", "how long a client may pause within its request body", least=0.01
+    )
     inline_body: int = _setting(
         64 * _KIB, "bytes", "bodies up to this travel with the call, without a stream"
     )

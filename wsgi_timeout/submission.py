@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -51,6 +53,10 @@ class Submission:
 
     def send(self, upload: Upload) -> None:
         """Queue the call; return when its body is in, or no longer wanted."""
+        with _impatient(self._environ.get("gunicorn.socket"), self._settings.upload_timeout):
+            self._send(upload)
+
+    def _send(self, upload: Upload) -> None:
         body = upload.whole(self._settings.inline_body)
         if body is not None:
             self._enqueue(body)
@@ -167,6 +173,21 @@ class Submission:
             return True
         # A handler that answers without reading frees the uploader; one may also do both at a time.
         return writer.has_reader
+
+
+@contextmanager
+def _impatient(sock: socket.socket | None, seconds: float) -> Iterator[None]:
+    """Let a read fail when a client says nothing for so long, where the server shows its connection."""
+    if sock is None:
+        yield
+        return
+    before = sock.gettimeout()
+    sock.settimeout(seconds)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # it may be closed by now
+            sock.settimeout(before)
 
 
 def _retry(action: Callable[[], None], errors: tuple[type[CallRefused], ...], seconds: float) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from wsgi_timeout.errors import BodyTooLarge, UploadBroken
+from wsgi_timeout.errors import BodyTooLarge, UploadBroken, UploadStalled
 from wsgi_timeout.streams import CHUNK
 
 _READ = 64 * 1024
@@ -87,6 +87,8 @@ class Upload:
                 return b""
         try:
             piece: bytes = self._input.read(size)
+        except TimeoutError as error:
+            raise UploadStalled(f"the client paused for too long after {self._count} bytes") from error
         except Exception as error:  # each server has its own errors for a broken body
             raise UploadBroken(f"the request body broke off after {self._count} bytes") from error
         self._count += len(piece)

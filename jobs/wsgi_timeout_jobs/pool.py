@@ -28,7 +28,7 @@ import redis
 from wsgi_timeout import keys, rq_state
 from wsgi_timeout import target as targets
 from wsgi_timeout.calls import Outcome
-from wsgi_timeout.connection import AWAY, REFUSING, connect
+from wsgi_timeout.connection import AWAY, REFUSING, connect, eviction
 from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.recovery import WORKER_DIED
 from wsgi_timeout.reloading import Reloader
@@ -123,6 +123,7 @@ class Pool:
         self._failures = 0
         self._spawn_after = 0.0
         self._ever_ready = False
+        self._looked = False
         self._ready_fd = options.ready_fd
         self._exit_code = 0
 
@@ -135,6 +136,7 @@ class Pool:
             self._tell_ready()
             try:
                 self._keep()
+                self._look_at_server()
                 self._away = False
             except _AWAY as error:
                 if not self._away:
@@ -299,6 +301,13 @@ class Pool:
             self._obey(command)
         # Last: a full Redis does not take it.
         self._tell_rq()
+
+    def _look_at_server(self) -> None:
+        """Warn once of a server that loses what it acknowledged."""
+        if not self._looked:
+            if trouble := eviction(self._redis):
+                log.warning(trouble)
+            self._looked = True
 
     def _tell_rq(self) -> None:
         """Keep what RQ shows of our workers: busy or idle, and how many calls they ran."""

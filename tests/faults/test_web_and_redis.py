@@ -222,3 +222,19 @@ def test_a_redis_that_lost_everything_hangs_nobody(deploy, aside, gate):
     gate.touch()
     hasty.stop()
     assert until(lambda: ask(site.web.port, "/fast").status == 200, 20, "an answer of a new worker")
+
+
+def test_a_server_that_evicts_is_warned_of(redis_server, deploy):
+    """Both halves say in one line that the server throws keys away when it is full, and what to set."""
+    client = redis_server.client
+    client.config_set("maxmemory", "1gb")
+    client.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        site = deploy(pool=("--processes", "1"))
+        assert ask(site.web.port, "/fast").status == 200
+        for half in (site.pool, site.web):
+            line = half.wait_for(r"Redis has maxmemory-policy allkeys-lru: .* Set it to noeviction\n")[0]
+            assert half.output.count(line) == 1
+    finally:
+        client.config_set("maxmemory-policy", "noeviction")
+        client.config_set("maxmemory", "0")
