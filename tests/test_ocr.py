@@ -12,7 +12,7 @@ import pytest
 import requests
 from harness import Serve, until
 from selenium import webdriver
-from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.by import By
 
 EXAMPLES = Path(__file__).parent.parent / "examples" / "ocr"
@@ -123,7 +123,7 @@ def text_of(browser, element_id):
     """Return the text of an element, empty if the page has none; a page may refresh in between."""
     try:
         return browser.find_element(By.ID, element_id).text
-    except (NoSuchElementException, StaleElementReferenceException):
+    except WebDriverException:  # not there, not there any more, or of the page before
         return ""
 
 

@@ -201,17 +201,14 @@ class Calls:
         touched = [keys.call(call.id), self._queue, rq_state.job_key(call.id), self._leases, self._sequence]
         if call.beside:
             touched.append(call.beside)
-
-        def enqueue() -> Any:
+        for _ in range(2):
             head = [call.id, call.max_queued, ttl, int(call.needs_worker), self._last_moment()]
-            return self.scripts.run("enqueue", touched, [*head, len(record) * 2, *values])
-
-        answer = enqueue()
-        if answer == b"late":
+            answer = self.scripts.run("enqueue", touched, [*head, len(record) * 2, *values])
+            if answer != b"late":
+                break
             # Unless the server's clock was set anew.
             self._ahead_ms = None
-            answer = enqueue()
-        if answer == b"late":
+        else:
             raise RedisUnavailable("Redis took too long to accept the call")
         if answer == b"no worker":
             raise NoWorker(

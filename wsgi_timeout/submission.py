@@ -13,7 +13,7 @@ from wsgi_timeout import keys
 from wsgi_timeout.calls import NewCall, Outcome
 from wsgi_timeout.connection import AWAY, REFUSING, unavailable_is_refusal
 from wsgi_timeout.environ import capture
-from wsgi_timeout.errors import CallRefused, NoWorker, RedisUnavailable, UploadBroken, WsgiTimeoutError
+from wsgi_timeout.errors import NoWorker, RedisUnavailable, UploadBroken, WsgiTimeoutError
 from wsgi_timeout.keys import UPLOAD_TTL
 from wsgi_timeout.messages import CallRequest
 from wsgi_timeout.results import Pending
@@ -48,11 +48,16 @@ class Submission:
         self._call_id = pending.call_id
         self._pending = pending
         self._waiter = waiter
+        # In a burst a call may wait for its turn at Redis for longer than the listener does to look for it.
+        waiter.known = False
         #: The handler was seen to answer while its request body still came in.
         self._answering = False
 
     def send(self, upload: Upload) -> None:
         """Queue the call; return when its body is in, or no longer wanted."""
+        if upload.empty:
+            self._enqueue(b"")
+            return
         with _impatient(self._environ.get("gunicorn.socket"), self._settings.upload_timeout):
             self._send(upload)
 
@@ -99,15 +104,10 @@ class Submission:
             queue_ttl=settings.queue_ttl,
         )
         inbox = self._runtime.listener.inbox if settings.wait_for_response else ""
-
-        def enqueue() -> None:
-            with unavailable_is_refusal():
-                self._runtime.listener.check(_AWAY_SECONDS)
-                self._runtime.calls.enqueue(call, inbox)
-
         # A deploy may have no worker for a moment. And when a reply was lost nobody knows whether
         # the call was accepted, so the same call is sent again before we say that it was not.
-        _retry(enqueue, (NoWorker, RedisUnavailable), settings.worker_wait)
+        self._patiently(self._runtime.calls.enqueue, call, inbox)
+        self._waiter.known = True
 
     def _pour(self, upload: Upload, writer: StreamWriter) -> None:
         """Send the rest of a large body while the handler reads it."""
@@ -135,14 +135,23 @@ class Submission:
             # What is away, or full, is waited for like a reader that is slow.
             return False
 
+    def _patiently(self, action: Callable[..., None], *args: Any) -> None:
+        """Do what may be done twice; after `worker_wait` give up, with `NoWorker` or `RedisUnavailable`."""
+        # As few frames as may be: in a burst thousands stand here, and wait for their turn at Redis.
+        deadline = time.monotonic() + self._settings.worker_wait
+        while True:
+            try:
+                with unavailable_is_refusal():
+                    self._runtime.listener.check(_AWAY_SECONDS)
+                    return action(*args)
+            except (NoWorker, RedisUnavailable):
+                if time.monotonic() >= deadline:
+                    raise
+            time.sleep(_RETRY_SECONDS)
+
     def _close_early(self, writer: StreamWriter) -> None:
         """End a body whose call is not queued yet."""
-
-        def close() -> None:
-            with unavailable_is_refusal():
-                writer.close("complete", UPLOAD_TTL)
-
-        _retry(close, (RedisUnavailable,), self._settings.worker_wait)
+        self._patiently(writer.close, "complete", UPLOAD_TTL)
 
     def _close(self, writer: StreamWriter, end: str) -> None:
         ttl = self._settings.queue_ttl + self._settings.timeout
@@ -188,14 +197,3 @@ def _impatient(sock: socket.socket | None, seconds: float) -> Iterator[None]:
     finally:
         with suppress(OSError):  # it may be closed by now
             sock.settimeout(before)
-
-
-def _retry(action: Callable[[], None], errors: tuple[type[CallRefused], ...], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            return action()
-        except errors:
-            if time.monotonic() >= deadline:
-                raise
-        time.sleep(_RETRY_SECONDS)

@@ -25,7 +25,8 @@ class Upload:
         self._length = int(length) if length.isdigit() else None
         # Without a length there is a body only where the server ends it by itself (chunked).
         chunked = "HTTP_TRANSFER_ENCODING" in environ or environ.get("wsgi.input_terminated", False)
-        self._empty = self._length == 0 or (self._length is None and not chunked)
+        #: There is no body at all.
+        self.empty = self._length == 0 or (self._length is None and not chunked)
         self._max = max_bytes
         self._count = 0
         self._rest = b""
@@ -39,7 +40,7 @@ class Upload:
 
         Raises `UploadBroken`.
         """
-        if self._empty:
+        if self.empty:
             return b""
         if self._length is not None and self._length > limit:
             return None
@@ -70,7 +71,7 @@ class Upload:
 
     def discard(self) -> None:
         """Read a body that nobody wants, so that the connection stays usable."""
-        while not self._empty and self._read(_READ):
+        while not self.empty and self._read(_READ):
             pass
 
     def _offer(self, offer: Callable[[bytes], bool], chunk: bytes, wait_for_room: Callable[[], bool]) -> bool:

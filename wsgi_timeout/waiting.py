@@ -47,7 +47,7 @@ class _Process:
 class Waiter:
     """Somebody who waits for a call, until the end of a `with` block."""
 
-    __slots__ = ("_asleep", "_listener", "call_id", "carried", "gone", "sock", "streaming")
+    __slots__ = ("_asleep", "_listener", "call_id", "carried", "gone", "known", "sock", "streaming")
 
     def __init__(self, listener: Listener, call_id: str, sock: int) -> None:
         self._listener = listener
@@ -59,6 +59,8 @@ class Waiter:
         self._asleep.acquire()
         #: The response, if it came with the wake: see `calls.Snapshot.carried`.
         self.carried = b""
+        #: The call was accepted: when its record is missing, that is the end of it.
+        self.known = True
         #: Its client has closed the connection.
         self.gone = False
         #: Waits for chunks, which no look at the call's record can show.
@@ -216,7 +218,7 @@ class Listener:
         answers = pipe.execute() if waiting else []
         for waiters, state, has_head in zip(waiting.values(), answers[::2], answers[1::2], strict=True):
             for waiter in waiters:
-                if waiter.streaming or has_head or state in {None, b"ended"}:
+                if waiter.streaming or has_head or state == b"ended" or (state is None and waiter.known):
                     waiter.wake()
 
 

@@ -21,6 +21,7 @@ SETTINGS = {
     "result_ttl": 30,
     "function_result_ttl": 30,
     "buffer": 1 << 20,
+    "unread_timeout": 10,
     "secret": "soak",
     "log_level": "WARNING",
 }

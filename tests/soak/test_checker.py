@@ -29,6 +29,7 @@ FINE = {
         client("read", "accepted", "cancelled", "answer", status=410, right=False),
         handler("start"),
     ),
+    "trimmed": (client("download", "accepted", "answer", status=409, right=False), handler("start")),
     "broken off": (client("download", "answer", status="broken", right=False), handler("start")),
 }
 
@@ -68,6 +69,11 @@ BROKEN = {
         "no handler",
     ),
     "a failure": (client("read", "answer", status=500, right=False), handler("start"), "answered with 500"),
+    "a 409 for nothing": (
+        client("read", "accepted", "answer", status=409, right=False),
+        handler("start", "end"),
+        "answered with 409",
+    ),
     "a 410 for nothing": (
         client("read", "accepted", "answer", status=410, right=False),
         handler("start", "end"),
