@@ -150,6 +150,15 @@ def test_a_broken_app_has_no_answer_but_500(sites, name):
     assert ask(site.web, name).status == b"HTTP/1.1 500 Internal Server Error"
 
 
+@pytest.mark.parametrize("name", ["short-body", "short-stream"])
+def test_a_short_body_breaks_off(sites, name):
+    """A body shorter than announced ends its connection at once, which would else be kept alive."""
+    data = b"GET / HTTP/1.1\r\nHost: x\r\nX-Odd: %b\r\n\r\n" % name.encode()
+    answer = parse(exchange(sites[1].web.port, data, timeout=3))
+    assert (answer.status, answer.complete) == (b"HTTP/1.1 200 OK", False)
+    assert answer.body.startswith(b"short")
+
+
 def test_the_environ_is_of_this_process(sites):
     """The process describes itself: one thread, several processes, not once; only exact types."""
     _, site = sites

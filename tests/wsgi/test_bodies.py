@@ -1,0 +1,200 @@
+"""Bodies of any size with bounded memory, and downloads that break off."""
+
+import hashlib
+import itertools
+import socket
+import struct
+import threading
+import time
+from array import array
+
+import psutil
+import pytest
+from harness import ask, until
+from wire import exchange, parse, request
+
+MIB = 1024 * 1024
+#: Bytes that fit the buffer of the site of this module, and that do not.
+BUFFER, FITS, TOO_LARGE = 16 * MIB, 15_000_000, 60_000_000
+#: Where downloads are broken off: within the head, and at places of the body so early that the rest is
+#: in no socket's buffer; and so late that the server has sent all, and takes it for delivered.
+EARLY, LATE = (0, 1, 1_000, 65_536, 1_500_000), (13_000_000, FITS - 1)
+
+
+@pytest.fixture(scope="module")
+def site(deploy):
+    return deploy(
+        pool=("--processes", "1"), wait_seconds=0.3, buffer=BUFFER, delivery_grace=0.3, max_result=256 * MIB
+    )
+
+
+def numbers(size):
+    return array("Q", range(size // 8 + 1)).tobytes()[:size]
+
+
+def opened(port, target, size):
+    """Return a connection on which `size` bytes of an answer were read."""
+    client = socket.create_connection(("127.0.0.1", port), timeout=20)
+    client.sendall(request(target.encode()))
+    got = 0
+    while got < size:
+        piece = client.recv(min(65_536, size - got))
+        assert piece, f"the answer ended after {got} bytes"
+        got += len(piece)
+    return client
+
+
+def reset(client):
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+
+
+def state(port, location):
+    target = location.replace("__wsgi_timeout_call", "__wsgi_timeout_status").partition(
+        "&__wsgi_timeout_hop"
+    )[0]
+    return ask(port, target)
+
+
+def results(site, gate, size, count):
+    """Return the result URLs of so many downloads, which begin when the gate opens."""
+    urls = [ask(site.web.port, f"/numbers?size={size}&file={gate}&n={n}").location for n in range(count)]
+    assert all(urls)
+    return urls
+
+
+def broken_off(site, gate, port, cuts):
+    """Return the result URLs of downloads that were broken off, and of one that was not."""
+    *urls, whole = results(site, gate, FITS, len(cuts) + 1)
+    gate.touch()
+    for url in (*urls, whole):
+        until(lambda url=url: state(port, url).json["state"] == "ended", what="the end of the call")
+    for url, cut in zip(urls, cuts, strict=True):
+        reset(opened(port, url, cut))
+    assert ask(port, whole).body == numbers(FITS)
+    return urls, whole
+
+
+def test_a_download_that_was_broken_off_is_fetched_again(site, gate):
+    """A body within the buffer is had whole from its result URL, wherever a first try broke off."""
+    port = site.web.port
+    urls, whole = broken_off(site, gate, port, EARLY)
+    # One that was delivered is gone by now, and with it would be those that were taken for delivered.
+    until(lambda: state(port, whole).status == 410, what="the end of the grace")
+    for url in urls:
+        answer = ask(port, url)
+        assert (answer.status, answer.body == numbers(FITS)) == (200, True)
+
+
+def test_within_the_grace_the_end_of_a_download_does_not_matter(site, gate):
+    """A download that broke after the server had sent all is fetched again within `delivery_grace`."""
+    web = site.start_web(gateway="delivery_grace=60")
+    try:
+        urls, _ = broken_off(site, gate, web.port, LATE)
+        for url in urls:
+            answer = ask(web.port, url)
+            assert (answer.status, answer.body == numbers(FITS)) == (200, True)
+    finally:
+        web.stop()
+
+
+def test_a_download_over_the_buffer_cannot_begin_again(site, gate):
+    """A body that was trimmed while it was read is told to be gone, and never comes short."""
+    port = site.web.port
+    (url,) = results(site, gate, TOO_LARGE, 1)
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        client.sendall(request(url.encode()))
+        gate.touch()
+        got = b""
+        while len(got) < 2 * BUFFER:
+            got += client.recv(65_536)
+        second = parse(exchange(port, request(url.encode())))
+        assert second.status == b"HTTP/1.1 409 Conflict"
+        assert b"application/problem+json" in second.header(b"content-type")
+        reset(client)
+    assert parse(exchange(port, request(url.encode()))).status == b"HTTP/1.1 409 Conflict"
+
+
+def test_a_slow_reader_holds_its_handler_up(site):
+    """While a client reads 10 KB a tenth of a second, no more than the buffer lies in Redis."""
+    patient = site.start_web(gateway="wait_seconds=20")
+    others = set(site.redis.client.scan_iter(match="wt:out:*", count=1000))
+    try:
+        client = opened(patient.port, f"/numbers?size={TOO_LARGE}&tag=slow", 10_000)
+        keys = set(site.redis.client.scan_iter(match="wt:out:*", count=1000)) - others
+        kept = []
+        for _ in range(20):
+            client.recv(10_000)
+            kept += [int(site.redis.client.hget(key, "kept") or 0) for key in keys]
+            time.sleep(0.02)
+        assert 0 < max(kept) <= BUFFER + MIB
+        reset(client)
+    finally:
+        patient.stop()
+
+
+class Peak:
+    """The most memory that the processes of a site took together, in bytes, while it was watched."""
+
+    def __init__(self, site):
+        self._site = site
+        self._stop = threading.Event()
+        self.idle = self.peak = self._now()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        self._thread.join()
+
+    @property
+    def growth(self):
+        return self.peak - self.idle
+
+    def _now(self):
+        parents = (self._site.web, self._site.pool)
+        processes = [psutil.Process(parent.pid) for parent in parents]
+        processes += [child for parent in parents for child in parent.descendants()]
+        memory = sum(process.memory_info().rss for process in processes)
+        return memory + self._site.redis.client.info("memory")["used_memory"]
+
+    def _watch(self):
+        while not self._stop.wait(0.05):
+            self.peak = max(self.peak, self._now())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_half_a_gibibyte_up_and_down(deploy, record_property):
+    """512 MiB pass whole either way, while all processes and Redis together grow by less than 40 MB."""
+    site = deploy(pool=("--processes", "1"), wait_seconds=250)
+    size = 512 * MIB
+    piece = numbers(MIB)
+    for _ in range(3):  # what is loaded with the first requests is no part of a body
+        ask(site.web.port, "/hash", "POST", body=numbers(3 * MIB))
+        ask(site.web.port, f"/numbers?size={3 * MIB}")
+    with Peak(site) as up:
+        body = itertools.repeat(piece, size // MIB)
+        headers = {"Content-Length": str(size)}
+        answer = ask(site.web.port, "/hash", "POST", headers=headers, body=body, timeout=280)
+    expected = hashlib.sha256()
+    for _ in range(size // MIB):
+        expected.update(piece)
+    assert answer.json == {"length": size, "sha256": expected.hexdigest()}
+
+    got, expected = hashlib.sha256(), hashlib.sha256()
+    for start in range(0, size, MIB):
+        expected.update(array("Q", range(start // 8, (start + MIB) // 8)).tobytes())
+    client = opened(site.web.port, f"/numbers?size={size}", 0)
+    with Peak(site) as down, client, client.makefile("rb") as stream:
+        while stream.readline().strip():
+            pass
+        while length := int(stream.readline(), 16):
+            got.update(stream.read(length))
+            stream.readline()
+    assert got.hexdigest() == expected.hexdigest()
+    assert max(up.growth, down.growth) < 40e6, (up.growth, down.growth)
+    record_property("growth in MB, up and down", (up.growth // 10**6, down.growth // 10**6))
