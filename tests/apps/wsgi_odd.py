@@ -474,6 +474,16 @@ def raises(environ, start_response):
 
 
 @odd
+def raises_os_error(environ, start_response):
+    raise PermissionError("as intended")
+
+
+@odd
+def raises_system_exit(environ, start_response):
+    sys.exit("as intended")
+
+
+@odd
 def raises_after_head(environ, start_response):
     start_response("200 OK", TEXT)
     failure()

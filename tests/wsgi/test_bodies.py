@@ -106,9 +106,9 @@ def test_a_download_over_the_buffer_cannot_begin_again(site, gate):
     with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
         client.sendall(request(url.encode()))
         gate.touch()
-        got = b""
-        while len(got) < 2 * BUFFER:
-            got += client.recv(65_536)
+        got = 0
+        while got < 2 * BUFFER:
+            got += len(client.recv(65_536))
         second = parse(exchange(port, request(url.encode())))
         assert second.status == b"HTTP/1.1 409 Conflict"
         assert b"application/problem+json" in second.header(b"content-type")
@@ -132,6 +132,46 @@ def test_a_slow_reader_holds_its_handler_up(site):
         reset(client)
     finally:
         patient.stop()
+
+
+def cut_short(port, data, how):
+    """Send a part of a request, and end the connection; returns what was answered, if anything."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        client.sendall(data)
+        if how == "RST":
+            reset(client)
+            return b""
+        client.shutdown(socket.SHUT_WR)
+        answer = b""
+        try:
+            while piece := client.recv(65_536):
+                answer += piece
+        except ConnectionResetError:
+            pass
+        return answer
+
+
+@pytest.mark.parametrize("how", ["FIN", "RST"])
+@pytest.mark.parametrize("kind", ["length", "chunked", "large"])
+def test_an_upload_cut_short_anywhere_is_never_whole(site, kind, how):
+    """Wherever a body is cut, at every byte of a small one, no handler reads it to its end."""
+    small, tag = bytes(range(60)), f"cut-{kind}-{how}"
+    if kind == "chunked":
+        chunks = b"".join(b"%x\r\n%b\r\n" % (20, small[start : start + 20]) for start in (0, 20, 40))
+        fields, body = (b"Transfer-Encoding: chunked",), chunks + b"0\r\n\r\n"
+    else:
+        body = small if kind == "length" else small * 10_000
+        fields = (b"Content-Length: %d" % len(body),)
+    whole = request(b"/hash?tag=" + tag.encode(), b"POST", fields, body)
+    head = len(whole) - len(body)
+    for cut in range(0, len(body), 30_000 if kind == "large" else 1):
+        answer = cut_short(site.web.port, whole[: head + cut], how)
+        assert b" 200 " not in answer.partition(b"\r\n")[0], (cut, answer)
+    # There is one worker, which takes calls in their order.
+    assert ask(site.web.port, f"/fast?tag={tag}-after").status == 200
+    assert not site.runs(f"{tag}-whole")
+    assert b" 200 " in exchange(site.web.port, whole)
+    assert len(site.runs(f"{tag}-whole")) == 1
 
 
 class Peak:

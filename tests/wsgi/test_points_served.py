@@ -106,7 +106,7 @@ def test_a_body_is_read_as_under_gunicorn_alone(sites, name, chunked):
 @pytest.mark.parametrize("name", READS)
 def test_a_large_body_is_read_as_under_gunicorn_alone(sites, name):
     """A body that travels as a stream is read in the same pieces."""
-    body = BODY + b"\n" + BODY * 3_000
+    body = BODY + b"\n" + BODY * 1_600
     answer = same(sites, name, method=b"POST", headers=(b"Content-Length: %d" % len(body),), body=body)
     assert answer.complete
 
@@ -143,7 +143,9 @@ def test_bad_headers_are_refused_where_the_app_sees_it(sites):
     assert refused.headers == PLAIN
 
 
-@pytest.mark.parametrize("name", ["text", "body-without-head", "no-head", "interim"])
+@pytest.mark.parametrize(
+    "name", ["text", "body-without-head", "no-head", "interim", "raises-os-error", "raises-system-exit"]
+)
 def test_a_broken_app_has_no_answer_but_500(sites, name):
     """What PEP 3333 forbids is a 500 before the head, where gunicorn alone sends part of a response."""
     _, site = sites
