@@ -17,9 +17,9 @@ LONG = settings(COMMON, max_examples=2_000)
 METHODS = st.sampled_from(
     [b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"PROPFIND", b"TRACE", b"M-SEARCH"]
 )
-#: A byte of a path or query, as it is or percent-encoded. Those that end a line or a word are no part of it.
+#: A byte of a path or query, as it is or percent-encoded; gunicorn refuses raw control characters itself.
 BYTE = st.integers(0, 255).map(lambda byte: bytes([byte]))
-RAW = BYTE.filter(lambda byte: byte not in b" \t\r\n\x0b\x0c\x00#")
+RAW = BYTE.filter(lambda byte: byte > b" " and byte not in b"\x7f#")
 ENCODED = st.integers(0, 255).map(lambda byte: b"%%%02X" % byte)
 PIECE = st.one_of(
     RAW, ENCODED, st.sampled_from([b"/", b"//", b";", b"%2F", b"%", b"%zz", b"..", b"a", b"+", b"~", b"?"])
@@ -142,7 +142,7 @@ def programmed(ports, method, framing, program):
 
 
 @given(METHODS, st.tuples(PATH, QUERY).map(b"".join), HEADERS, FRAMING)
-@QUICK
+@settings(QUICK, max_examples=400)
 def test_a_handler_is_asked_what_it_is_asked_alone(sites, method, target, headers, framing):
     """Whatever a client sends, the handler sees the environ and the body that it sees without jobs."""
     alone, site = sites
