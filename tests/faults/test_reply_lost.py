@@ -127,6 +127,8 @@ def sweep(proxy, where, scenario, *, name, scripts, queued=1):
 
     recording.begin()
     run(0)
+    # A client has its answer before the last of them has come by.
+    until(lambda: scripts <= {what for what, _ in recording.kinds()}, what=f"each of {scripts}")
     planned, struck = list(recording.kinds()), []
     for number, (what, occurrence) in enumerate(planned, 1):
         recording.begin()
