@@ -8,6 +8,7 @@ A client writes for each of its calls
     accepted   it got a result URL, or a function's id
     answer     the last answer: `status`, and whether its body was `right`: the call's own, and whole
     gone       its client gave up waiting: too late, or the result URL was not known
+    again      what a reload of its result URL gave after the answer; `late` if the grace may have been over
 
 and a handler `start` and `end`.
 """
@@ -48,7 +49,16 @@ def _wrong(story, starts, ends):
         yield f"{kind}, accepted, and its outcome was never told: {story[-1].get('why')}"
     if len(answers) + told["refused"] + told["unknown"] + told["gone"] != 1:
         yield f"{kind}, {len(answers)} outcomes: {[line['what'] for line in story]}"
-    for answer in answers:
+    yield from _wrong_answers(kind, story, told, ends)
+    if told["refused"] and starts:
+        yield f"{kind}, refused, and its handler started"
+    most = 1 if kind in UNSAFE else MOST_STARTS
+    if starts > most:
+        yield f"{kind}, started {starts} times, {most} at most"
+
+
+def _wrong_answers(kind, story, told, ends):
+    for answer in (line for line in story if line["what"] == "answer"):
         if answer["status"] not in OUTCOMES and (kind, answer["status"]) != ("download", TRIMMED):
             yield f"{kind}, answered with {answer['status']}"
         if answer["status"] == 200 and not answer["right"]:
@@ -57,11 +67,11 @@ def _wrong(story, starts, ends):
             yield f"{kind}, answered with 200, and no handler came to its end"
         if answer["status"] == 410 and not told["cancelled"]:
             yield f"{kind}, told to be cancelled or delivered, and was neither"
-    if told["refused"] and starts:
-        yield f"{kind}, refused, and its handler started"
-    most = 1 if kind in UNSAFE else MOST_STARTS
-    if starts > most:
-        yield f"{kind}, started {starts} times, {most} at most"
+    for again in (line for line in story if line["what"] == "again"):
+        if again["status"] == 200 and not again["right"]:
+            yield f"{kind}, its reload holds other bytes than its own"
+        if again["status"] != 200 and not (again["status"] == 410 and again["late"]):
+            yield f"{kind}, answered with 200, and its reload with {again['status']}"
 
 
 def summary(clients):
@@ -71,4 +81,6 @@ def summary(clients):
     for line in clients:
         if line["what"] in {"answer", "refused", "unknown", "gone"}:
             counted[kinds[line["number"]], line.get("status", line["what"])] += 1
+        if line["what"] == "again":
+            counted[kinds[line["number"]], f"again {line['status']}"] += 1
     return counted

@@ -9,7 +9,7 @@ import time
 
 import psutil
 from faults.proxy import Proxy
-from harness import APPS, Gunicorn, Pool, RedisServer, environment, listen
+from harness import APPS, Gunicorn, Pool, RedisServer, environment, listen, until
 
 SETTINGS = {
     "wait_seconds": 0.5,
@@ -93,6 +93,7 @@ class Faults(threading.Thread):
             self.deploy_pool: 2,
             self.kill_web: 2,
             self.deploy_web: 2,
+            self.reload_web: 2,
             self.kill_redis: 2,
             self.freeze_redis: 2,
             self.cut_connections: 3,
@@ -132,6 +133,13 @@ class Faults(threading.Thread):
 
     def deploy_web(self):
         self._site.replace_web(self._random.randrange(2), signal.SIGTERM)
+
+    def reload_web(self):
+        """Have a gunicorn replace its workers, as a deploy by HUP does."""
+        web = self._site.webs[self._random.randrange(2)]
+        old = {worker.pid for worker in web.workers()}
+        web.popen.send_signal(signal.SIGHUP)
+        until(lambda: {worker.pid for worker in web.workers()} - old, 20, "a new web process")
 
     def kill_redis(self):
         """Kill the server, and start it again from its append-only file."""

@@ -30,6 +30,14 @@ FINE = {
         handler("start"),
     ),
     "trimmed": (client("download", "accepted", "answer", status=409, right=False), handler("start")),
+    "reloaded": (
+        client("write", "accepted", "answer", "again", status=200, right=True, late=False),
+        handler("start", "end"),
+    ),
+    "reloaded late": (
+        client("write", "accepted", "answer", "again", status=410, right=False, late=True),
+        handler("start", "end"),
+    ),
     "broken off": (client("download", "answer", status="broken", right=False), handler("start")),
 }
 
@@ -79,11 +87,28 @@ BROKEN = {
         handler("start", "end"),
         "was neither",
     ),
+    "a reload with another's bytes": (
+        client("read", "accepted", "answer", "again", status=200, right=False, late=False),
+        handler("start", "end"),
+        "its reload holds other bytes",
+    ),
+    "a reload that is gone": (
+        client("write", "accepted", "answer", "again", status=410, right=False, late=False),
+        handler("start", "end"),
+        "its reload with 410",
+    ),
+    "a reload that ran again": (
+        client("write", "accepted", "answer", "again", status=200, right=True, late=False),
+        handler("start", "start", "end"),
+        "started 2 times",
+    ),
     "nobody asked": ([], handler("start", number="2"), "no client asked for"),
 }
-# The first of its two answers has a status as well.
-BROKEN["two outcomes"][0][1] |= {"status": 200, "right": True}
-BROKEN["two outcomes"][0][2] |= {"status": 200, "right": True}
+# An answer before the last line has a status as well.
+for _clients, *_ in (*FINE.values(), *BROKEN.values()):
+    for _line in _clients[:-1]:
+        if _line["what"] == "answer":
+            _line.update(status=200, right=True)
 
 
 @pytest.mark.parametrize("name", FINE)

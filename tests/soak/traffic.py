@@ -11,11 +11,15 @@ from urllib.parse import urlsplit
 
 from soaked import content
 
+from soak.site import SETTINGS
+
 #: Seconds after which a client gives an accepted call up: over the longest chain of faults.
 PATIENCE = 90.0
 #: How often each kind is sent.
 WEIGHTS = {"read": 6, "write": 6, "upload": 2, "download": 2, "function": 4, "reload": 2, "cancel": 2}
 SMALL = 200
+#: Seconds after a delivery in which its result can surely be had again.
+SURE = SETTINGS["delivery_grace"] - 1
 _CALL = re.compile(r"__wsgi_timeout_call=([^&]+)")
 
 
@@ -80,9 +84,9 @@ class Client(threading.Thread):
 
     def _call(self, kind, number):
         method, path, body, size = self._request(kind, number)
-        # A reload and a cancel are reads of which more is asked.
-        told = {"reload": "read", "cancel": "read"}.get(kind, kind)
-        self._history.note(number, "sent", kind=told)
+        # Of reloads and cancels, which are reads and writes, more is asked.
+        plain = "write" if method == "POST" else "read"
+        self._history.note(number, "sent", kind=plain if kind in {"reload", "cancel"} else kind)
         try:
             reply = send(self._port(), path, method, body)
         except Broken as broken:
@@ -95,24 +99,39 @@ class Client(threading.Thread):
         if reply.status == 503:
             self._history.note(number, "refused")
             return
+        location = reply.location
         try:
             if kind == "function":
                 self._function(number, reply)
                 return
             if reply.status == 303:
                 self._history.note(number, "accepted")
-                reply = self._follow(self._meddle(kind, number, reply.location))
+                reply = self._follow(self._meddle(kind, number, location))
         except Gone as gone:
             self._history.note(number, "gone", why=str(gone))
             return
         self._history.note(number, "answer", status=reply.status, right=reply.body == content(number, size))
+        if kind == "reload" and location and reply.status == 200:
+            self._reload(number, location, size)
+
+    def _reload(self, number, location, size):
+        """Ask for a result again that was answered just now; note what came, and whether it came late."""
+        answered = time.monotonic()
+        try:
+            reply = self._follow(location)
+        except Gone:
+            self._history.note(number, "again", status="gone", right=False, late=False)
+            return
+        late = time.monotonic() - answered > SURE
+        right = reply.body == content(number, size)
+        self._history.note(number, "again", status=reply.status, right=right, late=late)
 
     def _request(self, kind, number):
         """Return method, target, body and the size of the answer."""
         pause = round(self._random.choice((0, 0, 0.2, 0.8, 1.5)), 2)
         if kind == "cancel":
             return "GET", f"/read/{number}?pause=4", None, SMALL
-        if kind in {"read", "reload"}:
+        if kind == "read" or (kind == "reload" and self._random.random() < 0.5):
             return "GET", f"/read/{number}?pause={pause}", None, SMALL
         if kind == "download":
             size = self._random.randrange(100_000, 2_000_000)
