@@ -165,8 +165,13 @@ def _run(command: Callable[[], int]) -> None:
 def _start_logging(level: str) -> None:
     if level.upper() not in logging.getLevelNamesMapping():
         raise ConfigurationError(f"WSGI_TIMEOUT_LOG_LEVEL={level!r}: use DEBUG, INFO, WARNING or ERROR")
-    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    logging.basicConfig(level=level.upper(), format=form, stream=sys.stderr)
+    # The root logger is the app's: its basicConfig() would have no effect where a handler is there before.
+    ours = logging.getLogger("wsgi_timeout")
+    ours.setLevel(level.upper())
+    ours.propagate = False
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    ours.addHandler(handler)
 
 
 def _say(line: str) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import logging
 import sys
 import threading
 import time
@@ -13,6 +14,8 @@ from wsgiref.util import FileWrapper
 _OWN = {"HTTP_TRANSFER_ENCODING", "REMOTE_PORT", "SERVER_PORT", "HTTP_X_PROGRAM"}
 TEXT = [("Content-Type", "text/plain")]
 ODD = {}
+#: Set up by the app, as a script does it; it has no effect where somebody was there before.
+logging.basicConfig(level=logging.INFO, format="%(levelname)s of the app: %(message)s")
 #: How often the iterable of each oddity was closed in this process.
 CLOSED = {}
 
@@ -64,6 +67,34 @@ class Body:
     def close(self):
         CLOSED[self._name] = CLOSED.get(self._name, 0) + 1
         if self._close_fails:
+            failure()
+
+
+class NoIterator:
+    """An iterable that cannot be iterated, and is closed all the same."""
+
+    def __iter__(self):
+        failure()
+
+    def close(self):
+        CLOSED["raises-in-iter"] = CLOSED.get("raises-in-iter", 0) + 1
+
+
+class FailingFile:
+    """A file whose n-th read fails, or its close."""
+
+    def __init__(self, name, fail_at):
+        self._name, self._fail_at, self._reads = name, fail_at, 0
+
+    def read(self, _size=-1):
+        self._reads += 1
+        if self._reads == self._fail_at:
+            failure()
+        return b"piece " if self._reads < 4 else b""
+
+    def close(self):
+        CLOSED[self._name] = CLOSED.get(self._name, 0) + 1
+        if self._fail_at == "close":
             failure()
 
 
@@ -194,6 +225,14 @@ def writes_errors(environ, start_response):
     errors.flush()
     start_response("200 OK", TEXT)
     return [b"written"]
+
+
+@odd
+def logs(environ, start_response):
+    """Log by the root logger, at a level that is off by default."""
+    logging.getLogger("odd").info("logged for %s", environ["QUERY_STRING"])
+    start_response("200 OK", TEXT)
+    return [b"logged"]
 
 
 # -- start_response and write
@@ -517,6 +556,29 @@ def raises_in_close(environ, start_response):
 def raises_after_write(environ, start_response):
     start_response("200 OK", TEXT)(b"written")
     failure()
+
+
+@odd
+def raises_in_iter(environ, start_response):
+    start_response("200 OK", TEXT)
+    return NoIterator()
+
+
+def _failing_file(name, fail_at):
+    def handler(environ, start_response):
+        start_response("200 OK", TEXT)
+        return environ["wsgi.file_wrapper"](FailingFile(name, fail_at), 1000)
+
+    handler.__name__ = name
+    odd(handler)
+
+
+for _name, _fail_at in {
+    "file-fails-at-once": 1,
+    "file-fails-later": 3,
+    "file-fails-in-close": "close",
+}.items():
+    _failing_file(_name, _fail_at)
 
 
 @odd

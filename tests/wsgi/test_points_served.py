@@ -45,6 +45,10 @@ GET = (
     "raises-at-the-end",
     "raises-in-close",
     "raises-after-write",
+    "raises-in-iter",
+    "file-fails-at-once",
+    "file-fails-later",
+    "file-fails-in-close",
     "ticks",
 )
 #: The body decides over these: its first line, a short one, and no line break at the end.
@@ -198,10 +202,23 @@ def test_errors_go_to_the_workers_log(sites):
     until(lambda: "written to wsgi.errors\n" in site.pool.output, what="the line in the log")
 
 
+def test_an_app_sets_up_its_own_logging(sites):
+    """The root logger is the app's: its basicConfig() holds in the worker as it does under gunicorn alone."""
+    alone, site = sites
+    for web in (alone, site.web):
+        assert ask(web, "logs", target=b"/?the-app").body == b"logged"
+    for process in (alone, site.pool):
+        until(lambda p=process: "\nINFO of the app: logged for the-app\n" in p.output, what="the app's line")
+    assert " of the app: worker " not in site.pool.output
+
+
 def test_close_is_called_once(sites):
     """However a response ends, its iterable is closed, and once."""
     _, site = sites
-    names = {"closes", "raises-at-first", "raises-in-the-middle", "raises-at-the-end", "raises-in-close"}
+    names = {
+        *("closes", "raises-at-first", "raises-in-the-middle", "raises-at-the-end", "raises-in-close"),
+        *("raises-in-iter", "file-fails-at-once", "file-fails-later", "file-fails-in-close"),
+    }
 
     def counts():
         return json.loads(ask(site.web, "closed").body)
