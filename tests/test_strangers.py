@@ -49,6 +49,11 @@ def pids(pool):
     return {process.pid for process in pool.workers()}
 
 
+def test_the_web_process_names_its_queue_at_start(site):
+    """As workers do: who looks for a request that nobody takes reads both logs."""
+    site.web.wait_for(f"requests to basic:app run as calls of the queue wt:{site.name}\n")
+
+
 # -- web calls and functions
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,9 @@ from wsgi_timeout.upload import Upload
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication
+
+
+log = logging.getLogger("wsgi_timeout")
 
 
 class Front:
@@ -55,6 +59,7 @@ class Front:
         self._lock = threading.Lock()
         self._runtime: Runtime | None = None
         self._wait_limit = float("inf")
+        log.info("requests to %s run as calls of the queue wt:%s", target or "this app", name)
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         reference = location.reference(environ.get("QUERY_STRING", ""))

@@ -113,10 +113,13 @@ class _Lingering:
 
 
 class Logger(GunicornLogger):
-    """gunicorn's logger, without our tokens: whoever has one can read the result."""
+    """gunicorn's logger for our lines too, without our tokens: whoever has one can read the result."""
 
     def setup(self, cfg: Any) -> None:
         super().setup(cfg)
+        ours = logging.getLogger("wsgi_timeout")
+        ours.handlers, ours.propagate = self.error_log.handlers, False
+        ours.setLevel(self.error_log.level)
         for logger in (self.error_log, self.access_log):
             if not any(isinstance(item, _Redaction) for item in logger.filters):
                 logger.addFilter(_Redaction())

@@ -238,10 +238,11 @@ class Results:
         """Return the call, woken from now on; None if Redis stayed away until the deadline."""
         while True:
             try:
-                runtime.listener.check()
-                found = _authorize(runtime.calls, pending)
-                if isinstance(found, Snapshot) and not found.ended:
-                    runtime.calls.join(pending.call_id, runtime.listener.inbox)
+                with runtime.turns:
+                    runtime.listener.check()
+                    found = _authorize(runtime.calls, pending)
+                    if isinstance(found, Snapshot) and not found.ended:
+                        runtime.calls.join(pending.call_id, runtime.listener.inbox)
             except AWAY:
                 if time.monotonic() >= deadline or runtime.listener.draining:
                     return None

@@ -26,6 +26,8 @@ log = logging.getLogger("wsgi_timeout")
 
 #: Connections for commands, however many requests wait. With the listener's and the watch's: four.
 _COMMAND_CONNECTIONS = 2
+#: Enough to keep the connections busy.
+_TURNS = 8
 
 
 class Runtime:
@@ -35,6 +37,9 @@ class Runtime:
         self.calls = Calls(connect(url, connections=_COMMAND_CONNECTIONS), name)
         self.listener = Listener(partial(connect_to_listen, url))
         self.places = Places(settings.max_waiting)
+        #: To be held while Redis is asked. In a burst thousands stand in line: here they hold next to
+        #: nothing, at the connections each its message, and frames enough for another page of memory.
+        self.turns = threading.Semaphore(_TURNS)
         self._target = target
         self._watched = Calls(connect(url, connections=1), name)
         self._watch = LeaseWatch(self._watched, settings.lease_seconds)

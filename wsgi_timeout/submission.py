@@ -81,8 +81,18 @@ class Submission:
         return StreamWriter(scripts, self._call_id, inbox, limits, ttl=UPLOAD_TTL)
 
     def _enqueue(self, body: bytes | None) -> None:
+        # A deploy may have no worker for a moment. And when a reply was lost nobody knows whether
+        # the call was accepted, so the same call is sent again before we say that it was not.
+        self._patiently(self._enqueue_once, body)
+        self._waiter.known = True
+
+    def _enqueue_once(self, body: bytes | None) -> None:
+        inbox = self._runtime.listener.inbox if self._settings.wait_for_response else ""
+        self._runtime.calls.enqueue(self._new_call(body), inbox)
+
+    def _new_call(self, body: bytes | None) -> NewCall:
         settings = self._settings
-        call = NewCall(
+        return NewCall(
             id=self._call_id,
             token=self._pending.token,
             path=self._pending.path,
@@ -103,11 +113,6 @@ class Submission:
             beside=keys.request_body(self._call_id) if body is None else "",
             queue_ttl=settings.queue_ttl,
         )
-        inbox = self._runtime.listener.inbox if settings.wait_for_response else ""
-        # A deploy may have no worker for a moment. And when a reply was lost nobody knows whether
-        # the call was accepted, so the same call is sent again before we say that it was not.
-        self._patiently(self._runtime.calls.enqueue, call, inbox)
-        self._waiter.known = True
 
     def _pour(self, upload: Upload, writer: StreamWriter) -> None:
         """Send the rest of a large body while the handler reads it."""
@@ -137,11 +142,11 @@ class Submission:
 
     def _patiently(self, action: Callable[..., None], *args: Any) -> None:
         """Do what may be done twice; after `worker_wait` give up, with `NoWorker` or `RedisUnavailable`."""
-        # As few frames as may be: in a burst thousands stand here, and wait for their turn at Redis.
+        # As few frames as may be: in a burst thousands stand here, and wait for their turn.
         deadline = time.monotonic() + self._settings.worker_wait
         while True:
             try:
-                with unavailable_is_refusal():
+                with self._runtime.turns, unavailable_is_refusal():
                     self._runtime.listener.check(_AWAY_SECONDS)
                     return action(*args)
             except (NoWorker, RedisUnavailable):
