@@ -125,12 +125,14 @@ class RedisServer:
         self.process = None
         self.start()
 
-    def start(self):
+    def start(self, *options):
+        """Start it, with more options; returns when it has loaded its data."""
         self.process = Process(
             [
                 find_server(),
                 *("--port", "0", "--unixsocket", self.socket, "--dir", self.folder),
                 *("--appendonly", "yes", "--save", "", "--enable-debug-command", "yes"),
+                *options,
             ]
         )
         self.client = redis.Redis.from_url(self.url)

@@ -28,13 +28,22 @@ _TURN_TIMEOUT = 30.0
 _RETRIES = 2
 _RETRY_PAUSE_SECONDS = 0.1
 
-#: What redis-py raises when the server is away, restarting, full or read-only.
+
+class WritesRefused(redis.exceptions.ResponseError):
+    """A refusal that redis-py has no exception for, as one of a write within a script."""
+
+
+#: What redis-py raises when the server is away, restarting, full, read-only, or has changed our rights.
 AWAY = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)
 REFUSING = (
     redis.exceptions.ReadOnlyError,
     redis.exceptions.OutOfMemoryError,
     redis.exceptions.BusyLoadingError,
+    redis.exceptions.NoPermissionError,
+    WritesRefused,
 )
+#: Words of its refusals: full, a replica, its disk full, loading, a script that hangs, rights taken away.
+_REFUSALS = ("OOM", "READONLY", "MISCONF", "LOADING", "NOREPLICAS", "BUSY ", "NOPERM", "ACL failure")
 
 
 def redis_url() -> str:
@@ -75,8 +84,8 @@ def _client(url: str, connections: int, socket_timeout: float, retries: int) -> 
 
 
 def refuses(error: redis.exceptions.ResponseError) -> bool:
-    """Whether Redis takes no writes now: full, a replica, its disk full, loading."""
-    return any(word in str(error) for word in ("OOM", "READONLY", "MISCONF", "LOADING", "NOREPLICAS"))
+    """Whether Redis takes no writes now."""
+    return any(word in str(error) for word in _REFUSALS)
 
 
 def eviction(client: redis.Redis) -> str:
@@ -99,7 +108,7 @@ def unavailable_is_refusal() -> Iterator[None]:
     except (*AWAY, *REFUSING) as error:
         raise RedisUnavailable(f"Redis does not take this request: {error}") from error
     except redis.exceptions.ResponseError as error:
-        # A script passes a write's refusal on as its own error.
+        # redis-py's own client passes it on as it is.
         if refuses(error):
             raise RedisUnavailable(f"Redis does not take this request: {error}") from error
         raise
@@ -129,6 +138,10 @@ class Commands:
             except redis.exceptions.ConnectionError:
                 if tries >= self._retries:
                     raise
+            except redis.exceptions.ResponseError as error:
+                if refuses(error):
+                    raise WritesRefused(str(error)) from error
+                raise
             finally:
                 self._pool.pool.put_nowait(connection)
             # The first may have been closed while it was idle; only then there is something to wait for.

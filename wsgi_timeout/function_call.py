@@ -164,7 +164,7 @@ class FunctionCall(Generic[R]):
             if record[0] != b"ended":
                 return None
             return self._ended(here, record)
-        except AWAY:
+        except (*AWAY, *REFUSING):
             left = _RETRY_SECONDS if deadline is None else deadline - time.monotonic()
             time.sleep(max(0.0, min(left, _RETRY_SECONDS)))
             return None

@@ -10,7 +10,7 @@ import redis
 
 from wsgi_timeout import policy
 from wsgi_timeout.calls import Outcome, Snapshot
-from wsgi_timeout.connection import AWAY
+from wsgi_timeout.connection import AWAY, REFUSING
 from wsgi_timeout.errors import ResponseBroken, ResultTrimmed
 from wsgi_timeout.runtime import Seat
 from wsgi_timeout.streams import StreamReader
@@ -105,7 +105,7 @@ def _next(reader: StreamReader, waiter: Waiter) -> list[bytes]:
                 return chunks
         except ResultTrimmed as error:
             raise ResponseBroken(str(error)) from error
-        except AWAY:
+        except (*AWAY, *REFUSING):
             # The response goes on when Redis is back; until then its client waits, or leaves.
             log.debug("Redis is away while a response is sent")
         if waiter.gone:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsgi_timeout import answers, location, replay, status
 from wsgi_timeout.calls import Calls, Outcome, Snapshot, Tombstone
-from wsgi_timeout.connection import AWAY, unavailable_is_refusal
+from wsgi_timeout.connection import AWAY, REFUSING, unavailable_is_refusal
 from wsgi_timeout.errors import (
     BodyTooLarge,
     CallCancelled,
@@ -113,7 +113,7 @@ def _look(calls: Calls, listener: Listener, call_id: str, waiter: Waiter) -> Rea
         # Its first byte binds the response to this attempt; without it another run may yet come.
         reader = StreamReader(calls.scripts, call_id, listener.inbox, snapshot.attempt)
         first = reader.poll()
-    except AWAY:
+    except (*AWAY, *REFUSING):
         waiter.wait(_RETRY_SECONDS)
         return None
     if reader.missing and snapshot.ended:
@@ -243,7 +243,7 @@ class Results:
                     found = _authorize(runtime.calls, pending)
                     if isinstance(found, Snapshot) and not found.ended:
                         runtime.calls.join(pending.call_id, runtime.listener.inbox)
-            except AWAY:
+            except (*AWAY, *REFUSING):
                 if time.monotonic() >= deadline or runtime.listener.draining:
                     return None
                 if waiter.gone:

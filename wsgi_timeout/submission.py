@@ -174,7 +174,7 @@ class Submission:
             raise UploadBroken("the client closed the connection")
         try:
             snapshot = self._runtime.calls.look(self._call_id)
-        except AWAY:
+        except (*AWAY, *REFUSING):
             return True
         if snapshot.ended or snapshot.state is None:
             return False

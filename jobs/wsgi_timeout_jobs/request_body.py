@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from wsgi_timeout.connection import AWAY
+from wsgi_timeout.connection import AWAY, REFUSING
 from wsgi_timeout.errors import UploadBroken
 from wsgi_timeout.streams import StreamReader
 from wsgi_timeout.waiting import RECHECK_SECONDS, Waiter
@@ -55,7 +55,7 @@ class RequestBody(io.RawIOBase):
             try:
                 with self._interrupts.shield():
                     self._chunks = self._reader.poll()
-            except AWAY:
+            except (*AWAY, *REFUSING):
                 self._waiter.wait(RECHECK_SECONDS)
                 continue
             if not self._chunks and not self._reader.end and not self._reader.missing:

@@ -87,7 +87,7 @@ def _connected(options: WorkerOptions, offered: Entries, queue: str, board: Boar
     while True:
         try:
             return CallWorker(options, offered, queue, board)
-        except AWAY as error:
+        except (*AWAY, *REFUSING) as error:
             log.warning("worker %s: Redis is away (%s), trying again", options.worker, error)
             time.sleep(_RETRY_SECONDS)
 

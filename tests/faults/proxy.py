@@ -5,6 +5,7 @@ proxy.url, proxy.client                  # through the proxy; past it
 
 proxy.refuse(), proxy.black_hole(), proxy.heal()         # all connections
 proxy.delay_seconds = 0.2                                # every command
+proxy.piece_bytes = 1                                    # sent one by one, both ways
 fault = proxy.break_at(Break.AFTER, nth(3, naming(b"fc-")))
 """
 
@@ -82,6 +83,8 @@ class Proxy:
         self.exchanges = []
         #: Seconds by which every command is late.
         self.delay_seconds = 0.0
+        #: Bytes that are sent at once, both ways; 0: as many as there are.
+        self.piece_bytes = 0
         self.patience_seconds = patience_seconds
         self._server = str(server.socket)
         self.address = str(path) if path else ("127.0.0.1", 0)
@@ -252,7 +255,7 @@ class _Link:
                 exchange = Exchange(self._number, _words(frame))
                 self._proxy.record(exchange)
                 if self._proxy.broken(exchange):
-                    self._far.sendall(data)
+                    self._send(self._far, data)
                     return
                 self._subscribed |= exchange.words[0].upper() in _PUBSUB
                 self._waiting.append(exchange)
@@ -260,7 +263,7 @@ class _Link:
             if self._proxy.delay_seconds:
                 time.sleep(self._proxy.delay_seconds)
             self._proxy.wait_until_passing()
-            self._far.sendall(data)
+            self._send(self._far, data)
 
     def _pass_replies(self):
         for frames in _frames(self._far):
@@ -269,12 +272,20 @@ class _Link:
                 where = None if self._subscribed or frame[:1] == b">" else self._broken(frame)
                 self._proxy.wait_until_passing()
                 if where is Break.WITHIN:
-                    self._near.sendall(frame[: len(frame) // 2])
+                    self._send(self._near, frame[: len(frame) // 2])
                 if where:
                     return
-                self._near.sendall(frame)
+                self._send(self._near, frame)
+
+    def _send(self, sock, data):
+        size = self._proxy.piece_bytes or len(data) or 1
+        for start in range(0, len(data), size):
+            sock.sendall(data[start : start + size])
 
     def _broken(self, frame):
+        if not self._waiting:
+            # A server that has too many clients says so before it is asked anything.
+            return None
         exchange = self._waiting.popleft()
         exchange.reply = frame
         self._proxy.record(exchange)

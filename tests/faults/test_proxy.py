@@ -116,6 +116,21 @@ def test_a_delay(connect, proxy):
     assert time.monotonic() - began >= 0.3
 
 
+def test_in_pieces(proxy):
+    """In pieces of one byte everything passes, a byte at a time."""
+    proxy.piece_bytes = 1
+    with socket.socket(socket.AF_UNIX if isinstance(proxy.address, str) else socket.AF_INET) as sock:
+        sock.settimeout(5)
+        sock.connect(proxy.address)
+        text = b"x" * 5000
+        sock.sendall(b"*2\r\n$4\r\nECHO\r\n$5000\r\n" + text + b"\r\n")
+        pieces = []
+        while sum(map(len, pieces)) < 5009:
+            pieces.append(sock.recv(10_000))
+    assert b"".join(pieces) == b"$5000\r\n" + text + b"\r\n"
+    assert len(pieces) > 10
+
+
 @pytest.mark.parametrize("where", Break)
 def test_the_third_is_broken_off(connect, proxy, where):
     """Exactly the ordered exchange is broken off: before its execution, after it, or within its reply."""

@@ -214,6 +214,17 @@ def test_a_slow_redis(site, proxy):
     assert len(site.runs("slow")) == 1
 
 
+def test_a_redis_that_comes_byte_by_byte(site, proxy):
+    """Commands and replies that come in pieces of one byte are put together right."""
+    proxy.piece_bytes = 1
+    try:
+        answers = follow(site.web.port, "/mirror?tag=bytes", "POST", body=BODY)
+    finally:
+        proxy.piece_bytes = 0
+    assert (answers[-1].status, answers[-1].body == BODY) == (200, True)
+    assert len(site.runs("bytes")) == 1
+
+
 @pytest.mark.parametrize("seconds", [3, pytest.param(20, marks=SLOW)])
 def test_connections_that_break_all_the_time(site, proxy, threads, seconds):
     """However often all connections break, each request runs once and is answered in full."""
