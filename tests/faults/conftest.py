@@ -1,13 +1,11 @@
 """Fixtures of the fault tests: a Redis of each module's own, and what must not be left after a fault."""
 
 import os
-import statistics
-import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import psutil
 import pytest
+from faults import measure
 from harness import Deployment, RedisServer, until
 from test_calls import without_ttl
 
@@ -84,16 +82,17 @@ def eternal(client):
 
 @pytest.fixture
 def seen(request):
-    """Return a function that notes seconds for docs/reliability.md, in the file FAULTS_SEEN if it is set."""
+    """Return a function that notes seconds for docs/reliability.md; `make test-faults-20` collects them."""
 
     def note(what, seconds):
-        middle, worst = statistics.median(seconds), max(seconds)
-        line = (
-            f"{request.node.name}: {what}: {len(seconds)} times, median {middle:.2f} s, worst {worst:.2f} s\n"
-        )
-        sys.stdout.write(line)
-        if file := os.environ.get("FAULTS_SEEN"):
-            with Path(file).open("a", encoding="utf-8") as lines:
-                lines.write(line)
+        measure.note(request.node, what, seconds)
 
     return note
+
+
+def pytest_collection_modifyitems(config, items):
+    """While seconds are collected, only the tests that note some run."""
+    if measure.FILE:
+        timed = [item for item in items if "seen" in item.fixturenames]
+        config.hook.pytest_deselected(items=[item for item in items if item not in timed])
+        items[:] = timed
