@@ -5,7 +5,7 @@ A stream is one hash: chunks under their numbers, and
     count    chunks written                 first    number of the first chunk that is still there
     read     chunks acknowledged            kept     bytes in Redis now
     readers  inboxes woken by a chunk       writer   inbox woken by room
-    end      `complete` or `broken`
+    end      `complete` or `broken`         uploader inbox of who sends a request body
 
 What fits the buffer is kept whole, for a second reader or a second run. Over it, what was read goes.
 """

@@ -25,7 +25,7 @@ from wsgi_timeout_jobs.board import Board
 from wsgi_timeout_jobs.capture import Capture
 from wsgi_timeout_jobs.entries import WSGIApp
 from wsgi_timeout_jobs.interrupts import Interrupts
-from wsgi_timeout_jobs.request_body import RequestBody, SmallBody, buffered
+from wsgi_timeout_jobs.request_body import RequestBody, SmallBody, Uploader, buffered
 from wsgi_timeout_jobs.response import Response, unreadable
 
 log = logging.getLogger("wsgi_timeout.worker")
@@ -112,7 +112,7 @@ class RequestRunner:
         waiter = held.enter_context(self.listener.waiter(call_id))
         waiter.streaming = True
         reader = StreamReader(self.calls.scripts, call_id, self.listener.inbox, reader=attempt)
-        return buffered(RequestBody(reader, waiter, self.interrupts))
+        return buffered(RequestBody(reader, waiter, self.interrupts, Uploader(self.calls, call_id)))
 
     @staticmethod
     def _close(call_id: str, capture: Capture) -> None:

@@ -74,16 +74,68 @@ def record(site, tag):
     return next(key for key in client.scan_iter(keys.call("*")) if mark in client.hget(key, "request"))
 
 
-def test_an_upload_through_a_killed_web_process_never_looks_complete(site, web):
-    """When a web process is killed in mid upload no handler reads a whole body; what lay in Redis goes."""
-    head = f"POST /hash?tag=cut HTTP/1.1\r\nHost: x\r\nContent-Length: {len(LARGE)}\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", web.port), timeout=20) as sock:
-        sock.sendall(head.encode() + LARGE[: len(LARGE) // 2])
-        until(lambda: list(site.redis.client.scan_iter(keys.request_body("*"))), what="its first chunks")
+def begin_upload(web, tag, size):
+    """Send the head of an upload and so many bytes of its body; returns the connection."""
+    sock = socket.create_connection(("127.0.0.1", web.port), timeout=20)
+    head = f"POST /hash?tag={tag} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(LARGE)}\r\n\r\n"
+    sock.sendall(head.encode() + LARGE[:size])
+    return sock
+
+
+def test_an_upload_through_a_killed_web_process_never_begins(site, web):
+    """When a web process is killed before an upload filled the buffer, its handler never begins."""
+    with begin_upload(web, "cut", len(LARGE) // 2):
+        bodies = until(lambda: list(site.redis.client.scan_iter(keys.request_body("*"))), what="its chunks")
         kill_web(web)
-    assert not site.runs("cut-whole")
-    left = [site.redis.client.ttl(key) for key in site.redis.client.scan_iter(keys.request_body("*"))]
-    assert all(0 < ttl <= 60 for ttl in left)
+    # What lay in Redis goes by itself, in a minute.
+    assert [0 < site.redis.client.ttl(key) <= keys.UPLOAD_TTL for key in bodies] == [True]
+    assert ask(web.port, "/fast?tag=after-cut").status == 202
+    begun(site, "after-cut")
+    assert not site.runs("cut")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_what_a_killed_web_process_took_in_is_freed(site, web):
+    """The chunks of an upload whose web process was killed are gone from Redis after a minute."""
+    with begin_upload(web, "freed", len(LARGE) // 2):
+        (key,) = until(lambda: list(site.redis.client.scan_iter(keys.request_body("*"))), what="its chunks")
+        kill_web(web)
+    until(lambda: not site.redis.client.exists(key), keys.UPLOAD_TTL + 5, "the end of its chunks")
+
+
+def test_a_handler_whose_upload_lost_its_web_process_ends(site, seen):
+    """When a web process is killed under an upload that a handler reads, the handler gets an error soon."""
+    small = site.start_web(gateway="wait_for_response=False, buffer=300_000")
+    try:
+        with begin_upload(small, "orphan", len(LARGE) - 100_000):
+            begun(site, "orphan")
+            key = record(site, "orphan")
+            kill_web(small)
+            killed = time.monotonic()
+        until(lambda: site.redis.client.hget(key, "state") == b"ended", LEASE + 8, "its end")
+        seen("until its handler got an error", [time.monotonic() - killed])
+        assert b"500 " in site.redis.client.hget(key, "head")
+        assert (len(site.runs("orphan")), site.runs("orphan-whole")) == (1, [])
+        body = keys.request_body(key.decode().rpartition(":")[2])
+        assert not site.redis.client.exists(body)
+    finally:
+        small.stop()
+
+
+def test_an_upload_that_rests_is_waited_for(site, aside):
+    """A client that pauses for longer than a lease, in mid upload, is not taken for a dead web process."""
+    small = site.start_web(gateway="buffer=300_000")
+    try:
+        with begin_upload(small, "rests", len(LARGE) - 10) as sock:
+            begun(site, "rests")
+            since = time.monotonic()
+            until(lambda: time.monotonic() - since > 3 * LEASE)
+            sock.sendall(LARGE[-10:])
+            assert sock.recv(100).startswith(b"HTTP/1.1 200 OK")
+        assert len(site.runs("rests-whole")) == 1
+    finally:
+        small.stop()
 
 
 def test_a_download_from_a_killed_web_process_can_be_had_again(site, web, aside):

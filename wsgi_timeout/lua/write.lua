@@ -29,6 +29,7 @@ if kept > 0 and kept + size > limit then
   end
 end
 redis.call('HSET', KEYS[1], number, ARGV[3], 'count', number + 1, 'first', first, 'kept', kept + size)
+if number == 0 and ARGV[8] == '' then redis.call('HSET', KEYS[1], 'uploader', ARGV[7]) end
 -- Never shortened: once its call is queued, a request body lives as long as that.
 if redis.call('TTL', KEYS[1]) < tonumber(ARGV[6]) then redis.call('EXPIRE', KEYS[1], ARGV[6]) end
 if ARGV[9] ~= '' then
