@@ -1,0 +1,111 @@
+"""`--threads 8`: handlers side by side in one process, each with what is its own."""
+
+import hashlib
+import random
+import re
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from harness import ask, raw_request, until
+
+TOGETHER = 8
+#: In one message with its call; in a stream that fits its buffer; in one that is read while it comes.
+SIZES = [100, 400_000, 3_000_000]
+
+
+@pytest.fixture(scope="module")
+def site(deploy):
+    return deploy(
+        "threaded:app",
+        pool=("--processes", "1", "--threads", str(TOGETHER)),
+        wait_seconds=40,
+        worker_wait=20,
+        buffer=1_000_000,
+    )
+
+
+@pytest.fixture(scope="module")
+def at_once(site):
+    """A web process that answers 202."""
+    web = site.start_web(gateway="wait_for_response=False")
+    yield web
+    web.stop()
+
+
+@pytest.fixture
+def clients():
+    with ThreadPoolExecutor(TOGETHER) as threads:
+        yield threads
+
+
+def content(who, size):
+    """Return a first line that names its sender, and bytes that no other one sends."""
+    return b"%d\n" % who + random.Random(who).randbytes(size)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_eight_handlers_run_at_once_each_with_its_own(site, clients, size):
+    """Eight uploads meet in one process: each handler has its environ, its `g`, and its own body, whole."""
+    bodies = [content(who, size + who) for who in range(TOGETHER)]
+
+    def send(who):
+        target = f"/meet/{who}?size={size}&who={who}"
+        return ask(site.web.port, target, "POST", headers={"X-Who": str(who)}, body=bodies[who])
+
+    answers = [answer.json for answer in clients.map(send, range(TOGETHER))]
+    for who, answer in enumerate(answers):
+        name = str(who)
+        assert answer["found"] == [None, None]
+        assert answer["left"] == [name, name, name]
+        assert answer["told"] == [f"/meet/{who}", f"size={size}&who={who}", name]
+        assert answer["sha256"] == hashlib.sha256(bodies[who]).hexdigest()
+    assert {answer["process"] for answer in answers} == {worker.pid for worker in site.pool.workers()}
+    assert len({answer["thread"] for answer in answers}) == TOGETHER
+    assert len({answer["call"] for answer in answers}) == TOGETHER
+
+
+def test_multithread_is_told_as_it_is(deploy, site):
+    """`wsgi.multithread` is true with eight threads, and false with one."""
+    one = deploy("threaded:app", pool=("--processes", "1"))
+    assert [ask(web.port, "/alone").json["multithread"] for web in (site.web, one.web)] == [True, False]
+
+
+def test_each_failure_is_its_own(site, clients):
+    """Of eight handlers two raise before the head, two after it: their clients see it, no others."""
+    ways = ["before", "after", "never", "never"] * 2
+    began = len(site.pool.output)
+
+    def get(who):
+        request = f"GET /fail/{who}?how={ways[who]} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        return raw_request(site.web.port, request.encode()).decode()
+
+    answers = list(clients.map(get, range(TOGETHER)))
+    for who, (way, answer) in enumerate(zip(ways, answers, strict=True)):
+        status = "500 INTERNAL SERVER ERROR" if way == "before" else "200 OK"
+        assert answer.startswith(f"HTTP/1.1 {status}\r\n"), answer
+        assert (f"{who} begins\n" in answer) == (way != "before")
+        assert (f"{who} ends\n" in answer) == (way == "never")
+        assert answer.endswith("0\r\n\r\n") == (way == "never")
+    log = site.pool.output[began:]
+    failed = {str(who) for who, way in enumerate(ways) if way != "never"}
+    assert set(re.findall(r"ValueError: (\d) fails", log)) == failed
+    lines = re.findall(r"^<(\d):(\d+):(\d)>$", log, re.MULTILINE)
+    assert sorted(lines) == sorted((str(w), str(n), str(w)) for w in range(TOGETHER) for n in range(100))
+
+
+def test_a_cancel_ends_one_of_eight(site, at_once, clients, gate):
+    """One of eight calls in a process is cancelled: it alone is gone, the other seven are delivered whole."""
+    urls = [ask(at_once.port, f"/hold/{who}?file={gate}").json for who in range(TOGETHER)]
+    for who in range(TOGETHER):
+        until(lambda who=who: site.runs(f"{who}-begins"), what=f"the begin of {who}")
+    assert len({site.runs(f"{who}-begins")[0].split()[1] for who in range(TOGETHER)}) == 1
+    assert ask(at_once.port, urls[3]["status_url"], "DELETE").status == 202
+    assert ask(at_once.port, urls[3]["result_url"]).status == 410
+    others = [who for who in range(TOGETHER) if who != 3]
+    answers = [clients.submit(ask, site.web.port, urls[who]["result_url"]) for who in others]
+    gate.touch()
+    for who, answer in zip(others, answers, strict=True):
+        assert (answer.result().status, answer.result().text) == (200, f"{who} begins\n{who} ends\n")
+        until(lambda who=who: site.runs(f"{who}-closed"), what=f"the close of {who}")
+    assert [len(site.runs(f"{who}-begins")) for who in range(TOGETHER)] == [1] * TOGETHER
+    assert [len(site.runs(f"{who}-closed")) for who in others] == [1] * len(others)
