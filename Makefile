@@ -60,7 +60,7 @@ bench-quick: $(VENV)/.installed-bench wrk ## The same with smaller crowds and fe
 	PYTHONPATH=tests:benchmarks $(BIN)/python benchmarks/run.py --quick $(ARGS)
 
 scaling: $(VENV)/.installed-bench wrk ## Measure how the cost of a call grows, and draw docs/scaling-*.svg
-	PYTHONPATH=tests:benchmarks $(BIN)/python benchmarks/scaling.py
+	PYTHONPATH=tests:benchmarks $(BIN)/python benchmarks/scaling.py $(ARGS)
 
 lint: $(VENV)/.installed-dev ## Check style and format
 	$(BIN)/ruff check

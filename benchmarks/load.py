@@ -76,6 +76,22 @@ class Crowd:
             done.append((entry[2], entry[1]))
 
 
+class Unread:
+    """Clients that have each sent one request, and read nothing of the answer until they leave."""
+
+    def __init__(self, port, count, path):
+        self._clients = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(count)]
+        for client in self._clients:
+            client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for client in self._clients:
+            client.close()
+
+
 def upload(port, path, size):
     """Return the seconds of one upload of so many bytes, until its answer is there."""
     piece = bytes(min(size, 256 * 1024))

@@ -1,19 +1,23 @@
-"""How the cost of a call grows: with what is pending, with processes, with the size of a body.
+"""How the cost of a call grows: with what is pending and waiting, with processes, with the size of a body.
 
-make scaling        prints the figures and draws docs/scaling-*.svg, about five minutes
+make scaling                       prints the figures and draws docs/scaling-*.svg, about ten minutes
+make scaling ARGS='bodies'         only these
 """
 
 import os
 import statistics
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
 import contestants
 import load
 import matplotlib as mpl
+import psutil
 import redis
-from harness import RedisServer
+from harness import RedisServer, until
+from rows import GEVENT_OURS
 
 from wsgi_timeout import rq_state
 from wsgi_timeout.calls import Calls, NewCall, Outcome, new_id, new_token
@@ -51,11 +55,15 @@ ENVIRON = {
 
 
 @click.command()
-def main():
-    """Measure, print and draw."""
-    pending()
-    processes()
-    bodies()
+@click.argument("names", nargs=-1)
+def main(names):
+    """Measure, print and draw all, or what NAMES say."""
+    parts = {part.__name__: part for part in (pending, waiting, registered, processes, in_flight, bodies)}
+    if unknown := set(names) - set(parts):
+        raise click.UsageError(f"no part {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
+    for name in names or parts:
+        click.echo(f"-- {name}")
+        parts[name]()
 
 
 # -- pending calls
@@ -69,9 +77,14 @@ def pending():
     rows, there = [], 0
     empty = server.client.info("memory")["used_memory"]
     for count in (10, 1000, 10_000, 100_000, 1_000_000):
+        started, before = time.monotonic(), cpu(server)
+        more = count - there
         while there < count:
             enqueue(calls)
             there += 1
+        if count == 1_000_000:
+            spent = cpu(server) - before
+            click.echo(f"{more} more: {time.monotonic() - started:.0f} s, {spent:.0f} s of Redis")
         used = server.client.info("memory")["used_memory"] - empty
         cycle = redis_time(server, lambda: through(calls), 2000)
         status = redis_time(server, lambda: calls.status(first(server)), 1000)
@@ -127,7 +140,80 @@ def cpu(server):
     return found["used_cpu_user_main_thread"] + found["used_cpu_sys_main_thread"]
 
 
+# -- requests that wait
+
+
+def waiting():
+    """What waiting requests cost while nothing happens: of Redis, and of their gevent process."""
+    server = RedisServer()
+    rows = []
+    top = 10_000
+    options = {"max_waiting": top + 100, "max_queued": 2 * top, "wait_seconds": 600}
+    with contestants.ours(server, GEVENT_OURS, **options) as ours, ExitStack() as crowds:
+        (worker,) = psutil.Process(ours.worker.pid).children()
+        (web,) = psutil.Process(ours.web.pid).children()
+        empty = server.client.info("memory")["used_memory"]
+        worker.suspend()
+        there = 0
+        for count in (100, 1000, 3000, top):
+            crowd = load.Crowd(ours.port, count - there)
+            crowds.callback(crowd.answers, 120)
+            until(lambda count=count: server.client.llen("rq:queue:wt:apps") >= count - 1, 60, "the crowd")
+            there = count
+            used = (server.client.info("memory")["used_memory"] - empty) / count
+            of_redis, commands, of_web = idle(server, web)
+            rows.append((count, of_redis, of_web))
+            click.echo(
+                f"{count:6d} waiting: {of_redis:.1%} of a core in Redis, {of_web:.1%} in the web process, "
+                f"{commands:.0f} commands/s, {used:.0f} bytes of Redis each"
+            )
+        worker.resume()
+    server.close()
+    draw(
+        "waiting",
+        "requests that wait in one process",
+        "share of a core, per cent",
+        [row[0] for row in rows],
+        {"Redis": [100 * row[1] for row in rows], "web process": [100 * row[2] for row in rows]},
+    )
+
+
+def idle(server, *processes):
+    """Return shares of a core that Redis and processes take, and commands a second, within six seconds."""
+    window = 6
+    before = cpu(server), commands_so_far(server), seconds_of(processes)
+    time.sleep(window)
+    after = cpu(server), commands_so_far(server), seconds_of(processes)
+    redis_seconds, count, seconds = (new - old for old, new in zip(before, after, strict=True))
+    return redis_seconds / window, count / window, seconds / window
+
+
+def commands_so_far(server):
+    return sum(stats["calls"] for stats in server.client.info("commandstats").values())
+
+
+def seconds_of(processes):
+    return sum(sum(process.cpu_times()[:2]) for process in processes)
+
+
 # -- processes
+
+
+def registered():
+    """What idle processes cost, and whether a call costs more among many."""
+    for webs, workers in ((1, 1), (1, 16), (1, 64), (16, 1)):
+        server = RedisServer()
+        options = ("--workers", str(webs))
+        with contestants.ours(server, options, pool=("--processes", str(workers))) as ours:
+            # A web process begins to look after workers with its first request.
+            load.throughput(ours.port, 32, 2)
+            of_redis, commands, _ = idle(server)
+            call = redis_time(server, lambda: load.latency(ours.port, 1), 500)
+            click.echo(
+                f"{webs:3d} web, {workers:3d} workers, idle: {commands:.0f} commands/s, {of_redis:.2%} of a "
+                f"core in Redis; a request takes {call:.0f} us of Redis"
+            )
+        server.close()
 
 
 def processes():
@@ -152,6 +238,30 @@ def processes():
 
 
 # -- bodies
+
+
+def in_flight():
+    """What lies in Redis while clients do not read what they asked for."""
+    server = RedisServer()
+    pool = ("--processes", "1", "--threads", "64")
+    with contestants.ours(server, app="held:app", pool=pool) as ours, ExitStack() as crowds:
+        empty = server.client.info("memory")["used_memory"]
+        there = 0
+        for count in (4, 16, 48):
+            crowds.enter_context(load.Unread(ours.port, count - there, f"/bytes/{64 * MIB}"))
+            there = count
+            used = settled(lambda: server.client.info("memory")["used_memory"] - empty)
+            click.echo(f"{count:3d} downloads that nobody reads: {used / count / MIB:.1f} MiB of Redis each")
+    server.close()
+
+
+def settled(measure):
+    """Return what is measured once it does not grow any more."""
+    last, now = -1, measure()
+    while now > last:
+        time.sleep(2)
+        last, now = now, measure()
+    return now
 
 
 def bodies():

@@ -14,7 +14,7 @@ from wsgi_timeout.calls import Calls, NewCall, Outcome, new_id, new_token
 from wsgi_timeout.connection import connect
 from wsgi_timeout.messages import CallRequest, FunctionRequest, ResponseHead
 
-#: Requests of one count: what runs in the background, a few commands a second, vanishes in the mean.
+#: Requests of one count.
 REQUESTS = 200
 #: Commands that one call may cost, those inside scripts counted.
 COMMANDS = 28
@@ -54,6 +54,15 @@ def commands(server):
     return Counter({name.removeprefix("cmdstat_"): stats["calls"] for name, stats in found.items()})
 
 
+def more_than_idle(count, action):
+    """Return what `action` adds to what `count()` returns, without what is added by as much idle time."""
+    start, started = count(), time.monotonic()
+    action()
+    end, seconds = count(), time.monotonic() - started
+    time.sleep(seconds)
+    return (end - start) - (count() - end)
+
+
 class Monitor:
     """Notes what clients send while it is on: one word a command, no commands inside of scripts."""
 
@@ -77,6 +86,9 @@ class Monitor:
             if heard["client_type"] != "lua":
                 self.sent.append(word)
 
+    def count(self):
+        return Counter(self.sent)
+
     def __exit__(self, *_):
         self._server.client.echo("done")
         self._thread.join()
@@ -85,18 +97,15 @@ class Monitor:
 
 def test_commands_of_a_request(site, redis_server):
     """A small request costs at most 28 commands from its first byte to the last trace of it."""
-    before = commands(redis_server)
-    requests(site.web.port)
-    spent = commands(redis_server) - before
-    # Half of one for what runs in the background.
-    assert sum(spent.values()) / REQUESTS < COMMANDS + 0.5, spent
+    spent = more_than_idle(lambda: commands(redis_server), lambda: requests(site.web.port))
+    # Half of one for what does not run at even intervals.
+    assert COMMANDS / 2 < sum(spent.values()) / REQUESTS < COMMANDS + 0.5, spent
 
 
 def test_round_trips_of_a_request(site, redis_server):
     """A small request takes five round trips, and none more to have its call deleted."""
     with Monitor(redis_server) as monitor:
-        requests(site.web.port)
-    counted = Counter(monitor.sent)
+        counted = more_than_idle(monitor.count, lambda: requests(site.web.port))
     deletions = counted.pop("UNLINK", 0)
     assert sum(counted.values()) / REQUESTS < ROUND_TRIPS + 0.5, counted
     # After its answer, and for many calls at once when there are many.
@@ -245,8 +254,14 @@ def test_the_place_in_a_long_queue_is_told_at_once(redis_server, calls):
     fill(calls, 100_000)
     last = a_call(a_request())
     calls.enqueue(last, "inbox")
-    redis_server.client.config_resetstat()
-    assert int(calls.status(last.id)["position"]) == 100_001
-    stats = redis_server.client.info("commandstats")
-    assert not re.search("lrange|lpos", " ".join(stats))
-    until(lambda: stats["cmdstat_evalsha"]["usec_per_call"] < 2000, 1, "a status in constant time")
+
+    def at_once():
+        redis_server.client.config_resetstat()
+        assert int(calls.status(last.id)["position"]) == 100_001
+        stats = redis_server.client.info("commandstats")
+        return (
+            not re.search("lrange|lpos", " ".join(stats)) and stats["cmdstat_evalsha"]["usec_per_call"] < 2000
+        )
+
+    # Again, as others of this server read lists of their own now and then.
+    until(at_once, 5, "a status in constant time")
