@@ -19,7 +19,7 @@ from wsgi_timeout.errors import (
 from wsgi_timeout.mounts import Mounts
 from wsgi_timeout.routes import Routes
 from wsgi_timeout.runtime import Runtime
-from wsgi_timeout.server import wait_limit
+from wsgi_timeout.server import limit_silence, wait_limit
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.submission import Submission
 from wsgi_timeout.upload import Upload
@@ -69,6 +69,7 @@ class Front:
         settings = settings or self._routes.settings
         try:
             runtime = self._here()
+            limit_silence(environ, settings.unread_timeout)
             if settings.wait_seconds > self._wait_limit:
                 settings = settings.replace(wait_seconds=self._wait_limit)
             if reference is not None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import socket
 import sys
+from collections.abc import Mapping
+from contextlib import suppress
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -40,6 +43,18 @@ def wait_limit(wait_seconds: float) -> float:
             limit.remedy,
         )
     return seconds
+
+
+def limit_silence(environ: Mapping[str, Any], seconds: float) -> None:
+    """Have the system break the connection of a client that takes nothing for so long (Linux).
+
+    Else a client that stops reading keeps a thread for ever. One that reads slowly is not cut.
+    """
+    sock = environ.get("gunicorn.socket")
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)
+    if sock is not None and option is not None:
+        with suppress(OSError):  # a unix socket has no such option
+            sock.setsockopt(socket.IPPROTO_TCP, option, int(seconds * 1000))
 
 
 def _sync_worker() -> _Limit | None:

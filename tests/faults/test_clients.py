@@ -1,0 +1,170 @@
+"""Clients that leave: while they wait, at any point of a download; that stop reading, or read very slowly."""
+
+import hashlib
+import http.client
+import socket
+import time
+from array import array
+
+import pytest
+from harness import APPS, Gunicorn, ask, follow, until
+
+MIB = 1024 * 1024
+#: Ten pieces of what the handler yields at a time.
+BODY = array("Q", range(125_000)).tobytes()
+#: What no socket's buffer takes.
+HUGE = 40 * MIB
+BUFFER, UNREAD = MIB, 3.0
+
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
+
+
+@pytest.fixture(scope="module")
+def site(deploy):
+    return deploy(
+        pool=("--processes", "1", "--threads", "4"),
+        gateway=f"buffer={BUFFER}, max_result={BUFFER}",
+        wait_seconds=30,
+        worker_wait=20,
+    )
+
+
+@pytest.fixture(scope="module")
+def later(site):
+    """A web process that answers 202."""
+    web = site.start_web(gateway="wait_for_response=False")
+    yield web
+    web.stop()
+
+
+@pytest.fixture(scope="module")
+def alone(site):
+    """A web process in which one request at a time may wait, and be answered."""
+    app = f"wsgi_timeout:gateway({site.target!r}, name={site.name!r}, max_waiting=1, unread_timeout={UNREAD})"
+    web = Gunicorn(app, site.redis.url, env=site.env, cwd=APPS)
+    yield web
+    web.stop()
+
+
+def begin(port, target, *, receive=0):
+    """Send a GET and return its connection; with so small a buffer to receive."""
+    sock = socket.socket()
+    sock.settimeout(20)
+    if receive:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive)
+    sock.connect(("127.0.0.1", port))
+    sock.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    return sock
+
+
+def reset(sock):
+    """Close a connection as a client that was killed does, whatever it has not read."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    sock.close()
+
+
+@pytest.mark.parametrize("leave", [socket.socket.close, reset])
+def test_a_client_that_leaves_while_it_waits(site, gate, seen, leave):
+    """A client that leaves frees its place within a second; its call goes on to its end, and ran once."""
+    tag = f"leaves-{leave.__name__}"
+    left = site.web.output.count(" 499 ")
+    sock = begin(site.web.port, f"/guarded?tag={tag}&file={gate}")
+    until(lambda: site.runs(tag), what="its begin")
+    leave(sock)
+    at = time.monotonic()
+    until(lambda: site.web.output.count(" 499 ") > left, 5, "the end of its request")
+    took = time.monotonic() - at
+    seen("until its place was free", [took])
+    assert took < 2
+    assert not site.runs(f"{tag}-finally")
+    gate.touch()
+    until(lambda: site.runs(f"{tag}-finally"), what="its handler's end")
+    assert len(site.runs(tag)) == 1
+
+
+PIECE = 100_000
+CUTS = [0, 1, *(PIECE * n for n in range(1, 10)), 2 * PIECE + 1, len(BODY) - 1]
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_a_download_that_is_left_at_any_point(site, later, cut):
+    """A client that leaves after so many bytes of a result gets all of it, the same, the next time."""
+    tag = f"cut{cut}"
+    url = ask(later.port, f"/numbers?tag={tag}&size={len(BODY)}").json["result_url"]
+    sock = begin(site.web.port, url, receive=4096)
+    assert read_head(sock).startswith(b"HTTP/1.1 200 OK")
+    left = cut
+    while left:
+        left -= len(sock.recv(min(65536, left)))
+    reset(sock)
+    again = follow(site.web.port, url)[-1]
+    assert (again.status, again.body == BODY) == (200, True)
+    assert len(site.runs(tag)) == 1
+
+
+def read_head(sock):
+    """Return a response's head, and read no byte of its body."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += sock.recv(1)
+    return head
+
+
+def test_a_client_that_never_reads_is_left(site, alone, later, seen):
+    """A client that stops reading its response loses its connection; its place is free, the body is kept."""
+    port = alone.port
+    urls = ask(later.port, f"/numbers?tag=unread&size={HUGE}").json
+    until(lambda: ask(later.port, urls["status_url"]).json["state"] == "ended", what="the whole body")
+    url = urls["result_url"]
+    sock = begin(port, url, receive=4096)
+    read_head(sock)
+    at = time.monotonic()
+    assert ask(port, "/fast").status == 503
+    until(lambda: ask(port, "/fast").status == 200, UNREAD + 10, "its place")
+    took = time.monotonic() - at
+    seen(f"until its place was free, with unread_timeout {UNREAD:g} s", [took])
+    assert UNREAD - 1 < took < UNREAD + 5
+    assert rest(sock) < HUGE
+    again = follow(site.web.port, url)[-1]
+    assert (again.status, len(again.body)) == (200, HUGE)
+    assert len(site.runs("unread")) == 1
+
+
+def rest(sock):
+    """Return how many bytes still come on a connection until it ends."""
+    count = 0
+    try:
+        while piece := sock.recv(MIB):
+            count += len(piece)
+    except ConnectionResetError:
+        pass
+    sock.close()
+    return count
+
+
+def test_a_slow_reader_gets_all_and_costs_little(site):
+    """At 1 KB a second a response of 40 MiB keeps its bounds in Redis and both processes; it comes whole."""
+    (web,), (worker,), client = site.web.workers(), site.pool.workers(), site.redis.client
+
+    def held():
+        return client.info("memory")["used_memory"], web.memory_info().rss, worker.memory_info().rss
+
+    ask(site.web.port, "/fast")
+    before = held()
+    sock = begin(site.web.port, f"/numbers?tag=slow&size={HUGE}", receive=65536)
+    with http.client.HTTPResponse(sock) as response:
+        response.begin()
+        digest, most = hashlib.sha256(), [0, 0, 0]
+        began = time.monotonic()
+        for second in range(6):
+            digest.update(response.read(1024))
+            most = [max(pair) for pair in zip(most, held(), strict=True)]
+            until(lambda second=second: time.monotonic() - began > second + 1)
+        while piece := response.read(MIB):
+            digest.update(piece)
+    sock.close()
+    assert digest.digest() == hashlib.sha256(array("Q", range(HUGE // 8)).tobytes()).digest()
+    redis, web_rss, worker_rss = (after - at for after, at in zip(most, before, strict=True))
+    assert redis < 2 * BUFFER + MIB
+    assert max(web_rss, worker_rss) < 16 * MIB
+    assert len(site.runs("slow")) == 1
