@@ -15,7 +15,7 @@ FONT = /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
 PYTEST = $(BIN)/python -m pytest -n 4 --dist loadscope
 
 .DEFAULT_GOAL := help
-.PHONY: help run ocr test test-long test-mutants soak bench bench-quick scaling lint types wheel lock ci clean wrk tools tesseract
+.PHONY: help run ocr test test-long test-mutants test-faults-20 soak bench bench-quick scaling lint types wheel lock ci clean wrk tools tesseract
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -49,6 +49,9 @@ test-long: $(VENV)/.installed-dev tools ## Run the tests marked slow
 
 test-mutants: $(VENV)/.installed-dev ## Break each point of PEP 3333 in a copy, and see its test fail; ARGS='46 47'
 	$(BIN)/python tests/wsgi/mutants/run.py $(ARGS)
+
+test-faults-20: $(VENV)/.installed-dev ## Run the fault tests that take times, twenty times; ARGS='--rounds 5 -- -k frozen'
+	PYTHONPATH=tests:tests/apps $(BIN)/python -m faults.measure $(ARGS)
 
 soak: $(VENV)/.installed-dev ## Mixed traffic under random faults for ten minutes; ARGS='--seconds 60 --seed 7'
 	PYTHONPATH=tests:tests/apps $(BIN)/python -m soak.run $(ARGS)
