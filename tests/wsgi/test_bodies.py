@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import os
 import socket
 import struct
 import sys
@@ -11,7 +12,7 @@ from array import array
 
 import psutil
 import pytest
-from harness import ask, until
+from harness import ask, listen, until
 from wire import exchange, parse, request
 
 MIB = 1024 * 1024
@@ -119,10 +120,10 @@ def test_a_download_over_the_buffer_cannot_begin_again(site, gate):
 def test_a_slow_reader_holds_its_handler_up(site):
     """While a client reads 10 KB a tenth of a second, no more than the buffer lies in Redis."""
     patient = site.start_web(gateway="wait_seconds=20")
-    others = set(site.redis.client.scan_iter(match="wt:out:*", count=1000))
+    others = streams(site)
     try:
         client = opened(patient.port, f"/numbers?size={TOO_LARGE}&tag=slow", 10_000)
-        keys = set(site.redis.client.scan_iter(match="wt:out:*", count=1000)) - others
+        keys = streams(site) - others
         kept = []
         for _ in range(20):
             client.recv(10_000)
@@ -207,22 +208,26 @@ class Peak:
             self.peak = max(self.peak, self._now())
 
 
+#: MiB of the large body.
+LARGE = int(os.environ.get("WSGI_TIMEOUT_TEST_BODY_MIB", "512"))
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(100 + LARGE)
 def test_half_a_gibibyte_up_and_down(deploy, capsys):
-    """512 MiB pass whole either way, while all processes and Redis together grow by less than 40 MB."""
-    site = deploy(pool=("--processes", "1"), wait_seconds=250)
-    size = 512 * MIB
+    """512 MiB, or as many as are asked for, pass whole either way; all together grow by less than 40 MB."""
+    site = deploy(pool=("--processes", "1"), wait_seconds=90 + LARGE)
+    size = LARGE * MIB
     piece = numbers(MIB)
     for _ in range(3):  # what is loaded with the first requests is no part of a body
         ask(site.web.port, "/hash", "POST", body=numbers(3 * MIB))
         ask(site.web.port, f"/numbers?size={3 * MIB}")
     with Peak(site) as up:
-        body = itertools.repeat(piece, size // MIB)
+        body = itertools.repeat(piece, LARGE)
         headers = {"Content-Length": str(size)}
-        answer = ask(site.web.port, "/hash", "POST", headers=headers, body=body, timeout=280)
+        answer = ask(site.web.port, "/hash", "POST", headers=headers, body=body, timeout=90 + LARGE)
     expected = hashlib.sha256()
-    for _ in range(size // MIB):
+    for _ in range(LARGE):
         expected.update(piece)
     assert answer.json == {"length": size, "sha256": expected.hexdigest()}
 
@@ -237,6 +242,116 @@ def test_half_a_gibibyte_up_and_down(deploy, capsys):
             got.update(stream.read(length))
             stream.readline()
     assert got.hexdigest() == expected.hexdigest()
-    assert max(up.growth, down.growth) < 40e6, (up.growth, down.growth)
     with capsys.disabled():
-        sys.stdout.write(f"\n512 MiB: {up.growth / 1e6:.1f} MB more up, {down.growth / 1e6:.1f} MB down\n")
+        sys.stdout.write(
+            f"\n{LARGE} MiB: {up.growth / 1e6:.1f} MB more up, {down.growth / 1e6:.1f} MB down\n"
+        )
+    assert max(up.growth, down.growth) < 40e6, (up.growth, down.growth)
+
+
+# -- slow readers, at both ends
+
+#: Bytes of a socket's buffer, which would else grow to tens of MiB; what may be under way beside `buffer`.
+SOCKET, UNDER_WAY = 256 * 1024, 2 * MIB
+#: Bytes of a body that a slow reader takes a second, and for how long.
+PACE, SECONDS = 10_000, 10
+
+
+def small(sock):
+    """Bound a socket's buffers; a listening one hands that on to its connections."""
+    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        sock.setsockopt(socket.SOL_SOCKET, option, SOCKET)
+    return sock
+
+
+def streams(site):
+    return set(site.redis.client.scan_iter(match="wt:out:*", count=1000))
+
+
+def connected(site):
+    client = small(socket.socket())
+    client.settimeout(30)
+    client.connect(("127.0.0.1", site.web.port))
+    return client
+
+
+@pytest.fixture(scope="module")
+def paced(deploy, tmp_path_factory):
+    site = deploy("wsgi_paced:app", pool=("--processes", "1"), wait_seconds=120, buffer=MIB)
+    site.web.stop()
+    site.web = site.start_web(sock=small(listen()))
+    count = tmp_path_factory.mktemp("paced") / "count"
+    for _ in range(3):  # what is loaded with the first requests is no part of a body
+        ask(site.web.port, f"/writes?size={3 * MIB}&count={count}")
+        ask(site.web.port, f"/reads?count={count}&file={count}", "POST", body=numbers(3 * MIB))
+    return site
+
+
+@pytest.mark.slow
+def test_a_reader_of_ten_kilobytes_a_second_holds_its_handler_up(paced, tmp_path, capsys):
+    """While a client reads 10 KB/s the handler's yields wait, memory is bounded, and no byte is lost."""
+    size, count = 60_000_000, tmp_path / "count"
+    written, raw, others = [], b"", streams(paced)
+    with connected(paced) as client, Peak(paced) as peak:
+        client.sendall(request(f"/writes?size={size}&count={count}".encode()))
+        began = time.monotonic()
+        for second in range(1, SECONDS + 1):
+            while len(raw) < second * PACE:
+                raw += client.recv(second * PACE - len(raw))
+            time.sleep(max(0, began + second - time.monotonic()))  # the pace of this client
+            written.append(int(count.read_text("utf-8")))
+        (key,) = streams(paced) - others
+        kept = int(paced.redis.client.hget(key, "kept"))
+        pieces = [raw]
+        while piece := client.recv(MIB):
+            pieces.append(piece)
+    with capsys.disabled():
+        ahead = [(there - PACE * second) // 1000 for second, there in enumerate(written, 1)]
+        sys.stdout.write(f"\nahead of 10 KB/s: {ahead} KB; {peak.growth / 1e6:.1f} MB more memory\n")
+    assert max(written) < SECONDS * PACE + MIB + UNDER_WAY
+    assert written[-1] - written[1] < SECONDS * PACE + MIB // 2
+    assert kept <= MIB + 100_000
+    assert peak.growth < 40e6
+    answer = parse(b"".join(pieces))
+    assert (answer.complete, answer.body == numbers(size)) == (True, True)
+    assert count.read_text("utf-8") == "end"
+
+
+@pytest.mark.slow
+def test_a_handler_that_reads_slowly_holds_its_client_up(paced, tmp_path, gate, capsys):
+    """While a handler reads little the client can send little more, and its upload arrives whole after it."""
+    data, count = numbers(60_000_000), tmp_path / "count"
+    sent, ahead, answer = [0], [], []
+    with connected(paced) as client:
+
+        def send():
+            fields = (b"Content-Length: %d" % len(data),)
+            client.sendall(request(f"/reads?count={count}&file={gate}".encode(), b"POST", fields))
+            for start in range(0, len(data), 50_000):
+                client.sendall(data[start : start + 50_000])
+                sent[0] = start + 50_000
+
+        sender = threading.Thread(target=send)
+        with Peak(paced) as peak:
+            sender.start()
+            until(count.exists, what="the handler's first piece")
+            began = time.monotonic()
+            for tick in range(1, 21):
+                time.sleep(
+                    max(0, began + tick * 0.2 - time.monotonic())
+                )  # what it is now, five times a second
+                ahead.append(sent[0] - int(count.read_text("utf-8") or "0"))
+            assert sender.is_alive()
+            gate.touch()
+            sender.join(30)
+        while piece := client.recv(65_536):
+            answer.append(piece)
+    with capsys.disabled():
+        sys.stdout.write(
+            f"\nahead of the handler: {max(ahead) / 1e6:.1f} MB; {peak.growth / 1e6:.1f} MB more memory\n"
+        )
+    assert max(ahead) < MIB + UNDER_WAY
+    assert ahead[-1] < ahead[5] + MIB // 2
+    assert peak.growth < 40e6
+    expected = f"{len(data)} {hashlib.sha256(data).hexdigest()}".encode()
+    assert parse(b"".join(answer)).body == expected

@@ -59,16 +59,17 @@ def parse(raw, *, head=False):
     return Wire(status, headers, rest, length is None or len(rest) == int(length))
 
 
-def _chunks(rest):
-    body = b""
+def _chunks(data):
+    pieces, start = [], 0
     while True:
-        size, separator, rest = rest.partition(b"\r\n")
-        if not separator:
-            return body, False
-        length = int(size, 16)
+        line = data.find(b"\r\n", start)
+        if line < 0:
+            return b"".join(pieces), False
+        length = int(data[start:line], 16)
         if length == 0:
-            return body, rest == b"\r\n"
-        body += rest[:length]
-        if rest[length : length + 2] != b"\r\n":
-            return body, False
-        rest = rest[length + 2 :]
+            return b"".join(pieces), data[line:] == b"\r\n\r\n"
+        start, end = line + 2, line + 2 + length
+        pieces.append(data[start:end])
+        if data[end : end + 2] != b"\r\n":
+            return b"".join(pieces), False
+        start = end + 2
