@@ -41,7 +41,7 @@ class Crowd:
 
     def __init__(self, port, count, path="/"):
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, count + 1000), hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         self._selector = selectors.EpollSelector()
         self._open = count
         request = f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
