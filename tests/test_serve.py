@@ -466,6 +466,16 @@ class TestStopping:
         assert again.get(answer.headers["Location"]).text == "ann is through"
         assert not (tmp_path / "in-ann").exists(), "it ran a second time"
 
+    def test_a_closed_terminal_is_a_stop(self, serve, sockets):
+        """SIGHUP, which a terminal sends when it is closed, ends all in order as Ctrl-C does."""
+        server = serve("shop:app")
+        family = server.descendants()
+        server.popen.send_signal(signal.SIGHUP)
+        assert server.popen.wait(20) == 0
+        assert not alive(family)
+        assert not list(sockets.iterdir())
+        assert "away" not in server.output
+
     def test_a_second_ctrl_c_hurries(self, serve, door, together, tmp_path):
         """A second Ctrl-C does not wait for what runs; it runs again after the next start."""
         lease = {"WSGI_TIMEOUT_LEASE_SECONDS": "2"}

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -175,7 +176,9 @@ def _start_logging(level: str) -> None:
 
 
 def _say(line: str) -> None:
-    click.echo(f"wsgi-timeout: {line}", err=True)
+    # The terminal may have been closed, or what reads the pipe may have ended.
+    with suppress(OSError):
+        click.echo(f"wsgi-timeout: {line}", err=True)
 
 
 if __name__ == "__main__":

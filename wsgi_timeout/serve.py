@@ -50,7 +50,7 @@ class ServeOptions:
 
 
 def serve(options: ServeOptions, say: Callable[[str], None]) -> int:
-    """Serve until SIGINT or SIGTERM, or until a part dies; returns the exit code.
+    """Serve until SIGINT, SIGTERM or SIGHUP, or until a part dies; returns the exit code.
 
     `say` prints a line for the user. Raises `ConfigurationError`.
     """
@@ -88,7 +88,7 @@ def serve(options: ServeOptions, say: Callable[[str], None]) -> int:
 
 
 class _StopFlag:
-    """Set by SIGINT or SIGTERM; a pipe wakes whoever selects. A second one is in a hurry."""
+    """Set by SIGINT, SIGTERM or SIGHUP; a pipe wakes whoever selects. A second one is in a hurry."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -97,6 +97,9 @@ class _StopFlag:
         self.pipe, self._write = os.pipe()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._ask)
+        # What a terminal sends when it is closed; `nohup` has it ignored.
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, self._ask)
 
     def _ask(self, _number: int, _frame: FrameType | None) -> None:
         self.hurry = self.hurry or self.asked
