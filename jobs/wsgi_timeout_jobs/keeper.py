@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 
 import redis
 
@@ -10,6 +11,9 @@ from wsgi_timeout.calls import Calls, Outcome
 from wsgi_timeout.recovery import LeaseWatch
 
 log = logging.getLogger("wsgi_timeout.pool")
+
+#: Seconds that one BLMOVE of a worker blocks: how long a dead connection can go unseen.
+BLOCK_SECONDS = 3
 
 
 class QueueKeeper:
@@ -20,6 +24,8 @@ class QueueKeeper:
         self._watch = LeaseWatch(self.calls, lease_seconds)
         self._ends: list[tuple[str, Outcome, str, float, int]] = []
         self._unsettled: list[tuple[str, str]] = []
+        #: Workers that died lately, each with how, and when the last BLMOVE in its name is over.
+        self._dead: list[tuple[str, str, float]] = []
 
     def renew(self, workers: list[str]) -> list[str]:
         """Renew the leases of live workers; return those that lost theirs, whose calls others have now."""
@@ -40,11 +46,14 @@ class QueueKeeper:
             self._ends.pop(0)
         while self._unsettled:
             worker, death = self._unsettled[0]
-            settled = self.calls.recover(worker, None, death)
+            self._recover(worker, death)
             self._unsettled.pop(0)
-            for call_id, what in settled or ():
-                if what != "dropped":
-                    log.warning("%s: %s, call %s", call_id, death, what)
+            self._dead.append((worker, death, time.monotonic() + BLOCK_SECONDS + 1))
+
+    def _recover(self, worker: str, death: str) -> None:
+        for call_id, what in self.calls.recover(worker, None, death) or ():
+            if what != "dropped":
+                log.warning("%s: %s, call %s", call_id, death, what)
 
     def release(self) -> None:
         """Queue the function calls whose pause before a retry is over."""
@@ -52,5 +61,10 @@ class QueueKeeper:
             self.calls.release()
 
     def look(self) -> None:
-        """Look for workers of other pools that are gone."""
+        """Look for workers of other pools that are gone, and for what reached our dead ones."""
         self._watch.step()
+        now = time.monotonic()
+        for worker, death, _ in self._dead:
+            # A process that a handler left behind may hold its connection open: calls still came there.
+            self._recover(worker, death)
+        self._dead = [dead for dead in self._dead if dead[2] > now]

@@ -30,14 +30,13 @@ from wsgi_timeout.waiting import Listener
 from wsgi_timeout_jobs.board import Board
 from wsgi_timeout_jobs.entries import Entries, of_target
 from wsgi_timeout_jobs.interrupts import Interrupts
+from wsgi_timeout_jobs.keeper import BLOCK_SECONDS
 from wsgi_timeout_jobs.response import until_back
 from wsgi_timeout_jobs.run_function import FunctionRunner
 from wsgi_timeout_jobs.run_request import RequestRunner
 
 log = logging.getLogger("wsgi_timeout.worker")
 
-#: Seconds that one BLMOVE blocks: how long a dead connection can go unseen.
-_BLOCK_SECONDS = 3
 _RETRY_SECONDS = 0.5
 
 
@@ -223,7 +222,7 @@ class CallWorker(BaseWorker):
             return left_over[0]
         self._blocking = True
         try:
-            moved = None if self._idle() else self._calls.pop(self.name, _BLOCK_SECONDS)
+            moved = None if self._idle() else self._calls.pop(self.name, BLOCK_SECONDS)
         finally:
             self._blocking = False
         if moved and self._board.suspended:
@@ -250,7 +249,7 @@ class CallWorker(BaseWorker):
         """Return a free slot, after a while None."""
         with self._changed:
             if not self._free:
-                self._changed.wait(_BLOCK_SECONDS)
+                self._changed.wait(BLOCK_SECONDS)
             return self._free.pop() if self._free else None
 
     def _give_back(self, slot: int, call_id: str | None) -> None:

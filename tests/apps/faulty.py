@@ -134,3 +134,14 @@ def reads_socket():
         sock.connect(request.args["socket"])
         note("-connected")
         return b"".join(iter(lambda: sock.recv(100), b""))
+
+
+@app.get("/forks")
+def forks():
+    """Leave a process behind that has all our open files, as one of `multiprocessing` has."""
+    note()
+    child = os.fork()
+    if not child:
+        time.sleep(60)
+        os._exit(0)
+    return {"child": child}
