@@ -2,6 +2,7 @@
 -- KEYS: record
 -- ARGV: inbox, field...
 although_full(KEYS[1])
+expired_now(KEYS[1])
 local list = joined(redis.call('HGET', KEYS[1], 'inboxes'), ARGV[1])
 local values = redis.call('HMGET', KEYS[1], unpack(ARGV, 2))
 -- The first field is the state: no state, no call; and an ended one wakes nobody any more.

@@ -47,3 +47,21 @@ local function finish(record, job, id, stock, now, keep, outcome, detail, fields
   redis.call('EXPIRE', record, keep)
   if outcome ~= 'done' then list_failed(record, id, now, outcome, detail) end
 end
+
+-- Ends a call that nobody has come for in time: a handler that began now would surprise everybody.
+-- Returns whether it did.
+local function expired(record, id, now)
+  local r = redis.call('HMGET', record, 'state', 'attempt', 'expires', 'result_ttl', 'inboxes')
+  if r[1] ~= 'queued' or r[2] ~= '0' or tonumber(now) <= tonumber(r[3]) then return false end
+  local why = 'it waited for a worker longer than queue_ttl'
+  finish(record, 'rq:job:' .. id, id, nil, now, r[4], 'timeout', why, {})
+  wake(r[5], id)
+  return true
+end
+
+-- The same, where somebody asks for a call, by this server's clock: there may be no worker to find it.
+local function expired_now(record)
+  local time = redis.call('TIME')
+  return expired(record, string.sub(record, string.len('wt:call:') + 1),
+    string.format('%d', time[1] * 1000 + math.floor(time[2] / 1000)))
+end

@@ -1,6 +1,7 @@
 -- Returns what a call is, and its place in the queue: by the sequence numbers of itself and of the first.
 -- KEYS: record
 -- ARGV: field...   (the first is the state, the second the sequence number, the third the queue's name)
+expired_now(KEYS[1])
 local values = redis.call('HMGET', KEYS[1], unpack(ARGV))
 local ahead = 0
 if values[1] == 'queued' then

@@ -10,20 +10,14 @@ if id == '' then
   if not id then return false end
 end
 local record, job = 'wt:call:' .. id, 'rq:job:' .. id
-local r = redis.call('HMGET', record, 'state', 'worker', 'attempt', 'request', 'expires', 'result_ttl', 'inboxes')
+local r = redis.call('HMGET', record, 'state', 'worker', 'attempt', 'request', 'expires')
 local mine = r[1] == 'running' and r[2] == ARGV[2]
-if r[1] ~= 'queued' and not mine then
+local late = tonumber(ARGV[3]) > tonumber(r[5] or 0)
+if r[1] ~= 'queued' and not mine or late and expired(record, id, ARGV[3]) then
   redis.call('LREM', KEYS[3], 1, id)
   return false
 end
 local attempt = tonumber(r[3])
-if attempt == 0 and tonumber(ARGV[3]) > tonumber(r[5]) then
-  -- Nobody came for it in time; a handler that began now would surprise everybody.
-  finish(record, job, id, nil, ARGV[3], r[6], 'timeout', 'it waited for a worker longer than queue_ttl', {})
-  wake(r[7], id)
-  redis.call('LREM', KEYS[3], 1, id)
-  return false
-end
 if not mine then
   attempt = attempt + 1
   redis.call('HSET', record, 'state', 'running', 'worker', ARGV[2], 'attempt', attempt, 'started', ARGV[3])
