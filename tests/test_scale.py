@@ -1,4 +1,4 @@
-"""Many at once, at a tenth of the size that the benchmark measures: threads that sleep cost little memory."""
+"""Many at once, at a tenth of the size that the benchmark measures: who waits costs little memory."""
 
 import socket
 import time
@@ -10,6 +10,9 @@ from harness import ask, until
 #: Bytes that one sleeping thread may cost, and what a process may grow by besides.
 A_THREAD = 250_000
 A_PROCESS = 4_000_000
+#: Bytes that one waiting greenlet may cost.
+A_GREENLET = 25_000
+GEVENT = ("-k", "wsgi_timeout.gunicorn_gevent.GeventWorker", "--worker-connections", "1200")
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +67,27 @@ def test_fifty_requests_wait_in_one_process(site, redis_server):
     finally:
         worker.resume()
     assert all(answer(client).startswith(b"HTTP/1.1 200 OK\r\n") for client in clients)
+
+
+def test_a_thousand_requests_wait_in_one_gevent_process(site, redis_server):
+    """A thousand that come at once wait in one process, a greenlet each, and four connections for all."""
+    (worker,) = site.pool.workers()
+    web = site.start_web(*GEVENT, gateway="max_waiting=1100")
+    clients = []
+    try:
+        for _ in range(5):
+            assert ask(web.port, "/fast").status == 200
+        worker.suspend()
+        before = memory(web)
+        connections = redis_server.client.info("clients")["connected_clients"]
+        clients += [send(web.port, "/fast") for _ in range(1000)]
+        until(lambda: redis_server.client.llen(f"rq:queue:wt:{site.name}") >= 999, what="the queue")
+        assert memory(web) - before < 1000 * A_GREENLET
+        assert redis_server.client.info("clients")["connected_clients"] <= connections + 3
+        worker.resume()
+        assert all(answer(client).startswith(b"HTTP/1.1 200 OK\r\n") for client in clients)
+    finally:
+        worker.resume()
+        for client in clients:
+            client.close()
+        web.stop()
