@@ -397,6 +397,15 @@ class TestErrors:
         assert f'File "{folder}/faulty.py", line 1' in errors
         assert errors.endswith(f"{cause}\nwsgi-timeout: importing 'faulty:app' failed, see above\n"), errors
 
+    def test_an_import_that_goes_on_and_on_is_said(self, folder, env):
+        """After some seconds of an import a line says what one waits for; Ctrl-C ends it."""
+        (folder / "endless.py").write_text("import signal\nsignal.pause()\n")
+        process = Process([*COMMAND, "endless:app", "--bind", "127.0.0.1:0"], env=env, cwd=folder)
+        try:
+            process.wait_for("no worker has imported the app yet", 20)
+        finally:
+            assert process.stop(signal.SIGINT) == 0
+
 
 def failing(folder, *words, env):
     """Run `serve` until it has failed; return its exit code and its error output."""

@@ -250,6 +250,15 @@ def test_an_error_of_the_factory_passes_through(folder):
         load("factory:create_app()")
 
 
+def test_an_unguarded_run_is_ignored(folder, monkeypatch, capsys):
+    """A Flask app that runs itself when it is imported is loaded, and a line says so."""
+    monkeypatch.delenv("FLASK_RUN_FROM_CLI", raising=False)
+    (folder / "runs.py").write_text("from flask import Flask\napp = Flask(__name__)\napp.run(port=0)\n")
+    assert load("runs:app").name == "runs"
+    assert "Ignoring a call to 'app.run()'" in capsys.readouterr().out
+    assert "FLASK_RUN_FROM_CLI" not in os.environ
+
+
 def test_in_a_fresh_process(legacy, folder):
     """An installed command finds the current folder's module, though it does not start in it."""
     code = "from wsgi_timeout.target import load; print(load('legacy_app:other')({}, None))"

@@ -28,6 +28,8 @@ from wsgi_timeout.settings import RESERVE_THREADS, Settings, environment_of
 
 _STOP_SECONDS = 35.0
 _POLL_SECONDS = 0.02
+#: After so many seconds of importing the app, a line says what one waits for.
+_PATIENCE_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ def serve(options: ServeOptions, say: Callable[[str], None]) -> int:
             environment[SECRET_VARIABLE] = _secret(options, server)
         pool = _start_pool(options, environment)
         parts.append(pool)
-        name = _wait_until_ready(pool, stop)
+        name = _wait_until_ready(pool, stop, say)
         if not name:
             return 0 if stop.asked else 1
         parts.insert(0, _start_gunicorn(options, name, environment, sock))
@@ -219,9 +221,13 @@ def _start_pool(options: ServeOptions, environment: dict[str, str]) -> _Part:
     return part
 
 
-def _wait_until_ready(pool: _Part, stop: _StopFlag) -> str:
+def _wait_until_ready(pool: _Part, stop: _StopFlag, say: Callable[[str], None]) -> str:
     """Wait until a worker has loaded the target; return its name, empty if it cannot, or at a stop."""
-    readable, _, _ = select.select([pool.ready_pipe, stop.pipe], [], [])
+    pipes = [pool.ready_pipe, stop.pipe]
+    readable, _, _ = select.select(pipes, [], [], _PATIENCE_SECONDS)
+    if not readable:
+        say("no worker has imported the app yet: nothing is served before that")
+        readable, _, _ = select.select(pipes, [], [])
     # A pool that ends closes its end of the pipe: readable, and empty.
     name = os.read(pool.ready_pipe, 4096).decode().strip() if pool.ready_pipe in readable else ""
     os.close(pool.ready_pipe)

@@ -8,6 +8,8 @@ import importlib.util
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -17,6 +19,7 @@ from flask import Flask
 from wsgi_timeout.errors import TargetError
 
 _DEFAULT_ATTRS = ("app", "application")
+_FLASK_IGNORES_RUN = "FLASK_RUN_FROM_CLI"
 
 
 def name_of(target: str) -> str:
@@ -39,8 +42,9 @@ def load(target: str) -> Any:
     import passes through as it is.
     """
     module_name, expression = _split(target)
-    module = _load_file(module_name) if _is_file(module_name) else _load_module(target, module_name)
-    app = _evaluate(target, module, expression)
+    with _without_a_server_of_its_own():
+        module = _load_file(module_name) if _is_file(module_name) else _load_module(target, module_name)
+        app = _evaluate(target, module, expression)
     if not callable(app):
         raise TargetError(f"target {target!r} is {app!r}, which is not a WSGI callable")
     return app
@@ -52,6 +56,21 @@ def _split(target: str) -> tuple[str, str]:
     if not _is_file(module) and not all(part.isidentifier() for part in module.split(".")):
         raise TargetError(f"target {target!r}: write module:app, module:factory() or file.py:app")
     return module, expression
+
+
+@contextmanager
+def _without_a_server_of_its_own() -> Iterator[None]:
+    """Have Flask ignore, and say so, an `app.run()` without a guard: the import would never end."""
+    before = os.environ.get(_FLASK_IGNORES_RUN)
+    os.environ[_FLASK_IGNORES_RUN] = "true"
+    try:
+        yield
+    finally:
+        # What the app starts later may be a Flask app that runs itself.
+        if before is None:
+            os.environ.pop(_FLASK_IGNORES_RUN, None)
+        else:
+            os.environ[_FLASK_IGNORES_RUN] = before
 
 
 def _is_file(module: str) -> bool:
