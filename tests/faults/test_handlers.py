@@ -58,10 +58,12 @@ def test_a_handler_that_hangs_is_ended(site, seen, how):
 
 
 @pytest.mark.parametrize("seconds", [2 * LEASE, pytest.param(15.0, marks=pytest.mark.slow)])
-def test_a_handler_that_holds_the_gil_is_no_dead_one(site, patient, seconds):
+def test_a_handler_that_holds_the_gil_is_no_dead_one(site, patient, seen, seconds):
     """A C call that keeps the GIL, longer than a lease lasts, is taken for no death: one run, its answer."""
     tag = f"gil{seconds:g}"
+    began = time.monotonic()
     answer = ask(patient.port, f"/holds-gil?seconds={seconds}&tag={tag}")
+    seen(f"{tag}: over its {seconds:g} s", [time.monotonic() - began - seconds])
     assert (answer.status, answer.text) == (200, f"held {tag}\n")
     assert len(site.runs(tag)) == 1
 
@@ -95,12 +97,14 @@ def test_a_memory_error_is_an_error_as_any_other(site, patient):
     assert ask(patient.port, "/pid").json["pid"] == pid
 
 
-def test_a_process_that_grew_too_large_is_replaced(site, patient, gate):
+def test_a_process_that_grew_too_large_is_replaced(site, patient, gate, seen):
     """A process over `max_memory` ends what it runs, which is delivered; the next call meets a new one."""
     with ThreadPoolExecutor(1) as thread:
         waiting = thread.submit(ask, patient.port, f"/leaks?mib=400&tag=leaks&file={gate}")
         large = psutil.Process(int(until(lambda: site.runs("leaks"))[0].split()[1]))
+        began = time.monotonic()
         other = until(lambda: ask(patient.port, "/pid").json["pid"], 20, "an answer beside it")
+        seen("until a new process served", [time.monotonic() - began])
         gate.touch()
         assert waiting.result().json == {"pid": large.pid}
     assert other != large.pid

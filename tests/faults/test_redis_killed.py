@@ -133,15 +133,17 @@ def downloaded(port, target, began, paused):
         return body + response.read()
 
 
-def test_an_upload_before_its_call_is_only_delayed(site, redis_server, aside, paused):
+def test_an_upload_before_its_call_is_only_delayed(site, redis_server, aside, paused, seen):
     """An upload whose call is not queued yet, because it fits the buffer, goes on after a short outage."""
     web = site.start_web(gateway="worker_wait=20, buffer=4_000_000")
     try:
         uploading = aside.submit(uploaded, web.port, "/hash?tag=early", LARGE, paused)
         until(lambda: list(redis_server.client.scan_iter(keys.request_body("*"))), what="its first chunks")
-        with away(redis_server):
+        with away(redis_server) as outage:
             paused.set()
-        assert uploading.result().json["sha256"] == hashlib.sha256(LARGE).hexdigest()
+        answer = uploading.result()
+        seen("its answer after the return", [time.monotonic() - outage.ended])
+        assert answer.json["sha256"] == hashlib.sha256(LARGE).hexdigest()
         assert len(site.runs("early")) == 1
     finally:
         web.stop()
@@ -199,7 +201,7 @@ def full(redis_server):
 
 
 @pytest.mark.slow
-def test_a_full_redis_refuses_what_is_new_and_loses_nothing(site, redis_server, full, aside, gate):
+def test_a_full_redis_refuses_what_is_new_and_loses_nothing(site, redis_server, full, aside, gate, seen):
     """Full for longer than a lease: 503 for new requests, what runs ends and is delivered, no worker dies."""
     port = site.web.port
     workers = {worker.pid for worker in site.pool.workers()}
@@ -213,6 +215,7 @@ def test_a_full_redis_refuses_what_is_new_and_loses_nothing(site, redis_server, 
     began = time.monotonic()
     refused = ask(port, "/fast?tag=new")
     assert (refused.status, refused.header("Retry-After")) == (503, "5")
+    seen("until a new request was refused", [time.monotonic() - began])
     assert time.monotonic() - began < PROMISED
     large = ask(port, "/hash?tag=new", "POST", body=LARGE)
     assert large.status == 503

@@ -54,17 +54,19 @@ def kill_web(web):
     os.kill(worker.pid, signal.SIGKILL)
 
 
-def test_a_call_outlives_its_killed_web_process(site, web, aside, gate):
+def test_a_call_outlives_its_killed_web_process(site, web, aside, gate, seen):
     """A client of a killed web process sees a reset; on the result URL that it has it gets the response."""
     url = ask(web.port, f"/gate?tag=outlives&file={gate}").location
     begun(site, "outlives")
     waiting = aside.submit(ask, web.port, url)
     until(lambda: site.redis.client.hget(record(site, "outlives"), "inboxes"), what="a waiting hop")
     kill_web(web)
+    killed = time.monotonic()
     with pytest.raises((ConnectionResetError, http.client.RemoteDisconnected)):
         waiting.result()
     gate.touch()
     assert follow(web.port, url)[-1].text == "passed outlives\n"
+    seen("the response from the next process", [time.monotonic() - killed])
     assert len(site.runs("outlives")) == 1
 
 
@@ -138,7 +140,7 @@ def test_an_upload_that_rests_is_waited_for(site, aside):
         small.stop()
 
 
-def test_a_download_from_a_killed_web_process_can_be_had_again(site, web, aside):
+def test_a_download_from_a_killed_web_process_can_be_had_again(site, web, aside, seen):
     """A download that broke with its web process is had again, whole, from the same result URL."""
     urls = ask(web.port, f"/numbers?tag=again&size={len(LARGE)}").json
     until(lambda: ask(web.port, urls["status_url"]).json["state"] == "ended", what="its end")
@@ -148,7 +150,9 @@ def test_a_download_from_a_killed_web_process_can_be_had_again(site, web, aside)
         sock.sendall(f"GET {url} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         assert sock.recv(1000)
         kill_web(web)
+        killed = time.monotonic()
     until(lambda: follow(web.port, url)[-1].body == LARGE, what="the whole body")
+    seen("the whole body from the next process", [time.monotonic() - killed])
     assert len(site.runs("again")) == 1
 
 
@@ -220,7 +224,7 @@ def test_a_forgotten_script_is_loaded_again(site):
         assert ask(site.web.port, "/fast").status == 200
 
 
-def test_a_redis_that_is_read_only_for_a_while(site, aside, gate):
+def test_a_redis_that_is_read_only_for_a_while(site, aside, gate, seen):
     """Redis a replica for longer than a lease: 503 for what is new; what runs is not taken for lost."""
     client = site.redis.client
     waiting = aside.submit(ask, site.web.port, f"/gate?tag=replica&file={gate}")
@@ -235,7 +239,9 @@ def test_a_redis_that_is_read_only_for_a_while(site, aside, gate):
         until(lambda: time.monotonic() - since > LEASE + 1)
     finally:
         client.replicaof("NO", "ONE")
+    back = time.monotonic()
     assert waiting.result().text == "passed replica\n"
+    seen("the response, from its end", [time.monotonic() - back])
     assert until(lambda: ask(site.web.port, "/fast").status == 200, what="a new request's answer")
     assert (len(site.runs("replica")), site.runs("refused")) == (1, [])
 
@@ -259,7 +265,7 @@ def test_silence_while_redis_refuses_writes_proves_nothing(redis_server):
         assert not calls.redis.hexists(keys.leases("refusing"), W1)
 
 
-def test_a_redis_that_lost_everything_hangs_nobody(deploy, aside, gate):
+def test_a_redis_that_lost_everything_hangs_nobody(deploy, aside, gate, seen):
     """After FLUSHALL a waiting request ends with 404 soon, and so does a result URL; new ones are served."""
     site = deploy(pool=("--processes", "1"), wait_seconds=20, worker_wait=20)
     hasty = site.start_web(gateway="wait_seconds=0.3")
@@ -270,6 +276,7 @@ def test_a_redis_that_lost_everything_hangs_nobody(deploy, aside, gate):
     began = time.monotonic()
     assert waiting.result().status == 404
     assert ask(hasty.port, url).status == 404
+    seen("until both were told", [time.monotonic() - began])
     assert time.monotonic() - began < 5
     gate.touch()
     hasty.stop()
