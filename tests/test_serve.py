@@ -20,6 +20,9 @@ import pytest
 import requests
 from harness import TESTS, Process, environment, until
 
+from wsgi_timeout.embedded import state_folder
+from wsgi_timeout.errors import ConfigurationError
+
 COMMAND = [sys.executable, "-m", "wsgi_timeout.cli", "serve"]
 
 #: An app that knows nothing of us. `/wait` says who runs it, and ends when a file appears.
@@ -357,6 +360,14 @@ class TestErrors:
         code, errors = failing(folder, "shop:app", env=env)
         assert code != 0
         assert re.fullmatch(r"wsgi-timeout: the data folder \S+ cannot be used: [^\n]+\n", errors), errors
+
+    def test_a_user_without_a_home_needs_a_data_folder(self, monkeypatch):
+        """No HOME, and no entry of the user's, as in a container, is said, with what to do."""
+        monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+        monkeypatch.delenv("HOME", raising=False)
+        monkeypatch.setattr(os, "getuid", lambda: 2**31 - 12)
+        with pytest.raises(ConfigurationError, match="choose one with --data-dir"):
+            state_folder("shop:app")
 
     def test_a_server_that_does_not_start_says_why(self, folder, env, tmp_path, sockets):
         """Data that the embedded server cannot read end in a line with the end of its log."""

@@ -44,7 +44,10 @@ def find_server() -> str:
 
 def state_folder(target: str) -> Path:
     """Return the folder where a target's data lies: one per target and working folder."""
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    try:
+        base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    except RuntimeError:  # no HOME, and a user without an entry, as containers have
+        raise ConfigurationError("no home folder for the data: choose one with --data-dir") from None
     slug = re.sub(r"[^A-Za-z0-9_.-]+", "-", target).strip("-.")
     mark = hashlib.sha256(f"{Path.cwd()}\0{target}".encode()).hexdigest()[:8]
     return Path(base) / "wsgi-timeout" / f"{slug}-{mark}"
@@ -143,7 +146,9 @@ def _locked(folder: Path, *, alone: bool) -> tuple[Path, IO[str]]:
             candidate.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = (candidate / "lock").open("w")
         except OSError as error:
-            raise ConfigurationError(f"the data folder {candidate} cannot be used: {error}") from None
+            raise ConfigurationError(
+                f"the data folder {candidate} cannot be used: {error}; choose another with --data-dir"
+            ) from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
