@@ -66,8 +66,6 @@ def restore(
     `body` becomes `wsgi.input`, and ends by itself; `log` becomes `wsgi.errors`.
     """
     environ: WSGIEnvironment = dict(captured)
-    # The body arrives de-chunked, with an end of its own: the header described the other hop.
-    environ.pop("HTTP_TRANSFER_ENCODING", None)
     environ.update(
         {
             "wsgi.version": (1, 0),

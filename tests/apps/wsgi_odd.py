@@ -11,7 +11,7 @@ from pathlib import Path
 from wsgiref.util import FileWrapper
 
 #: What a server adds by itself, or that no two connections have in common.
-_OWN = {"HTTP_TRANSFER_ENCODING", "REMOTE_PORT", "SERVER_PORT", "HTTP_X_PROGRAM"}
+_OWN = {"REMOTE_PORT", "SERVER_PORT", "HTTP_X_PROGRAM"}
 TEXT = [("Content-Type", "text/plain")]
 ODD = {}
 #: Set up by the app, as a script does it; it has no effect where somebody was there before.

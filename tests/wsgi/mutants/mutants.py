@@ -6,7 +6,7 @@ JOBS, WEB = "jobs/wsgi_timeout_jobs/", "wsgi_timeout/"
 CAPTURE, RESPONSE, RUN, BODY = (
     f"{JOBS}{name}.py" for name in ("capture", "response", "run_request", "request_body")
 )
-ENVIRON, LOCATION, POLICY, REPLAY, UPLOAD, FRONT, RESULTS, MESSAGES, STREAMS = (
+ENVIRON, LOCATION, POLICY, REPLAY, UPLOAD, FRONT, RESULTS, MESSAGES, STREAMS, SUBMISSION, CLI = (
     f"{WEB}{name}.py"
     for name in [
         "environ",
@@ -18,6 +18,8 @@ ENVIRON, LOCATION, POLICY, REPLAY, UPLOAD, FRONT, RESULTS, MESSAGES, STREAMS = (
         "results",
         "messages",
         "streams",
+        "submission",
+        "cli",
     ]
 )
 ODD = "tests/wsgi/test_points_served.py::test_an_oddity_is_what_gunicorn_alone_sends"
@@ -25,6 +27,10 @@ PURE = "tests/wsgi/test_points_pure.py::"
 ENV = "tests/test_environ.py::"
 CAP = "tests/test_capture.py::"
 HTTP = "tests/test_http_contract.py::"
+FLASK = "tests/wsgi/test_flask.py::"
+THREADS = "tests/test_threads.py::"
+PREFIXES = "tests/test_prefixes.py::"
+BODIES = "tests/wsgi/test_bodies.py::"
 
 
 class Mutant(NamedTuple):
@@ -90,8 +96,8 @@ MUTANTS = [
     Mutant(
         "10, 11",
         ENVIRON,
-        'environ.pop("HTTP_TRANSFER_ENCODING", None)',
-        "pass",
+        "environ: WSGIEnvironment = dict(captured)",
+        'environ = dict(captured); environ.pop("HTTP_TRANSFER_ENCODING", None)',
         f"{ENV}test_a_chunked_body_has_an_end_of_its_own",
     ),
     Mutant(
@@ -129,8 +135,8 @@ MUTANTS = [
     Mutant(
         "21",
         ENVIRON,
-        'environ.pop("HTTP_TRANSFER_ENCODING", None)',
-        '__import__("os").environ.update({k: v for k, v in environ.items() if k == "HTTP_PROXY"})',
+        "environ: WSGIEnvironment = dict(captured)",
+        'environ = dict(captured); __import__("os").environ.update(HTTP_PROXY=captured["HTTP_PROXY"])',
         f"{ENV}test_no_header_is_taken_for_an_environment_variable",
     ),
     Mutant("22", ENVIRON, "= dict(captured)", "= captured", f"{ENV}test_the_environ_given_is_not_changed"),
@@ -339,4 +345,74 @@ MUTANTS = [
         f"{HTTP}test_head_consumes_nothing",
     ),
     Mutant("61", RESULTS, "self.hop + 1)", "self.hop)", f"{HTTP}test_hops_count_up_on_one_call"),
+    Mutant(
+        "6 (threads)",
+        RUN,
+        "multithread = self.board.slots > 1",
+        "multithread = False",
+        f"{THREADS}test_multithread_is_told_as_it_is",
+    ),
+    Mutant(
+        "8 (logging)",
+        CLI,
+        'ours = logging.getLogger("wsgi_timeout")',
+        "ours = logging.getLogger()",
+        "tests/wsgi/test_points_served.py::test_an_app_sets_up_its_own_logging",
+    ),
+    Mutant(
+        "9 (closed)",
+        ENVIRON,
+        '            "wsgi.file_wrapper": FileWrapper,\n',
+        '            "wsgi.file_wrapper": lambda file, size=8192: iter(lambda: file.read(size), b""),\n',
+        f"{FLASK}test_a_file_that_fails_is_closed",
+    ),
+    Mutant(
+        "15 (prefix)",
+        LOCATION,
+        "path = prefix(environ, trusted_proxies) + local_path(environ)",
+        "path = local_path(environ)",
+        f"{PREFIXES}test_curl_comes_back_through_nginx",
+    ),
+    Mutant(
+        "16 (mount)",
+        LOCATION,
+        'uri = environ.get("RAW_URI") or environ.get("REQUEST_URI")',
+        'uri = environ.get("PATH_INFO")',
+        f"{PREFIXES}test_a_redirect_leads_back",
+    ),
+    Mutant(
+        "22 (threads)",
+        ENVIRON,
+        "environ: WSGIEnvironment = dict(captured)",
+        'environ: WSGIEnvironment = globals().setdefault("shared", {}); environ.update(captured)',
+        f"{THREADS}test_eight_handlers_run_at_once_each_with_its_own",
+    ),
+    Mutant(
+        "48 (once)",
+        RUN,
+        "                self._close(call_id, capture)\n",
+        "                self._close(call_id, capture); self._close(call_id, capture)\n",
+        f"{FLASK}test_what_a_client_leaves_behind_is_closed_once",
+    ),
+    Mutant(
+        "50 (throttle)",
+        RESPONSE,
+        "limits = Limits(request.buffer, request.max_result)",
+        "limits = Limits(request.max_result, request.max_result)",
+        f"{BODIES}test_a_reader_of_ten_kilobytes_a_second_holds_its_handler_up",
+    ),
+    Mutant(
+        "50 (throttle, up)",
+        SUBMISSION,
+        "limits = Limits(self._settings.buffer, self._settings.buffer)",
+        "limits = Limits(1 << 40, 1 << 40)",
+        f"{BODIES}test_a_handler_that_reads_slowly_holds_its_client_up",
+    ),
+    Mutant(
+        "55 (g)",
+        RUN,
+        "                capture.run(app, environ)\n",
+        '                globals().setdefault("g", app.app_context()).push(); capture.run(app, environ)\n',
+        f"{FLASK}test_a_session_goes_on_and_g_does_not",
+    ),
 ]
