@@ -1,0 +1,205 @@
+"""Faults that meet: a stop while Redis is away, a death after a handler's end, a cancel at that moment."""
+
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import psutil
+import pytest
+from faults.proxy import Proxy
+from harness import APPS, Gunicorn, ask, follow, function_workers, joined, until
+
+from wsgi_timeout import keys
+from wsgi_timeout.client import client
+from wsgi_timeout.errors import WorkerLost
+
+LEASE = 2.0
+#: Seconds after an outage in which everything has arrived.
+PROMISED = 5.0
+
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
+
+
+@pytest.fixture
+def aside():
+    with ThreadPoolExecutor(20) as threads:
+        yield threads
+
+
+@pytest.fixture
+def site(deploy):
+    return deploy(pool=("--processes", "2"), wait_seconds=30, worker_wait=20, lease_seconds=LEASE)
+
+
+def begun(site, tag):
+    return until(lambda: site.runs(tag), 20, f"the begin of {tag}")
+
+
+def test_a_pool_that_is_stopped_while_redis_is_away_keeps_its_outcomes(site, redis_server, aside, seen):
+    """TERM while Redis is away: the pool waits for it, records what ended meanwhile, and ends."""
+    waiting = aside.submit(follow, site.web.port, "/slow?seconds=1&tag=stopped", "POST")
+    begun(site, "stopped")
+    redis_server.stop(signal.SIGKILL)
+    began = time.monotonic()
+    site.pool.popen.terminate()
+    until(lambda: time.monotonic() - began > 1.5 * LEASE)
+    assert site.pool.popen.poll() is None
+    redis_server.start()
+    back = time.monotonic()
+    assert waiting.result()[-1].text == "slow POST stopped 0\n"
+    assert site.pool.popen.wait(10) == 0
+    seen("the response, and the pool's end, after its return", [time.monotonic() - back])
+    assert len(site.runs("stopped")) == 1
+
+
+def test_a_pool_that_gives_up_on_a_redis_that_is_away_leaves_no_riddle(deploy, redis_server, aside, seen):
+    """What such a pool could not record others settle when Redis is back: a POST is lost, a GET runs."""
+    site = deploy(
+        pool=("--processes", "2", "--graceful-timeout", "1"),
+        wait_seconds=30,
+        worker_wait=20,
+        lease_seconds=LEASE,
+    )
+    post = aside.submit(follow, site.web.port, "/slow?seconds=0.5&tag=post", "POST")
+    get = aside.submit(follow, site.web.port, "/slow?seconds=0.5&tag=get")
+    begun(site, "post")
+    begun(site, "get")
+    redis_server.stop(signal.SIGKILL)
+    old = site.pool
+    old.popen.terminate()
+    assert old.popen.wait(15) == 0
+    redis_server.start()
+    back = time.monotonic()
+    site.pool = site.start_pool("--processes", "1")
+    old.stop()
+    answer = post.result()[-1]
+    assert (answer.status, answer.json["detail"]) == (502, "its worker died while it ran")
+    assert get.result()[-1].text == "slow GET get 0\n"
+    seen("both outcomes, after its return", [time.monotonic() - back])
+    assert [len(site.runs(tag)) for tag in ("post", "get")] == [1, 2]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_worker_killed_after_its_handlers_end(deploy, redis_server, aside, tmp_path, seen, method):
+    """A worker that dies with its outcome sent, and not yet read by Redis: that outcome, of one run."""
+    proxy = Proxy(redis_server, tmp_path / "s")
+    site = deploy(
+        server=proxy, pool=("--processes", "2"), wait_seconds=30, worker_wait=20, lease_seconds=LEASE
+    )
+    try:
+        waiting = aside.submit(follow, site.web.port, "/slow?seconds=0.5&tag=sent", method)
+        worker = int(begun(site, "sent")[0].split()[1])
+        proxy.clear()
+        proxy.black_hole()
+        until(lambda: any(b"done" in exchange.words for exchange in proxy.exchanges), what="its outcome")
+        os.kill(worker, signal.SIGKILL)
+        proxy.heal()
+        healed = time.monotonic()
+        assert waiting.result()[-1].text == f"slow {method} sent 0\n"
+        seen("until the response", [time.monotonic() - healed])
+        until(lambda: len(site.redis.client.hkeys(keys.leases(site.name))) == 2, 20, "a new worker")
+        assert len(site.runs("sent")) == 1
+    finally:
+        site.stop()
+        proxy.close()
+
+
+def test_a_cancel_at_the_moment_of_the_end(site):
+    """However a cancel and an end meet, everybody is told the same: cancelled or not."""
+    web = site.start_web(gateway="wait_for_response=False")
+    told = []
+    try:
+        for number in range(40):
+            urls = ask(web.port, f"/slow?seconds=0.03&tag=race{number}", "POST").json
+            begun(site, f"race{number}")
+            time.sleep(0.003 * (number % 20))  # now sooner, now later than the handler's end
+            cancelled = ask(web.port, urls["status_url"], "DELETE").status
+            told.append((cancelled, ask(web.port, urls["result_url"]).status))
+            assert len(site.runs(f"race{number}")) == 1
+    finally:
+        web.stop()
+    assert set(told) <= {(202, 410), (409, 200)}
+    assert len(set(told)) == 2
+
+
+def test_web_processes_that_wait_for_one_call_are_independent(site, aside, gate):
+    """When one of two web processes that wait for a call is killed, the other one gets the response."""
+    one, other = (site.start_web(gateway=f"wait_seconds={wait}") for wait in (0.3, 30))
+    try:
+        url = ask(one.port, f"/gate?tag=two&file={gate}").location
+        waiting = [aside.submit(ask, port, url) for port in (one.port, other.port)]
+        record = next(
+            key
+            for key in site.redis.client.scan_iter(keys.call("*"))
+            if b"tag=two" in site.redis.client.hget(key, "request")
+        )
+        until(lambda: len(site.redis.client.hget(record, "inboxes").split()) == 2, what="both to wait")
+        for worker in one.workers():
+            worker.kill()
+        gate.touch()
+        assert waiting[1].result().text == "passed two\n"
+        assert isinstance(waiting[0].exception(), OSError)
+        assert len(site.runs("two")) == 1
+    finally:
+        one.stop()
+        other.stop()
+
+
+def test_a_web_process_that_starts_while_redis_is_away(site, redis_server):
+    """A web process that is started while Redis is away says 503 at once, and serves when it is back."""
+    redis_server.stop(signal.SIGKILL)
+    app = f"wsgi_timeout:gateway({site.target!r}, name={site.name!r})"
+    web = Gunicorn(app, redis_server.url, env=site.env, cwd=APPS)
+    try:
+        began = time.monotonic()
+        refused = ask(web.port, "/fast?tag=early")
+        assert (refused.status, refused.header("Retry-After")) == (503, "5")
+        assert time.monotonic() - began < PROMISED
+        redis_server.start()
+        assert until(lambda: ask(web.port, "/fast?tag=later").status == 200, what="an answer")
+        assert site.runs("early") == []
+    finally:
+        web.stop()
+
+
+@pytest.fixture
+def functions(deploy, redis_server):
+    options = ("--processes", "1", "--function-processes", "1")
+    site = deploy(
+        "spawned:stub", pool=options, secret="any", worker_wait=20, retry_backoff=2, lease_seconds=LEASE
+    )
+    until(lambda: function_workers(site.redis, site.name) == 1, 20, "the process for functions")
+    with joined(redis_server.url, site.name, site.env):
+        import spawned
+
+        yield site, spawned
+        client().redis.close()
+
+
+def test_a_retry_outlives_the_pool_that_promised_it(functions, seen):
+    """A function that waits for its retry when its only pool is killed is run by the next pool, when due."""
+    site, app = functions
+    call = app.mirror.spawn("backoff", b"x" * 10)
+    until(lambda: call.status()["state"] == "delayed", 20, "its pause")
+    dead = site.pool
+    for process in (psutil.Process(dead.pid), *dead.workers()):
+        process.kill()
+    killed = time.monotonic()
+    site.pool = site.start_pool("--processes", "1", "--function-processes", "1")
+    dead.stop()
+    assert call.get(timeout=30) == b"x" * 10
+    seen("the result, with a pause of 2 s", [time.monotonic() - killed])
+    assert call.status()["attempts"] == 2
+    assert len(site.runs("backoff")) == 2
+
+
+def test_a_function_whose_worker_dies_is_lost_once(functions, gate):
+    """A function call whose worker is killed ends as lost, after one run, and its pool serves on."""
+    site, app = functions
+    call = app.held_blob.spawn(str(gate), "dies", 10)
+    os.kill(int(begun(site, "dies")[0].split()[1]), signal.SIGKILL)
+    with pytest.raises(WorkerLost, match="signal 9"):
+        call.get(timeout=10)
+    assert app.add.spawn(1).get(timeout=20) == 1
+    assert len(site.runs("dies")) == 1
