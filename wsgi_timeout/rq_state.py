@@ -63,7 +63,8 @@ def workers_of_queue_key(name: str) -> str:
 
 def timestamp(moment: datetime | None = None) -> str:
     """Return a time as RQ writes it."""
-    return (moment or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    # Not strftime: it looks for the machine's time zone on its disk each time.
+    return (moment or datetime.now(UTC)).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def job_fields(name: str, call_id: str, description: str, timeout: float) -> dict[str, Any]:
