@@ -34,6 +34,7 @@ def test_the_contract_was_tested_on_gevent(site, strict):
     for web in (site.web, strict):
         assert ask(web.port, "/fast").status == 200
         assert web.wait_for(r"Using worker: (\S+)")[1] == GEVENT
+        assert "MonkeyPatchWarning" not in web.output
 
 
 def test_a_worker_ends_when_it_is_told(site):

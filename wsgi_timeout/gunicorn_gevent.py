@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 from typing import Any
 
 import gevent
+from gevent.monkey import MonkeyPatchWarning
 from gevent.server import StreamServer
 from gunicorn.workers import ggevent
 
@@ -18,6 +20,13 @@ class GeventWorker(ggevent.GeventWorker):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._servers: list[StreamServer] = []
+
+    def patch(self) -> None:
+        with warnings.catch_warnings():
+            # redis-py imports ssl before we are here. Its asyncio half alone keeps what is not patched.
+            alone = r"(?s)Monkey-patching ssl after .*\(NOT patched\): \['redis\.asyncio\.connection [^']*'\]"
+            warnings.filterwarnings("ignore", alone, MonkeyPatchWarning)
+            super().patch()
 
     @property
     def alive(self) -> bool:
