@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from array import array
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from harness import ask, follow, until
@@ -250,3 +251,36 @@ def test_a_client_that_is_slow_is_not_cut(impatient):
         client.send(b"x")
         time.sleep(0.1)
     assert client.answer().startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+def test_an_upload_that_outlasts_its_deadline_ends(site):
+    """A handler's time is up though its client still sends: its worker is free, and the client gets a 504."""
+    web = site.start_web(gateway="timeout=0.5")
+    try:
+        client = Uploader(web.port, "/hash?tag=outlasts", f"Content-Length: {3 * MIB}")
+        client.send(bytes(2 * MIB))
+        until(lambda: site.runs("outlasts"), what="the handler's begin")
+        began = time.monotonic()
+        with ThreadPoolExecutor(1) as thread:
+            other = thread.submit(ask, web.port, "/fast")
+            # It has not ended: each piece is taken.
+            until(lambda: client.send(b"x") and other.done(), 10, "the next call's answer")
+        assert other.result().status == 200
+        assert time.monotonic() - began < 0.5 + 5
+        assert client.sent < 3 * MIB
+        client.send(bytes(3 * MIB - client.sent))
+        assert client.answer().startswith(b"HTTP/1.1 504 Gateway Timeout\r\n")
+        assert (len(site.runs("outlasts")), site.runs("outlasts-whole")) == (1, [])
+    finally:
+        web.stop()
+
+
+@pytest.mark.parametrize("size", [b"zz", b"-1", b""])
+def test_a_chunk_without_a_size_is_no_chunk(site, port, size):
+    """A chunked body whose next size cannot be read gets an error, and no handler sees a whole body."""
+    tag = f"bad-{size.decode()}"
+    client = Uploader(port, f"/hash?tag={tag}", CHUNKED)
+    client.send(b"5\r\nhello\r\n" + size + b"\r\nrest\r\n0\r\n\r\n")
+    assert client.answer()[:12] in {b"HTTP/1.1 400", b""}
+    assert ask(port, "/fast").status == 200
+    assert not site.runs(f"{tag}-whole")
