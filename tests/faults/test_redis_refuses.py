@@ -6,10 +6,12 @@ import time
 from array import array
 from concurrent.futures import ThreadPoolExecutor
 
+import harness
+import psutil
 import pytest
 import redis
 from faults.proxy import Proxy
-from harness import ask, follow, until
+from harness import RedisServer, ask, follow, until
 
 LEASE = 2.0
 #: Seconds in which a new request is refused, and in which all is well again afterwards.
@@ -18,6 +20,19 @@ REFUSED, BACK = 10.0, 10.0
 LARGE = array("Q", range(25_000)).tobytes()
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
+
+
+@pytest.fixture(scope="module")
+def redis_server(tmp_path_factory):
+    """A server that survives a write beyond the size that its files may have, as on a disk that is full."""
+    script = tmp_path_factory.mktemp("server") / "server"
+    script.write_text(f"#!/bin/sh\ntrap '' XFSZ\nexec {harness.find_server()} \"$@\"\n", encoding="utf-8")
+    script.chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(harness, "find_server", lambda: script)
+        server = RedisServer()
+        yield server
+    server.close()
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +58,7 @@ class Wrong:
     """A Redis to which something is done, by its only friend: a connection made before it."""
 
     def __init__(self, server, proxy):
+        self._server = server
         self._proxy = proxy
         self._client = redis.Redis(connection_pool=server.client.connection_pool)
         self._limit = int(self._client.config_get("maxclients")["maxclients"])
@@ -67,7 +83,26 @@ class Wrong:
         """Leave each write unanswered, and answer each read."""
         self._client.execute_command("CLIENT", "PAUSE", "600000", "WRITE")
 
+    def disk(self):
+        """Let its file grow no more."""
+        size = max(file.stat().st_size for file in self._server.folder.glob("appendonlydir/*.incr.aof"))
+        self._limit_files(size)
+        until(self._refuses, what="the refusal of a write")
+
+    def _limit_files(self, size):
+        process = psutil.Process(self._server.process.pid)
+        process.rlimit(psutil.RLIMIT_FSIZE, (size, psutil.RLIM_INFINITY))
+
+    def _refuses(self):
+        try:
+            self._client.set("any", "x" * 100, ex=1)
+        except redis.exceptions.ResponseError as error:
+            return "MISCONF" in str(error)
+        return False
+
     def mend(self):
+        if hasattr(psutil, "RLIMIT_FSIZE"):
+            self._limit_files(psutil.RLIM_INFINITY)
         self._client.execute_command("CLIENT", "UNPAUSE")
         self._client.config_set("maxclients", self._limit)
         self._client.config_set("requirepass", "")
@@ -82,7 +117,7 @@ def wrong(redis_server, proxy):
 
 
 @pytest.mark.timeout(40)
-@pytest.mark.parametrize("what", ["password", "rights", "clients", "writes"])
+@pytest.mark.parametrize("what", ["password", "rights", "clients", "writes", "disk"])
 def test_who_lets_nobody_in_only_delays(site, wrong, aside, gate, seen, what):
     """For longer than a lease: 503 for new requests; what runs is delivered, once, when all is well again."""
     port, workers = site.web.port, {worker.pid for worker in site.pool.workers()}
