@@ -1,6 +1,7 @@
 """Faults that meet: a stop while Redis is away, a death after a handler's end, a cancel at that moment."""
 
 import os
+import shutil
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -203,3 +204,43 @@ def test_a_function_whose_worker_dies_is_lost_once(functions, gate):
         call.get(timeout=10)
     assert app.add.spawn(1).get(timeout=20) == 1
     assert len(site.runs("dies")) == 1
+
+
+@pytest.fixture
+def restored(site, redis_server, tmp_path):
+    """Return a function that keeps a copy of what Redis has on disk, and one that goes back to it."""
+    folder = redis_server.folder / "appendonlydir"
+
+    def keep():
+        shutil.copytree(folder, tmp_path / "copy")
+
+    def go_back():
+        redis_server.stop(signal.SIGKILL)
+        shutil.rmtree(folder)
+        shutil.move(tmp_path / "copy", folder)
+        redis_server.start()
+
+    return keep, go_back
+
+
+def test_a_redis_that_lost_its_last_writes_hangs_nobody(site, redis_server, aside, gate, restored, seen):
+    """When Redis comes back without the ends of calls, they are run again, and end; nobody waits for ever."""
+    keep, go_back = restored
+    hasty = site.start_web(gateway="wait_seconds=0.3")
+    try:
+        urls = [ask(hasty.port, f"/gate?tag=get&file={gate}").location]
+        urls += [ask(hasty.port, f"/hash?tag=post&file={gate}", "POST", body=b"x").location]
+        begun(site, "get")
+        begun(site, "post")
+        keep()
+        gate.touch()
+        assert [follow(hasty.port, url)[-1].status for url in urls] == [200, 200]
+        go_back()
+        back = time.monotonic()
+        get, post = (aside.submit(follow, hasty.port, url) for url in urls)
+        assert get.result(20)[-1].text == "passed get\n"
+        assert post.result(20)[-1].json["length"] == 1
+        seen("both outcomes, after its return", [time.monotonic() - back])
+        assert ask(site.web.port, "/fast").status == 200
+    finally:
+        hasty.stop()
