@@ -496,6 +496,20 @@ class TestStopping:
         assert not list(sockets.iterdir())
         assert "away" not in server.output
 
+    def test_closed_streams_do_not_matter(self, folder, env):
+        """Without stdin, stdout and stderr, as some supervisors start it, it serves, and stops in order."""
+        port = quiet_port()
+        command = [*COMMAND, "shop:app", "--bind", f"127.0.0.1:{port}"]
+        closing = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command]
+        process = Process(closing, env=env, cwd=folder)
+        try:
+            answer = until(lambda: answered(f"http://127.0.0.1:{port}/"), 30, "an answer")
+            assert answer.text == "hello"
+            family = process.descendants()
+        finally:
+            assert process.stop(signal.SIGINT) == 0
+        assert not alive(family)
+
     def test_a_second_ctrl_c_hurries(self, serve, door, together, tmp_path):
         """A second Ctrl-C does not wait for what runs; it runs again after the next start."""
         lease = {"WSGI_TIMEOUT_LEASE_SECONDS": "2"}
@@ -545,6 +559,12 @@ class TestStopping:
         assert server.popen.wait(30) == 1
         assert re.search(r"wsgi-timeout: .* ended unexpectedly: stopping all", server.output)
         until(lambda: not alive(family), 20, "the end of its children")
+
+
+def answered(url):
+    """Return the answer of a server, None if it is not up yet."""
+    with suppress(requests.ConnectionError):
+        return requests.get(url, timeout=30)
 
 
 def quiet_port():

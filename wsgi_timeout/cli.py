@@ -20,6 +20,7 @@ from wsgi_timeout.failed import failed_calls, table
 from wsgi_timeout.serve import ServeOptions, serve
 from wsgi_timeout.settings import Settings
 
+_STDERR = 2
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -155,12 +156,22 @@ def calls_command(*, failed: bool, name: str | None, limit: int, as_json: bool) 
 
 def _run(command: Callable[[], int]) -> None:
     try:
+        _open_standard_streams()
         _start_logging(os.environ.get("WSGI_TIMEOUT_LOG_LEVEL", "INFO"))
         code = command()
     except ConfigurationError as error:
         click.echo(f"wsgi-timeout: {error}", err=True)
         code = 2
     sys.exit(code)
+
+
+def _open_standard_streams() -> None:
+    """Fill in what was closed of stdin, stdout and stderr: a socket would take its number."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        pass
+    os.close(descriptor)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(_STDERR, "w", closefd=False)
 
 
 def _start_logging(level: str) -> None:

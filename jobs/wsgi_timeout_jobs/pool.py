@@ -203,8 +203,10 @@ class Pool:
             if not board.ready:
                 code = self._load_failed(error, reloader)
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            # Nobody may read them any more. In no case does this process go on as if it were the parent.
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(Exception):
+                    stream.flush()
             os._exit(code)
 
     def _complaint(self, error: BaseException, board: Board) -> str:
