@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -24,13 +25,14 @@ class RunningCall:
     report: Callable[[dict[str, Any]], None]
 
 
-_worker = False
+#: The id of this process if it is a worker, or of the worker that has forked it; else 0.
+_worker = 0
 
 
 def enter_worker() -> None:
     """Make this process a worker: fronts that are built in it run their app in place."""
     global _worker  # noqa: PLW0603 - a process becomes one once, before it loads the app
-    _worker = True
+    _worker = os.getpid()
 
 
 #: The queue whose calls this process takes; empty outside workers.
@@ -53,7 +55,12 @@ def current_slots() -> int:
 
 
 def in_worker() -> bool:
-    return _worker
+    return _worker != 0
+
+
+def in_fork() -> bool:
+    """Whether an app has forked this process from a worker."""
+    return _worker not in {0, os.getpid()}
 
 
 running: ContextVar[RunningCall | None] = ContextVar("wsgi_timeout_running", default=None)

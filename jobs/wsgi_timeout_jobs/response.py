@@ -18,6 +18,7 @@ from wsgi_timeout.messages import CallRequest, ResponseHead
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.streams import Limits, StreamWriter, split
 from wsgi_timeout.waiting import RECHECK_SECONDS, Listener, Waiter
+from wsgi_timeout_jobs import forks
 from wsgi_timeout_jobs.interrupts import Interrupts
 
 log = logging.getLogger("wsgi_timeout.worker")
@@ -196,6 +197,7 @@ class Response:
 
 def until_back(action: Callable[[], T], shield: Callable[[], AbstractContextManager[None]]) -> T:
     """Repeat an idempotent command until Redis has taken it."""
+    forks.end_here()
     while True:
         try:
             with shield():

@@ -28,6 +28,7 @@ from wsgi_timeout.errors import (
     WsgiTimeoutError,
 )
 from wsgi_timeout.messages import FunctionRequest
+from wsgi_timeout_jobs import forks
 from wsgi_timeout_jobs.board import Board
 from wsgi_timeout_jobs.interrupts import Interrupts
 from wsgi_timeout_jobs.response import unreadable, until_back
@@ -84,6 +85,7 @@ class FunctionRunner:
         try:
             result = self._call(call_id, request)
         except BaseException as error:
+            forks.end_here(error)
             # Whatever a function raises ends its call, and not this process.
             if isinstance(error, Fenced | CallInterrupted):
                 raise

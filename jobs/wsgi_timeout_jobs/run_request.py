@@ -21,6 +21,7 @@ from wsgi_timeout.errors import CallInterrupted, ConfigurationError, Fenced
 from wsgi_timeout.messages import CallRequest
 from wsgi_timeout.streams import StreamReader
 from wsgi_timeout.waiting import Listener
+from wsgi_timeout_jobs import forks
 from wsgi_timeout_jobs.board import Board
 from wsgi_timeout_jobs.capture import Capture
 from wsgi_timeout_jobs.entries import WSGIApp
@@ -98,6 +99,7 @@ class RequestRunner:
             try:
                 capture.run(app, environ)
             except BaseException as error:
+                forks.end_here(error)
                 # Whatever an app raises ends its call, and not this process.
                 if isinstance(error, Fenced | CallInterrupted):
                     raise

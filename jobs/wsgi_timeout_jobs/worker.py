@@ -27,6 +27,7 @@ from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.messages import WIRE_VERSION
 from wsgi_timeout.stub import NAME_VARIABLE
 from wsgi_timeout.waiting import Listener
+from wsgi_timeout_jobs import forks
 from wsgi_timeout_jobs.board import Board
 from wsgi_timeout_jobs.entries import Entries, of_target
 from wsgi_timeout_jobs.interrupts import Interrupts
@@ -42,6 +43,10 @@ _RETRY_SECONDS = 0.5
 
 class _Stop(BaseException):
     """Ends a BLMOVE; what it may have moved stays held, and is recovered when the process is gone."""
+
+
+def _pass_over(_number: int, _frame: FrameType | None) -> None:
+    """Do nothing at a signal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +75,9 @@ def run_worker(options: WorkerOptions, board: Board) -> None:
 
     Raises `ConfigurationError`, or what importing the target raises.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ignored by a handler: what a program is told to ignore, those that it starts ignore too.
+    signal.signal(signal.SIGINT, _pass_over)
+    forks.install()
     enter_worker()
     offered = of_target(targets.load(options.target), queue=options.queue)
     name = options.name or offered.name or targets.name_of(options.target)
@@ -130,7 +137,7 @@ class CallWorker(BaseWorker):
             self._interrupts.install()
         else:
             # Handlers run in other threads, where no signal reaches them: the pool ends their calls.
-            signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+            signal.signal(signal.SIGUSR2, _pass_over)
         until_back(self._check_others, self._interrupts.shield)
         until_back(self._register, self._interrupts.shield)
         self._board.ready = True

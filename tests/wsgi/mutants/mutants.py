@@ -31,6 +31,7 @@ FLASK = "tests/wsgi/test_flask.py::"
 THREADS = "tests/test_threads.py::"
 PREFIXES = "tests/test_prefixes.py::"
 BODIES = "tests/wsgi/test_bodies.py::"
+PROCESSES = "tests/wsgi/test_processes.py::"
 
 
 class Mutant(NamedTuple):
@@ -345,6 +346,27 @@ MUTANTS = [
         f"{HTTP}test_head_consumes_nothing",
     ),
     Mutant("61", RESULTS, "self.hop + 1)", "self.hop)", f"{HTTP}test_hops_count_up_on_one_call"),
+    Mutant(
+        "51 (fork)",
+        f"{JOBS}forks.py",
+        "    if not in_fork():\n",
+        "    if True:\n",
+        f"{PROCESSES}test_a_handler_uses_its_process",
+    ),
+    Mutant(
+        "51 (signals)",
+        f"{JOBS}forks.py",
+        "        signal.signal(number, signal.SIG_DFL)\n",
+        "        pass\n",
+        f"{PROCESSES}test_a_handler_uses_its_process",
+    ),
+    Mutant(
+        "51 (SIGINT)",
+        f"{JOBS}worker.py",
+        "signal.signal(signal.SIGINT, _pass_over)",
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)",
+        f"{PROCESSES}test_a_handler_uses_its_process",
+    ),
     Mutant(
         "6 (threads)",
         RUN,
