@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 
 from wsgi_timeout.current import in_fork
 
@@ -48,6 +49,7 @@ def end_here(error: BaseException | None = None) -> None:
     code = 0 if error is None else 1
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # nobody may read them any more
+            stream.flush()
     os._exit(code)
