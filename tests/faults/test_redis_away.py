@@ -16,6 +16,7 @@ from wsgi_timeout.client import client
 from wsgi_timeout.errors import RedisUnavailable
 
 CALLS = 20
+WAIT = 3.0
 #: Seconds after an outage in which everything has arrived.
 AFTER = 20.0
 #: Seconds in which a new request is refused, however Redis is silent.
@@ -69,7 +70,8 @@ def threads():
 
 @pytest.fixture(scope="module")
 def site(deploy, proxy):
-    return deploy(server=proxy, pool=("--processes", "2", "--threads", str(CALLS // 2)), wait_seconds=3)
+    pool = ("--processes", "2", "--threads", str(CALLS // 2))
+    return deploy(server=proxy, pool=pool, wait_seconds=WAIT)
 
 
 def nobody_was_given_up(*processes):
@@ -86,6 +88,7 @@ def test_requests(site, threads, outage, gate, seen, how, seconds):
     reads = [f"/numbers?tag={name}-read-{n}&size={len(NUMBERS)}&file={gate}" for n in range(CALLS // 2)]
     uploading = [threads.submit(follow, site.web.port, path, "POST", body=BODY) for path in uploads]
     reading = [threads.submit(follow, site.web.port, path) for path in reads]
+    sent = time.monotonic()
     until(lambda: len([run for run in site.runs() if run.startswith(f"{name}-")]) == CALLS, 20, "all at work")
 
     begin(how)
@@ -106,6 +109,10 @@ def test_requests(site, threads, outage, gate, seen, how, seconds):
     seen("until the last answer, from the end of the outage", [time.monotonic() - back])
     seen("until a new request was refused", refused)
     assert len(late) == 0
+    # At the pace of the wait, however fast a Redis that is away can be noticed.
+    assert (
+        max(len(future.result()) for future in (*uploading, *reading)) <= (time.monotonic() - sent) / WAIT + 2
+    )
     answers = [future.result() for future in uploading]
     expected = {"length": len(BODY), "sha256": hashlib.sha256(BODY).hexdigest()}
     assert [(chain[-1].status, chain[-1].json) for chain in answers] == [(200, expected)] * len(uploads)
