@@ -28,7 +28,7 @@ def aside():
         yield threads
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def site(deploy):
     return deploy(pool=("--processes", "2"), wait_seconds=30, worker_wait=20, lease_seconds=LEASE)
 
@@ -37,8 +37,9 @@ def begun(site, tag):
     return until(lambda: site.runs(tag), 20, f"the begin of {tag}")
 
 
-def test_a_pool_that_is_stopped_while_redis_is_away_keeps_its_outcomes(site, redis_server, aside, seen):
+def test_a_pool_that_is_stopped_while_redis_is_away_keeps_its_outcomes(deploy, redis_server, aside, seen):
     """TERM while Redis is away: the pool waits for it, records what ended meanwhile, and ends."""
+    site = deploy(pool=("--processes", "1"), wait_seconds=30, lease_seconds=LEASE)
     waiting = aside.submit(follow, site.web.port, "/slow?seconds=1&tag=stopped", "POST")
     begun(site, "stopped")
     redis_server.stop(signal.SIGKILL)

@@ -225,10 +225,10 @@ def test_a_redis_that_comes_byte_by_byte(site, proxy):
     """Commands and replies that come in pieces of one byte are put together right."""
     proxy.piece_bytes = 1
     try:
-        answers = follow(site.web.port, "/mirror?tag=bytes", "POST", body=BODY)
+        answers = follow(site.web.port, "/mirror?tag=bytes", "POST", body=BODY[:70_000])
     finally:
         proxy.piece_bytes = 0
-    assert (answers[-1].status, answers[-1].body == BODY) == (200, True)
+    assert (answers[-1].status, answers[-1].body == BODY[:70_000]) == (200, True)
     assert len(site.runs("bytes")) == 1
 
 
