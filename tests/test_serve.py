@@ -322,6 +322,7 @@ class TestErrors:
             ([":app"], {}, r"write module:app, module:factory\(\) or file.py:app"),
             (["shop:app)"], {}, r"'app\)' is not a name or a call"),
             (["no/such.py:app"], {}, r"no such file: /.*/no/such.py"),
+            (["shop:app", "--bind", "8000"], {}, r"write HOST:PORT"),
             (["shop:app", "--bind", "here"], {}, r"write HOST:PORT, as in 127.0.0.1:8000"),
             (["shop:app", "--bind", "127.0.0.1:http"], {}, r"write HOST:PORT"),
             (["shop:app", "--bind", "127.0.0.1:99999"], {}, r"cannot listen on 127.0.0.1:99999: .*0-65535"),

@@ -250,6 +250,28 @@ def test_an_error_of_the_factory_passes_through(folder):
         load("factory:create_app()")
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def app(): return lambda environ, start_response: []",
+        "def app(config): return lambda environ, start_response: []",
+        "async def app(scope, receive, send): pass",
+        "from os import getcwd as app",
+    ],
+)
+def test_what_takes_no_request(folder, source):
+    """A factory that is not called, and an ASGI app, are refused when they are loaded, with what to write."""
+    (folder / "factory.py").write_text(source)
+    with pytest.raises(TargetError, match=r"shop:create_app\(\), and put an ASGI app into a Stub"):
+        load("factory:app")
+
+
+def test_a_callable_without_a_signature_is_believed(folder):
+    """What does not tell its parameters may be a WSGI app."""
+    (folder / "untold.py").write_text("app = type")
+    assert load("untold:app") is type
+
+
 def test_an_unguarded_run_is_ignored(folder, monkeypatch, capsys):
     """A Flask app that runs itself when it is imported is loaded, and a line says so."""
     monkeypatch.delenv("FLASK_RUN_FROM_CLI", raising=False)

@@ -33,7 +33,7 @@ def pack(value: Any, call_id: str, purpose: Purpose, max_bytes: int) -> bytes:
         raise TypeError(f"the {purpose} of call {call_id} cannot be pickled: {error}") from error
     if len(data) > max_bytes:
         raise PayloadTooLarge(
-            f"the {purpose} of call {call_id} have {len(data)} bytes, max_payload allows {max_bytes}: "
+            f"the {purpose} of call {call_id}: {len(data)} bytes, max_payload allows {max_bytes}; "
             "pass a path or a key to the data instead"
         )
     return _signer(call_id, purpose).sign(data)
@@ -45,7 +45,7 @@ def unpack(blob: bytes, call_id: str, purpose: Purpose) -> Any:
         data = _signer(call_id, purpose).unsign(blob)
     except BadSignature:
         raise PayloadRefused(
-            f"the {purpose} of call {call_id} were not signed with this {SECRET_VARIABLE}, and are not read: "
+            f"the {purpose} of call {call_id}: not signed with this {SECRET_VARIABLE}, and not read; "
             "set the same secret in every process, and look who else writes to this Redis"
         ) from None
     return cloudpickle.loads(data)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -150,9 +151,9 @@ def _settings(options: ServeOptions) -> dict[str, Any]:
 
 
 def _listen(bind: str) -> socket.socket:
-    host, _, port = bind.rpartition(":")
+    host, colon, port = bind.rpartition(":")
     host = host.strip("[]") or "0.0.0.0"  # as gunicorn reads ":8000"
-    if not port.isdigit():
+    if not (colon and port.isdigit()):  # a port alone must not mean every address
         raise ConfigurationError(f"--bind {bind!r}: write HOST:PORT, as in 127.0.0.1:8000")
     try:
         family = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0][0]
@@ -199,13 +200,24 @@ def _secret(options: ServeOptions, server: EmbeddedServer | None) -> str:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = folder / "secret"
         if not path.exists():
-            path.touch(mode=0o600)
-            path.write_text(secrets.token_hex(32))
+            _keep_new_secret(path)
         return path.read_text().strip()
     except OSError as error:
         raise ConfigurationError(
             f"the secret in {folder} cannot be kept: {error}; set {SECRET_VARIABLE}"
         ) from None
+
+
+def _keep_new_secret(path: Path) -> None:
+    # Linked when it is whole: another serve may begin in this moment, and a disk be full.
+    draft = path.with_name(f"secret-{os.getpid()}")
+    draft.touch(mode=0o600)
+    try:
+        draft.write_text(secrets.token_hex(32))
+        with suppress(FileExistsError):
+            path.hardlink_to(draft)
+    finally:
+        draft.unlink()
 
 
 def _start_pool(options: ServeOptions, environment: dict[str, str]) -> _Part:

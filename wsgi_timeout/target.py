@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import inspect
 import os
 import re
 import sys
@@ -47,7 +48,24 @@ def load(target: str) -> Any:
         app = _evaluate(target, module, expression)
     if not callable(app):
         raise TargetError(f"target {target!r} is {app!r}, which is not a WSGI callable")
+    if not _takes_a_request(app):
+        raise TargetError(
+            f"target {target!r} is {app!r}, which does not take (environ, start_response) as a WSGI app: "
+            "call a factory, as in shop:create_app(), and put an ASGI app into a Stub, under @asgi_app()"
+        )
     return app
+
+
+def _takes_a_request(app: Any) -> bool:
+    try:
+        signature = inspect.signature(app)
+    except Exception:  # noqa: BLE001 - none is told, or its annotations raise
+        return True
+    try:
+        signature.bind({}, None)
+    except TypeError:
+        return False
+    return True
 
 
 def _split(target: str) -> tuple[str, str]:
