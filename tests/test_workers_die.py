@@ -185,3 +185,11 @@ def test_a_call_of_a_pool_that_was_killed_is_recovered(site, port, aside, gate):
     gate.touch()
     assert waiting.result().text == "passed pool\n"
     assert len(site.runs("pool")) == 2
+
+
+def test_a_bound_below_the_apps_own_size_stops_no_call(deploy):
+    """A process larger than `--max-memory` from the start answers a call, and is replaced then."""
+    site = deploy(pool=("--processes", "1", "--max-memory", "1"), worker_wait=20)
+    first = ask(site.web.port, "/pid").json["pid"]
+    until(lambda: not psutil.pid_exists(first), what="its end")
+    assert ask(site.web.port, "/pid").json["pid"] != first

@@ -411,7 +411,9 @@ class Pool:
         if not self._options.max_memory:
             return
         for child in self._children.values():
-            if child.stopping_since is None and _memory(child.pid) > self._options.max_memory:
+            # One that is too large from the start is worth a call: else no call would ever run.
+            used = any(child.board.counts()) or child.board.running()
+            if used and child.stopping_since is None and _memory(child.pid) > self._options.max_memory:
                 log.info("worker %s is over max_memory, and replaced when its calls have ended", child.name)
                 self._stop_child(child)
 
