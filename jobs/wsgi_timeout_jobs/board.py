@@ -14,9 +14,11 @@ from dataclasses import dataclass
 
 from wsgi_timeout.errors import ConfigurationError
 
-_HEADER = struct.Struct("=BBII")
+_HEADER = struct.Struct("=BBIId")
 _COUNTS = struct.Struct("=II")
 _COUNTS_OFFSET = 2
+_RENEWED = struct.Struct("=d")
+_RENEWED_OFFSET = _HEADER.size - _RENEWED.size
 _ID_BYTES = 80
 #: A deadline, an attempt, a call, and the reason of an interruption with the call that it is for.
 _SLOT = struct.Struct(f"=dI{_ID_BYTES}s16s{_ID_BYTES}s")
@@ -74,6 +76,16 @@ class Board:
     @suspended.setter
     def suspended(self, value: bool) -> None:
         self._memory[1] = int(value)
+
+    @property
+    def renewed(self) -> float:
+        """When the child's lease was last renewed, by the machine's monotonic clock."""
+        found: float = _RENEWED.unpack_from(self._memory, _RENEWED_OFFSET)[0]
+        return found
+
+    @renewed.setter
+    def renewed(self, value: float) -> None:
+        _RENEWED.pack_into(self._memory, _RENEWED_OFFSET, value)
 
     def begin(self, slot: int, call_id: str, attempt: int, deadline: float) -> None:
         start = self._start(slot)

@@ -237,6 +237,7 @@ class Pool:
             pool_inbox=self._inbox,
             max_requests=self._options.max_requests,
             patience=1.5 * self._settings.lease_seconds,
+            lease_seconds=self._settings.lease_seconds,
         )
         run_worker(options, board)
 
@@ -329,7 +330,11 @@ class Pool:
 
     def _renew(self, queue: str, keeper: QueueKeeper) -> None:
         ready = {child.name: child for child in self._children.values() if child.keeper_name == queue}
-        for name in keeper.renew([name for name, child in ready.items() if child.board.ready]):
+        began = time.monotonic()
+        lost = keeper.renew([name for name, child in ready.items() if child.board.ready])
+        for name in ready.keys() - lost:
+            ready[name].board.renewed = began
+        for name in lost:
             # Its calls were given to others: it must not go on.
             log.warning("worker %s lost its lease and is stopped", name)
             _kill(ready[name].pid, signal.SIGKILL)

@@ -39,6 +39,8 @@ from wsgi_timeout_jobs.run_request import RequestRunner
 log = logging.getLogger("wsgi_timeout.worker")
 
 _RETRY_SECONDS = 0.5
+#: How much of its lease may pass before a worker takes no more calls.
+_FORSAKEN = 0.8
 
 
 class _Stop(BaseException):
@@ -68,6 +70,8 @@ class WorkerOptions:
     max_requests: int
     #: Seconds after which a worker of another target, seen all the time, is alive.
     patience: float
+    #: Seconds without a renewal of its lease after which a worker is given up.
+    lease_seconds: float
 
 
 def run_worker(options: WorkerOptions, board: Board) -> None:
@@ -140,6 +144,7 @@ class CallWorker(BaseWorker):
             signal.signal(signal.SIGUSR2, _pass_over)
         until_back(self._check_others, self._interrupts.shield)
         until_back(self._register, self._interrupts.shield)
+        self._board.renewed = time.monotonic()
         self._board.ready = True
         log.info("worker %s takes calls of %s", self.name, self.queue_names()[0])
         while not self._stopping and self._left > 0:
@@ -232,16 +237,21 @@ class CallWorker(BaseWorker):
             moved = None if self._idle() else self._calls.pop(self.name, BLOCK_SECONDS)
         finally:
             self._blocking = False
-        if moved and self._board.suspended:
+        if moved and (self._board.suspended or self._forsaken()):
             self._calls.give_back(moved, self.name)
             return None
         return moved
 
     def _idle(self) -> bool:
-        """Whether to take nothing now: told to stop, or suspended by `rq suspend`."""
-        if self._board.suspended:
+        """Whether to take nothing now: told to stop, suspended by `rq suspend`, or forsaken."""
+        idle = self._board.suspended or self._forsaken()
+        if idle:
             time.sleep(_RETRY_SECONDS)
-        return self._stopping or self._board.suspended
+        return self._stopping or idle
+
+    def _forsaken(self) -> bool:
+        """Whether others may soon give this worker up, since its pool is frozen: it would be alone."""
+        return time.monotonic() - self._board.renewed > _FORSAKEN * self._options.lease_seconds
 
     def _left_over(self) -> list[str]:
         """Return what was moved here by a BLMOVE whose reply was lost."""

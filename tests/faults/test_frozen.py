@@ -12,6 +12,8 @@ import psutil
 import pytest
 from harness import ask, until
 
+from wsgi_timeout import keys
+
 LEASE = 2.0
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
@@ -137,6 +139,29 @@ def read_all(port, target, pieces):
 
 def alive(process):
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+def test_a_worker_that_lost_its_lease_takes_nothing(deploy):
+    """A worker whose pool's parent is frozen is given up, and takes no call: nobody would recover it."""
+    site = deploy(pool=("--processes", "1"), wait_seconds=40, worker_wait=20, lease_seconds=LEASE)
+    leases, old = keys.leases(site.name), site.pool
+    (worker,) = old.workers()
+    (name,) = site.redis.client.hkeys(leases)
+    assert ask(site.web.port, "/fast").status == 200
+    parent = psutil.Process(old.pid)
+    parent.suspend()
+    try:
+        until(lambda: not site.redis.client.hexists(leases, name), what="the end of its lease")
+        site.pool = site.start_pool("--processes", "1")
+        tags = [f"later{number}" for number in range(6)]
+        assert [ask(site.web.port, f"/fast?tag={tag}", "POST").status for tag in tags] == [200] * 6
+        assert str(worker.pid) not in {site.runs(tag)[0].split()[1] for tag in tags}
+        assert [len(site.runs(tag)) for tag in tags] == [1] * 6
+    finally:
+        parent.resume()
+    until(lambda: not alive(worker), what="its end")
+    assert ask(site.web.port, "/fast").status == 200
+    old.stop()
 
 
 def test_one_frozen_process_of_a_live_pool_ends_with_its_deadline(deploy, seen):
