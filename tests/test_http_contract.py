@@ -318,6 +318,13 @@ def test_hops_count_up_on_one_call(port, gate):
     assert [call[2] for call in calls] == ["1", "2", "3"]
 
 
+def test_the_longest_url_comes_back(port):
+    """A request line as long as gunicorn takes by default is redirected to one that is taken too."""
+    target = f"/slow?{SLOW}&filler="
+    target += "x" * (4094 - len(f"GET {target} HTTP/1.1"))
+    assert [answer.status for answer in follow(port, target)][-2:] == [303, 200]
+
+
 def test_a_url_without_query_gets_one(port, busy):
     """A request without a query is redirected to its path with nothing but our parameters."""
     assert re.fullmatch(r"/fast\?" + OURS, ask(port, "/fast").location)

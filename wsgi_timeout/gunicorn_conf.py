@@ -39,5 +39,7 @@ logger_class = "wsgi_timeout.gunicorn_worker.Logger"
 access_log_format = '%(h)s %(t)s "%(m)s %(U)s %(H)s" %(s)s %(b)s %(L)ss'
 # Off by default: which requests were redirected, and how often, stands only here.
 accesslog = "-"
+# gunicorn's own limit, and room for the parameters that a result URL has more.
+limit_request_line = 4094 + 128
 # Heartbeat files on a disk can block a process; memory cannot.
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108, PTH112
