@@ -16,12 +16,19 @@ def app(environ, start_response):
     return handler(query, Path(query["count"]), environ["wsgi.input"])
 
 
+def tell(count, text):
+    """Write as one: who reads the file sees the text before, or this one."""
+    made = count.with_suffix(".made")
+    made.write_text(text, "utf-8")
+    made.replace(count)
+
+
 def writes(query, count, _body):
     """Yield `size` bytes, as numbers, in pieces of 10 KB, as fast as they are taken."""
     for start in range(0, int(query["size"]), PIECE):
-        count.write_text(str(start), "utf-8")
+        tell(count, str(start))
         yield array("Q", range(start // 8, (start + PIECE) // 8)).tobytes()
-    count.write_text("end", "utf-8")
+    tell(count, "end")
 
 
 def reads(query, count, body):
@@ -31,6 +38,6 @@ def reads(query, count, body):
         length += len(piece)
         sha.update(piece)
         if not file.exists():
-            count.write_text(str(length), "utf-8")
+            tell(count, str(length))
             time.sleep(0.05)
     yield f"{length} {sha.hexdigest()}".encode()

@@ -340,7 +340,7 @@ def test_a_handler_that_reads_slowly_holds_its_client_up(paced, tmp_path, gate, 
                 time.sleep(
                     max(0, began + tick * 0.2 - time.monotonic())
                 )  # what it is now, five times a second
-                ahead.append(sent[0] - int(count.read_text("utf-8") or "0"))
+                ahead.append(sent[0] - int(count.read_text("utf-8")))
             assert sender.is_alive()
             gate.touch()
             sender.join(30)
