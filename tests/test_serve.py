@@ -330,6 +330,8 @@ class TestErrors:
             (["shop:app", "--wait", "0"], {}, r"wait_seconds=0.0: must be at least"),
             (["shop:app", "--only", "reports"], {}, r"route pattern 'reports': write a path"),
             (["shop:app"], {"REDIS_URL": "redis://127.0.0.1:1"}, r"'redis://127.0.0.1:1' cannot be reached"),
+            (["shop:app"], {"REDIS_URL": "redis://:p@ss@127.0.0.1:1/2"}, r"redis://:\*\*\*@127.0.0.1:1/2'"),
+            (["shop:app"], {"REDIS_URL": "redis://me:pass@h:six"}, r"REDIS_URL='redis://me:\*\*\*@h:six'"),
             (["shop:app"], {"REDIS_URL": "somewhere"}, r"REDIS_URL='somewhere': .*redis://"),
             (["shop:app"], {"REDIS_URL": "redis://127.0.0.1:six/"}, r"REDIS_URL='redis://127.0.0.1:six/'"),
             (["shop:app"], {"WSGI_TIMEOUT_WAIT_SECONDS": "long"}, r"WAIT_SECONDS='long' is not a number"),

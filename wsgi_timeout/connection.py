@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -57,6 +58,11 @@ def redis_url() -> str:
     return url
 
 
+def without_password(url: str) -> str:
+    """Return the URL as it may stand in a log."""
+    return re.sub(r"(//[^/:@]*:).*@", r"\1***@", url)
+
+
 def connect(url: str, *, connections: int, socket_timeout: float = SOCKET_TIMEOUT) -> redis.Redis:
     """Return a client with at most `connections` connections, for which its threads queue up."""
     return _client(url, connections, socket_timeout, _RETRIES)
@@ -79,7 +85,7 @@ def _client(url: str, connections: int, socket_timeout: float, retries: int) -> 
             retry=Retry(ConstantBackoff(_RETRY_PAUSE_SECONDS), retries, (redis.exceptions.ConnectionError,)),
         )
     except ValueError as error:
-        raise ConfigurationError(f"REDIS_URL={url!r}: {error}") from None
+        raise ConfigurationError(f"REDIS_URL={without_password(url)!r}: {error}") from None
     return redis.Redis.from_pool(pool)
 
 

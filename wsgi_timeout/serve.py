@@ -20,7 +20,7 @@ from typing import Any
 import redis
 
 from wsgi_timeout import target as targets
-from wsgi_timeout.connection import connect
+from wsgi_timeout.connection import connect, without_password
 from wsgi_timeout.embedded import EmbeddedServer, state_folder, terminate_with_parent
 from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.payload import SECRET_VARIABLE
@@ -175,7 +175,7 @@ def _ping(url: str) -> None:
         client.ping()
     except (redis.exceptions.RedisError, OSError) as error:
         raise ConfigurationError(
-            f"REDIS_URL={url!r} cannot be reached: {error}; start that server, "
+            f"REDIS_URL={without_password(url)!r} cannot be reached: {error}; start that server, "
             "or unset REDIS_URL to use an embedded one"
         ) from None
     finally:
