@@ -100,6 +100,19 @@ class TestParameters:
         answer = send_json(port, "/sized", {"size": {"width": "wide"}, "names": {}})
         assert (answer.status, answer.json["detail"][0]["loc"]) == (422, ["size", "width"])
 
+    @pytest.mark.parametrize("body", [{"x": 2}, {"item": {"x": 2}}])
+    def test_an_only_mapping_takes_the_whole_object(self, port, body):
+        """A JSON object is the argument of a function with one parameter, for objects, named in it or not."""
+        assert send_json(port, "/whole", body).json == {"x": 2}
+
+    def test_an_only_model_takes_the_whole_object(self, port):
+        """The same for a model; an error names the parameter and the place within."""
+        assert send_json(port, "/whole-size", {"width": 3, "height": 2}).json == {"area": 6}
+        assert send_json(port, "/whole-size", {"size": {"width": 3}}).json == {"area": 3}
+        assert ask(port, "/whole-size", "POST").json == {"area": 0}
+        answer = send_json(port, "/whole-size", {"width": "wide"})
+        assert (answer.status, answer.json["detail"][0]["loc"]) == (422, ["size", "width"])
+
     def test_a_file_is_uploaded(self, port):
         """A parameter of type `FileStorage` takes an uploaded file, beside the fields of the form."""
         files = {"file": ("note.txt", io.BytesIO(b"x" * 100_000))}

@@ -57,8 +57,9 @@ def web_endpoint(
 ) -> Callable[[Callable[P, R]], WebFunction[P, R]]:
     """Mark a function that answers requests of one method.
 
-    Its parameters come from the query string, a form or a JSON object, by their type hints; it may
-    return what a Flask view may, and numbers, booleans and None as JSON.
+    Its parameters come from the query string, a form or a JSON object, by their type hints; an only
+    parameter, of a model or a dict, takes the whole object. It may return what a Flask view may, and
+    numbers, booleans and None as JSON.
     """
     _no_parentheses('web_endpoint(method="GET")', args)
     if method.upper() not in _METHODS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Container, Iterable, Mapping
+from dataclasses import is_dataclass
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -62,11 +63,13 @@ def _endpoint(web: WebFunction[Any, Any]) -> _SlashAdded:
     several = {
         name for name, field in zip(names, fields.values(), strict=True) if _takes_several(field.annotation)
     }
+    hints = [field.annotation for field in fields.values()]
+    whole = names[0] if len(names) == 1 and _takes_object(hints[0]) else ""
     app = Flask(function.__module__)
 
     def view(**_path: str) -> Any:
         try:
-            values = model.model_validate(_given(several))
+            values = model.model_validate(_given(several, whole))
         except ValidationError as error:
             return _unprocessable(error)
         result = function(**{name: getattr(values, field) for name, field in zip(names, fields, strict=True)})
@@ -94,10 +97,10 @@ def _model(function: Callable[..., Any]) -> type[BaseModel]:
     return create_model(function.__name__, __config__=config, **fields)
 
 
-def _given(several: Container[str]) -> Mapping[str, Any]:
+def _given(several: Container[str], whole: str) -> Mapping[str, Any]:
     """Return the request's parameters: a JSON object or a form stands before the query string.
 
-    Those in `several` take all values of their name.
+    Those in `several` take all values of their name; `whole`, if any, takes an object that does not name it.
     """
     given: dict[str, Any] = {}
     for source in (request.args, request.form, request.files):
@@ -105,8 +108,15 @@ def _given(several: Container[str]) -> Mapping[str, Any]:
             values: list[Any] = source.getlist(name)
             given[name] = values if name in several else values[-1]
     if request.is_json and isinstance(body := request.get_json(), dict):
-        given.update(body)
+        given.update({whole: body} if whole and whole not in body else body)
     return given
+
+
+def _takes_object(hint: Any) -> bool:
+    if get_origin(hint) in {Union, UnionType}:
+        return any(_takes_object(choice) for choice in get_args(hint))
+    kind = get_origin(hint) or hint
+    return isinstance(kind, type) and (issubclass(kind, BaseModel | Mapping) or is_dataclass(kind))
 
 
 def _takes_several(hint: Any) -> bool:

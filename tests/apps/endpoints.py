@@ -69,6 +69,18 @@ def sized(size: Size, names: dict[str, int]):
 
 @stub.function()
 @web_endpoint(method="POST")
+def whole(item: dict[str, int]):
+    return item
+
+
+@stub.function()
+@web_endpoint(method="POST", label="whole-size")
+def whole_size(size: Size | None = None):
+    return {"area": size.width * size.height if size else 0}
+
+
+@stub.function()
+@web_endpoint(method="POST")
 def upload(file: FileStorage, title: str = ""):
     return {"name": file.filename, "bytes": len(file.read()), "title": title}
 
