@@ -9,7 +9,10 @@ import sys
 import threading
 import time
 
+from wsgi_timeout import Stub, wsgi_app
+
 DOES = {}
+stub = Stub("processes")
 
 
 def does(handler):
@@ -137,3 +140,24 @@ def thread_exits():
     thread.start()
     thread.join()
     return thread.is_alive()
+
+
+# -- the same in functions of a stub
+
+
+@stub.function()
+def forks(path):
+    return DOES[path]()
+
+
+def asks(environ, start_response):
+    """Have the function do what the path says, and tell what it returned."""
+    body = str(forks.remote(environ["PATH_INFO"])).encode()
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [body]
+
+
+@stub.function()
+@wsgi_app()
+def web():
+    return asks

@@ -5,7 +5,7 @@ import signal
 import time
 
 import pytest
-from harness import ask, until
+from harness import ask, function_workers, until
 
 #: What each handler answers.
 ANSWERS = {
@@ -53,6 +53,22 @@ def test_a_worker_passes_interrupts_over(site):
     os.kill(worker.pid, signal.SIGINT)
     assert ask(deployment.web.port, "/child-ends").text == "5\n"
     assert [child.pid for child in deployment.pool.workers()] == [worker.pid]
+
+
+@pytest.fixture(scope="module")
+def functions(deploy):
+    options = ("--processes", "1", "--function-processes", "1")
+    site = deploy("wsgi_processes:stub", pool=options, secret="of these tests", wait_seconds=20)
+    until(lambda: function_workers(site.redis, site.name) == 1, 20, "the process for functions")
+    return site
+
+
+@pytest.mark.parametrize("path", ["/child-exits", "/child-raises", "/child-returns", "/multiprocesses"])
+def test_a_function_forks(functions, path):
+    """A function's value is its own; what it has forked ends where it leaves the function."""
+    before = {child.pid for child in functions.pool.descendants()}
+    assert ask(functions.web.port, path).text == ANSWERS[path]
+    assert {child.pid for child in functions.pool.descendants()} == before
 
 
 def test_a_pool_ends_soon_after_forks(deploy):

@@ -354,6 +354,13 @@ MUTANTS = [
         f"{PROCESSES}test_a_handler_uses_its_process",
     ),
     Mutant(
+        "51 (fork, function)",
+        f"{JOBS}run_function.py",
+        "            forks.end_here(error)\n",
+        "",
+        f"{PROCESSES}test_a_function_forks",
+    ),
+    Mutant(
         "51 (signals)",
         f"{JOBS}forks.py",
         "        signal.signal(number, signal.SIG_DFL)\n",
