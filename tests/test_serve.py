@@ -489,15 +489,21 @@ class TestStopping:
         assert again.get(answer.headers["Location"]).text == "ann is through"
         assert not (tmp_path / "in-ann").exists(), "it ran a second time"
 
-    def test_a_closed_terminal_is_a_stop(self, serve, sockets):
-        """SIGHUP, which a terminal sends when it is closed, ends all in order as Ctrl-C does."""
+    def test_a_closed_terminal_is_a_stop(self, serve, door, together, sockets):
+        """SIGHUP ends all in order as Ctrl-C does; a second one, which a shell may send, does not hurry."""
         server = serve("shop:app")
+        waiting = together(server.get, "/wait/ann", params={"door": door}, allow_redirects=False)
+        inside(door, "ann")
         family = server.descendants()
         server.popen.send_signal(signal.SIGHUP)
+        assert waiting.result().status_code == 303
+        server.popen.send_signal(signal.SIGHUP)
+        door.touch()
         assert server.popen.wait(20) == 0
         assert not alive(family)
         assert not list(sockets.iterdir())
         assert "away" not in server.output
+        assert "GET /wait/ann attempt 1" in server.output
 
     def test_closed_streams_do_not_matter(self, folder, env):
         """Without stdin, stdout and stderr, as some supervisors start it, it serves, and stops in order."""

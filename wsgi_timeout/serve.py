@@ -104,8 +104,9 @@ class _StopFlag:
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             signal.signal(signal.SIGHUP, self._ask)
 
-    def _ask(self, _number: int, _frame: FrameType | None) -> None:
-        self.hurry = self.hurry or self.asked
+    def _ask(self, number: int, _frame: FrameType | None) -> None:
+        # The kernel and the shell may each send a SIGHUP.
+        self.hurry = self.hurry or (self.asked and number != signal.SIGHUP)
         self.asked = True
         os.write(self._write, b".")
 
