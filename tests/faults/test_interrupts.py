@@ -72,7 +72,10 @@ def begun(site, tag):
 
 
 def gone(process_id):
-    return not psutil.pid_exists(process_id) or psutil.Process(process_id).status() == psutil.STATUS_ZOMBIE
+    try:
+        return psutil.Process(process_id).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def test_a_timeout_is_raised_in_the_handler(site):
