@@ -193,3 +193,15 @@ def test_a_bound_below_the_apps_own_size_stops_no_call(deploy):
     first = ask(site.web.port, "/pid").json["pid"]
     until(lambda: not psutil.pid_exists(first), what="its end")
     assert ask(site.web.port, "/pid").json["pid"] != first
+
+
+def test_a_closed_terminal_lets_calls_end(deploy, aside, gate):
+    """SIGHUP to the pool and its processes, as of a terminal, is a stop: what runs ends and is delivered."""
+    site = deploy(pool=("--processes", "2"), wait_seconds=40)
+    answer = aside.submit(ask, site.web.port, f"/gate?file={gate}&tag=hangup")
+    until(lambda: site.runs("hangup"), what="its start")
+    os.killpg(site.pool.pid, signal.SIGHUP)
+    until(lambda: len(site.pool.workers()) == 1, what="the end of the idle one")
+    gate.touch()
+    assert answer.result().status == 200
+    assert site.pool.popen.wait(20) == 0

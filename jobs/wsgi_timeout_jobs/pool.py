@@ -54,6 +54,7 @@ EXIT_LOAD_FAILED = 3
 EXIT_RELOAD = 4
 
 _STOPS = (signal.SIGTERM, signal.SIGINT)
+_HELD = (*_STOPS, signal.SIGHUP)
 _AWAY = (*AWAY, *REFUSING, redis.exceptions.ResponseError)
 
 
@@ -171,7 +172,7 @@ class Pool:
         name = f"{known}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         board = Board(self._options.threads)
         # A stop that came around the fork would miss the child, or be handled in it as if it were the parent.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
         try:
             if self._stop_since is None:
                 pid = os.fork()
@@ -432,6 +433,9 @@ class Pool:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         for number in _STOPS:
             signal.signal(number, self._on_stop)
+        # What a terminal sends when it is closed, to the children too; `nohup` has it ignored.
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, self._on_hangup)
         return read
 
     def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
@@ -439,6 +443,10 @@ class Pool:
             self._stop()
         else:
             self._stop_since = float("-inf")
+
+    def _on_hangup(self, _number: int, _frame: FrameType | None) -> None:
+        if self._stop_since is None:
+            self._stop()
 
     def _stop(self) -> None:
         self._stop_since = time.monotonic()
@@ -476,7 +484,10 @@ def _default_signals() -> None:
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, *_STOPS):
         signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
+    # The pool tells it when to stop. Not ignored: what the app starts would inherit that.
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
 
 
 def _kill(pid: int, number: signal.Signals) -> None:
