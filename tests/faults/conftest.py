@@ -2,6 +2,7 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -64,6 +65,13 @@ def processes_of(deployments):
 def orphans(deployments):
     ours = processes_of(deployments)
     return [process for process in ours.values() if process.info["ppid"] not in {*ours, os.getpid()}]
+
+
+def alive(process):
+    """Return whether a process runs; one that waits to be reaped does not."""
+    with suppress(psutil.NoSuchProcess):
+        return process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def held_by_the_dead(client):

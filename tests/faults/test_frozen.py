@@ -10,6 +10,7 @@ from contextlib import suppress
 
 import psutil
 import pytest
+from faults.conftest import alive
 from harness import ask, until
 
 from wsgi_timeout import keys
@@ -135,10 +136,6 @@ def read_all(port, target, pieces):
         while piece := sock.recv(65536):
             pieces.append(piece)
     return b"".join(pieces).endswith(b"0\r\n\r\n")
-
-
-def alive(process):
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
 def test_a_worker_that_lost_its_lease_takes_nothing(deploy):

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
+from faults.conftest import alive
 from harness import ask, environment, until
 
 TIMEOUT, GRACE, LEASE = 0.5, 0.5, 2.0
@@ -108,7 +109,7 @@ def test_a_process_that_grew_too_large_is_replaced(site, patient, gate, seen):
         gate.touch()
         assert waiting.result().json == {"pid": large.pid}
     assert other != large.pid
-    until(lambda: not large.is_running() or large.status() == psutil.STATUS_ZOMBIE, what="its end")
+    until(lambda: not alive(large), what="its end")
     assert ask(patient.port, "/pid").json["pid"] != large.pid
     assert len(site.runs("leaks")) == 1
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 
 import psutil
 import pytest
+from faults.conftest import alive
 from harness import ask, follow, until
 
 from wsgi_timeout import keys
@@ -57,12 +58,6 @@ def ended_at(answer):
     """Wait for an answer in a thread; returns it with the time of its last byte."""
     result = answer()
     return result, time.monotonic()
-
-
-def is_alive(process):
-    with suppress(psutil.NoSuchProcess):
-        return process.status() != psutil.STATUS_ZOMBIE
-    return False
 
 
 def two_workers(site):
@@ -199,7 +194,7 @@ def test_what_a_dead_pool_ran_is_settled_by_another(deploy, aside, gate, seen, k
     try:
         family, at = dead.descendants(), time.monotonic()
         kill(dead)
-        until(lambda: not any(map(is_alive, family)), what="the end of its processes")
+        until(lambda: not any(map(alive, family)), what="the end of its processes")
         gate.touch()
         answers = [waiting.result() for waiting in gets + sent]
     finally:
