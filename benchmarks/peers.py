@@ -50,7 +50,8 @@ def web(call):
 
 
 def rq_web():
-    queue = rq.Queue("peers", connection=redis.Redis.from_url(URL))
+    # redis-py's own time limit of 5 s ends a longer wait for a result with an error.
+    queue = rq.Queue("peers", connection=redis.Redis.from_url(URL, socket_timeout=WAIT_SECONDS))
 
     def call(environ, body):
         job = queue.enqueue(run, environ, body, result_ttl=60)
