@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha1
 from importlib.resources import files
@@ -154,6 +154,19 @@ class Commands:
             if tries:
                 time.sleep(_RETRY_PAUSE_SECONDS)
             tries += 1
+
+    def send_all(self, commands: Sequence[tuple[str, ...]]) -> list[Any]:
+        """Send commands at once, and none of them again; raises what redis-py raises, if any fails."""
+        packed = b"".join(map(hiredis.pack_command, commands))  # type: ignore[arg-type]  # as above
+        connection = self._take()
+        try:
+            connection.send_packed_command((packed,))
+            return [connection.read_response() for _ in commands]
+        except redis.exceptions.ResponseError:
+            connection.disconnect()  # with the replies that were not read
+            raise
+        finally:
+            self._pool.pool.put_nowait(connection)
 
     def _take(self) -> Any:
         pool = self._pool

@@ -3,7 +3,7 @@
 A waiter costs a thread or a greenlet, and no connection: whoever changes a call pushes its id to
 the inboxes that wait for it, and the listener pops its own. A list, not pub/sub, so that nothing is
 lost while a connection is re-made; and since even a popped reply can be lost, the listener looks
-after its waiters every two seconds.
+after its waiters every two seconds, two thousand at a time.
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ log = logging.getLogger("wsgi_timeout")
 TICK_SECONDS = 0.5
 #: Seconds between two looks at the calls themselves, for a lost wake.
 RECHECK_SECONDS = 2.0
+#: Calls that are looked at then: of more waiters each has its turn.
+_LOOKS = 2000
+#: Seconds between two deletions: one for each wake would cost as much as the wakes do.
+_UNLINK_SECONDS = 0.1
 _PAUSE_SECONDS = 0.2
 _BATCH = 1000
 
@@ -103,6 +107,8 @@ class Listener:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._useless: list[str] = []
+        self._next_unlink = 0.0
+        self._looked = 0
 
     def check(self, seconds: float = 0.0) -> None:
         """Raise redis-py's `ConnectionError` if Redis has been away for `seconds`: nobody need ask it too."""
@@ -138,7 +144,7 @@ class Listener:
                 self._poll.unregister(waiter.sock)
 
     def unlink_soon(self, *names: str) -> None:
-        """Delete keys with the next look at the inbox, many at a time; at the latest after `TICK_SECONDS`."""
+        """Delete keys with a later look at the inbox, many at a time; at the latest after `TICK_SECONDS`."""
         with self._lock:
             self._useless.extend(names)
 
@@ -147,6 +153,7 @@ class Listener:
             names, self._useless = self._useless, []
         if not names:
             return
+        self._next_unlink = time.monotonic() + _UNLINK_SECONDS
         try:
             commands.send("UNLINK", *names)
         except BaseException:
@@ -166,8 +173,7 @@ class Listener:
             self._thread.start()
 
     def _run(self) -> None:
-        client = self._make_client()
-        commands = Commands(client, retries=0)
+        commands = Commands(self._make_client(), retries=0)
         atexit.register(self._unlink_last)
         pop = None
         next_tick = next_recheck = time.monotonic()
@@ -177,9 +183,10 @@ class Listener:
                 self._answered = time.monotonic()
                 for message in pop():
                     self._wake(message)
-                self._unlink(commands)
+                if time.monotonic() >= self._next_unlink:
+                    self._unlink(commands)
                 if self.away or time.monotonic() >= next_recheck:
-                    self._recheck(client)
+                    self._recheck(commands, everybody=self.away)
                     next_recheck = time.monotonic() + RECHECK_SECONDS
                 self.away = False
             except (*AWAY, *REFUSING, redis.exceptions.ResponseError) as error:
@@ -208,18 +215,22 @@ class Listener:
         for waiter in everybody:
             waiter.wake()
 
-    def _recheck(self, client: redis.Redis) -> None:
+    def _recheck(self, commands: Commands, *, everybody: bool) -> None:
         with self._lock:
-            waiting = self._waiters.copy()
-        pipe: Any = client.pipeline(transaction=False)
-        for call_id in waiting:
-            pipe.hget(keys.call(call_id), "state")
-            pipe.hexists(keys.call(call_id), "head")
-        answers = pipe.execute() if waiting else []
-        for waiters, state, has_head in zip(waiting.values(), answers[::2], answers[1::2], strict=True):
-            for waiter in waiters:
-                if waiter.streaming or has_head or state == b"ended" or (state is None and waiter.known):
-                    waiter.wake()
+            waiting = list(self._waiters.items())
+        if len(waiting) > _LOOKS and not everybody:
+            start = self._looked % len(waiting)
+            self._looked = start + _LOOKS
+            waiting = (waiting + waiting)[start : start + _LOOKS]
+        for start in range(0, len(waiting), _BATCH):
+            batch = waiting[start : start + _BATCH]
+            answers = commands.send_all(
+                [("HMGET", keys.call(call_id), "state", "head") for call_id, _ in batch]
+            )
+            for (_, waiters), (state, head) in zip(batch, answers, strict=True):
+                for waiter in waiters:
+                    if waiter.streaming or head or state == b"ended" or (state is None and waiter.known):
+                        waiter.wake()
 
 
 def drain() -> None:
