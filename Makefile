@@ -27,7 +27,7 @@ run: $(VENV)/.installed ## Serve the example app, with a wait of 3 s so that red
 	@echo
 	@echo "  a browser      http://$(BIND)/"
 	@echo "  8 seconds      curl -L 'http://$(BIND)/reports/2025?seconds=8'"
-	@echo "  step by step  curl -i 'http://$(BIND)/reports/2025?seconds=8'   (303 and a result URL)"
+	@echo "  step by step   curl -i 'http://$(BIND)/reports/2025?seconds=8'   (303 and a result URL)"
 	@echo "  an upload      curl -L -F document=@README.md http://$(BIND)/upload"
 	@echo
 	@cd examples/legacy && exec $(BIN)/wsgi-timeout serve legacy:app --wait 3 --bind $(BIND)

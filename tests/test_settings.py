@@ -36,7 +36,9 @@ def others(field):
             return (field.default + 1, field.default + 2, field.default + 3)
         case "float":
             return (field.default + 0.5, field.default + 1.5, field.default + 2.5)
-    return ("one", "two", "three")
+    if field.name == "public_url":
+        return ("https://one.example", "http://two.example:8000", "https://three.example")
+    return ("10.0.0.1", "*", "10.0.0.2, fd00::1")
 
 
 def test_defaults():

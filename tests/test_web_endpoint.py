@@ -198,6 +198,13 @@ class TestAnswers:
             ("float", 200, "application/json", b"1.5\n"),
             ("bool", 200, "application/json", b"true\n"),
             ("none", 200, "application/json", b"null\n"),
+            ("model", 200, "application/json", b'{"height":1,"width":2}\n'),
+            (
+                "kinds",
+                200,
+                "application/json",
+                b'{"colour":"red","day":"2026-11-23","sizes":[{"height":1,"width":3}]}\n',
+            ),
         ],
     )
     def test_what_a_function_may_return(self, port, what, status, mimetype, body):

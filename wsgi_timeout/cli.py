@@ -122,7 +122,7 @@ def worker_command(target: str, *, name: str | None, max_memory: int, ready_fd: 
 
     def work() -> int:
         pool_options = PoolOptions(max_memory=max_memory * 2**20, ready_fd=ready_fd, **options)
-        queue = name or targets.name_of(target)
+        queue = targets.check_name(name or targets.name_of(target))
         if ready_fd < 0:  # else `serve` has a banner of its own
             _say(f"workers for {target}: queue wt:{queue}, unless the target names itself")
         return Pool(target, name, redis_url(), Settings.load(), pool_options).run()

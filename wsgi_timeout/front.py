@@ -22,6 +22,7 @@ from wsgi_timeout.runtime import Runtime
 from wsgi_timeout.server import limit_silence, wait_limit
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.submission import Submission
+from wsgi_timeout.target import check_name
 from wsgi_timeout.upload import Upload
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Front:
 
         `mounts` are a stub's web functions; of a target that is not imported here, workers tell them.
         """
-        self.name = name
+        self.name = check_name(name)
         self._url = url
         self._routes = routes
         self._target = target

@@ -147,6 +147,8 @@ def _settings(options: ServeOptions) -> dict[str, Any]:
         reserve = min(RESERVE_THREADS, max(1, options.web_threads // 4))
         settings["max_waiting"] = max(1, options.web_threads - reserve)
     # Complains here, not in a child.
+    if options.name:
+        targets.check_name(options.name)
     Routes(Settings.load(**settings), only=options.only, except_=options.except_)
     return settings
 
@@ -284,6 +286,8 @@ def _announce(
     if server:
         say(f"  embedded server, data in {server.folder}")
         say(f"  to look inside: rq info --url {server.url}")
+    elif not os.environ.get(SECRET_VARIABLE):
+        say(f"  the secret of its functions is kept in {state_folder(options.target)}")
     if Path("gunicorn.conf.py").exists():
         say("  note: ./gunicorn.conf.py is yours and is not read here")
 

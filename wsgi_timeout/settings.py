@@ -6,9 +6,11 @@ import dataclasses
 import difflib
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from wsgi_timeout.errors import ConfigurationError
 
@@ -25,6 +27,24 @@ _MIB = 1024 * _KIB
 
 def _setting(default: Any, unit: str, meaning: str, *, least: float = 0) -> Any:
     return field(default=default, metadata={"unit": unit, "meaning": meaning, "least": least})
+
+
+def _text(default: str, unit: str, meaning: str, good: Callable[[str], bool], wanted: str) -> Any:
+    return field(default=default, metadata={"unit": unit, "meaning": meaning, "good": good, "wanted": wanted})
+
+
+def _is_base_url(text: str) -> bool:
+    url = urlsplit(text)
+    return (
+        url.scheme in {"http", "https"} and bool(url.netloc) and not (url.path or url.query or url.fragment)
+    )
+
+
+def _are_addresses(text: str) -> bool:
+    try:
+        return all(item.strip() == "*" or ip_address(item.strip()) for item in text.split(","))
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +77,12 @@ class Settings:
     max_result: int = _setting(
         256 * _MIB, "bytes", "how far a response may grow that nobody reads yet", least=1
     )
-    unread_timeout: float = _setting(600.0, "s", "how long a full response waits for a reader", least=0.01)
+    unread_timeout: float = _setting(
+        600.0,
+        "s",
+        "how long a full response waits for a reader, and a client may take nothing of its response",
+        least=0.01,
+    )
     result_ttl: float = _setting(86_400.0, "s", "how long an unread result is kept", least=1)
     queue_ttl: float = _setting(86_400.0, "s", "how long a call may wait for a worker", least=1)
     max_spawned: int = _setting(1_000_000, "calls", "function calls that may wait for a worker", least=1)
@@ -79,9 +104,19 @@ class Settings:
         "how long a handler may go on after a timeout or cancel, before its process is killed",
         least=0.1,
     )
-    public_url: str = _setting("", "URL", "scheme and host put before `result_url` in JSON answers")
-    trusted_proxies: str = _setting(
-        "127.0.0.1,::1", "addresses", "peers whose `X-Forwarded-Prefix` is believed; `*` for all"
+    public_url: str = _text(
+        "",
+        "URL",
+        "scheme and host put before `result_url` in JSON answers",
+        _is_base_url,
+        "a scheme and a host, as in https://example.com",
+    )
+    trusted_proxies: str = _text(
+        "127.0.0.1,::1",
+        "addresses",
+        "peers whose `X-Forwarded-Prefix` is believed; `*` for all",
+        _are_addresses,
+        "IP addresses, or *, with commas between them",
     )
 
     def __post_init__(self) -> None:
@@ -152,7 +187,11 @@ def _check(spec: dataclasses.Field[Any], value: Any) -> None:
     kind = {"bool": bool, "int": int, "float": int | float, "str": str}[str(spec.type)]
     if not isinstance(value, kind) or (isinstance(value, bool) and spec.type != "bool"):
         raise ConfigurationError(f"{spec.name}={value!r}: must be of type {spec.type}")
-    if isinstance(value, bool | str):
+    if isinstance(value, bool):
+        return
+    if isinstance(value, str):
+        if value and not spec.metadata["good"](value):
+            raise ConfigurationError(f"{spec.name}={value!r}: must be {spec.metadata['wanted']}")
         return
     if not math.isfinite(value) or value < spec.metadata["least"]:
         unit = spec.metadata["unit"]

@@ -19,6 +19,7 @@ from wsgi_timeout.functions import Function
 from wsgi_timeout.mounts import Mount, Mounts
 from wsgi_timeout.routes import Routes
 from wsgi_timeout.settings import Settings
+from wsgi_timeout.target import check_name
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
@@ -45,7 +46,7 @@ class Stub:
         """Take the queue's name, by default that of the module in which the stub is made."""
         if name is not None and not isinstance(name, str):
             raise ConfigurationError(f"Stub({name!r}): the name is text, as in Stub('ocr')")
-        self.explicit_name = name
+        self.explicit_name = None if name is None else check_name(name)
         # The module that calls us is the program, wherever it is imported from.
         self._module = sys._getframe(1).f_globals.get("__name__", "stub")  # noqa: SLF001
         self.web: dict[str, WebFunction[Any, Any]] = {}

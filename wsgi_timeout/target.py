@@ -17,7 +17,7 @@ from typing import Any
 
 from flask import Flask
 
-from wsgi_timeout.errors import TargetError
+from wsgi_timeout.errors import ConfigurationError, TargetError
 
 _DEFAULT_ATTRS = ("app", "application")
 _FLASK_IGNORES_RUN = "FLASK_RUN_FROM_CLI"
@@ -28,6 +28,13 @@ def name_of(target: str) -> str:
     module, _ = _split(target)
     top = Path(module).stem if _is_file(module) else module.partition(".")[0]
     return re.sub(r"[^A-Za-z0-9_-]", "-", top)
+
+
+def check_name(name: str) -> str:
+    """Return the name of a queue; raises `ConfigurationError` for one that RQ, or a stub, reads otherwise."""
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", name):
+        raise ConfigurationError(f"the name {name!r}: use letters, digits, '_', '-' and '.', 100 at most")
+    return name
 
 
 def normal(target: str) -> str:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from flask import Flask, Response, jsonify, request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic_core import to_jsonable_python
 
 from wsgi_timeout import answers
 from wsgi_timeout.endpoints import WebFunction
@@ -75,10 +76,23 @@ def _endpoint(web: WebFunction[Any, Any]) -> _SlashAdded:
         result = function(**{name: getattr(values, field) for name, field in zip(names, fields, strict=True)})
         if inspect.iscoroutine(result):
             result = asyncio.run(result)
-        return jsonify(result) if result is None or isinstance(result, bool | int | float) else result
+        return _answer(result)
 
     app.add_url_rule("/", function.__name__, view, methods=[web.method])
     return _SlashAdded(app)
+
+
+def _answer(result: Any) -> Any:
+    """Return what Flask takes for an endpoint's result: data become JSON, models and enums in it too."""
+    if isinstance(result, tuple) and result:
+        return (_answer(result[0]), *result[1:])
+    if (
+        result is None
+        or isinstance(result, bool | int | float | Mapping | list | BaseModel)
+        or is_dataclass(result)
+    ):
+        return jsonify(to_jsonable_python(result))
+    return result
 
 
 def _model(function: Callable[..., Any]) -> type[BaseModel]:

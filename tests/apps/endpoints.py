@@ -130,6 +130,8 @@ def returns(what: str):
         "float": 1.5,
         "bool": True,
         "none": None,
+        "model": Size(width=2),
+        "kinds": {"colour": Colour.RED, "sizes": [Size(width=3)], "day": date(2026, 11, 23)},
     }[what]
 
 
