@@ -1,5 +1,7 @@
 """Fixtures: a real Redis server per test session, real deployments per module."""
 
+import signal
+
 import pytest
 from harness import Deployment, RedisServer
 
@@ -32,3 +34,11 @@ def gate(tmp_path):
     path = tmp_path / "gate"
     yield path
     path.touch()
+
+
+@pytest.fixture
+def terminal():
+    """Have processes take SIGHUP as under a terminal, where these tests run under `nohup` too."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)

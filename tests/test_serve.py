@@ -494,6 +494,7 @@ class TestStopping:
         assert again.get(answer.headers["Location"]).text == "ann is through"
         assert not (tmp_path / "in-ann").exists(), "it ran a second time"
 
+    @pytest.mark.usefixtures("terminal")
     def test_a_closed_terminal_is_a_stop(self, serve, door, together, sockets):
         """SIGHUP ends all in order as Ctrl-C does; a second one, which a shell may send, does not hurry."""
         server = serve("shop:app")

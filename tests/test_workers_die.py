@@ -195,6 +195,7 @@ def test_a_bound_below_the_apps_own_size_stops_no_call(deploy):
     assert ask(site.web.port, "/pid").json["pid"] != first
 
 
+@pytest.mark.usefixtures("terminal")
 def test_a_closed_terminal_lets_calls_end(deploy, aside, gate):
     """SIGHUP to the pool and its processes, as of a terminal, is a stop: what runs ends and is delivered."""
     site = deploy(pool=("--processes", "2"), wait_seconds=40)
