@@ -541,7 +541,10 @@ class TestQueues:
         assert waiting.status()["state"] == "queued"
         waiting.cancel()
         assert reporter in {process.pid for process in site.pool.workers()}
-        assert function_workers(site.redis, site.name, "reports") == PROCESSES
+        until(
+            lambda: function_workers(site.redis, site.name, "reports") == PROCESSES,
+            what="the processes of the queue",
+        )
 
     def test_a_function_calls_another_in_another_process(self, app):
         """`remote` within a function runs in another process of the same queue."""

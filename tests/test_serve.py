@@ -308,7 +308,7 @@ class TestOptions:
         server = serve("shop:app", "--name", name, REDIS_URL=redis_server.url)
         assert server.get().text == "hello"
         assert "embedded server, data in" not in server.output
-        assert redis_server.client.scard(f"rq:workers:wt:{name}") == 2
+        until(lambda: redis_server.client.scard(f"rq:workers:wt:{name}") == 2, what="both its workers")
 
 
 class TestErrors:
