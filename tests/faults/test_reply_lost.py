@@ -92,7 +92,9 @@ class Recording:
         self._proxy.clear()
 
     def calls(self):
-        return set().union(*map(ids, self._proxy.exchanges)) - self._known
+        # Delivered calls are deleted a moment later, many at a time: those of the test before too.
+        told = (exchange for exchange in self._proxy.exchanges if exchange.name != "UNLINK")
+        return set().union(*map(ids, told)) - self._known
 
     def about_its_call(self, exchange):
         return bool(ids(exchange) - self._known)
