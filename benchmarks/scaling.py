@@ -207,6 +207,7 @@ def registered():
         with contestants.ours(server, options, pool=("--processes", str(workers))) as ours:
             # A web process begins to look after workers with its first request.
             load.throughput(ours.port, 32, 2)
+            time.sleep(2)  # until what wrk left behind has ended
             of_redis, commands, _ = idle(server)
             call = redis_time(server, lambda: load.latency(ours.port, 1), 500)
             click.echo(
