@@ -64,6 +64,8 @@ def report(rows, seconds):
         f"- {versions()}",
         f"- load of the machine at the end: {os.getloadavg()[0]:.1f}",
         "",
+        "Where the time goes, and what would have to change where a goal is not met: docs/scaling.md.",
+        "",
         "| what | figure | goal | |",
         "|---|---|---|---|",
         *(f"| {row.what} | {row.figure} | {row.goal} | {_MARKS[row.met]} |" for row in rows),
