@@ -50,7 +50,7 @@ test-long: $(VENV)/.installed-dev tools ## Run the tests marked slow
 test-mutants: $(VENV)/.installed-dev ## Break each point of PEP 3333 in a copy, and see its test fail; ARGS='46 47'
 	$(BIN)/python tests/wsgi/mutants/run.py $(ARGS)
 
-test-faults-20: $(VENV)/.installed-dev ## Run the fault tests that take times, twenty times; ARGS='--rounds 5 -- -k frozen'
+test-faults-20: $(VENV)/.installed-dev ## Run the fault tests that take times, twenty times; ARGS='--times 4 -- -k frozen'
 	PYTHONPATH=tests:tests/apps $(BIN)/python -m faults.measure $(ARGS)
 
 soak: $(VENV)/.installed-dev ## Mixed traffic under random faults for ten minutes; ARGS='--seconds 60 --seed 7'

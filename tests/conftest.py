@@ -1,9 +1,12 @@
 """Fixtures: a real Redis server per test session, real deployments per module."""
 
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from harness import Deployment, RedisServer
+from faults import measure
+from harness import Deployment, RedisServer, until
+from remains import eternal, held_by_the_dead, orphans, processes_of
 
 
 @pytest.fixture(scope="session")
@@ -14,18 +17,33 @@ def redis_server():
 
 
 @pytest.fixture(scope="module")
-def deploy(redis_server):
-    """Return a function that starts a deployment, stopped with the module."""
-    started = []
+def started():
+    """The deployments of a module."""
+    return []
 
-    def start(target="basic:app", **options):
-        deployment = Deployment(redis_server, target, **options)
+
+@pytest.fixture(scope="module")
+def deploy(redis_server, started):
+    """Return a function that starts a deployment; with the module they stop, and leave no process behind."""
+
+    def start(target="basic:app", *, server=redis_server, **options):
+        deployment = Deployment(server, target, **options)
         started.append(deployment)
         return deployment
 
     yield start
-    for deployment in started:
-        deployment.stop()
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(Deployment.stop, started))
+    until(lambda: not processes_of(started), what="the end of every process")
+
+
+@pytest.fixture
+def nothing_is_left(redis_server, started):
+    """After the test no process is an orphan, no dead worker holds a call, and every key has its TTL."""
+    yield
+    until(lambda: not orphans(started), 15, "the end of every process whose parent is gone")
+    until(lambda: not held_by_the_dead(redis_server.client), 15, "the recovery of every call")
+    assert eternal(redis_server.client) == []
 
 
 @pytest.fixture
@@ -34,6 +52,20 @@ def gate(tmp_path):
     path = tmp_path / "gate"
     yield path
     path.touch()
+
+
+@pytest.fixture
+def seen(request):
+    """Return a function that notes seconds for docs/reliability.md; `make test-faults-20` collects them."""
+    return lambda what, seconds: measure.note(request.node, what, seconds)
+
+
+def pytest_collection_modifyitems(config, items):
+    """While seconds are collected, only the tests that note some run."""
+    if measure.FILE:
+        timed = [item for item in items if "seen" in item.fixturenames]
+        config.hook.pytest_deselected(items=[item for item in items if item not in timed])
+        items[:] = timed
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import re
 import pytest
 import redis
 from harness import until
+from remains import eternal
 
 from wsgi_timeout import keys, rq_state
 from wsgi_timeout.calls import Calls, NewCall, Outcome, Snapshot, Taken, Tombstone, new_id, new_token, now_ms
@@ -873,12 +874,6 @@ def test_the_status_shows_times(calls):
 # -- keys
 
 
-def without_ttl():
-    """Return the patterns of keys that the table in `keys` lists as having no TTL."""
-    rows = re.findall(r"^    ((?:wt|rq):\S+) .* none: ", keys.__doc__, re.MULTILINE)
-    return [re.compile(re.sub(r"<\w+>", ".+", row)) for row in rows]
-
-
 def test_every_key_has_a_ttl(calls):
     """After calls of every fate no key without a TTL is left but those that the table lists."""
     be_born(calls, W2)
@@ -912,10 +907,8 @@ def test_every_key_has_a_ttl(calls):
     calls.redis.rpush(keys.held(W2), zombie.id)
     calls.take(zombie.id, W2)
     calls.renew([W1, W2])
-    listed = without_ttl()
-    eternal = [key.decode() for key in calls.redis.scan_iter() if calls.redis.ttl(key) == -1]
-    assert [key for key in eternal if not any(row.fullmatch(key) for row in listed)] == []
-    assert len(eternal) >= 6
+    assert eternal(calls.redis) == []
+    assert len([key for key in calls.redis.scan_iter() if calls.redis.ttl(key) == -1]) >= 6
 
 
 def test_an_id_is_one_that_rq_takes():

@@ -35,6 +35,8 @@ CLIENTS = {
     "httpie": [Path(sys.executable).with_name("http"), "--follow", "--ignore-stdin", "GET"],
 }
 
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
+
 
 @pytest.fixture(scope="module")
 def site(deploy):
@@ -170,10 +172,13 @@ def test_status_reason_and_headers_come_in_the_apps_order(port):
         ("GET", "/breaks?pieces=2&length=1000"),
     ],
 )
-def test_a_direct_answer_is_what_gunicorn_alone_sends(port, plain, method, target):
+def test_a_direct_answer_is_what_gunicorn_alone_sends(port, plain, seen, method, target):
     """A response within the wait is, byte for byte, what the app under gunicorn alone sends."""
     request = get(target, method)
-    assert undated(raw_request(port, request)) == undated(raw_request(plain.port, request))
+    began = time.monotonic()
+    answer = raw_request(port, request)
+    seen("the response", [time.monotonic() - began])
+    assert undated(answer) == undated(raw_request(plain.port, request))
 
 
 def test_a_response_comes_as_soon_as_it_is_there(patient):
@@ -451,7 +456,7 @@ def test_an_untrusted_peers_prefix_is_ignored(strict):
 # -- the result URL
 
 
-def test_a_result_url_can_be_reloaded_while_it_runs(site, port, strict, gate):
+def test_a_result_url_can_be_reloaded_while_it_runs(site, port, strict, gate, seen):
     """Many clients, in two web processes, wait on one result URL: nothing is started twice, all get it."""
     ports = [port, strict.port] * 4
     location = ask(port, f"/numbers?size=3000000&file={gate}&tag=reload").location
@@ -460,7 +465,9 @@ def test_a_result_url_can_be_reloaded_while_it_runs(site, port, strict, gate):
         assert {call_in(answer.location)[::2] for answer in waited} == {(call_in(location)[0], "2")}
         chains = [threads.submit(follow, port, location) for port in ports]
         gate.touch()
+        opened = time.monotonic()
         bodies = [chain.result()[-1].body for chain in chains]
+        seen("until eight had 3 MB", [time.monotonic() - opened])
     assert len(site.runs("reload")) == 1
     assert set(bodies) == {array("Q", range(375_000)).tobytes()}
 
@@ -482,10 +489,15 @@ def test_a_result_url_answers_as_soon_as_it_can(site, patient, no_wait, tmp_path
     assert seconds < 2.5
 
 
-def test_within_the_grace_a_delivered_result_is_had_again(site, port):
+def test_within_the_grace_a_delivered_result_is_had_again(site, port, seen):
     """A result that was delivered comes again, the same, for a while."""
     location = ready_result(port, f"/slow?tag=again&{SLOW}")
-    answers = [ask(port, location) for _ in range(3)]
+    answers, took = [], []
+    for _ in range(3):
+        began = time.monotonic()
+        answers.append(ask(port, location))
+        took.append(time.monotonic() - began)
+    seen("a result, first and again", took)
     assert {(answer.status, answer.body) for answer in answers} == {(200, b"slow GET again 0\n")}
     until_delivered(port, location)
     assert len(site.runs("again")) == 1
@@ -523,9 +535,11 @@ def delivered(site, strict):
     return location
 
 
-def test_after_the_grace_a_result_is_gone(site, port, delivered):
+def test_after_the_grace_a_result_is_gone(site, port, delivered, seen):
     """A delivered result is 410 after its grace, with when that was and the address without our part."""
+    began = time.monotonic()
     answer = ask(port, delivered)
+    seen("the 410", [time.monotonic() - began])
     clean = delivered.partition("&__wsgi")[0]
     assert (answer.status, answer.header("Content-Type")) == (410, "application/problem+json")
     assert answer.json["url"] == clean
@@ -551,7 +565,7 @@ def test_after_the_grace_a_post_goes_to_the_clean_url(port, delivered):
     assert (answer.status, answer.location) == (307, delivered.partition("&__wsgi")[0])
 
 
-def test_whatever_does_not_fit_is_unknown(site, port, delivered, gate):
+def test_whatever_does_not_fit_is_unknown(site, port, delivered, gate, seen):
     """A wrong token, another path, an unknown or malformed id: the same 404 for all, delivered or not."""
     running = ask(port, f"/gate?file={gate}").location
     wrong = []
@@ -575,10 +589,13 @@ def test_whatever_does_not_fit_is_unknown(site, port, delivered, gate):
         ]
     wrong.append("/fast?__wsgi_timeout_call=fc-AAAAAAAAAAAAAAAAAAAAAA." + "A" * 32)
     wrong.append("/fast?__wsgi_timeout_call=%00")
-    answers = {
-        (answer.status, *answer.app_headers, answer.body)
-        for answer in (ask(port, target) for target in wrong)
-    }
+    answers, took = set(), []
+    for target in wrong:
+        began = time.monotonic()
+        answer = ask(port, target)
+        took.append(time.monotonic() - began)
+        answers.add((answer.status, *answer.app_headers, answer.body))
+    seen("a 404", took)
     assert len(wrong) == 26
     assert len(answers) == 1
     assert answers.pop()[0] == 404
@@ -596,7 +613,7 @@ def test_head_consumes_nothing(port):
     assert (answer.body, answer.app_headers) == (b"slow GET head 0\n", head.app_headers)
 
 
-def test_a_prefetch_does_not_use_a_result_up(port):
+def test_a_prefetch_does_not_use_a_result_up(port, seen):
     """A prefetch of a result URL is refused."""
     location = ready_result(port, f"/slow?tag=prefetch&{SLOW}")
     for name, value in (
@@ -604,7 +621,9 @@ def test_a_prefetch_does_not_use_a_result_up(port):
         ("Sec-Purpose", "prefetch;prerender"),
         ("Purpose", "prefetch"),
     ):
+        began = time.monotonic()
         answer = ask(port, location, headers={name: value})
+        seen("the 503", [time.monotonic() - began])
         assert (answer.status, answer.header("Retry-After")) == (503, "5")
     assert ask(port, status_url(location)).json["delivered"] is None
 
@@ -623,9 +642,12 @@ def test_headers_change_on_result_urls_only(port):
 
 
 @pytest.mark.parametrize("target", ["/breaks", "/raises"])
-def test_a_failure_behind_a_redirect_is_the_apps_own(port, plain, target):
+def test_a_failure_behind_a_redirect_is_the_apps_own(port, plain, seen, target):
     """An exception of the app gets, at the end of a chain too, what gunicorn alone would answer."""
-    last = ask(port, ready_result(port, f"{target}?{SLOW}"))
+    location = ready_result(port, f"{target}?{SLOW}")
+    began = time.monotonic()
+    last = ask(port, location)
+    seen("the 500 from its result URL", [time.monotonic() - began])
     alone = ask(plain.port, target)
     assert (last.status, last.body) == (alone.status, alone.body) == (500, alone.body)
 

@@ -24,6 +24,8 @@ SOON = 2.0
 SLACK = 2.0
 WAITING = 200
 
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
+
 
 @pytest.fixture(scope="module")
 def site(deploy):
@@ -83,7 +85,7 @@ def slow_to_send(port):
 
 
 @pytest.mark.parametrize("slow", [slow_to_close, slow_to_read, slow_to_send])
-def test_slow_clients_delay_nobody(web, slow, capsys):
+def test_slow_clients_delay_nobody(web, slow, seen):
     """Beside 20 slow clients 99 of 100 requests to a fast route take less than 50 ms, as without them."""
     port = web.port
     alone = latencies(port)
@@ -96,9 +98,8 @@ def test_slow_clients_delay_nobody(web, slow, capsys):
                 client.close()
             if p99(beside) < 50:
                 break
-    figures = f"[p99 {p99(alone):.1f} ms, beside 20 clients {slow.__name__} {p99(beside):.1f} ms]"
-    with capsys.disabled():
-        print(f"\n{figures} ", end="")  # noqa: T201 - figures to watch
+    seen("each of 200 requests alone", [took / 1000 for took in alone])
+    seen("each of 200 requests beside slow clients", [took / 1000 for took in beside])
     assert p99(beside) < 50
 
 
@@ -184,22 +185,20 @@ def check(crowd, began):
     return max(crowd.redirected) - began
 
 
-def redirected_soon(once, capsys):
+def redirected_soon(once, seen):
     """Redirects come within 2 s; the best of three runs, if the machine was busy with something else."""
-    for _ in range(3):
-        seconds = once()
-        if seconds < SOON:
-            break
-    with capsys.disabled():
-        print(f"\n[all redirects within {seconds:.2f} s] ", end="")  # noqa: T201 - a figure to watch
-    assert seconds < SOON + SLACK
+    took = []
+    while len(took) < 3 and min(took, default=SOON) >= SOON:
+        took.append(once())
+    seen("until all were redirected", took)
+    assert min(took) < SOON + SLACK
 
 
 def pids(web):
     return {process.pid for process in web.workers()}
 
 
-def test_a_reload_redirects_all_to_the_new_workers(site, web, tmp_path, capsys):
+def test_a_reload_redirects_all_to_the_new_workers(site, web, tmp_path, seen):
     """At a HUP each of 200 requests that wait is redirected within 2 s, and ends on the new workers."""
 
     def once():
@@ -211,11 +210,11 @@ def test_a_reload_redirects_all_to_the_new_workers(site, web, tmp_path, capsys):
         until(lambda: pids(web) and pids(web).isdisjoint(old), what="the end of the old workers")
         return seconds
 
-    redirected_soon(once, capsys)
+    redirected_soon(once, seen)
 
 
 @pytest.mark.parametrize("size", [1, WAITING])
-def test_max_requests_redirects_all_to_the_next_worker(site, worker_class, tmp_path, size, capsys):
+def test_max_requests_redirects_all_to_the_next_worker(site, worker_class, tmp_path, seen, size):
     """At the end of a worker by `max_requests` each of 200 requests that wait ends on the next one."""
     options = ("--max-requests", str(size + 20))
 
@@ -233,7 +232,7 @@ def test_max_requests_redirects_all_to_the_next_worker(site, worker_class, tmp_p
             web.stop()
         return seconds
 
-    redirected_soon(once, capsys)
+    redirected_soon(once, seen)
 
 
 class Upgradable(Process):
@@ -267,7 +266,7 @@ def upgrade(web, site, folder):
     return seconds
 
 
-def test_a_new_master_takes_all_over(site, tmp_path, capsys):
+def test_a_new_master_takes_all_over(site, tmp_path, seen):
     """At USR2, and TERM to the old master, each of 200 requests that wait ends with the new one."""
 
     def once():
@@ -277,7 +276,7 @@ def test_a_new_master_takes_all_over(site, tmp_path, capsys):
         finally:
             web.stop()
 
-    redirected_soon(once, capsys)
+    redirected_soon(once, seen)
 
 
 NGINX = """
@@ -352,13 +351,15 @@ def behind_nginx(site, tmp_path):
         process.stop()
 
 
-def test_behind_nginx_another_deployment_takes_all_over(site, behind_nginx, tmp_path):
+def test_behind_nginx_another_deployment_takes_all_over(site, behind_nginx, tmp_path, seen):
     """Behind nginx, at a TERM, each of 200 requests that wait ends with a gunicorn that runs beside."""
     old, new, nginx = behind_nginx
     crowd = Crowd(site, nginx.port, tmp_path)
     began = time.monotonic()
     old.popen.send_signal(signal.SIGTERM)
-    assert check(crowd, began) < SOON + SLACK
+    took = check(crowd, began)
+    seen("until all were redirected", [took])
+    assert took < SOON + SLACK
     assert old.popen.wait(20) == 0
     assert old.output.count('"GET /gate HTTP/1.0" 303') >= WAITING
     assert new.output.count('"GET /gate HTTP/1.0" 200') == WAITING

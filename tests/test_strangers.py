@@ -3,6 +3,7 @@
 import re
 import shutil
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,6 +23,8 @@ OTHER_VERSION = (
     r"worker \S+ of queue wt:{name} speaks wire version {theirs}, this process {ours}: "
     r"run the same version of wsgi-timeout everywhere"
 )
+
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
 
 @pytest.fixture
@@ -135,15 +138,19 @@ def test_a_worker_of_another_target_is_refused(site, redis_server, start):
     assert ask(site.web.port, "/pid").json["pid"] in pids(site.pool)
 
 
-def test_a_web_process_of_another_target_is_refused(site, redis_server, start):
+def test_a_web_process_of_another_target_is_refused(site, redis_server, start, seen):
     """A web process of another target under the same name answers 503, and both it and its log say why."""
     web = start(Gunicorn(f"wsgi_timeout:gateway('own_server:app', name={site.name!r})", redis_server.url))
     answer = ask(web.port, "/slow")
     assert answer.status == 503
     assert re.search(OTHER_TARGET.format(name=site.name), answer.json["detail"])
     web.wait_for("requests are refused: " + OTHER_TARGET.format(name=site.name))
+    took = []
     for _ in range(5):
+        began = time.monotonic()
         assert ask(web.port, "/slow").status == 503
+        took.append(time.monotonic() - began)
+    seen("the 503", took)
     assert web.output.count("requests are refused") == 1
 
 
@@ -200,11 +207,13 @@ def test_a_newer_worker_is_refused(site, redis_server, start, newer):
     assert ask(site.web.port, "/pid").json["pid"] in pids(site.pool)
 
 
-def test_a_newer_web_process_is_refused(site, redis_server, start, newer):
+def test_a_newer_web_process_is_refused(site, redis_server, start, newer, seen):
     """A web process of another version than the workers answers 503, and says why."""
     app = f"wsgi_timeout:gateway('basic:app', name={site.name!r})"
     web = start(Gunicorn(app, redis_server.url, env={**site.env, **newer}, cwd=APPS))
+    began = time.monotonic()
     answer = ask(web.port, "/fast")
+    seen("the 503, from its start", [time.monotonic() - began])
     assert answer.status == 503
     assert re.search(said(site, 0, 1), answer.json["detail"])
 

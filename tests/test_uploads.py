@@ -5,7 +5,6 @@ import socket
 import threading
 import time
 from array import array
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from harness import ask, follow, until
@@ -90,11 +89,6 @@ class Uploader:
 
 
 CHUNKED = "Transfer-Encoding: chunked"
-CUTS = {
-    "Content-Length": (f"Content-Length: {3 * MIB}", lambda data: data),
-    "chunked, between chunks": (CHUNKED, lambda data: b"%x\r\n%b\r\n" % (len(data), data)),
-    "chunked, within a chunk": (CHUNKED, lambda data: b"%x\r\n%b" % (len(data) + 10, data)),
-}
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -143,51 +137,6 @@ def test_an_upload_ahead_of_its_handler_is_bounded(site, port, gate):
     until(lambda: not site.redis.client.exists(key), what="the end of the body's key")
 
 
-@pytest.mark.parametrize("cut", CUTS)
-def test_an_upload_that_is_cut_short_starts_nothing(site, roomy, cut):
-    """An upload that ends early, and fits the buffer, is refused, and its handler never begins."""
-    header, encode = CUTS[cut]
-    tag = f"cut-{list(CUTS).index(cut)}"
-    client = Uploader(roomy, f"/hash?tag={tag}", header)
-    client.send(encode(content(MIB)))
-    client.stop_sending()
-    assert client.answer()[:12] in {b"HTTP/1.1 400", b""}
-    # There is one worker, which takes calls in their order.
-    assert ask(roomy, f"/fast?tag={tag}-after").status == 200
-    assert len(site.runs(f"{tag}-after")) == 1
-    assert not site.runs(tag)
-
-
-def test_a_small_upload_that_is_cut_short_starts_nothing(site, port):
-    """A body that would have travelled with its call is counted, too."""
-    client = Uploader(port, "/hash?tag=small-cut", "Content-Length: 1000")
-    client.send(bytes(999))
-    client.stop_sending()
-    assert client.answer().startswith(b"HTTP/1.1 400 Bad Request\r\n")
-    assert ask(port, "/fast?tag=small-after").status == 200
-    assert not site.runs("small-cut")
-
-
-@pytest.mark.parametrize("how", ["FIN", "RST"])
-@pytest.mark.parametrize("cut", CUTS)
-def test_an_upload_that_is_cut_short_never_looks_complete(site, port, cut, how):
-    """A handler that reads an upload over the buffer gets an error where the upload ends early."""
-    header, encode = CUTS[cut]
-    tag = f"broken-{list(CUTS).index(cut)}-{how}"
-    client = Uploader(port, f"/hash?tag={tag}", header)
-    client.send(encode(content(2 * MIB)))
-    until(lambda: site.runs(tag), what="the handler's begin")
-    if how == "FIN":
-        client.stop_sending()
-        assert b" 200 " not in client.answer()
-    else:
-        client.reset()
-    # There is one worker: it goes on when that handler has ended.
-    assert ask(port, "/fast").status == 200
-    assert len(site.runs(tag)) == 1
-    assert not site.runs(f"{tag}-whole")
-
-
 def test_a_handler_that_does_not_read_frees_the_uploader(site, port):
     """A handler that answers before it has read a large body answers at once; the rest is not taken."""
     ask(port, "/fast")
@@ -218,69 +167,3 @@ def test_an_upload_is_accepted_without_wait(site, port, gate):
         assert last.json == {"length": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     finally:
         web.stop()
-
-
-@pytest.fixture(scope="module")
-def impatient(site):
-    """A web process in which a client may pause for 0.4 s."""
-    web = site.start_web(gateway="upload_timeout=0.4")
-    yield web.port
-    web.stop()
-
-
-@pytest.mark.parametrize(
-    "sent", [0, 10, 100_000, 3 * MIB], ids=["nothing", "small", "queued later", "queued"]
-)
-@pytest.mark.parametrize("header", [f"Content-Length: {8 * MIB}", CHUNKED])
-def test_a_client_that_stalls_is_told(impatient, site, sent, header):
-    """A client that pauses within its body gets a 408, and no handler sees a whole body."""
-    tag = f"stalled-{sent}-{len(header)}"
-    client = Uploader(impatient, f"/hash?tag={tag}", header)
-    data = content(sent)
-    began = time.monotonic()
-    client.send(b"%x\r\n%b\r\n" % (sent, data) if header == CHUNKED and sent else data)
-    assert client.answer().startswith(b"HTTP/1.1 408 Request Timeout\r\n")
-    assert 0.3 < time.monotonic() - began < 5
-    assert not [run for run in site.runs() if run.startswith(f"{tag}-whole")]
-
-
-def test_a_client_that_is_slow_is_not_cut(impatient):
-    """A client that sends a little at a time has all the time that it needs."""
-    client = Uploader(impatient, "/hash", "Content-Length: 10")
-    for _ in range(10):
-        client.send(b"x")
-        time.sleep(0.1)
-    assert client.answer().startswith(b"HTTP/1.1 200 OK\r\n")
-
-
-def test_an_upload_that_outlasts_its_deadline_ends(site):
-    """A handler's time is up though its client still sends: its worker is free, and the client gets a 504."""
-    web = site.start_web(gateway="timeout=0.5")
-    try:
-        client = Uploader(web.port, "/hash?tag=outlasts", f"Content-Length: {3 * MIB}")
-        client.send(bytes(2 * MIB))
-        until(lambda: site.runs("outlasts"), what="the handler's begin")
-        began = time.monotonic()
-        with ThreadPoolExecutor(1) as thread:
-            other = thread.submit(ask, web.port, "/fast")
-            # It has not ended: each piece is taken.
-            until(lambda: client.send(b"x") and other.done(), 10, "the next call's answer")
-        assert other.result().status == 200
-        assert time.monotonic() - began < 0.5 + 5
-        assert client.sent < 3 * MIB
-        client.send(bytes(3 * MIB - client.sent))
-        assert client.answer().startswith(b"HTTP/1.1 504 Gateway Timeout\r\n")
-        assert (len(site.runs("outlasts")), site.runs("outlasts-whole")) == (1, [])
-    finally:
-        web.stop()
-
-
-@pytest.mark.parametrize("size", [b"zz", b"-1", b""])
-def test_a_chunk_without_a_size_is_no_chunk(site, port, size):
-    """A chunked body whose next size cannot be read gets an error, and no handler sees a whole body."""
-    tag = f"bad-{size.decode()}"
-    client = Uploader(port, f"/hash?tag={tag}", CHUNKED)
-    client.send(b"5\r\nhello\r\n" + size + b"\r\nrest\r\n0\r\n\r\n")
-    assert client.answer()[:12] in {b"HTTP/1.1 400", b""}
-    assert ask(port, "/fast").status == 200
-    assert not site.runs(f"{tag}-whole")

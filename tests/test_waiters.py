@@ -16,6 +16,8 @@ MAX_WAITING = 200
 #: Seconds that the kernel, not we, may need on a busy machine.
 SLACK = 0.5
 
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
+
 
 @pytest.fixture(scope="module")
 def site(deploy):
@@ -153,27 +155,30 @@ def test_a_hop_of_an_accepted_call_is_not_refused(web, crowd, call):
         assert waiting.result().status == 410
 
 
-def test_a_client_that_goes_frees_its_place(web, crowd):
+def test_a_client_that_goes_frees_its_place(web, crowd, seen):
     """The place of a client that closed its connection is free within a second."""
     assert ask(web.port, "/slow").status == 503
     gone = web.output.count(" 499 ")
     crowd.clients.pop().close()
+    left = time.monotonic()
     until(lambda: web.output.count(" 499 ") > gone, 1 + SLACK, "the end of that request")
+    seen("until its place was free", [time.monotonic() - left])
     crowd.add()
     assert ask(web.port, "/slow").status == 503
 
 
-def test_all_get_their_answers_in_the_end(site, crowd, module_gate):
+def test_all_get_their_answers_in_the_end(site, crowd, module_gate, seen):
     """When the handlers end, each of 200 waiters gets its own answer, without a redirect."""
     module_gate.touch()
-    answers, _ = crowd.answers()
+    answers, seconds = crowd.answers()
+    seen("200 answers, from their handlers' end", [seconds])
     assert len(answers) == MAX_WAITING
     assert {answer.partition(b"\r\n")[0] for answer in answers} == {b"HTTP/1.1 200 OK"}
     assert {answer.rpartition(b"\r\n\r\n")[2] for answer in answers} == {b"passed \n"}
     assert connections(site) <= 4
 
 
-def test_a_stop_redirects_every_waiter(site, web, gate):
+def test_a_stop_redirects_every_waiter(site, web, gate, seen):
     """On SIGTERM each waiter gets its 303 within a second, and finds its result in another process."""
     stopping = site.start_web()
     try:
@@ -184,6 +189,7 @@ def test_a_stop_redirects_every_waiter(site, web, gate):
     finally:
         stopping.stop()
     assert {answer.partition(b"\r\n")[0] for answer in answers} == {b"HTTP/1.1 303 See Other"}
+    seen("until 100 were redirected", [seconds])
     assert seconds < 1 + SLACK
     locations = {re.search(r"\r\nLocation: (\S+)", answer.decode())[1] for answer in answers}
     assert len(locations) == 100

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from functools import partial
 from typing import Any
@@ -38,6 +39,14 @@ class GeventWorker(ggevent.GeventWorker):
         if not value:
             # Out of the signal handler, as gunicorn does it.
             gevent.spawn(self._drain)
+
+    def notify(self) -> None:
+        if self.ppid == os.getppid():
+            super().notify()
+        elif self.alive:
+            # gunicorn exits here, under all who wait.
+            self.log.info("Parent changed, shutting down: %s", self)
+            self.alive = False
 
     def _drain(self) -> None:
         # gunicorn goes on accepting for up to a second, in which a redirected client would come back to

@@ -41,10 +41,17 @@ class ThreadWorker(gthread.ThreadWorker):
 
     @alive.setter
     def alive(self, value: bool) -> None:
-        # gunicorn clears it for every reason to stop: signals, max_requests, a reload, a lost master.
+        # gunicorn clears it for every reason to stop but one: signals, max_requests, a reload.
         self._alive = value
         if not value:
             waiting.drain()
+
+    def is_parent_alive(self) -> bool:
+        there: bool = super().is_parent_alive()
+        if not there:
+            # gunicorn leaves its loop, and would cut off whoever still waits when graceful_timeout is over.
+            self.alive = False
+        return there
 
     def load_wsgi(self) -> None:
         if not self.cfg.reload:

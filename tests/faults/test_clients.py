@@ -87,7 +87,7 @@ CUTS = [0, 1, *(PIECE * n for n in range(1, 10)), 2 * PIECE + 1, len(BODY) - 1]
 
 
 @pytest.mark.parametrize("cut", CUTS)
-def test_a_download_that_is_left_at_any_point(site, later, cut):
+def test_a_download_that_is_left_at_any_point(site, later, seen, cut):
     """A client that leaves after so many bytes of a result gets all of it, the same, the next time."""
     tag = f"cut{cut}"
     url = ask(later.port, f"/numbers?tag={tag}&size={len(BODY)}").json["result_url"]
@@ -97,7 +97,9 @@ def test_a_download_that_is_left_at_any_point(site, later, cut):
     while left:
         left -= len(sock.recv(min(65536, left)))
     reset(sock)
+    gone = time.monotonic()
     again = follow(site.web.port, url)[-1]
+    seen("the whole body", [time.monotonic() - gone])
     assert (again.status, again.body == BODY) == (200, True)
     assert len(site.runs(tag)) == 1
 
@@ -142,7 +144,7 @@ def rest(sock):
     return count
 
 
-def test_a_slow_reader_gets_all_and_costs_little(site):
+def test_a_slow_reader_gets_all_and_costs_little(site, seen):
     """At 1 KB a second a response of 40 MiB keeps its bounds in Redis and both processes; it comes whole."""
     (web,), (worker,), client = site.web.workers(), site.pool.workers(), site.redis.client
 
@@ -160,8 +162,10 @@ def test_a_slow_reader_gets_all_and_costs_little(site):
             digest.update(response.read(1024))
             most = [max(pair) for pair in zip(most, held(), strict=True)]
             until(lambda second=second: time.monotonic() - began > second + 1)
+        hurried = time.monotonic()
         while piece := response.read(MIB):
             digest.update(piece)
+        seen("the rest, when it reads on", [time.monotonic() - hurried])
     sock.close()
     assert digest.digest() == hashlib.sha256(array("Q", range(HUGE // 8)).tobytes()).digest()
     redis, web_rss, worker_rss = (after - at for after, at in zip(most, before, strict=True))

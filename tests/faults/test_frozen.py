@@ -10,8 +10,8 @@ from contextlib import suppress
 
 import psutil
 import pytest
-from faults.conftest import alive
 from harness import ask, until
+from remains import alive
 
 from wsgi_timeout import keys
 
@@ -114,7 +114,7 @@ def test_a_frozen_workers_post_is_lost(site, aside, gate, freeze, seen):
     assert len(site.runs("post")) == 1
 
 
-def test_a_body_that_was_begun_is_never_continued_by_another(threaded, aside, gate, freeze):
+def test_a_body_that_was_begun_is_never_continued_by_another(threaded, aside, gate, freeze, seen):
     """A response begun by a worker that froze breaks off: nothing of a second run is put behind it."""
     port, tags = threaded.web.port, [f"begun{number}" for number in range(6)]
     read = {tag: [] for tag in tags}
@@ -122,6 +122,7 @@ def test_a_body_that_was_begun_is_never_continued_by_another(threaded, aside, ga
     until(lambda: all(b"one\n" in b"".join(pieces) for pieces in read.values()), what="each first line")
     frozen = freeze(threaded)
     assert [waiting.result() for waiting in sent] == [False] * 6
+    seen("until the last one broke off", [time.monotonic() - frozen.at])
     frozen.wake()
     gate.touch()
     until(lambda: not any(map(alive, frozen.workers)), what="the old attempts' end")
@@ -138,26 +139,38 @@ def read_all(port, target, pieces):
     return b"".join(pieces).endswith(b"0\r\n\r\n")
 
 
-def test_a_worker_that_lost_its_lease_takes_nothing(deploy):
-    """A worker whose pool's parent is frozen is given up, and takes no call: nobody would recover it."""
-    site = deploy(pool=("--processes", "1"), wait_seconds=40, worker_wait=20, lease_seconds=LEASE)
-    leases, old = keys.leases(site.name), site.pool
-    (worker,) = old.workers()
-    (name,) = site.redis.client.hkeys(leases)
-    assert ask(site.web.port, "/fast").status == 200
+def test_a_pool_whose_parent_is_frozen_is_given_up(deploy, aside, gate, seen):
+    """What a pool ran is settled when its parent is frozen past its lease; its workers take no call then."""
+    site = deploy(pool=("--processes", "3"), wait_seconds=40, worker_wait=20, lease_seconds=LEASE)
+    client, leases, port = site.redis.client, keys.leases(site.name), site.web.port
+    until(lambda: client.hlen(leases) == 3, 20, "three workers")
+    old, workers, names = site.pool, site.pool.workers(), client.hkeys(leases)
+    get = aside.submit(ask, port, f"/gate?file={gate}&tag=get")
+    post = aside.submit(ask, port, "/slow?seconds=60&tag=post", "POST")
+    assert begun(site, "get") != begun(site, "post")
     parent = psutil.Process(old.pid)
     parent.suspend()
+    frozen = time.monotonic()
     try:
-        until(lambda: not site.redis.client.hexists(leases, name), what="the end of its lease")
-        site.pool = site.start_pool("--processes", "1")
+        site.pool = site.start_pool("--processes", "2")
+        answer = post.result()
+        seen("until the POST's 502", [time.monotonic() - frozen])
+        assert (answer.status, answer.json["detail"]) == (502, "its worker died while it ran")
+        new = begun(site, "get", 2)
+        seen("until the GET's second run", [time.monotonic() - frozen])
+        gate.touch()
+        assert get.result().text == "passed get\n"
+        # The third one, which was idle, keeps its lease no longer than they.
+        until(lambda: not any(client.hexists(leases, name) for name in names), what="the end of its leases")
         tags = [f"later{number}" for number in range(6)]
-        assert [ask(site.web.port, f"/fast?tag={tag}", "POST").status for tag in tags] == [200] * 6
-        assert str(worker.pid) not in {site.runs(tag)[0].split()[1] for tag in tags}
-        assert [len(site.runs(tag)) for tag in tags] == [1] * 6
+        assert [ask(port, f"/fast?tag={tag}", "POST").status for tag in tags] == [200] * 6
+        served = {int(site.runs(tag)[0].split()[1]) for tag in tags}
+        assert {new, *served}.isdisjoint(worker.pid for worker in workers)
+        assert [len(site.runs(tag)) for tag in ("get", "post", *tags)] == [2, 1] + [1] * 6
     finally:
         parent.resume()
-    until(lambda: not alive(worker), what="its end")
-    assert ask(site.web.port, "/fast").status == 200
+    until(lambda: not any(map(alive, workers)), what="their end")
+    assert ask(port, "/fast").status == 200
     old.stop()
 
 

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
-from faults.conftest import alive
 from harness import ask, environment, until
+from remains import alive
 
 TIMEOUT, GRACE, LEASE = 0.5, 0.5, 2.0
 #: Seconds after its deadline in which a call's outcome is there.
@@ -84,17 +84,21 @@ def test_a_call_that_kills_its_workers_is_given_up(site, patient, seen, how, dea
 
 
 @pytest.mark.parametrize("how", ["aborts", "exits"])
-def test_a_post_that_kills_its_worker_runs_once(site, patient, how):
+def test_a_post_that_kills_its_worker_runs_once(site, patient, seen, how):
     """A POST whose handler ends its process gets 502 and is not run again."""
+    began = time.monotonic()
     assert ask(patient.port, f"/{how}?tag=post-{how}", "POST").status == 502
+    seen("the 502", [time.monotonic() - began])
     assert len(site.runs(f"post-{how}")) == 1
     assert ask(patient.port, "/fast").status == 200
 
 
-def test_a_memory_error_is_an_error_as_any_other(site, patient):
+def test_a_memory_error_is_an_error_as_any_other(site, patient, seen):
     """A handler that raises `MemoryError` is answered with 500; the same process serves the next call."""
     pid = ask(patient.port, "/pid").json["pid"]
+    began = time.monotonic()
     assert ask(patient.port, "/runs-out").status == 500
+    seen("the 500", [time.monotonic() - began])
     assert ask(patient.port, "/pid").json["pid"] == pid
 
 
@@ -112,6 +116,14 @@ def test_a_process_that_grew_too_large_is_replaced(site, patient, gate, seen):
     until(lambda: not alive(large), what="its end")
     assert ask(patient.port, "/pid").json["pid"] != large.pid
     assert len(site.runs("leaks")) == 1
+
+
+def test_a_bound_below_the_apps_own_size_stops_no_call(deploy):
+    """A process larger than `--max-memory` from the start answers a call, and is replaced then."""
+    site = deploy(pool=("--processes", "1", "--max-memory", "1"), worker_wait=20)
+    first = ask(site.web.port, "/pid").json["pid"]
+    until(lambda: not psutil.pid_exists(first), what="its end")
+    assert ask(site.web.port, "/pid").json["pid"] != first
 
 
 @pytest.mark.slow

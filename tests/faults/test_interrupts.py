@@ -78,9 +78,11 @@ def gone(process_id):
         return True
 
 
-def test_a_timeout_is_raised_in_the_handler(site):
+def test_a_timeout_is_raised_in_the_handler(site, seen):
     """At its deadline a handler is left through its `finally`; an app that catches errors sees none."""
+    began = time.monotonic()
     answer = ask(site.web.port, "/cleans-up?tag=timeout")
+    seen("after its deadline", [time.monotonic() - began - TIMEOUT])
     assert (answer.status, answer.json["detail"]) == (
         504,
         "the handler ran longer than its timeout, 0.5 s",

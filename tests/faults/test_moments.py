@@ -107,25 +107,28 @@ def test_a_worker_killed_after_its_handlers_end(deploy, redis_server, aside, tmp
         proxy.close()
 
 
-def test_a_cancel_at_the_moment_of_the_end(site):
+def test_a_cancel_at_the_moment_of_the_end(site, seen):
     """However a cancel and an end meet, everybody is told the same: cancelled or not."""
     web = site.start_web(gateway="wait_for_response=False")
-    told = []
+    told, took = [], []
     try:
         for number in range(40):
             urls = ask(web.port, f"/slow?seconds=0.03&tag=race{number}", "POST").json
             begun(site, f"race{number}")
             time.sleep(0.003 * (number % 20))  # now sooner, now later than the handler's end
+            at = time.monotonic()
             cancelled = ask(web.port, urls["status_url"], "DELETE").status
             told.append((cancelled, ask(web.port, urls["result_url"]).status))
+            took.append(time.monotonic() - at)
             assert len(site.runs(f"race{number}")) == 1
     finally:
         web.stop()
+    seen("from the cancel until both were told", took)
     assert set(told) <= {(202, 410), (409, 200)}
     assert len(set(told)) == 2
 
 
-def test_web_processes_that_wait_for_one_call_are_independent(site, aside, gate):
+def test_web_processes_that_wait_for_one_call_are_independent(site, aside, gate, seen):
     """When one of two web processes that wait for a call is killed, the other one gets the response."""
     one, other = (site.start_web(gateway=f"wait_seconds={wait}") for wait in (0.3, 30))
     try:
@@ -139,8 +142,10 @@ def test_web_processes_that_wait_for_one_call_are_independent(site, aside, gate)
         until(lambda: len(site.redis.client.hget(record, "inboxes").split()) == 2, what="both to wait")
         for worker in one.workers():
             worker.kill()
+        killed = time.monotonic()
         gate.touch()
         assert waiting[1].result().text == "passed two\n"
+        seen("the other's response", [time.monotonic() - killed])
         assert isinstance(waiting[0].exception(), OSError)
         assert len(site.runs("two")) == 1
     finally:
@@ -148,7 +153,7 @@ def test_web_processes_that_wait_for_one_call_are_independent(site, aside, gate)
         other.stop()
 
 
-def test_a_web_process_that_starts_while_redis_is_away(site, redis_server):
+def test_a_web_process_that_starts_while_redis_is_away(site, redis_server, seen):
     """A web process that is started while Redis is away says 503 at once, and serves when it is back."""
     redis_server.stop(signal.SIGKILL)
     app = f"wsgi_timeout:gateway({site.target!r}, name={site.name!r})"
@@ -157,9 +162,12 @@ def test_a_web_process_that_starts_while_redis_is_away(site, redis_server):
         began = time.monotonic()
         refused = ask(web.port, "/fast?tag=early")
         assert (refused.status, refused.header("Retry-After")) == (503, "5")
+        seen("the 503, from its start", [time.monotonic() - began])
         assert time.monotonic() - began < PROMISED
         redis_server.start()
+        back = time.monotonic()
         assert until(lambda: ask(web.port, "/fast?tag=later").status == 200, what="an answer")
+        seen("service, after its return", [time.monotonic() - back])
         assert site.runs("early") == []
     finally:
         web.stop()
@@ -196,13 +204,16 @@ def test_a_retry_outlives_the_pool_that_promised_it(functions, seen):
     assert len(site.runs("backoff")) == 2
 
 
-def test_a_function_whose_worker_dies_is_lost_once(functions, gate):
+def test_a_function_whose_worker_dies_is_lost_once(functions, gate, seen):
     """A function call whose worker is killed ends as lost, after one run, and its pool serves on."""
     site, app = functions
     call = app.held_blob.spawn(str(gate), "dies", 10)
-    os.kill(int(begun(site, "dies")[0].split()[1]), signal.SIGKILL)
+    worker = int(begun(site, "dies")[0].split()[1])
+    killed = time.monotonic()
+    os.kill(worker, signal.SIGKILL)
     with pytest.raises(WorkerLost, match="signal 9"):
         call.get(timeout=10)
+    seen("WorkerLost", [time.monotonic() - killed])
     assert app.add.spawn(1).get(timeout=20) == 1
     assert len(site.runs("dies")) == 1
 

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
-from harness import ask, follow, until
+from harness import APPS, Gunicorn, Pool, ask, follow, until
 
 from wsgi_timeout import keys
 
@@ -14,10 +14,21 @@ LEASE = 2.0
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
 
+@pytest.fixture(scope="module")
+def site(deploy):
+    return deploy(pool=("--processes", "1"))
+
+
 @pytest.fixture
 def aside():
     with ThreadPoolExecutor(20) as threads:
         yield threads
+
+
+def lone_web(site, name):
+    """Start a web process for a name that no worker serves."""
+    app = f"wsgi_timeout:gateway('basic:app', name={name!r})"
+    return Gunicorn(app, site.redis.url, env=site.env, cwd=APPS)
 
 
 def begun(site, tag):
@@ -27,6 +38,40 @@ def begun(site, tag):
 def kill(pool):
     for process in (psutil.Process(pool.pid), *pool.workers()):
         process.kill()
+
+
+def test_without_a_worker_a_request_is_refused(site, seen):
+    """With no live worker a request gets 503 after `worker_wait`, with the command that starts one."""
+    web = lone_web(site, f"{site.name}-nobody")
+    try:
+        ask(web.port, "/fast?__wsgi_timeout_call=")  # it is up
+        began = time.monotonic()
+        answer = ask(web.port, "/fast?tag=nobody")
+        took = time.monotonic() - began
+        seen("over its worker_wait of 1 s", [took - 1])
+        assert 1 <= took < 4
+        assert (answer.status, answer.header("Retry-After")) == (503, "5")
+        assert "`wsgi-timeout worker " in answer.json["detail"]
+        assert not list(site.redis.client.scan_iter(match=f"rq:queue:wt:{site.name}-nobody"))
+    finally:
+        web.stop()
+
+
+def test_a_first_worker_is_waited_for(site, aside):
+    """A request that comes just before the first worker is answered by it."""
+    name = f"{site.name}-late"
+    app = f"wsgi_timeout:gateway('basic:app', name={name!r}, worker_wait=30)"
+    web = Gunicorn(app, site.redis.url, env=site.env, cwd=APPS)
+    pool = None
+    try:
+        ask(web.port, "/fast?__wsgi_timeout_call=")  # it is up
+        early = aside.submit(ask, web.port, "/fast?tag=early")
+        pool = Pool("basic:app", name, site.redis.url, env=site.env, cwd=APPS)
+        assert early.result().text == "fast early\n"
+    finally:
+        web.stop()
+        if pool:
+            pool.stop()
 
 
 def test_what_is_queued_outlives_all_workers(deploy, aside, gate, seen):
@@ -60,7 +105,7 @@ def test_what_is_queued_outlives_all_workers(deploy, aside, gate, seen):
     assert [len(site.runs(tag)) for tag in ("running", *tags)] == [2, 1, 1, 1, 1, 1]
 
 
-def test_a_call_that_nobody_comes_for_ends(deploy, aside, gate):
+def test_a_call_that_nobody_comes_for_ends(deploy, aside, gate, seen):
     """With no worker for `queue_ttl` a queued call ends, for who waits and who looks, and never begins."""
     site = deploy(
         pool=("--processes", "1"), gateway="queue_ttl=2", wait_seconds=1, lease_seconds=LEASE, worker_wait=20
@@ -70,11 +115,13 @@ def test_a_call_that_nobody_comes_for_ends(deploy, aside, gate):
     try:
         running = aside.submit(follow, port, f"/gate?tag=running&file={gate}")
         begun(site, "running")
+        asked = time.monotonic()
         waiting = aside.submit(follow, port, "/fast?tag=waits", "POST")
         urls = ask(later.port, "/fast?tag=looks", "POST").json
         dead = site.pool
         kill(dead)
         answer = waiting.result()[-1]
+        seen("after its queue_ttl of 2 s", [time.monotonic() - asked - 2])
         assert (answer.status, "longer than queue_ttl" in answer.json["detail"]) == (504, True)
         look = until(
             lambda: (status := ask(later.port, urls["status_url"]).json)["state"] == "ended" and status, 5
@@ -123,7 +170,7 @@ def test_a_child_of_a_dead_worker_takes_nothing(forked, seen):
     assert len(forked.runs("taken")) == 1
 
 
-def test_a_child_of_a_stopped_worker_takes_nothing(forked):
+def test_a_child_of_a_stopped_worker_takes_nothing(forked, seen):
     """A worker that stops gives its connections up, also those that somebody else holds open."""
     old = forked.pool
     until(lambda: blocked(forked) == [0], what="its BLMOVE")
@@ -132,7 +179,9 @@ def test_a_child_of_a_stopped_worker_takes_nothing(forked):
     assert blocked(forked) == []
     forked.pool = forked.start_pool("--processes", "1")
     old.stop()
+    at = time.monotonic()
     assert ask(forked.web.port, "/fast?tag=next", "POST").status == 200
+    seen("until the response", [time.monotonic() - at])
     assert len(forked.runs("next")) == 1
 
 

@@ -157,7 +157,7 @@ def functions(deploy, proxy):
 
 
 @pytest.mark.parametrize(("how", "seconds"), OUTAGES)
-def test_functions(functions, threads, outage, gate, how, seconds):
+def test_functions(functions, threads, outage, gate, seen, how, seconds):
     """One who waits for a result waits through an outage; a poll says that it is not there yet."""
     site, app = functions
     begin, end = outage
@@ -180,8 +180,10 @@ def test_functions(functions, threads, outage, gate, how, seconds):
             app.add.spawn(1)
     gate.touch()
     end()
+    back = time.monotonic()
 
     _, late = wait(results, AFTER)
+    seen("until the last result, from the end of the outage", [time.monotonic() - back])
     assert len(late) == 0
     assert [len(future.result()) for future in results] == [10, 3_000_000] * (CALLS // 2)
     assert len(site.runs(tag)) == CALLS
@@ -210,24 +212,28 @@ def test_a_full_redis(functions, threads, redis_server, gate):
     nobody_was_given_up(site.pool)
 
 
-def test_a_slow_redis(site, proxy):
+def test_a_slow_redis(site, proxy, seen):
     """With a Redis that takes its time for every command a request is slower, and right."""
     proxy.delay_seconds = 0.05
+    began = time.monotonic()
     try:
         answers = follow(site.web.port, "/mirror?tag=slow", "POST", body=BODY)
     finally:
         proxy.delay_seconds = 0.0
+    seen("0.2 MB up and down", [time.monotonic() - began])
     assert (answers[-1].status, answers[-1].body == BODY) == (200, True)
     assert len(site.runs("slow")) == 1
 
 
-def test_a_redis_that_comes_byte_by_byte(site, proxy):
+def test_a_redis_that_comes_byte_by_byte(site, proxy, seen):
     """Commands and replies that come in pieces of one byte are put together right."""
     proxy.piece_bytes = 1
+    began = time.monotonic()
     try:
         answers = follow(site.web.port, "/mirror?tag=bytes", "POST", body=BODY[:70_000])
     finally:
         proxy.piece_bytes = 0
+    seen("70 kB up and down", [time.monotonic() - began])
     assert (answers[-1].status, answers[-1].body == BODY[:70_000]) == (200, True)
     assert len(site.runs("bytes")) == 1
 

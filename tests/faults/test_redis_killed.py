@@ -150,12 +150,12 @@ def test_an_upload_before_its_call_is_only_delayed(site, redis_server, aside, pa
 
 
 @pytest.mark.slow
-def test_results_wait_for_a_redis_that_comes_back(site, redis_server, aside, gate):
+def test_results_wait_for_a_redis_that_comes_back(site, redis_server, gate, seen):
     """A waiting client is redirected while Redis is away, as ever; a next hop gets the response."""
     web = site.start_web(gateway="wait_seconds=1")
     try:
         url = ask(web.port, f"/gate?tag=hops&file={gate}").location
-        with away(redis_server, seconds=4):
+        with away(redis_server, seconds=4) as outage:
             began = time.monotonic()
             while (answer := ask(web.port, url)).status == 303 and time.monotonic() - began < 3:
                 url = answer.location
@@ -164,6 +164,7 @@ def test_results_wait_for_a_redis_that_comes_back(site, redis_server, aside, gat
             assert answer.status == 303
             assert 3 <= int(url.rpartition("=")[2]) <= 5
         answers = follow(web.port, url)
+        seen("the response of the next hop, after its return", [time.monotonic() - outage.ended])
         assert answers[-1].text == "passed hops\n"
         assert len(site.runs("hops")) == 1
     finally:
@@ -222,8 +223,10 @@ def test_a_full_redis_refuses_what_is_new_and_loses_nothing(site, redis_server, 
     until(lambda: time.monotonic() - began > 2.5 * LEASE, 3 * LEASE)
     assert not any(waiting.done() for waiting in (small, posted, hopping))
     gate.touch()
+    opened = time.monotonic()
     assert small.result().text == "passed small\n"
     assert hopping.result()[-1].text == "passed hopping\n"
+    seen("responses while it is full, from their handlers' end", [time.monotonic() - opened])
     # It needs room for the rest of its body.
     redis_server.client.config_set("maxmemory", 0)
     assert posted.result().json["sha256"] == hashlib.sha256(LARGE).hexdigest()

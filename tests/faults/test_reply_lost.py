@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 import sys
+import time
 from collections import Counter
 from hashlib import sha1
 from importlib.resources import files
@@ -110,14 +111,18 @@ class Recording:
 def sweep(proxy, where, scenario, *, name, scripts, queued=1):
     """Run a scenario unbroken, then with a break at each of its exchanges in turn; `scripts` are among them.
 
-    Each time one call is queued in the queue of this `name`, `queued` times.
+    Each time one call is queued in the queue of this `name`, `queued` times. Returns the seconds that each
+    broken run took.
     """
     recording = Recording(proxy)
+    took = []
 
     def run(number, fault=None):
         before = int(proxy.client.get(keys.sequence(name)) or 0)
+        began = time.monotonic()
         try:
             scenario(number)
+            took.append(time.monotonic() - began)
             with contextlib.suppress(AssertionError):
                 # A client may have its answer before the worker's last reply has come by.
                 until(lambda: fault is None or fault.struck, 0.5)
@@ -145,6 +150,8 @@ def sweep(proxy, where, scenario, *, name, scripts, queued=1):
         struck += [what] if fault.struck else []
     sys.stdout.write(f"{where.name}: {len(struck)} breaks of {len(planned)}: {', '.join(struck)}\n")
     assert scripts <= set(struck), f"no break at {scripts - set(struck)}"
+    # The first one was not broken.
+    return took[1:]
 
 
 def nothing_waits(proxy, name):
@@ -159,7 +166,7 @@ def nothing_waits(proxy, name):
 
 
 @pytest.mark.parametrize("where", BREAKS)
-def test_a_small_request(site, proxy, where):
+def test_a_small_request(site, proxy, seen, where):
     """A small request is run once, and answered."""
 
     def scenario(number):
@@ -168,12 +175,13 @@ def test_a_small_request(site, proxy, where):
         assert (answer.status, answer.text) == (200, f"fast {tag}\n")
         assert len(site.runs(tag)) == 1
 
-    sweep(proxy, where, scenario, name=site.name, scripts={"enqueue", "take", "finish"})
+    took = sweep(proxy, where, scenario, name=site.name, scripts={"enqueue", "take", "finish"})
+    seen("a run with a break", took)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("where", Break)
-def test_a_redirected_request(site, hasty, proxy, where):
+def test_a_redirected_request(site, hasty, proxy, seen, where):
     """A request that is redirected is run once and answered, and its result can be had again for a while."""
 
     def scenario(number):
@@ -184,11 +192,12 @@ def test_a_redirected_request(site, hasty, proxy, where):
         assert follow(hasty.port, answers[-2].location)[-1].body == answers[-1].body
         assert len(site.runs(tag)) == 1
 
-    sweep(proxy, where, scenario, name=site.name, scripts={"enqueue", "take", "finish", "join", "deliver"})
+    scripts = {"enqueue", "take", "finish", "join", "deliver"}
+    seen("a run with a break", sweep(proxy, where, scenario, name=site.name, scripts=scripts))
 
 
 @pytest.mark.parametrize("where", BREAKS)
-def test_streams(site, proxy, where):
+def test_streams(site, proxy, seen, where):
     """An upload and a download in chunks come whole: none is lost, none is there twice."""
 
     def scenario(number):
@@ -197,18 +206,13 @@ def test_streams(site, proxy, where):
         assert (answer.status, answer.body == BODY) == (200, True)
         assert len(site.runs(tag)) == 1
 
-    sweep(
-        proxy,
-        where,
-        scenario,
-        name=site.name,
-        scripts={"enqueue", "take", "finish", "write", "read", "close"},
-    )
+    scripts = {"enqueue", "take", "finish", "write", "read", "close"}
+    seen("a run with a break", sweep(proxy, where, scenario, name=site.name, scripts=scripts))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("where", Break)
-def test_a_function_with_a_retry(functions, proxy, where):
+def test_a_function_with_a_retry(functions, proxy, seen, where):
     """A function that is spawned with large arguments, fails once and returns them: two runs, one result."""
     site, app = functions
 
@@ -221,4 +225,5 @@ def test_a_function_with_a_retry(functions, proxy, where):
 
     scripts = {"enqueue", "take", "retry", "join", "finish"}
     # A retry is queued again.
-    sweep(proxy, where, scenario, name=f"{site.name}:functions", scripts=scripts, queued=2)
+    took = sweep(proxy, where, scenario, name=f"{site.name}:functions", scripts=scripts, queued=2)
+    seen("a run with a break", took)

@@ -1,5 +1,7 @@
 """Pools that are told to stop: what runs, what waits, and what does not end in time."""
 
+import os
+import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -82,7 +84,7 @@ def test_what_does_not_end_in_time_is_settled(deploy, aside, gate, seen, again):
     assert [len(site.runs(tag)) for tag in ("get", "post")] == [2, 1]
 
 
-def test_a_stopped_process_keeps_nothing_it_has_not_begun(deploy, aside, gate):
+def test_a_stopped_process_keeps_nothing_it_has_not_begun(deploy, aside, gate, seen):
     """A call that reaches a process with its stop goes to another, though a neighbour there runs on."""
     site = deploy(pool=("--processes", "2", "--threads", "2"), wait_seconds=20, worker_wait=20)
     client, port = site.redis.client, site.web.port
@@ -100,26 +102,45 @@ def test_a_stopped_process_keeps_nothing_it_has_not_begun(deploy, aside, gate):
             time.sleep(0.01)
         if both:
             stopped.terminate()
+        at = time.monotonic()
         for worker in (stopped, *others):
             worker.resume()
         assert [answer.result().status for answer in waiting] == [200, 200]
+        took = time.monotonic() - at
         assert [len(site.runs(f"held{number}{which}")) for which in "ab"] == [1, 1]
         if both:
             break
     assert both
+    seen("until both responses", [took])
     assert not neighbour.done()
     gate.touch()
     assert neighbour.result().text == "passed neighbour\n"
 
 
 @pytest.mark.parametrize("workers", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3, 6))])
-def test_a_stop_while_workers_start_is_heard_by_all(redis_server, workers):
+def test_a_stop_while_workers_start_is_heard_by_all(redis_server, seen, workers):
     """A pool that is told to stop while it forks its workers ends at once, and leaves none."""
+    took = []
     for _ in range(3):
         pool = Pool("basic:app", "starting", redis_server.url, "--processes", "6", cwd=APPS, wait=False)
         until(lambda pool=pool: len(pool.workers()) >= workers, what="its workers")
         began = time.monotonic()
         pool.popen.terminate()
         assert pool.popen.wait(15) == 0
-        assert time.monotonic() - began < 5
+        took.append(time.monotonic() - began)
         pool.stop()
+    seen("until the pool's end", took)
+    assert max(took) < 5
+
+
+@pytest.mark.usefixtures("terminal")
+def test_a_closed_terminal_lets_calls_end(deploy, aside, gate):
+    """SIGHUP to the pool and its processes, as of a terminal, is a stop: what runs ends and is delivered."""
+    site = deploy(pool=("--processes", "2"), wait_seconds=40)
+    answer = aside.submit(ask, site.web.port, f"/gate?file={gate}&tag=hangup")
+    until(lambda: site.runs("hangup"), what="its start")
+    os.killpg(site.pool.pid, signal.SIGHUP)
+    until(lambda: len(site.pool.workers()) == 1, what="the end of the idle one")
+    gate.touch()
+    assert answer.result().status == 200
+    assert site.pool.popen.wait(20) == 0

@@ -8,10 +8,12 @@ import socket
 import time
 from array import array
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 from faults.proxy import Proxy
 from harness import APPS, Gunicorn, ask, follow, until
+from remains import alive
 from test_calls import W1, fresh_calls
 
 from wsgi_timeout import keys
@@ -19,6 +21,7 @@ from wsgi_timeout.recovery import LeaseWatch
 
 LEASE = 2.0
 LARGE = array("Q", range(200_000)).tobytes()
+GEVENT = ("-k", "wsgi_timeout.gunicorn_gevent.GeventWorker")
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
@@ -70,6 +73,32 @@ def test_a_call_outlives_its_killed_web_process(site, web, aside, gate, seen):
     assert len(site.runs("outlives")) == 1
 
 
+@pytest.mark.parametrize("worker_class", [(), GEVENT], ids=["gthread", "gevent"])
+def test_a_killed_master_takes_its_workers_along(site, aside, gate, seen, worker_class):
+    """When gunicorn's master alone is killed, its workers redirect who waits, end, and free the port."""
+    web, tag = site.start_web(*worker_class), f"master{len(worker_class)}"
+    waiting = aside.submit(ask, web.port, f"/gate?tag={tag}&file={gate}")
+    begun(site, tag)
+    workers = web.workers()
+    web.popen.kill()
+    killed = time.monotonic()
+    answer = waiting.result()
+    seen("the 303", [time.monotonic() - killed])
+    assert answer.status == 303
+    assert time.monotonic() - killed < 5
+    until(lambda: not any(map(alive, workers)), what="the end of its workers")
+    seen("the end of its workers", [time.monotonic() - killed])
+    # As a supervisor does, on the port that is free again.
+    new = site.start_web(*worker_class, sock=web.socket)
+    try:
+        gate.touch()
+        assert follow(web.port, answer.location)[-1].text == f"passed {tag}\n"
+        assert len(site.runs(tag)) == 1
+    finally:
+        new.stop()
+        web.stop()
+
+
 def record(site, tag):
     """Return the record of the call whose path and query have a tag; there is one such call."""
     client, mark = site.redis.client, f"tag={tag}".encode()
@@ -84,11 +113,15 @@ def begin_upload(web, tag, size):
     return sock
 
 
-def test_an_upload_through_a_killed_web_process_never_begins(site, web):
+def test_an_upload_through_a_killed_web_process_never_begins(site, web, seen):
     """When a web process is killed before an upload filled the buffer, its handler never begins."""
-    with begin_upload(web, "cut", len(LARGE) // 2):
+    with begin_upload(web, "cut", len(LARGE) // 2) as sock:
         bodies = until(lambda: list(site.redis.client.scan_iter(keys.request_body("*"))), what="its chunks")
         kill_web(web)
+        killed = time.monotonic()
+        with suppress(ConnectionResetError):
+            assert sock.recv(1) == b""
+        seen("the break", [time.monotonic() - killed])
     # What lay in Redis goes by itself, in a minute.
     assert [0 < site.redis.client.ttl(key) <= keys.UPLOAD_TTL for key in bodies] == [True]
     assert ask(web.port, "/fast?tag=after-cut").status == 202
@@ -98,12 +131,14 @@ def test_an_upload_through_a_killed_web_process_never_begins(site, web):
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-def test_what_a_killed_web_process_took_in_is_freed(site, web):
+def test_what_a_killed_web_process_took_in_is_freed(site, web, seen):
     """The chunks of an upload whose web process was killed are gone from Redis after a minute."""
     with begin_upload(web, "freed", len(LARGE) // 2):
         (key,) = until(lambda: list(site.redis.client.scan_iter(keys.request_body("*"))), what="its chunks")
         kill_web(web)
+        killed = time.monotonic()
     until(lambda: not site.redis.client.exists(key), keys.UPLOAD_TTL + 5, "the end of its chunks")
+    seen("until its chunks were gone", [time.monotonic() - killed])
 
 
 def test_a_handler_whose_upload_lost_its_web_process_ends(site, seen):
@@ -160,25 +195,32 @@ def test_a_download_from_a_killed_web_process_can_be_had_again(site, web, aside,
 
 
 def traffic(site, aside, count):
-    """Send requests of several kinds at once; each is answered with its own bytes, and runs once."""
+    """Send requests of several kinds at once; each is answered with its own bytes, and runs once.
+
+    Returns the seconds that small ones took beyond their handler's 0.3.
+    """
     port, mark = site.web.port, time.monotonic_ns()
-    small = [
-        aside.submit(follow, port, f"/slow?seconds=0.3&tag=small{mark}-{n}", "POST") for n in range(count)
-    ]
+
+    def timed(target):
+        began = time.monotonic()
+        return follow(port, target, "POST"), time.monotonic() - began
+
+    small = [aside.submit(timed, f"/slow?seconds=0.3&tag=small{mark}-{n}") for n in range(count)]
     up = [aside.submit(ask, port, f"/hash?tag=up{mark}-{n}", "POST", body=LARGE) for n in range(2)]
     down = [aside.submit(ask, port, f"/numbers?tag=down{mark}-{n}&size={len(LARGE)}") for n in range(2)]
     for number, waiting in enumerate(small):
-        assert waiting.result()[-1].text == f"slow POST small{mark}-{number} 0\n"
+        assert waiting.result()[0][-1].text == f"slow POST small{mark}-{number} 0\n"
     digest = hashlib.sha256(LARGE).hexdigest()
     assert [waiting.result().json["sha256"] for waiting in up] == [digest] * 2
     assert [waiting.result().body == LARGE for waiting in down] == [True] * 2
     tags = [f"small{mark}-{n}" for n in range(count)]
     tags += [f"{kind}{mark}-{n}" for kind in ("up", "down") for n in (0, 1)]
     assert [len(site.runs(tag)) for tag in tags] == [1] * len(tags)
+    return [waiting.result()[1] - 0.3 for waiting in small]
 
 
 @pytest.mark.slow
-def test_connections_that_are_killed_again_and_again(site, aside):
+def test_connections_that_are_killed_again_and_again(site, aside, seen):
     """Redis closes all connections twice a second for 10 s: no request fails, none runs twice."""
     client = site.redis.client
     end = time.monotonic() + 10
@@ -190,16 +232,18 @@ def test_connections_that_are_killed_again_and_again(site, aside):
             client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
             next_kill = time.monotonic() + 0.5
         until(lambda: running.done() or time.monotonic() >= next_kill)  # noqa: B023
-    running.result()
+    seen("a request, beyond its handler's time", running.result())
 
 
 def traffic_until(site, end):
+    took = []
     with ThreadPoolExecutor(20) as threads:
         while time.monotonic() < end:
-            traffic(site, threads, 6)
+            took += traffic(site, threads, 6)
+    return took
 
 
-def test_a_slow_redis_is_slow_and_correct(redis_server, deploy, aside, tmp_path):
+def test_a_slow_redis_is_slow_and_correct(redis_server, deploy, tmp_path, seen):
     """With 0.1 s of delay in every command the answers are late and right."""
     proxy = Proxy(redis_server, tmp_path / "s")
     site = deploy(pool=("--processes", "1"), wait_seconds=20)
@@ -208,20 +252,26 @@ def test_a_slow_redis_is_slow_and_correct(redis_server, deploy, aside, tmp_path)
     try:
         ask(web.port, "/fast")
         proxy.delay_seconds = 0.1
+        began = time.monotonic()
         answer = ask(web.port, "/hash?tag=slow", "POST", body=LARGE)
+        seen("1.6 MB up", [time.monotonic() - began])
         assert answer.json["sha256"] == hashlib.sha256(LARGE).hexdigest()
+        began = time.monotonic()
         assert ask(web.port, f"/numbers?size={len(LARGE)}").body == LARGE
+        seen("1.6 MB down", [time.monotonic() - began])
         assert len(site.runs("slow")) == 1
     finally:
         web.stop()
         proxy.close()
 
 
-def test_a_forgotten_script_is_loaded_again(site):
+def test_a_forgotten_script_is_loaded_again(site, seen):
     """SCRIPT FLUSH is noticed by nobody."""
     for _ in range(3):
         site.redis.client.script_flush()
+        began = time.monotonic()
         assert ask(site.web.port, "/fast").status == 200
+        seen("a response", [time.monotonic() - began])
 
 
 def test_a_redis_that_is_read_only_for_a_while(site, aside, gate, seen):
@@ -283,17 +333,19 @@ def test_a_redis_that_lost_everything_hangs_nobody(deploy, aside, gate, seen):
     assert until(lambda: ask(site.web.port, "/fast").status == 200, 20, "an answer of a new worker")
 
 
-def test_a_server_that_evicts_is_warned_of(redis_server, deploy):
+def test_a_server_that_evicts_is_warned_of(redis_server, deploy, seen):
     """Both halves say in one line that the server throws keys away when it is full, and what to set."""
     client = redis_server.client
     client.config_set("maxmemory", "1gb")
     client.config_set("maxmemory-policy", "allkeys-lru")
     try:
+        began = time.monotonic()
         site = deploy(pool=("--processes", "1"))
         assert ask(site.web.port, "/fast").status == 200
         for half in (site.pool, site.web):
             line = half.wait_for(r"Redis has maxmemory-policy allkeys-lru: .* Set it to noeviction\n")[0]
             assert half.output.count(line) == 1
+        seen("until both had said it, from their start", [time.monotonic() - began])
     finally:
         client.config_set("maxmemory-policy", "noeviction")
         client.config_set("maxmemory", "0")

@@ -2,14 +2,17 @@
 
 import os
 import signal
+import socket
 import time
+from array import array
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from hashlib import sha256
 
 import psutil
 import pytest
-from faults.conftest import alive
 from harness import ask, follow, until
+from remains import alive
 
 from wsgi_timeout import keys
 
@@ -101,12 +104,69 @@ def test_a_post_is_lost_and_says_so(site, aside, seen, times):
         at = killed(runner(site, tag))
         answer, end = waiting.result()
         assert (answer.status, answer.json["detail"]) == (502, "its worker died while it ran (signal 9)")
+        assert answer.header("Content-Type") == "application/problem+json"
         took.append(end - at)
     assert [len(site.runs(f"post-{times}-{number}")) for number in range(times)] == [1] * times
     seen("POST", took)
     assert sorted(took)[times // 2] <= PROMISED
     assert max(took) <= PROMISED + BUSY
     assert ask(site.web.port, "/fast").status == 200
+
+
+def test_a_lost_call_shows_on_a_browsers_page(site, aside):
+    """The 502 is a page for a browser."""
+    headers = {"Accept": "text/html"}
+    waiting = aside.submit(ask, site.web.port, "/slow?tag=page&seconds=50", "POST", headers=headers)
+    killed(runner(site, "page"))
+    answer = waiting.result()
+    assert (answer.status, answer.header("Content-Type")) == (502, "text/html; charset=utf-8")
+    assert "<title>Bad Gateway</title>" in answer.text
+
+
+def test_a_large_body_is_whole_in_the_second_run(site, aside, gate, seen):
+    """A PUT that runs again reads its body from the beginning, which the first run had read a part of."""
+    body = array("Q", range(400_000)).tobytes()
+    waiting = aside.submit(ask, site.web.port, f"/hash?tag=put&file={gate}", "PUT", body=body)
+    at = killed(runner(site, "put"))
+    runner(site, "put", 2)
+    gate.touch()
+    assert waiting.result().json == {"length": len(body), "sha256": sha256(body).hexdigest()}
+    seen("the response", [time.monotonic() - at])
+
+
+def test_a_response_that_was_begun_breaks_off(site, gate, seen):
+    """When a worker dies after the first bytes of a response went out, the response ends in a break."""
+    with socket.create_connection(("127.0.0.1", site.web.port), timeout=30) as client:
+        client.sendall(f"GET /trickle?tag=begun&file={gate} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        answer = b""
+        while b"one\n" not in answer:
+            answer += client.recv(65536)
+        at = killed(runner(site, "begun"))
+        while piece := client.recv(65536):
+            answer += piece
+        seen("the break", [time.monotonic() - at])
+    assert answer.endswith(b"4\r\none\n\r\n")
+    assert ask(site.web.port, "/fast").status == 200
+    assert len(site.runs("begun")) == 1
+
+
+def test_a_get_runs_twice_at_most_by_default(site):
+    """A GET that kills its worker on every run ends in 502 after two runs, if `max_attempts` is not set."""
+    answer = ask(site.web.port, "/dies?tag=dies")
+    assert answer.status == 502
+    assert "signal 9" in answer.json["detail"]
+    assert len(site.runs("dies")) == 2
+    until(lambda: ask(site.web.port, "/fast").status == 200, what="an answer of a next worker")
+
+
+def test_a_second_run_can_be_forbidden(site):
+    """With `max_attempts=1` not even a GET runs again."""
+    web = site.start_web(gateway="max_attempts=1")
+    try:
+        assert ask(web.port, "/dies?tag=once").status == 502
+        assert len(site.runs("once")) == 1
+    finally:
+        web.stop()
 
 
 def both_frozen_with_a_call(site, aside, method, tags):

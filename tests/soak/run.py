@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 import click
-from faults.conftest import eternal, held_by_the_dead
 from harness import until
+from remains import eternal, held_by_the_dead
 
 from soak.checker import check, summary
 from soak.history import History, lines

@@ -153,14 +153,14 @@ MUTANTS = [
         UPLOAD,
         'raise UploadBroken(f"the request body ended after {self._count} of {self._length} bytes")',
         'return b""',
-        "tests/test_uploads.py::test_a_small_upload_that_is_cut_short_starts_nothing",
+        "tests/faults/test_broken_uploads.py::test_a_small_upload_that_is_cut_short_starts_nothing",
     ),
     Mutant(
         "24 (a stream)",
         BODY,
         'raise UploadBroken("the client broke its upload off")',
         'return b""',
-        "tests/test_uploads.py::test_an_upload_that_is_cut_short_never_looks_complete",
+        "tests/faults/test_broken_uploads.py::test_an_upload_that_is_cut_short_never_looks_complete",
     ),
     Mutant(
         "25, 26",
