@@ -871,6 +871,18 @@ def test_the_status_shows_times(calls):
     assert calls.status("fc-unknown") == {}
 
 
+def test_a_call_whose_body_is_lost_is_not_accepted(calls):
+    """A call is not queued when what should go with it is no longer there."""
+    call = a_call(request=a_request(body=None))
+    with pytest.raises(RedisUnavailable, match="lost"):
+        calls.enqueue(call)
+    assert queue(calls) == []
+    assert not calls.redis.exists(keys.call(call.id))
+    StreamWriter(calls.scripts, call.id, "uploader", ROOMY, ttl=60).offer(b"all")
+    calls.enqueue(call)
+    assert queue(calls) == [call.id]
+
+
 # -- keys
 
 

@@ -9,7 +9,7 @@ from test_calls import HEAD, W1, fresh_calls, running, woken
 
 from wsgi_timeout import keys
 from wsgi_timeout.calls import Outcome, new_id
-from wsgi_timeout.errors import Fenced, ResultTrimmed
+from wsgi_timeout.errors import Fenced, ResultTrimmed, StreamLost
 from wsgi_timeout.streams import CHUNK, READ_AHEAD, Limits, StreamReader, StreamWriter, split
 
 ROOMY = Limits(1000, 1000)
@@ -122,6 +122,43 @@ def test_the_first_end_counts(calls):
     reader = reader_of()
     reader.poll()
     assert reader.end == "broken"
+
+
+def test_a_body_whose_beginning_is_lost_never_looks_whole(calls):
+    """When Redis has lost the first chunks no more are taken, and the body has no good end."""
+    for state in ("not queued", "running"):
+        call_id = new_id() if state == "not queued" else running(calls).id
+        writer, reader_of = upload(calls, call_id=call_id)
+        writer.offer(b"first")
+        calls.redis.delete(keys.request_body(call_id))
+        with pytest.raises(StreamLost, match="beginning"):
+            writer.offer(b"second")
+        with pytest.raises(StreamLost, match="beginning"):
+            writer.close("complete", 60)
+        reader = reader_of()
+        assert (reader.poll(), reader.missing) == ([], True)
+        writer.close("broken", 60)
+        assert (reader.poll(), reader.end) == ([], "broken")
+
+
+def test_the_rest_of_a_body_that_nobody_wants(calls):
+    """A call that ended took its request's chunks along: there is no room for more, and no end."""
+    call = running(calls)
+    writer, _ = upload(calls, call_id=call.id)
+    writer.offer(b"first")
+    calls.finish(call.id, W1, 1, Outcome.DONE, 600, response=(HEAD, b""))
+    assert not writer.offer(b"second")
+    writer.close("complete", 60)
+    assert not calls.redis.exists(keys.request_body(call.id))
+
+
+def test_a_response_whose_beginning_is_lost(calls):
+    """A handler whose response's first chunks were lost cannot go on with it."""
+    call, writer, _ = download(calls)
+    writer.offer(b"first")
+    calls.redis.delete(keys.response_body(call.id, 1))
+    with pytest.raises(StreamLost):
+        writer.offer(b"second")
 
 
 def test_what_fits_can_be_read_again(calls):

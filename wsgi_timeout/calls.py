@@ -214,6 +214,8 @@ class Calls:
             raise NoWorker(
                 f"no live worker serves {self.name!r}: start one with `wsgi-timeout worker TARGET`"
             )
+        if answer == b"lost":
+            raise RedisUnavailable("Redis has lost what was to be sent with the call")
         if answer == b"full":
             raise QueueFull(f"{call.max_queued} calls wait for a worker of {self.name!r} already")
 

@@ -21,6 +21,7 @@ WsgiTimeoutError                500
     CallTimedOut                504   it ran longer than its `timeout`
     CallCancelled               410   somebody cancelled it
   ResponseBroken                500   the response broke off after its headers were sent
+  StreamLost                    500   Redis has lost the beginning of a body
   UnknownLabel                  502   no worker has a web function of this label
   NotFound                      404   no web function of a stub is mounted here
   PayloadTooLarge               413   arguments or a result over `max_payload`
@@ -145,6 +146,10 @@ class CallCancelled(CallFailed):
 
 class ResponseBroken(WsgiTimeoutError):
     """The response broke off after its headers were sent: the connection must break too."""
+
+
+class StreamLost(WsgiTimeoutError):
+    """Redis has lost the beginning of a request or response body, of which more was to come."""
 
 
 class UnknownLabel(WsgiTimeoutError):

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from wsgi_timeout import keys
 from wsgi_timeout.connection import Scripts
-from wsgi_timeout.errors import Fenced, ResultTrimmed
+from wsgi_timeout.errors import Fenced, ResultTrimmed, StreamLost
 
 #: Bytes of one chunk at most: a larger value would stall Redis for everybody else.
 CHUNK = 256 * 1024
@@ -61,7 +61,7 @@ class StreamWriter:
     def offer(self, chunk: bytes) -> bool:
         """Append one chunk of at most `CHUNK` bytes; False if there is no room, now.
 
-        Raises `Fenced` if the attempt is no longer the current one.
+        Raises `Fenced` if the attempt is no longer the current one, `StreamLost` if chunks before are gone.
         """
         answer, reader = self._scripts.run(
             "write",
@@ -80,6 +80,8 @@ class StreamWriter:
         )
         if answer == b"fenced":
             raise Fenced(f"attempt {self._attempt} of {self._call_id} is no longer the current one")
+        if answer == b"lost":
+            raise StreamLost("Redis has lost the beginning of this body")
         self.has_reader = bool(reader)
         if answer == b"full":
             return False
@@ -87,8 +89,14 @@ class StreamWriter:
         return True
 
     def close(self, end: str, ttl: float) -> None:
-        """End a request body: `complete` or `broken`. A response's end is told by its call's outcome."""
-        self._scripts.run("close", [self._key], [self._call_id, end, max(1, int(ttl))])
+        """End a request body: `complete` or `broken`. A response's end is told by its call's outcome.
+
+        Raises `StreamLost` if it is to be complete, and is not.
+        """
+        touched = [self._key, keys.call(self._call_id)]
+        answer = self._scripts.run("close", touched, [self._call_id, end, max(1, int(ttl)), self.count])
+        if answer == b"lost":
+            raise StreamLost("Redis has lost the beginning of this body")
 
 
 class StreamReader:

@@ -13,7 +13,7 @@ from wsgi_timeout import keys
 from wsgi_timeout.calls import NewCall, Outcome
 from wsgi_timeout.connection import AWAY, REFUSING, unavailable_is_refusal
 from wsgi_timeout.environ import capture
-from wsgi_timeout.errors import NoWorker, RedisUnavailable, UploadBroken, WsgiTimeoutError
+from wsgi_timeout.errors import NoWorker, RedisUnavailable, StreamLost, UploadBroken, WsgiTimeoutError
 from wsgi_timeout.keys import UPLOAD_TTL
 from wsgi_timeout.messages import CallRequest
 from wsgi_timeout.results import Pending
@@ -67,9 +67,13 @@ class Submission:
             self._enqueue(body)
             return
         writer = self._body_writer()
-        complete = upload.send(partial(self._offer, writer), lambda: False)
-        if complete:
-            self._close_early(writer)
+        try:
+            complete = upload.send(partial(self._offer, writer), lambda: False)
+            if complete:
+                self._close_early(writer)
+        except StreamLost as error:
+            # Nothing was accepted yet.
+            raise RedisUnavailable(str(error)) from error
         # From a whole buffer on the handler reads while the rest comes in.
         self._enqueue(None)
         if not complete:

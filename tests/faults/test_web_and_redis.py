@@ -18,6 +18,7 @@ from test_calls import W1, fresh_calls
 
 from wsgi_timeout import keys
 from wsgi_timeout.recovery import LeaseWatch
+from wsgi_timeout.streams import CHUNK
 
 LEASE = 2.0
 LARGE = array("Q", range(200_000)).tobytes()
@@ -192,6 +193,40 @@ def test_a_download_from_a_killed_web_process_can_be_had_again(site, web, aside,
 
 
 # -- Redis
+
+
+def test_an_upload_whose_beginning_redis_lost_never_begins(site):
+    """Chunks that Redis has lost before their call is queued: 503, and its handler never begins."""
+    for size in (len(LARGE) // 2, len(LARGE) - 1):
+        others = set(site.redis.client.scan_iter(keys.request_body("*")))
+        with begin_upload(site.web, f"lost{size}", size) as sock:
+            (key,) = until(
+                lambda others=others: set(site.redis.client.scan_iter(keys.request_body("*"))) - others,
+                what="its chunks",
+            )
+            # All that fit into whole chunks, so that none comes after the loss but the last one.
+            until(
+                lambda key=key, size=size: int(site.redis.client.hget(key, "count")) == size // CHUNK,
+                what="all of them",
+            )
+            site.redis.client.delete(key)
+            sock.sendall(LARGE[size:])
+            assert sock.recv(100).startswith(b"HTTP/1.1 503 ")
+        assert not site.runs(f"lost{size}")
+
+
+def test_an_upload_whose_beginning_redis_lost_ends(site):
+    """Chunks that Redis has lost while a handler reads them: it gets an error, and its client a 500."""
+    small = site.start_web(gateway="buffer=300_000")
+    try:
+        with begin_upload(small, "half", len(LARGE) - 100_000) as sock:
+            begun(site, "half")
+            site.redis.client.delete(keys.request_body(record(site, "half").decode().rpartition(":")[2]))
+            sock.sendall(LARGE[-100_000:])
+            assert sock.recv(100).startswith(b"HTTP/1.1 500 ")
+        assert (len(site.runs("half")), site.runs("half-whole")) == (1, [])
+    finally:
+        small.stop()
 
 
 def traffic(site, aside, count):

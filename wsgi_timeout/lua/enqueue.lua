@@ -15,6 +15,7 @@ if redis.call('EXISTS', KEYS[1]) == 1 then return 'accepted' end
 -- It lay in a buffer while this server was silent: whoever sent it has said by now that it was refused.
 local time = redis.call('TIME')
 if time[1] * 1000 + math.floor(time[2] / 1000) > tonumber(ARGV[5]) then return 'late' end
+if KEYS[6] and redis.call('EXISTS', KEYS[6]) == 0 then return 'lost' end
 if ARGV[4] == '1' and redis.call('HLEN', KEYS[4]) == 0 and not stock_worker(KEYS[2]) then return 'no worker' end
 if redis.call('RPUSH', KEYS[2], ARGV[1]) > tonumber(ARGV[2]) then
   redis.call('RPOP', KEYS[2])

@@ -25,6 +25,10 @@ end
 -- accepted could not end, and make room. It deletes a field that is never there.
 local function although_full(hash) redis.call('HDEL', hash, '') end
 
+-- Whether a stream whose first chunks are gone is one that somebody would still read: Redis was emptied, or came back
+-- without its last writes. A call that has ended takes its request body along.
+local function beginning_is_lost(record) return redis.call('HGET', record, 'state') ~= 'ended' end
+
 -- Lists a call that ended otherwise than done, for `wsgi-timeout calls --failed`: the last thousand of a name.
 local function list_failed(record, id, now, outcome, detail)
   local r = redis.call('HMGET', record, 'name', 'method', 'path', 'attempt')

@@ -2,7 +2,7 @@
 -- KEYS: stream, record
 -- ARGV: id, number, chunk, bytes kept with a reader, bytes kept without, TTL s, writer's inbox,
 --       attempt ('' for a request body, which no attempt writes), head ('' but with a response's first chunk)
--- Returns {'ok' | 'full' | 'fenced', 1 if somebody reads}
+-- Returns {'ok' | 'full' | 'fenced' | 'lost', 1 if somebody reads}
 local inboxes
 if ARGV[8] ~= '' then
   local r = redis.call('HMGET', KEYS[2], 'state', 'attempt', 'inboxes')
@@ -15,6 +15,7 @@ local kept = tonumber(s[4] or 0)
 local number, size = tonumber(ARGV[2]), string.len(ARGV[3])
 local reader = s[5] and 1 or 0
 if number < count then return {'ok', reader} end
+if number > count then return {beginning_is_lost(KEYS[2]) and 'lost' or 'full', 0} end
 local limit = tonumber(reader == 1 and ARGV[4] or ARGV[5])
 if kept > 0 and kept + size > limit then
   -- Only a body that does not fit loses its beginning, and only what was read.
