@@ -20,11 +20,11 @@ _COUNTS_OFFSET = 2
 _RENEWED = struct.Struct("=d")
 _RENEWED_OFFSET = _HEADER.size - _RENEWED.size
 _ID_BYTES = 80
-#: A deadline, an attempt, a call, and the reason of an interruption with the call that it is for.
-_SLOT = struct.Struct(f"=dI{_ID_BYTES}s16s{_ID_BYTES}s")
+#: A deadline, an attempt, a call, and the reason of an interruption with the attempt and call that it is for.
+_SLOT = struct.Struct(f"=dI{_ID_BYTES}s16sI{_ID_BYTES}s")
 _OFFER_BYTES = 4096
 _DEADLINE = struct.Struct("=d")
-_REASON = struct.Struct(f"=16s{_ID_BYTES}s")
+_REASON = struct.Struct(f"=16sI{_ID_BYTES}s")
 _REASON_OFFSET = _SLOT.size - _REASON.size
 
 
@@ -36,6 +36,11 @@ class Running:
     deadline: float
     attempt: int
     call_id: str
+
+    @property
+    def attempt_of(self) -> tuple[str, int]:
+        """Which attempt of which call: a retry of a function may run where the attempt before it did."""
+        return self.call_id, self.attempt
 
 
 class Board:
@@ -89,7 +94,7 @@ class Board:
 
     def begin(self, slot: int, call_id: str, attempt: int, deadline: float) -> None:
         start = self._start(slot)
-        _SLOT.pack_into(self._memory, start, 0.0, attempt, call_id.encode(), b"", b"")
+        _SLOT.pack_into(self._memory, start, 0.0, attempt, call_id.encode(), b"", 0, b"")
         _DEADLINE.pack_into(self._memory, start, deadline)
 
     def clear(self, slot: int, *, failed: bool) -> None:
@@ -115,13 +120,13 @@ class Board:
     def interrupt(self, running: Running, reason: str) -> None:
         """Leave the reason that the child's signal handler will find."""
         at = self._start(running.slot) + _REASON_OFFSET
-        _REASON.pack_into(self._memory, at, reason.encode(), running.call_id.encode())
+        _REASON.pack_into(self._memory, at, reason.encode(), running.attempt, running.call_id.encode())
 
     def reason(self, slot: int) -> str:
         """Return why the call in a slot is interrupted, empty if it is not."""
-        _, _, call_id, reason, meant = _SLOT.unpack_from(self._memory, self._start(slot))
-        # The child may have begun another call since the parent looked.
-        return reason.rstrip(b"\0").decode() if meant == call_id else ""
+        _, attempt, call_id, reason, *meant = _SLOT.unpack_from(self._memory, self._start(slot))
+        # The child may have begun another call, or another attempt, since the parent looked.
+        return reason.rstrip(b"\0").decode() if meant == [attempt, call_id] else ""
 
     @staticmethod
     def _start(slot: int) -> int:

@@ -18,6 +18,7 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,6 +60,17 @@ _AWAY = (*AWAY, *REFUSING, redis.exceptions.ResponseError)
 
 
 @dataclass
+class Interruption:
+    """An attempt that was told to end."""
+
+    #: Monotonic seconds.
+    since: float
+    outcome: Outcome
+    #: The outcome stands, though the handler goes on.
+    ended: bool = False
+
+
+@dataclass
 class Child:
     """One worker process."""
 
@@ -69,11 +81,10 @@ class Child:
     board: Board
     #: The full name of its queue; empty until it has loaded the target.
     keeper_name: str = ""
-    #: When it was told to stop, or to interrupt a call: monotonic seconds.
+    #: When it was told to stop: monotonic seconds.
     stopping_since: float | None = None
-    interrupted: dict[str, float] = field(default_factory=dict)
-    #: Interrupted calls whose outcome stands, though their handlers go on.
-    ended: set[str] = field(default_factory=set)
+    #: By call and attempt, for as long as these run.
+    interrupted: dict[tuple[str, int], Interruption] = field(default_factory=dict)
     #: What RQ was last told of it: state, calls that succeeded and failed.
     told: tuple[str, int, int] = ("idle", 0, 0)
 
@@ -366,34 +377,41 @@ class Pool:
                     self._end(child, running, Outcome.CANCELLED)
                     self._interrupt(child, running, Outcome.CANCELLED)
 
-    def _running(self) -> list[tuple[Child, Running]]:
-        return [(child, running) for child in self._children.values() for running in child.board.running()]
+    def _running(self) -> Iterator[tuple[Child, Running]]:
+        for child in self._children.values():
+            for running in child.board.running():
+                yield child, running
 
     def _check_deadlines(self) -> None:
         now = time.monotonic()
         for child, running in self._running():
-            since = child.interrupted.get(running.call_id)
-            if since is None:
+            interruption = child.interrupted.get(running.attempt_of)
+            if interruption is None:
                 if now >= running.deadline:
                     self._interrupt(child, running, Outcome.TIMEOUT)
             elif self._options.threads == 1:
-                self._press(child, running, now - since)
+                self._press(child, running, interruption)
+        for child in self._children.values():
+            there = {running.attempt_of for running in child.board.running()}
+            child.interrupted = {key: found for key, found in child.interrupted.items() if key in there}
 
-    def _press(self, child: Child, running: Running, seconds: float) -> None:
-        """Go on with a handler that was interrupted so many seconds ago, and has not ended."""
+    def _press(self, child: Child, running: Running, interruption: Interruption) -> None:
+        """Go on with a handler that was interrupted, and has not ended."""
         grace = self._settings.interrupt_grace
-        if seconds > min(grace, _UNANSWERED_SECONDS) and running.call_id not in child.ended:
+        seconds = time.monotonic() - interruption.since
+        if seconds > min(grace, _UNANSWERED_SECONDS) and not interruption.ended:
             # Whoever waits need not wait for its `finally`.
-            child.ended.add(running.call_id)
-            self._end(child, running, Outcome(child.board.reason(running.slot)))
-        if seconds > grace:
+            interruption.ended = True
+            self._end(child, running, interruption.outcome)
+        # Telling may take long, and the child runs another call then.
+        if seconds > grace and running in child.board.running():
             log.warning("%s: did not end when interrupted, %s is killed", running.call_id, child.name)
             _kill(child.pid, signal.SIGKILL)
 
     def _interrupt(self, child: Child, running: Running, outcome: Outcome) -> None:
-        if running.call_id in child.interrupted:
+        if running.attempt_of in child.interrupted:
             return
-        child.interrupted[running.call_id] = time.monotonic()
+        child.interrupted[running.attempt_of] = Interruption(time.monotonic(), outcome)
         child.board.interrupt(running, outcome)
         if self._options.threads == 1:
             _kill(child.pid, SIGNAL)
