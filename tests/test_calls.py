@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import time
 
 import pytest
 import redis
@@ -467,6 +468,34 @@ def test_a_call_that_never_began_goes_back_to_the_front(calls):
     assert calls.take(first.id, W2).attempt == 1
 
 
+@pytest.mark.parametrize("state", ["held", "running"])
+def test_a_worker_that_was_given_up_begins_nothing(calls, state):
+    """A worker that slept through its own recovery cannot begin what it held: nobody would recover that."""
+    call = queued(calls)
+    hold(calls)
+    if state == "running":
+        calls.take(call.id, W1)
+    assert calls.recover(W1, None, "died") == [(call.id, "requeued")]
+    assert calls.take(call.id, W1) is None
+    assert queue(calls) == [call.id]
+    # Unless the queue gives it the call anew.
+    hold(calls)
+    assert calls.take(call.id, W1) is not None
+
+
+def test_a_call_that_was_put_back_is_not_begun(calls):
+    """A call that a worker did not begin in time goes to others; one that it runs stays."""
+    call = queued(calls)
+    hold(calls)
+    assert calls.give_back(call.id, W1)
+    assert not calls.give_back(call.id, W1)
+    assert calls.take(call.id, W1) is None
+    hold(calls, W2)
+    assert calls.take(call.id, W2).attempt == 1
+    assert not calls.give_back(call.id, W2)
+    assert calls.recover(W2, None, "died") == [(call.id, "requeued")]
+
+
 def test_several_held_calls_keep_their_order(calls):
     """The calls that a dead worker held go back in the order in which they came."""
     several = [queued(calls).id for _ in range(3)]
@@ -775,6 +804,43 @@ def test_a_given_up_attempt_is_not_retried(calls):
     with pytest.raises(Fenced):
         calls.retry(call.id, W1, 1, 0, "raised")
     assert queue(calls) == [call.id]
+
+
+@pytest.mark.parametrize("again", ["retry", "finish"])
+def test_a_late_repeat_leaves_the_next_attempt_its_hold(calls, again):
+    """What a worker repeats about one attempt takes nothing from the next one, which it runs by then."""
+    call = running(calls)
+    calls.retry(call.id, W1, 1, 0, "raised")
+    until(lambda: calls.release() or queue(calls), what="its pause")
+    hold(calls)
+    repeats = {
+        "retry": lambda: calls.retry(call.id, W1, 1, 0, "raised"),
+        "finish": lambda: calls.finish(call.id, W1, 1, Outcome.DONE, 600),
+    }
+    for _ in range(2):
+        with pytest.raises(Fenced):
+            repeats[again]()
+        assert calls.redis.lrange(keys.held(W1), 0, -1) == [call.id.encode()]
+        calls.take(call.id, W1)
+    assert calls.recover(W1, None, "died") == [(call.id, "lost")]
+
+
+@pytest.mark.parametrize("how", ["recover", "retry"])
+def test_a_call_that_is_queued_again_has_its_whole_time(calls, how):
+    """`queue_ttl` counts anew from a requeue, and ends a call then too."""
+    call = running(calls, queue_ttl=0.5)
+    since = time.monotonic()
+    until(lambda: time.monotonic() - since > 0.6)
+    if how == "recover":
+        calls.recover(W1, None, "died")
+    else:
+        calls.retry(call.id, W1, 1, 0, "raised")
+        until(lambda: calls.release() or queue(calls), what="its pause")
+    again = time.monotonic()
+    assert calls.join(call.id, "inbox").state == "queued"
+    until(lambda: calls.join(call.id, "inbox").ended, what="its end")
+    assert time.monotonic() - again > 0.4
+    assert calls.look(call.id).outcome is Outcome.TIMEOUT
 
 
 def test_a_delayed_call_can_be_cancelled(calls):

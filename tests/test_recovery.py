@@ -70,6 +70,17 @@ def test_a_lost_call_says_why(calls):
     assert calls.look(call.id).detail == WORKER_DIED
 
 
+def test_what_comes_late_to_a_lost_worker_is_recovered(calls):
+    """A call that Redis moves to a worker after it was lost, by a BLMOVE of before, goes back too."""
+    watch = LeaseWatch(calls, LEASE)
+    look_until(watch, lambda: not lives(calls))
+    be_born(calls, W2)
+    call = queued(calls)
+    hold(calls)
+    look_until(watch, lambda: queue(calls) == [call.id])
+    assert not calls.redis.exists(keys.held(W1))
+
+
 def test_a_renewed_lease_lives(calls):
     """A worker that renews its lease lives, however long it works; a silent one beside it is lost."""
     call = running(calls)

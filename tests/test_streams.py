@@ -148,7 +148,8 @@ def test_the_rest_of_a_body_that_nobody_wants(calls):
     writer.offer(b"first")
     calls.finish(call.id, W1, 1, Outcome.DONE, 600, response=(HEAD, b""))
     assert not writer.offer(b"second")
-    writer.close("complete", 60)
+    for end in ("complete", "broken"):
+        writer.close(end, 60)
     assert not calls.redis.exists(keys.request_body(call.id))
 
 

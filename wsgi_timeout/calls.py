@@ -187,6 +187,7 @@ class Calls:
             "request": request.pack(),
             "created": now_ms(),
             "max_attempts": call.max_attempts,
+            "queue_ttl": int(call.queue_ttl * 1000),
             "expires": now_ms() + int(call.queue_ttl * 1000),
             "repeatable": int(call.method in IDEMPOTENT),
             "result_ttl": int(request.result_ttl),
@@ -196,7 +197,8 @@ class Calls:
         description = f"{call.method} {call.path}"
         job = rq_state.job_fields(self.name, call.id, description, request.timeout)
         # Longer than it may wait and run: what ends it is recorded, its record does not just go.
-        ttl = int(call.queue_ttl + call.max_attempts * (request.timeout + _SPARE_SECONDS))
+        runs = call.max_attempts + (request.retries if isinstance(request, FunctionRequest) else 0)
+        ttl = int(runs * (call.queue_ttl + request.timeout + _SPARE_SECONDS))
         values = [word for mapping in (record, job) for item in mapping.items() for word in item]
         touched = [keys.call(call.id), self._queue, rq_state.job_key(call.id), self._leases, self._sequence]
         if call.beside:
@@ -336,9 +338,10 @@ class Calls:
         pipe.rpush(keys.held(worker), call_id)
         pipe.execute()
 
-    def give_back(self, call_id: str, worker: str) -> None:
-        """Put a held call that was not started back to the front of the queue."""
-        self.scripts.run("put_back", [keys.held(worker), self._queue, keys.call(call_id)], [call_id])
+    def give_back(self, call_id: str, worker: str) -> bool:
+        """Put a held call back to the front of the queue if it was not started; says whether it did."""
+        touched = [keys.held(worker), self._queue, keys.call(call_id)]
+        return bool(self.scripts.run("put_back", touched, [call_id]))
 
     def put_back(self, call_id: str) -> None:
         """Put a call back that a stock worker of RQ popped and did not start."""

@@ -2,8 +2,8 @@
 
     key                        type    written by                TTL
     -------------------------  ------  ------------------------  ------------------------------------
-    wt:call:<id>               hash    the scripts in lua/       queue_ttl + timeout, then result_ttl,
-                                                                 then delivery_grace
+    wt:call:<id>               hash    the scripts in lua/       queue_ttl + timeout of each run, then
+                                                                 result_ttl, then delivery_grace
     wt:in:<id>                 hash    web: request body         as its call; 60 s until it is queued
     wt:out:<id>:<attempt>      hash    worker: response body     as its call
     wt:args:<id>               hash    spawn: large arguments    as its call; 60 s until it is queued

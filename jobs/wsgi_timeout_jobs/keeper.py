@@ -7,13 +7,11 @@ import time
 
 import redis
 
+from wsgi_timeout import keys
 from wsgi_timeout.calls import Calls, Outcome
-from wsgi_timeout.recovery import LeaseWatch
+from wsgi_timeout.recovery import LATE_SECONDS, LeaseWatch
 
 log = logging.getLogger("wsgi_timeout.pool")
-
-#: Seconds that one BLMOVE of a worker blocks: how long a dead connection can go unseen.
-BLOCK_SECONDS = 3
 
 
 class QueueKeeper:
@@ -22,13 +20,18 @@ class QueueKeeper:
     def __init__(self, client: redis.Redis, name: str, lease_seconds: float) -> None:
         self.calls = Calls(client, name)
         self._watch = LeaseWatch(self.calls, lease_seconds)
+        self._lease_seconds = lease_seconds
         self._ends: list[tuple[str, Outcome, str, float, int]] = []
         self._unsettled: list[tuple[str, str]] = []
+        self._workers: list[str] = []
+        #: Calls that live workers hold, by worker and call, each with since when.
+        self._held: dict[tuple[str, str], float] = {}
         #: Workers that died lately, each with how, and when the last BLMOVE in its name is over.
         self._dead: list[tuple[str, str, float]] = []
 
     def renew(self, workers: list[str]) -> list[str]:
         """Renew the leases of live workers; return those that lost theirs, whose calls others have now."""
+        self._workers = workers
         return self.calls.renew(workers) if workers else []
 
     def end(self, call_id: str, outcome: Outcome, detail: str, result_ttl: float, attempt: int) -> None:
@@ -48,7 +51,7 @@ class QueueKeeper:
             worker, death = self._unsettled[0]
             self._recover(worker, death)
             self._unsettled.pop(0)
-            self._dead.append((worker, death, time.monotonic() + BLOCK_SECONDS + 1))
+            self._dead.append((worker, death, time.monotonic() + LATE_SECONDS))
 
     def _recover(self, worker: str, death: str) -> None:
         for call_id, what in self.calls.recover(worker, None, death) or ():
@@ -61,10 +64,30 @@ class QueueKeeper:
             self.calls.release()
 
     def look(self) -> None:
-        """Look for workers of other pools that are gone, and for what reached our dead ones."""
+        """Look for workers of other pools that are gone, and for what reached our dead or stuck ones."""
         self._watch.step()
         now = time.monotonic()
+        self._look_at_held(now)
         for worker, death, _ in self._dead:
             # A process that a handler left behind may hold its connection open: calls still came there.
             self._recover(worker, death)
         self._dead = [dead for dead in self._dead if dead[2] > now]
+
+    def _look_at_held(self, now: float) -> None:
+        """Put back what a live worker holds and does not begin: one that is frozen keeps its lease, by us."""
+        if not self._workers:
+            return
+        pipe = self.calls.redis.pipeline(transaction=False)
+        for worker in self._workers:
+            pipe.lrange(keys.held(worker), 0, -1)
+        held = [
+            (worker, call_id.decode())
+            for worker, ids in zip(self._workers, pipe.execute(), strict=True)
+            for call_id in ids
+        ]
+        self._held = {each: self._held.get(each, now) for each in held}
+        for (worker, call_id), since in tuple(self._held.items()):
+            if now - since >= self._lease_seconds:
+                if self.calls.give_back(call_id, worker):
+                    log.warning("%s: worker %s did not begin it, put back", call_id, worker)
+                self._held[worker, call_id] = now

@@ -25,13 +25,13 @@ from wsgi_timeout.connection import AWAY, REFUSING, SOCKET_TIMEOUT, connect, con
 from wsgi_timeout.current import enter_worker, serve_queue
 from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.messages import WIRE_VERSION
+from wsgi_timeout.recovery import BLOCK_SECONDS
 from wsgi_timeout.stub import NAME_VARIABLE
 from wsgi_timeout.waiting import Listener
 from wsgi_timeout_jobs import forks
 from wsgi_timeout_jobs.board import Board
 from wsgi_timeout_jobs.entries import Entries, of_target
 from wsgi_timeout_jobs.interrupts import Interrupts
-from wsgi_timeout_jobs.keeper import BLOCK_SECONDS
 from wsgi_timeout_jobs.response import until_back
 from wsgi_timeout_jobs.run_function import FunctionRunner
 from wsgi_timeout_jobs.run_request import RequestRunner
@@ -229,9 +229,8 @@ class CallWorker(BaseWorker):
 
     def _next(self) -> str | None:
         """Return the id of a call that this worker now holds."""
-        left_over = self._left_over()
-        if left_over:
-            return left_over[0]
+        if left_over := self._left_over():
+            return None if self._idle() else left_over[0]
         self._blocking = True
         try:
             moved = None if self._idle() else self._calls.pop(self.name, BLOCK_SECONDS)
@@ -284,8 +283,6 @@ class CallWorker(BaseWorker):
 
     def _let_go(self) -> None:
         """Give back what a BLMOVE moved here when it was broken off: it must not wait for the handlers."""
-        if self._lost_reply:  # it may have been started: what becomes of it is told by this process's end
-            return
         with suppress(*AWAY, *REFUSING, redis.exceptions.ResponseError):
             for call_id in self._calls.redis.lrange(keys.held(self.name), 0, -1):
                 if call_id.decode() not in self._active:

@@ -174,6 +174,26 @@ def test_a_pool_whose_parent_is_frozen_is_given_up(deploy, aside, gate, seen):
     old.stop()
 
 
+def test_what_a_frozen_worker_has_not_begun_goes_to_others(deploy, seen):
+    """A call that comes to an idle process which is frozen alone is run by another, once, within a lease."""
+    site = deploy(pool=("--processes", "2"), wait_seconds=40, worker_wait=20, lease_seconds=LEASE)
+    client, port = site.redis.client, site.web.port
+    until(lambda: client.hlen(keys.leases(site.name)) == 2, 20, "two workers")
+    frozen, _ = site.pool.workers()
+    frozen.suspend()
+    began = time.monotonic()
+    # Redis hands one of two to each of two that wait.
+    with ThreadPoolExecutor(2) as threads:
+        asked = [threads.submit(ask, port, f"/fast?tag=hostage{n}", "POST") for n in range(2)]
+        assert [answer.result().text for answer in asked] == [f"fast hostage{n}\n" for n in range(2)]
+    took = time.monotonic() - began
+    seen("until both responses", [took])
+    assert took < LEASE + 5
+    frozen.resume()
+    assert [ask(port, "/fast").status for _ in range(6)] == [200] * 6
+    assert [len(site.runs(f"hostage{n}")) for n in range(2)] == [1, 1]
+
+
 def test_one_frozen_process_of_a_live_pool_ends_with_its_deadline(deploy, seen):
     """A process that is frozen alone keeps its lease, from its parent; its call ends at its deadline."""
     site = deploy(pool=("--processes", "1"), wait_seconds=40, worker_wait=20, timeout=1, interrupt_grace=1)

@@ -22,6 +22,5 @@ if r[1] == 'running' and r[2] == ARGV[2] and r[3] == ARGV[3] then
 elseif r[1] ~= 'ended' or r[2] ~= ARGV[2] or r[3] ~= ARGV[3] then
   answer = 'fenced'
 end
-redis.call('ZREM', KEYS[3], ARGV[1] .. ':' .. ARGV[3])
-redis.call('LREM', KEYS[4], 1, ARGV[1])
+let_go(KEYS[4], KEYS[3], ARGV[1], ARGV[3], r[1], r[3])
 return answer

@@ -25,9 +25,17 @@ end
 -- accepted could not end, and make room. It deletes a field that is never there.
 local function although_full(hash) redis.call('HDEL', hash, '') end
 
--- Whether a stream whose first chunks are gone is one that somebody would still read: Redis was emptied, or came back
--- without its last writes. A call that has ended takes its request body along.
-local function beginning_is_lost(record) return redis.call('HGET', record, 'state') ~= 'ended' end
+-- Notes that a call which a worker held, and had not begun, went back to the queue: the worker may not know yet.
+local function taken_from(record, worker)
+  local list = joined(redis.call('HGET', record, 'left'), worker)
+  if list then redis.call('HSET', record, 'left', list) end
+end
+
+-- A worker is done with an attempt, which it found in this state. It may hold the call for the next attempt already.
+local function let_go(held, wip, id, attempt, state, current)
+  redis.call('ZREM', wip, id .. ':' .. attempt)
+  if state ~= 'queued' and (state ~= 'running' or current == attempt) then redis.call('LREM', held, 1, id) end
+end
 
 -- Lists a call that ended otherwise than done, for `wsgi-timeout calls --failed`: the last thousand of a name.
 local function list_failed(record, id, now, outcome, detail)
@@ -52,14 +60,20 @@ local function finish(record, job, id, stock, now, keep, outcome, detail, fields
   if outcome ~= 'done' then list_failed(record, id, now, outcome, detail) end
 end
 
+-- Queues a call again: it has as long as at first to be come for.
+local function requeued(record, now)
+  local patience = redis.call('HGET', record, 'queue_ttl')
+  redis.call('HSET', record, 'state', 'queued', 'expires', string.format('%d', now + patience))
+end
+
 -- Ends a call that nobody has come for in time: a handler that began now would surprise everybody.
 -- Returns whether it did.
 local function expired(record, id, now)
-  local r = redis.call('HMGET', record, 'state', 'attempt', 'expires', 'result_ttl', 'inboxes')
-  if r[1] ~= 'queued' or r[2] ~= '0' or tonumber(now) <= tonumber(r[3]) then return false end
+  local r = redis.call('HMGET', record, 'state', 'expires', 'result_ttl', 'inboxes')
+  if r[1] ~= 'queued' or tonumber(now) <= tonumber(r[2]) then return false end
   local why = 'it waited for a worker longer than queue_ttl'
-  finish(record, 'rq:job:' .. id, id, nil, now, r[4], 'timeout', why, {})
-  wake(r[5], id)
+  finish(record, 'rq:job:' .. id, id, nil, now, r[3], 'timeout', why, {})
+  wake(r[4], id)
   return true
 end
 

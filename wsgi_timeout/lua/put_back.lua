@@ -1,7 +1,10 @@
--- Moves a call that was popped and not started back to the front of the queue.
+-- Moves a call that was popped and not started back to the front of the queue. One that runs stays where it lies.
 -- KEYS: list where it lies, rq queue, record
 -- ARGV: id
-if redis.call('LREM', KEYS[1], 1, ARGV[1]) == 1 and redis.call('HGET', KEYS[3], 'state') == 'queued' then
-  redis.call('LPUSH', KEYS[2], ARGV[1])
-end
-return 'ok'
+-- Returns 1 if it did
+local state = redis.call('HGET', KEYS[3], 'state')
+if state == 'running' or redis.call('LREM', KEYS[1], 1, ARGV[1]) == 0 or state ~= 'queued' then return 0 end
+redis.call('LPUSH', KEYS[2], ARGV[1])
+local worker = string.match(KEYS[1], '^wt:held:(.+)')
+if worker then taken_from(KEYS[3], worker) end
+return 1

@@ -23,7 +23,7 @@ for i = #ids, 1, -1 do
     local stopped = r[9] and redis.call('HGET', job, 'status') == 'stopped'
     if r[5] == '1' and not r[6] and not trimmed and not stopped and tonumber(r[3]) < tonumber(r[4]) then
       what = 'requeued'
-      redis.call('HSET', record, 'state', 'queued')
+      requeued(record, ARGV[3])
       redis.call('HDEL', record, 'worker', 'head', 'progress')
       redis.call('UNLINK', body)
       -- The next run reads from the beginning: nothing of it counts as read.
@@ -41,7 +41,10 @@ for i = #ids, 1, -1 do
     end
   end
   -- At the front, the last of them first: they have waited their turn already.
-  if what == 'requeued' then redis.call('LPUSH', KEYS[3], id) end
+  if what == 'requeued' then
+    redis.call('LPUSH', KEYS[3], id)
+    taken_from(record, ARGV[1])
+  end
   settled[#settled + 1] = id
   settled[#settled + 1] = what
 end

@@ -15,7 +15,10 @@ local kept = tonumber(s[4] or 0)
 local number, size = tonumber(ARGV[2]), string.len(ARGV[3])
 local reader = s[5] and 1 or 0
 if number < count then return {'ok', reader} end
-if number > count then return {beginning_is_lost(KEYS[2]) and 'lost' or 'full', 0} end
+if number > count then
+  -- Redis was emptied, or came back without its last writes. A call that has ended takes its request body along.
+  return {redis.call('HGET', KEYS[2], 'state') == 'ended' and 'full' or 'lost', 0}
+end
 local limit = tonumber(reader == 1 and ARGV[4] or ARGV[5])
 if kept > 0 and kept + size > limit then
   -- Only a body that does not fit loses its beginning, and only what was read.
