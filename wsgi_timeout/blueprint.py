@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication
 
 _REST, _ALL = "wsgi_timeout_rest", "wsgi_timeout_all"
+#: Where the host's environ has the response, until the end of the request.
+_RESPONSE = "wsgi_timeout.response"
 
 
 def wsgi_blueprint(
@@ -50,6 +52,7 @@ def wsgi_blueprint(
     mounted.routes(Settings.load(**settings))  # complains where it is written
     blueprint = Blueprint(mounted.name, __name__)
     blueprint.record(mounted.register)
+    blueprint.teardown_request(_close_unsent)
     return blueprint
 
 
@@ -94,7 +97,9 @@ class _Mounted:
 
         def call(**_values: str) -> Response:
             environ = _below(request.environ, depth)
-            return _as_response(self._app_here(environ), environ)
+            response = _as_response(self._app_here(environ), environ)
+            request.environ[_RESPONSE] = response
+            return response
 
         app.view_functions[endpoint] = call
 
@@ -191,6 +196,13 @@ def _as_response(app: WSGIApplication, environ: dict[str, Any]) -> Response:
         raise
     response.call_on_close(close)
     return response
+
+
+def _close_unsent(error: BaseException | None) -> None:
+    """Close the response of a request that ends in the host's own error: nobody else does."""
+    response = request.environ.pop(_RESPONSE, None)
+    if response is not None and error is not None:
+        response.close()
 
 
 def _below(environ: Mapping[str, Any], depth: int) -> dict[str, Any]:

@@ -26,26 +26,52 @@ class Replay:
     """The iterable of one response. PEP 3333: the server calls `close()` at the end, however it came."""
 
     def __init__(
-        self, chunks: Iterator[bytes], deliver: Callable[[], None] | None, seat: Seat, *, again: bool
+        self,
+        chunks: Iterator[bytes],
+        reader: StreamReader | None,
+        deliver: Callable[[], None] | None,
+        seat: Seat,
+        *,
+        again: bool,
     ) -> None:
         """Call `deliver` after the last chunk; if it cannot be had `again`, also after a break."""
         self._chunks = chunks
+        self._reader = reader
         self._deliver = deliver
         self._seat = seat
         self._done = not again
+        self._closed = False
 
     def __iter__(self) -> Iterator[bytes]:
         yield from self._chunks
         self._done = True
 
     def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
         with self._seat:
+            if self._reader:
+                self._leave(self._reader)
             if self._done and self._deliver:
                 try:
                     self._deliver()
                 except (*AWAY, redis.exceptions.ResponseError) as error:
                     # It stays until its TTL: having a result twice beats losing it.
                     log.warning("could not note a delivery: %s", error)
+
+    @staticmethod
+    def _leave(reader: StreamReader) -> None:
+        try:
+            reader.leave()
+        except (*AWAY, redis.exceptions.ResponseError):
+            log.debug("could not leave a stream; its TTL ends it")
+
+    def __del__(self) -> None:
+        # Some middleware puts an answer of its own in place of ours, and closes nothing. The garbage
+        # collector comes in the middle of anything: no lock may be taken here, nor Redis be asked.
+        if not self._closed:
+            self._seat.close_later(self.close)
 
 
 def begin(
@@ -81,19 +107,13 @@ def _whole(snapshot: Snapshot) -> Iterator[bytes]:
 
 def _stream(reader: StreamReader, chunks: list[bytes], waiter: Waiter) -> Iterator[bytes]:
     waiter.streaming = True
-    try:
-        while True:
-            yield from chunks
-            if reader.end == "complete":
-                return
-            if reader.end == "broken" or reader.missing:
-                raise ResponseBroken("the response broke off in the worker")
-            chunks = _next(reader, waiter)
-    finally:
-        try:
-            reader.leave()
-        except (*AWAY, redis.exceptions.ResponseError):
-            log.debug("could not leave a stream; its TTL ends it")
+    while True:
+        yield from chunks
+        if reader.end == "complete":
+            return
+        if reader.end == "broken" or reader.missing:
+            raise ResponseBroken("the response broke off in the worker")
+        chunks = _next(reader, waiter)
 
 
 def _next(reader: StreamReader, waiter: Waiter) -> list[bytes]:

@@ -153,7 +153,8 @@ def answer(
         snapshot, ready.reader, ready.first, seat.waiter, start_response, method=method, on_result_url=known
     )
     consumes = method != "HEAD" or not known
-    return replay.Replay(chunks, deliver if consumes else None, seat.pass_on(), again=known)
+    whenever = deliver if consumes else None
+    return replay.Replay(chunks, ready.reader, whenever, seat.pass_on(), again=known)
 
 
 class Results:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -77,6 +78,8 @@ class Runtime:
     def _look_forever(self) -> None:
         looked = False
         while True:
+            while self.places.closing:
+                self.places.closing.popleft()()
             self._watch.step()
             self._look_at_fleet()
             if not looked:
@@ -115,6 +118,8 @@ class Places:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        #: Ends what was dropped unclosed; without a lock, see `Seat.close_later`.
+        self.closing: deque[Callable[[], None]] = deque()
         self._lock = threading.Lock()
         self._taken = 0
         self._kept: dict[str, float] = {}
@@ -142,10 +147,10 @@ class Places:
 class Place:
     """One taken place, given back at the end of a `with` block."""
 
-    __slots__ = ("_places", "kept_for")
+    __slots__ = ("kept_for", "places")
 
     def __init__(self, places: Places) -> None:
-        self._places = places
+        self.places = places
         #: The call whose next hop the place is kept for; empty: nobody's.
         self.kept_for = ""
 
@@ -153,7 +158,7 @@ class Place:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._places.give_back(self.kept_for)
+        self.places.give_back(self.kept_for)
 
 
 class Seat:
@@ -174,6 +179,10 @@ class Seat:
         """Outlive this `with` block: whoever gets the seat ends it with another one."""
         self._passed_on = True
         return self
+
+    def close_later(self, close: Callable[[], None]) -> None:
+        """Have another thread close what holds the seat, soon. Takes no lock."""
+        self._place.places.closing.append(close)
 
     def __enter__(self) -> Self:
         return self
