@@ -148,6 +148,10 @@ class Commands:
                 if refuses(error):
                     raise WritesRefused(str(error)) from error
                 raise
+            except BaseException:
+                # Whoever broke it off, as a timeout of gevent does, has left a reply for the next command.
+                connection.disconnect()
+                raise
             finally:
                 self._pool.pool.put_nowait(connection)
             # The first may have been closed while it was idle; only then there is something to wait for.
@@ -162,7 +166,7 @@ class Commands:
         try:
             connection.send_packed_command((packed,))
             return [connection.read_response() for _ in commands]
-        except redis.exceptions.ResponseError:
+        except BaseException:
             connection.disconnect()  # with the replies that were not read
             raise
         finally:
