@@ -1,9 +1,16 @@
 """What one web process holds for its requests, and gives back."""
 
+import os
 import re
+import signal
+import time
 
 import pytest
-from harness import APPS, Gunicorn, ask, until
+from harness import APPS, Gunicorn, ask, function_workers, joined, until
+
+from wsgi_timeout import keys
+from wsgi_timeout.client import client
+from wsgi_timeout.errors import WorkerLost
 
 MAX_WAITING = 3
 #: Seconds after which a place is free that nobody gave back.
@@ -56,3 +63,54 @@ def test_a_response_that_a_host_wraps_is_whole(site, rude, gate):
         url = f"/b/trickle?file={gate}&after=wraps"
         answer = until(lambda url=url: [a for a in [ask(rude.port, url)] if a.status != 503], SOON)[0]
         assert answer.text == "ONE\nTWO\n"
+
+
+# -- the watch, in a web process whose pool is gone
+
+LEASE = 1.0
+
+
+@pytest.fixture
+def alone(deploy, redis_server):
+    """A stub's deployment; and what kills its pool, when its web process has begun to serve."""
+    options = ("--processes", "1", "--function-processes", "1")
+    site = deploy("spawned:stub", pool=options, secret="any", lease_seconds=LEASE)
+    until(lambda: function_workers(redis_server, site.name) == 1, what="the process for functions")
+    assert ask(site.web.port, "/status/fc-x").status == 500
+
+    def kill():
+        for process in (*site.pool.workers(), site.pool.popen):
+            os.kill(process.pid, signal.SIGKILL)
+        site.pool.popen.wait()
+
+    return site, kill
+
+
+def test_a_function_of_a_dead_pool_is_settled_by_a_web_process(alone, redis_server, gate, seen):
+    """When the only pool is killed, a web process gives up the function that it ran, and its lease."""
+    site, kill = alone
+    with joined(redis_server.url, site.name, site.env):
+        import spawned
+
+        call = spawned.held.spawn(str(gate))
+        until(lambda: site.runs("held"), what="its begin")
+        began = time.monotonic()
+        kill()
+        with pytest.raises(WorkerLost, match="its worker died while it ran"):
+            call.get(timeout=15)
+        seen(f"WorkerLost, lease {LEASE:g} s", [time.monotonic() - began])
+        client().redis.close()
+    assert function_workers(redis_server, site.name) == 0
+
+
+def test_the_watch_outlives_what_it_cannot_read(alone, redis_server):
+    """Nonsense in a worker's description is logged once, and the watch goes on: it settles that worker."""
+    site, kill = alone
+    kill()
+    until(lambda: not redis_server.client.exists(keys.leases(site.name)), what="the end of their leases")
+    redis_server.client.hset(keys.worker("nonsense"), "mounts", "{")
+    redis_server.client.hset(keys.leases(site.name), "nonsense", 1)
+    site.web.wait_for("watch: unexpected.*(?s:.*)JSONDecodeError")
+    until(lambda: not redis_server.client.exists(keys.leases(site.name)), what="the end of its lease")
+    assert site.web.output.count("watch: unexpected") == 1
+    assert ask(site.web.port, "/status/fc-x").status == 503

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from wsgi_timeout import answers, location, results
 from wsgi_timeout.calls import new_id, new_token
-from wsgi_timeout.connection import unavailable_is_refusal
 from wsgi_timeout.errors import (
     HandlerRaised,
     ResponseBroken,
@@ -88,8 +87,7 @@ class Front:
         if self._runtime is None:
             with self._lock:
                 if self._runtime is None:
-                    with unavailable_is_refusal():
-                        self._runtime = Runtime(self._url, self.name, self._target, self._routes.settings)
+                    self._runtime = Runtime(self._url, self.name, self._target, self._routes.settings)
                     self._wait_limit = wait_limit(self._routes.settings.wait_seconds)
         return self._runtime
 

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from typing import Any, Self
 
-import redis
-
-from wsgi_timeout import fleet
 from wsgi_timeout.calls import Calls
-from wsgi_timeout.connection import AWAY, REFUSING, connect, connect_to_listen, eviction
-from wsgi_timeout.errors import NoWorker, TooManyWaiting, UnknownLabel
+from wsgi_timeout.connection import connect, connect_to_listen
+from wsgi_timeout.errors import NoWorker, RedisUnavailable, TooManyWaiting, UnknownLabel
 from wsgi_timeout.mounts import Mounts
-from wsgi_timeout.recovery import LOOK_SECONDS, LeaseWatch
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.waiting import Listener, Waiter
-
-log = logging.getLogger("wsgi_timeout")
+from wsgi_timeout.watch import Watch
 
 #: Connections for commands, however many requests wait. With the listener's and the watch's: four.
 _COMMAND_CONNECTIONS = 2
 #: Enough to keep the connections busy.
 _TURNS = 8
+#: Seconds that a first request waits for a first look at the workers, at least.
+_FIRST_LOOK_SECONDS = 2.0
 
 
 class Runtime:
@@ -41,12 +35,9 @@ class Runtime:
         #: To be held while Redis is asked. In a burst thousands stand in line: here they hold next to
         #: nothing, at the connections each its message, and frames enough for another page of memory.
         self.turns = threading.Semaphore(_TURNS)
-        self._target = target
-        self._watched = Calls(connect(url, connections=1), name)
-        self._watch = LeaseWatch(self._watched, settings.lease_seconds)
-        self._fleet = fleet.Fleet("", None)
-        self._note(fleet.look(self._watched, target))
-        threading.Thread(target=self._look_forever, name="wsgi-timeout-watch", daemon=True).start()
+        watched = Calls(connect(url, connections=1), name)
+        self._watch = Watch(watched, target, settings.lease_seconds, self.places.closing)
+        self._patience = max(settings.worker_wait, _FIRST_LOOK_SECONDS)
 
     def seat(self, call_id: str, environ: Mapping[str, Any], *, hop: int) -> Seat:
         """Let a request wait here for a call; raises `TooManyWaiting`."""
@@ -58,49 +49,29 @@ class Runtime:
             raise
 
     def check_workers(self) -> None:
-        """Raise `NoWorker` while workers of another app or version serve this name."""
-        if not self._fleet.alive:
+        """Raise `NoWorker` while workers of another app or version serve this name.
+
+        Raises `RedisUnavailable` if Redis could never be asked for them yet.
+        """
+        seen = self._watch.fleet
+        if seen is None or not seen.alive:
             # Before the first worker has come up nobody has told yet whether the target is a stub.
-            self._look_at_fleet()
-        if self._fleet.stranger:
-            raise NoWorker(self._fleet.stranger)
+            self._watch.look(self._patience)
+            seen = self._watch.fleet
+        if seen is None:
+            raise RedisUnavailable(f"Redis does not tell which workers live: {self._watch.trouble}")
+        if seen.stranger:
+            raise NoWorker(seen.stranger)
 
     @property
     def mounts(self) -> Mounts | None:
         """The web functions that workers serve, None if their target is no stub, or none lives."""
-        return self._fleet.mounts
+        return self._watch.fleet.mounts if self._watch.fleet else None
 
     def check_label(self, label: str) -> None:
         """Raise `UnknownLabel` if live workers serve a stub, and no web function of this label."""
         if self.mounts is not None and label not in self.mounts.by_label:
             raise UnknownLabel(f"no worker of {self.calls.name!r} serves the web function {label!r}")
-
-    def _look_forever(self) -> None:
-        looked = False
-        while True:
-            while self.places.closing:
-                self.places.closing.popleft()()
-            self._watch.step()
-            self._look_at_fleet()
-            if not looked:
-                with suppress(*AWAY, redis.exceptions.ResponseError):
-                    if trouble := eviction(self._watched.redis):
-                        log.warning(trouble)
-                    looked = True
-            time.sleep(LOOK_SECONDS)
-
-    def _look_at_fleet(self) -> None:
-        try:
-            seen = fleet.look(self._watched, self._target)
-        except (*AWAY, *REFUSING, redis.exceptions.ResponseError):
-            return
-        self._note(seen)
-
-    def _note(self, seen: fleet.Fleet) -> None:
-        if seen.stranger and seen.stranger != self._fleet.stranger:
-            log.error("requests are refused: %s", seen.stranger)
-        # While no worker lives, what the last ones served is the best guess.
-        self._fleet = replace(seen, mounts=seen.mounts or self._fleet.mounts)
 
 
 #: Seconds that a redirected request's place is kept for its next hop.

@@ -42,6 +42,25 @@ _BATCH = 1000
 _GONE = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
 
 
+class Surprises:
+    """Logs what nobody expected, each kind once, so that a thread which others rely on goes on."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._kinds: set[type[BaseException]] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        if type(error) not in self._kinds:
+            self._kinds.add(type(error))
+            log.error("%s: unexpected, told once; it goes on", self._where, exc_info=error)
+        return True
+
+
 class _Process:
     """What all listeners of this process share, those of its last moments too."""
 
@@ -109,6 +128,9 @@ class Listener:
         self._useless: list[str] = []
         self._next_unlink = 0.0
         self._looked = 0
+        self._pop: Callable[[], list[bytes]] | None = None
+        self._next_recheck = 0.0
+        self._surprises = Surprises("listener")
 
     def check(self, seconds: float = 0.0) -> None:
         """Raise redis-py's `ConnectionError` if Redis has been away for `seconds`: nobody need ask it too."""
@@ -175,28 +197,39 @@ class Listener:
     def _run(self) -> None:
         commands = Commands(self._make_client(), retries=0)
         atexit.register(self._unlink_last)
-        pop = None
-        next_tick = next_recheck = time.monotonic()
+        next_tick = self._next_recheck = time.monotonic()
         while True:
-            try:
-                pop = pop or _popper(commands, keys.inbox(self.inbox))
-                self._answered = time.monotonic()
-                for message in pop():
-                    self._wake(message)
-                if time.monotonic() >= self._next_unlink:
-                    self._unlink(commands)
-                if self.away or time.monotonic() >= next_recheck:
-                    self._recheck(commands, everybody=self.away)
-                    next_recheck = time.monotonic() + RECHECK_SECONDS
-                self.away = False
-            except (*AWAY, *REFUSING, redis.exceptions.ResponseError) as error:
-                if not self.away:
-                    log.warning("listener: Redis is away (%s); requests go on waiting", error)
-                self.away, pop = True, None
-                time.sleep(_PAUSE_SECONDS)
+            with self._surprises:
+                self._listen(commands)
             if time.monotonic() >= next_tick:
-                self._tick()
+                with self._surprises:
+                    self._tick()
                 next_tick = time.monotonic() + TICK_SECONDS
+
+    def _listen(self, commands: Commands) -> None:
+        try:
+            self._pop = self._pop or _popper(commands, keys.inbox(self.inbox))
+            self._answered = time.monotonic()
+            for message in self._pop():
+                self._wake(message)
+            if time.monotonic() >= self._next_unlink:
+                self._unlink(commands)
+            if self.away or time.monotonic() >= self._next_recheck:
+                self._recheck(commands, everybody=self.away)
+                self._next_recheck = time.monotonic() + RECHECK_SECONDS
+            self.away = False
+        except (*AWAY, *REFUSING, redis.exceptions.ResponseError) as error:
+            if not self.away:
+                log.warning("listener: Redis is away (%s); requests go on waiting", error)
+            self._lost_touch()
+        except Exception:
+            # Other messages may have come with it: after this everybody is looked at.
+            self._lost_touch()
+            raise
+
+    def _lost_touch(self) -> None:
+        self.away, self._pop = True, None
+        time.sleep(_PAUSE_SECONDS)
 
     def _wake(self, message: bytes) -> None:
         call_id, _, carried = message.partition(b" ")
