@@ -12,7 +12,9 @@ end
 local s = redis.call('HMGET', KEYS[1], 'count', 'first', 'read', 'kept', 'readers')
 local count, first, read = tonumber(s[1] or 0), tonumber(s[2] or 0), tonumber(s[3] or 0)
 local kept = tonumber(s[4] or 0)
-local number, size = tonumber(ARGV[2]), string.len(ARGV[3])
+-- Redis needs some 40 bytes for each chunk, however small.
+local LEAST = 64
+local number, size = tonumber(ARGV[2]), math.max(LEAST, string.len(ARGV[3]))
 local reader = s[5] and 1 or 0
 if number < count then return {'ok', reader} end
 if number > count then
@@ -23,7 +25,7 @@ local limit = tonumber(reader == 1 and ARGV[4] or ARGV[5])
 if kept > 0 and kept + size > limit then
   -- Only a body that does not fit loses its beginning, and only what was read.
   while first < read and kept + size > limit do
-    kept = kept - redis.call('HSTRLEN', KEYS[1], first)
+    kept = kept - math.max(LEAST, redis.call('HSTRLEN', KEYS[1], first))
     redis.call('HDEL', KEYS[1], first)
     first = first + 1
   end
