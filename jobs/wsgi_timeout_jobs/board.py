@@ -7,9 +7,12 @@ deadline is written last and cleared first, and only a slot with a deadline is l
 from __future__ import annotations
 
 import json
+import math
 import mmap
 import struct
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from wsgi_timeout.errors import ConfigurationError
@@ -30,7 +33,7 @@ _REASON_OFFSET = _SLOT.size - _REASON.size
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A call in a slot; `deadline` in seconds of the machine's monotonic clock."""
+    """A call in a slot; `deadline` in seconds of the machine's monotonic clock, inf while it is settled."""
 
     slot: int
     deadline: float
@@ -41,6 +44,11 @@ class Running:
     def attempt_of(self) -> tuple[str, int]:
         """Which attempt of which call: a retry of a function may run where the attempt before it did."""
         return self.call_id, self.attempt
+
+    @property
+    def settling(self) -> bool:
+        """Whether its outcome is known, and on its way to Redis: nobody has to end it."""
+        return self.deadline == math.inf
 
 
 class Board:
@@ -96,6 +104,18 @@ class Board:
         start = self._start(slot)
         _SLOT.pack_into(self._memory, start, 0.0, attempt, call_id.encode(), b"", 0, b"")
         _DEADLINE.pack_into(self._memory, start, deadline)
+
+    @contextmanager
+    def settling(self, slot: int) -> Iterator[None]:
+        """Have the parent leave a call alone whose outcome is known, however long Redis is away."""
+        start = self._start(slot)
+        (deadline,) = _DEADLINE.unpack_from(self._memory, start)
+        _DEADLINE.pack_into(self._memory, start, math.inf)
+        try:
+            yield
+        finally:
+            # The handler may go on.
+            _DEADLINE.pack_into(self._memory, start, deadline)
 
     def clear(self, slot: int, *, failed: bool) -> None:
         """Note that a call has ended, and how."""

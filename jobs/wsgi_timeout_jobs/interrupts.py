@@ -41,6 +41,22 @@ class Interrupts:
             self._armed = False
 
     @contextmanager
+    def disarmed(self) -> Iterator[None]:
+        """Allow none while an outcome that is known is recorded; one that came is raised after it."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before, self._armed = self._armed, False
+        try:
+            yield
+        except CallInterrupted:
+            before = False  # one is enough
+            raise
+        finally:
+            self._armed = before
+        self._raise_if_asked()
+
+    @contextmanager
     def shield(self) -> Iterator[None]:
         """Hold interrupts back until the block is done; other threads than the main one get none."""
         if threading.current_thread() is not threading.main_thread():

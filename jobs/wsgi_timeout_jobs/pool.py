@@ -386,6 +386,8 @@ class Pool:
         now = time.monotonic()
         for child, running in self._running():
             interruption = child.interrupted.get(running.attempt_of)
+            if running.settling:
+                continue
             if interruption is None:
                 if now >= running.deadline:
                     self._interrupt(child, running, Outcome.TIMEOUT)
@@ -409,7 +411,7 @@ class Pool:
             _kill(child.pid, signal.SIGKILL)
 
     def _interrupt(self, child: Child, running: Running, outcome: Outcome) -> None:
-        if running.attempt_of in child.interrupted:
+        if running.settling or running.attempt_of in child.interrupted:
             return
         child.interrupted[running.attempt_of] = Interruption(time.monotonic(), outcome)
         child.board.interrupt(running, outcome)

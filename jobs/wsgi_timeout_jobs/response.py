@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from typing import TypeVar
 
@@ -45,7 +46,10 @@ class Response:
         worker: str,
         attempt: int,
         request: CallRequest,
+        deadline: float,
+        hold: Callable[[], AbstractContextManager[None]],
     ) -> None:
+        """`hold` keeps the parent from this attempt, which else may run until `deadline`."""
         self._calls = calls
         self._listener = listener
         self._interrupts = interrupts
@@ -53,6 +57,10 @@ class Response:
         self._worker = worker
         self._attempt = attempt
         self._request = request
+        self._deadline = deadline
+        self._hold = hold
+        #: When to give up by itself, what the parent sees to until the app has ended.
+        self._patience = math.inf
         self._no_body = request.environ["REQUEST_METHOD"] == "HEAD"
         self._head: ResponseHead | None = None
         self._length: int | None = None
@@ -96,15 +104,14 @@ class Response:
     def end(self) -> None:
         if self.recorded:
             return
-        if self._length is not None and self._count < self._length and self._has_body():
+        if self._length is None or self._count >= self._length or not self._has_body():
+            self._finish()
+            return
+        detail = f"the app announced {self._length} bytes in Content-Length and gave {self._count}"
+        with self._settling():
             if self.began and self._held:
                 self._flush()
-            self.fail(
-                Outcome.BROKEN,
-                f"the app announced {self._length} bytes in Content-Length and gave {self._count}",
-            )
-        else:
-            self._finish()
+            self.fail(Outcome.BROKEN, detail)
 
     def fail(self, outcome: Outcome, detail: str) -> None:
         """Record that there is no response, or no rest of one."""
@@ -114,7 +121,8 @@ class Response:
         if self.began and outcome is Outcome.RAISED:
             outcome = Outcome.BROKEN
         whole = (self._head, b"".join(self._held)) if outcome is Outcome.BROKEN and self._head else None
-        self._record(outcome, detail=detail, response=None if self.began else whole)
+        with self._settling():
+            self._record(outcome, detail=detail, response=None if self.began else whole)
 
     def _has_body(self) -> bool:
         # RFC 9110 section 15.4.5: a 304 may announce the length that a 200 would have.
@@ -124,12 +132,21 @@ class Response:
     def _finish(self) -> None:
         assert self._head is not None
         body = b"".join(self._held)
-        if not self.began and len(body) <= self._request.inline_body:
-            self._record(Outcome.DONE, response=(self._head, body))
-            return
-        if body:
-            self._flush()
-        self._record(Outcome.DONE)
+        with self._settling():
+            if not self.began and len(body) <= self._request.inline_body:
+                self._record(Outcome.DONE, response=(self._head, body))
+                return
+            if body:
+                self._flush()
+            self._record(Outcome.DONE)
+
+    @contextmanager
+    def _settling(self) -> Iterator[None]:
+        """Have nobody end what the app has ended: a Redis that is away must not cost its response."""
+        forks.end_here()  # before it touches what the worker shares with its parent
+        self._patience = self._deadline
+        with self._interrupts.disarmed(), self._hold():
+            yield
 
     def _flush(self) -> None:
         assert self._head is not None
@@ -153,7 +170,7 @@ class Response:
                 self._wait_for_room(self._writer, chunk)
 
     def _offer(self, writer: StreamWriter, chunk: bytes) -> bool:
-        return self._until_back(lambda: writer.offer(chunk))
+        return until_back(lambda: writer.offer(chunk), self._interrupts.shield, self._patience)
 
     def _wait_for_room(self, writer: StreamWriter, chunk: bytes) -> None:
         with self._listener.waiter(self._call_id) as waiter:
@@ -163,6 +180,8 @@ class Response:
             while not self._offer(writer, chunk):
                 if time.monotonic() > deadline:
                     raise CallInterrupted(Outcome.UNREAD)
+                if time.monotonic() > self._patience:
+                    raise CallInterrupted(Outcome.TIMEOUT)
                 self._wait(waiter)
 
     def _wait(self, waiter: Waiter) -> None:
@@ -176,7 +195,7 @@ class Response:
         detail: str = "",
         response: tuple[ResponseHead, bytes] | None = None,
     ) -> None:
-        self._until_back(
+        until_back(
             lambda: self._calls.finish(
                 self._call_id,
                 self._worker,
@@ -186,27 +205,28 @@ class Response:
                 detail=detail,
                 response=response,
                 streamed=self.began,
-            )
+            ),
+            self._interrupts.shield,
         )
         self.recorded = True
 
-    def _until_back(self, action: Callable[[], T]) -> T:
-        """Hold on to the outcome while Redis is away or full, and write it when it is back."""
-        return until_back(action, self._interrupts.shield)
 
-
-def until_back(action: Callable[[], T], shield: Callable[[], AbstractContextManager[None]]) -> T:
-    """Repeat an idempotent command until Redis has taken it."""
+def until_back(
+    action: Callable[[], T], shield: Callable[[], AbstractContextManager[None]], deadline: float = math.inf
+) -> T:
+    """Repeat an idempotent command until Redis has taken it; one without room is asked until `deadline`."""
     forks.end_here()
     while True:
         try:
             with shield():
                 return action()
-        except (*AWAY, *REFUSING):
+        except AWAY:
             time.sleep(_RETRY_SECONDS)
         except redis.exceptions.ResponseError as error:
-            if not refuses(error):
+            if not isinstance(error, REFUSING) and not refuses(error):
                 raise
+            if time.monotonic() > deadline:
+                raise CallInterrupted(Outcome.TIMEOUT) from error
             time.sleep(_RETRY_SECONDS)
 
 

@@ -9,7 +9,6 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -41,6 +40,18 @@ _TRACEBACK = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
+class _Ending:
+    """How an attempt ended."""
+
+    outcome: Outcome
+    detail: str = ""
+    #: The packed result or exception.
+    blob: bytes | None = None
+    #: Seconds until the next attempt; None: there is none.
+    pause: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class FunctionRunner:
     """What a worker process needs to run functions, one at a time in each of its slots."""
 
@@ -58,42 +69,37 @@ class FunctionRunner:
             unreadable(self.calls, call_id, self.worker, attempt, error)
             return
         started = time.monotonic()
-        self.board.begin(slot, call_id, attempt, started + request.timeout)
+        deadline = started + request.timeout
+        self.board.begin(slot, call_id, attempt, deadline)
         succeeded = False
         try:
-            with self.interrupts.armed():
-                succeeded = self._attempt(call_id, attempt, request)
-        except Fenced as error:
-            log.warning("%s: given up, its outcome was recorded elsewhere (%s)", call_id, error)
-        except CallInterrupted as interruption:
-            outcome = Outcome(interruption.reason)
-            detail = f"ran longer than its timeout, {request.timeout:g} s"
-            log.warning("%s: %s", call_id, outcome)
-            with suppress(Fenced):
-                self._finish(
-                    call_id, attempt, request, outcome, detail if outcome is Outcome.TIMEOUT else "cancelled"
-                )
+            ending = self._attempt(call_id, attempt, request)
+            forks.end_here()  # before it touches what the worker shares with its parent
+            # A Redis that is away must not cost a result.
+            with self.board.settling(slot):
+                succeeded = self._settle(call_id, attempt, request, ending, deadline)
         finally:
             self.board.clear(slot, failed=not succeeded)
         elapsed = time.monotonic() - started
         log.info("%s %s() attempt %d, %.3f s", call_id, request.function, attempt, elapsed)
 
-    def _attempt(self, call_id: str, attempt: int, request: FunctionRequest) -> bool:
-        """Run the function and record how it ended; returns whether it returned."""
+    def _attempt(self, call_id: str, attempt: int, request: FunctionRequest) -> _Ending:
+        """Run the function; returns how it ended, which nobody was told yet."""
         call = RunningCall(call_id, attempt, partial(self._report, call_id, attempt))
         token = running.set(call)
         try:
-            result = self._call(call_id, request)
-        except BaseException as error:
-            forks.end_here(error)
-            # Whatever a function raises ends its call, and not this process.
-            if isinstance(error, Fenced | CallInterrupted):
-                raise
-            self._raised(call_id, attempt, request, error)
-            return False
-        else:
-            self._returned(call_id, attempt, request, result)
-            return True
+            with self.interrupts.armed():
+                try:
+                    return self._returned(call_id, attempt, request, self._call(call_id, request))
+                except BaseException as error:
+                    forks.end_here(error)
+                    # Whatever a function raises ends its call, and not this process.
+                    if isinstance(error, CallInterrupted):
+                        raise
+                    return self._raised(call_id, attempt, request, error)
+        except CallInterrupted as interruption:
+            log.warning("%s: %s", call_id, interruption.reason)
+            return _interrupted(request, Outcome(interruption.reason))
         finally:
             running.reset(token)
 
@@ -121,13 +127,11 @@ class FunctionRunner:
             raise OutputExpiredError(f"the arguments of call {call_id} are not kept any more")
         return blob
 
-    def _returned(self, call_id: str, attempt: int, request: FunctionRequest, result: Any) -> None:
+    def _returned(self, call_id: str, attempt: int, request: FunctionRequest, result: Any) -> _Ending:
         try:
-            blob = payload.pack(result, call_id, "result", request.max_payload)
+            return _Ending(Outcome.DONE, blob=payload.pack(result, call_id, "result", request.max_payload))
         except (TypeError, WsgiTimeoutError) as error:
-            self._raised(call_id, attempt, request, error, again=False)
-            return
-        self._record(call_id, attempt, request, Outcome.DONE, "", blob)
+            return self._raised(call_id, attempt, request, error, again=False)
 
     def _raised(
         self,
@@ -137,16 +141,13 @@ class FunctionRunner:
         error: BaseException,
         *,
         again: bool = True,
-    ) -> None:
+    ) -> _Ending:
         detail = _shortened("".join(traceback.format_exception(error)))
         log.error("%s: %s() raised\n%s", call_id, request.function, detail)
         if again and attempt <= request.retries:
             pause = min(_LONGEST_PAUSE_SECONDS, request.retry_backoff * 2 ** (attempt - 1))
-            until_back(
-                lambda: self.calls.retry(call_id, self.worker, attempt, pause, detail), self.interrupts.shield
-            )
-            return
-        self._record(call_id, attempt, request, Outcome.RAISED, detail, self._packed(call_id, request, error))
+            return _Ending(Outcome.RAISED, detail, pause=pause)
+        return _Ending(Outcome.RAISED, detail, self._packed(call_id, request, error))
 
     @staticmethod
     def _packed(call_id: str, request: FunctionRequest, error: BaseException) -> bytes:
@@ -162,44 +163,50 @@ class FunctionRunner:
             return payload.pack(RemoteError(text), call_id, "result", sys.maxsize)
         return blob
 
-    def _record(
-        self, call_id: str, attempt: int, request: FunctionRequest, outcome: Outcome, detail: str, blob: bytes
-    ) -> None:
-        if len(blob) <= request.inline_body:
-            self._finish(call_id, attempt, request, outcome, detail, value=blob)
-            return
-        key = keys.value(call_id, attempt)
-        count = 0
-        for number, chunk in payload.chunks_of(blob):
-            write = partial(payload.write_chunk, self.calls.redis, key, number, chunk, request.result_ttl)
-            until_back(write, self.interrupts.shield)
-            count = number + 1
-        self._finish(call_id, attempt, request, outcome, detail, chunks=count)
+    def _settle(
+        self, call_id: str, attempt: int, request: FunctionRequest, ending: _Ending, deadline: float
+    ) -> bool:
+        """Record how an attempt ended; returns whether its result is there."""
+        try:
+            try:
+                self._record(call_id, attempt, request, ending, deadline)
+            except CallInterrupted as interruption:
+                log.warning("%s: Redis had no room for its result in time", call_id)
+                ending = _interrupted(request, Outcome(interruption.reason))
+                self._record(call_id, attempt, request, ending, deadline)
+        except Fenced as error:
+            log.warning("%s: given up, its outcome was recorded elsewhere (%s)", call_id, error)
+            return False
+        return ending.outcome is Outcome.DONE
 
-    def _finish(
-        self,
-        call_id: str,
-        attempt: int,
-        request: FunctionRequest,
-        outcome: Outcome,
-        detail: str,
-        *,
-        value: bytes | None = None,
-        chunks: int = 0,
+    def _record(
+        self, call_id: str, attempt: int, request: FunctionRequest, ending: _Ending, deadline: float
     ) -> None:
-        until_back(
-            lambda: self.calls.finish(
-                call_id,
-                self.worker,
-                attempt,
-                outcome,
-                request.result_ttl,
-                detail=detail,
-                value=value,
-                chunks=chunks,
-            ),
-            self.interrupts.shield,
+        shield = self.interrupts.shield
+        if (pause := ending.pause) is not None:
+            retry = partial(self.calls.retry, call_id, self.worker, attempt, pause, ending.detail)
+            until_back(retry, shield)
+            return
+        value, count = ending.blob, 0
+        if value is not None and len(value) > request.inline_body:
+            key = keys.value(call_id, attempt)
+            for number, chunk in payload.chunks_of(value):
+                write = partial(payload.write_chunk, self.calls.redis, key, number, chunk, request.result_ttl)
+                until_back(write, shield, deadline)
+                count = number + 1
+            value = None
+        finish = partial(
+            self.calls.finish,
+            call_id,
+            self.worker,
+            attempt,
+            ending.outcome,
+            request.result_ttl,
+            detail=ending.detail,
+            value=value,
+            chunks=count,
         )
+        until_back(finish, shield)
 
     def _report(self, call_id: str, attempt: int, report: dict[str, Any]) -> None:
         try:
@@ -207,6 +214,13 @@ class FunctionRunner:
                 self.calls.progress(call_id, attempt, report)
         except redis.exceptions.RedisError as error:
             log.debug("%s: progress was not recorded: %s", call_id, error)
+
+
+def _interrupted(request: FunctionRequest, outcome: Outcome) -> _Ending:
+    timed_out = outcome is Outcome.TIMEOUT
+    return _Ending(
+        outcome, f"ran longer than its timeout, {request.timeout:g} s" if timed_out else "cancelled"
+    )
 
 
 def _shortened(text: str) -> str:

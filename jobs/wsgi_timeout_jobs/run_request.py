@@ -57,11 +57,20 @@ class RequestRunner:
         except ConfigurationError as error:
             unreadable(self.calls, call_id, self.worker, attempt, error)
             return
-        response = Response(
-            self.calls, self.listener, self.interrupts, call_id, self.worker, attempt, request
-        )
         started = time.monotonic()
-        self.board.begin(slot, call_id, attempt, started + request.timeout)
+        deadline = started + request.timeout
+        response = Response(
+            self.calls,
+            self.listener,
+            self.interrupts,
+            call_id,
+            self.worker,
+            attempt,
+            request,
+            deadline,
+            partial(self.board.settling, slot),
+        )
+        self.board.begin(slot, call_id, attempt, deadline)
         try:
             with self.interrupts.armed():
                 self._respond(call_id, attempt, request, response)

@@ -4,12 +4,13 @@ import os
 import time
 from pathlib import Path
 
-from flask import Flask
+from flask import Flask, Response, request
 
 from wsgi_timeout import Stub, wsgi_app
 from wsgi_timeout.current import running
 
 stub = Stub("resisting")
+app = Flask(__name__)
 
 
 def note(tag):
@@ -17,10 +18,44 @@ def note(tag):
         runs.write(f"{tag} {os.getpid()} {time.monotonic()}\n")
 
 
+def wait_for(file):
+    while not Path(file).exists():
+        time.sleep(0.01)
+
+
 @stub.function()
 @wsgi_app()
 def web():
-    return Flask(__name__)
+    return app
+
+
+@app.route("/held", methods=["GET", "POST"])
+def held_page():
+    """Wait for a file, then return a page of so many bytes."""
+    note(request.args["tag"])
+    wait_for(request.args["file"])
+    return b"x" * request.args.get("size", 1, type=int)
+
+
+@app.post("/goes-on")
+def goes_on():
+    """Give all that was announced, and hang then."""
+    tag = request.args["tag"]
+    note(tag)
+
+    def body():
+        try:
+            yield b"all of it\n"
+            time.sleep(30)
+        finally:
+            note(f"{tag}-finally")
+
+    return Response(body(), headers={"Content-Length": "10"})
+
+
+@app.get("/pid")
+def pid():
+    return {"pid": os.getpid()}
 
 
 @stub.function(timeout=1, retries=2)
@@ -33,3 +68,11 @@ def converts(tag):
     except BaseException as error:
         raise RuntimeError(f"run {attempt} was interrupted") from error
     return attempt
+
+
+@stub.function(timeout=1.5)
+def held(file, tag, size):
+    """Wait for a file, then return so many bytes."""
+    note(tag)
+    wait_for(file)
+    return b"x" * size
