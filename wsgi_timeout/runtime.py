@@ -12,6 +12,7 @@ from typing import Any, Self
 from wsgi_timeout.calls import Calls
 from wsgi_timeout.connection import connect, connect_to_listen
 from wsgi_timeout.errors import NoWorker, RedisUnavailable, TooManyWaiting, UnknownLabel
+from wsgi_timeout.lifeline import Lifeline
 from wsgi_timeout.mounts import Mounts
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.waiting import Listener, Waiter
@@ -31,6 +32,7 @@ class Runtime:
     def __init__(self, url: str, name: str, target: str, settings: Settings) -> None:
         self.calls = Calls(connect(url, connections=_COMMAND_CONNECTIONS), name)
         self.listener = Listener(partial(connect_to_listen, url))
+        self.lifeline = Lifeline(self.calls.redis)
         self.places = Places(settings.max_waiting)
         #: To be held while Redis is asked. In a burst thousands stand in line: here they hold next to
         #: nothing, at the connections each its message, and frames enough for another page of memory.
@@ -76,7 +78,7 @@ class Runtime:
 
 #: Seconds that a redirected request's place is kept for its next hop.
 _KEPT_SECONDS = 2.0
-#: Places above `max_waiting` for the hops of accepted calls only.
+#: For each place of `max_waiting` there is one more for hops of accepted calls only, and some besides.
 HOP_RESERVE = 8
 
 
@@ -84,7 +86,8 @@ class Places:
     """Counts who waits in this process, at most `max_waiting`.
 
     A redirected client comes back at once, and its call was accepted long ago: its place is kept for
-    a moment, so that no newcomer makes it end in a 503.
+    a moment, so that no newcomer makes it end in a 503. After a deploy it comes to a process that has
+    kept none for it: hops may be as many as newcomers and more.
     """
 
     def __init__(self, limit: int) -> None:
@@ -102,7 +105,7 @@ class Places:
             while self._kept and next(iter(self._kept.values())) <= now:
                 del self._kept[next(iter(self._kept))]
             kept = self._kept.pop(call_id, None) is not None
-            limit = self.limit + (HOP_RESERVE if call_id else 0)
+            limit = 2 * self.limit + HOP_RESERVE if call_id else self.limit
             if not kept and self._taken + len(self._kept) >= limit:
                 raise TooManyWaiting(f"{self.limit} requests wait in this process already (max_waiting)")
             self._taken += 1

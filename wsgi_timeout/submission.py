@@ -67,17 +67,34 @@ class Submission:
             self._enqueue(body)
             return
         writer = self._body_writer()
+        with self._runtime.lifeline.hold(keys.request_body(self._call_id)):
+            complete = self._send_early(upload, writer)
+            # From a whole buffer on the handler reads while the rest comes in.
+            self._enqueue(None)
+        if not complete:
+            self._pour(upload, writer)
+
+    def _send_early(self, upload: Upload, writer: StreamWriter) -> bool:
+        """Send what fits the buffer; returns whether that was all."""
+        deadline = time.monotonic() + self._settings.worker_wait
+
+        def wait_for_room() -> bool:
+            if writer.count:
+                return False
+            # Not for room, but for Redis: there is nothing yet that a call could be queued with.
+            if time.monotonic() >= deadline:
+                raise RedisUnavailable("Redis does not take this request's body")
+            time.sleep(_RETRY_SECONDS)
+            return True
+
         try:
-            complete = upload.send(partial(self._offer, writer), lambda: False)
+            complete = upload.send(partial(self._offer, writer), wait_for_room)
             if complete:
                 self._close_early(writer)
         except StreamLost as error:
             # Nothing was accepted yet.
             raise RedisUnavailable(str(error)) from error
-        # From a whole buffer on the handler reads while the rest comes in.
-        self._enqueue(None)
-        if not complete:
-            self._pour(upload, writer)
+        return complete
 
     def _body_writer(self) -> StreamWriter:
         limits = Limits(self._settings.buffer, self._settings.buffer)

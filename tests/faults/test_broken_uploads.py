@@ -1,5 +1,7 @@
 """Uploads that end early, stall, or take longer than their handler may: none ever looks whole."""
 
+import hashlib
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -118,6 +120,21 @@ def test_a_client_that_is_slow_is_not_cut(impatient):
         client.send(b"x")
         time.sleep(0.1)
     assert client.answer().startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(150)
+def test_an_upload_that_takes_longer_than_chunks_live_is_whole(site, roomy):
+    """A client that needs more than a minute for what comes after the first chunk loses nothing."""
+    body = content(300_000)
+    head = f"POST /hash?tag=slow-client HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", roomy), timeout=20) as sock:
+        sock.sendall(head.encode() + body[:-7])
+        for byte in body[-7:]:
+            time.sleep(10)
+            sock.sendall(bytes([byte]))
+        assert hashlib.sha256(body).hexdigest().encode() in sock.recv(10_000)
+    assert len(site.runs("slow-client-whole")) == 1
 
 
 def test_an_upload_that_outlasts_its_deadline_ends(site, seen):

@@ -1,0 +1,51 @@
+"""What keeps the chunks of slow uploads until their call is queued."""
+
+import threading
+
+import pytest
+from harness import until
+
+from wsgi_timeout import keys, lifeline
+from wsgi_timeout.lifeline import Lifeline
+
+
+@pytest.fixture
+def kept(redis_server, monkeypatch):
+    monkeypatch.setattr(lifeline, "_PAUSE_SECONDS", 0.05)
+    return Lifeline(redis_server.client)
+
+
+def renewing():
+    return [thread for thread in threading.enumerate() if thread.name == "wsgi-timeout-uploads"]
+
+
+def test_a_stream_is_kept_while_it_is_held(redis_server, kept):
+    """A stream's TTL is renewed while it is held, and not after; the thread that does it ends."""
+    client, key = redis_server.client, keys.request_body("fc-held")
+    client.hset(key, "count", 1)
+    with kept.hold(key):
+        for _ in range(2):
+            client.expire(key, 5)
+            until(lambda: client.ttl(key) > 50, what="the renewal")
+    until(lambda: not renewing(), what="the end of the thread")
+    client.expire(key, 5)
+    with kept.hold(keys.request_body("fc-other")):
+        assert len(renewing()) == 1
+    until(lambda: not renewing(), what="the end of the thread")
+    assert client.ttl(key) <= 5
+    client.delete(key)
+
+
+def test_what_lives_longer_is_left_alone(redis_server, kept):
+    """A stream whose call was queued meanwhile lives as long as that; one that is gone does not come back."""
+    client, key = redis_server.client, keys.request_body("fc-queued")
+    client.hset(key, "count", 1)
+    client.expire(key, 3600)
+    other = keys.request_body("fc-short")
+    client.hset(other, "count", 1)
+    client.expire(other, 5)
+    with kept.hold(key), kept.hold(other), kept.hold(keys.request_body("fc-gone")):
+        until(lambda: client.ttl(other) > 50, what="a renewal")
+    assert client.ttl(key) > 3000
+    assert not client.exists(keys.request_body("fc-gone"))
+    client.delete(key, other)
