@@ -5,7 +5,10 @@ import signal
 import time
 
 import pytest
+import rq
 from harness import RedisServer, until
+from rq.job import Job, JobStatus
+from rq.serializers import JSONSerializer
 from test_calls import W1, W2, be_born, fresh_calls, hold, queue, queued, running
 
 from wsgi_timeout import keys, recovery, rq_state
@@ -79,6 +82,26 @@ def test_what_comes_late_to_a_lost_worker_is_recovered(calls):
     hold(calls)
     look_until(watch, lambda: queue(calls) == [call.id])
     assert not calls.redis.exists(keys.held(W1))
+
+
+def test_what_a_stock_worker_failed_before_it_began_is_queued_again(calls):
+    """A call that RQ counts as failed, as when its process was killed at once, and that never began, runs."""
+    begun, call = running(calls), queued(calls)
+    calls.redis.lpop(rq_state.queue_key(calls.name))
+    queue_of_rq = rq.Queue(f"wt:{calls.name}", connection=calls.redis, serializer=JSONSerializer)
+    for call_id in (call.id, begun.id):
+        job = Job.fetch(call_id, connection=calls.redis, serializer=JSONSerializer)
+        queue_of_rq.failed_job_registry.add(job, ttl=3600)
+        job.set_status(JobStatus.FAILED)
+        calls.redis.expire(rq_state.job_key(call_id), 60)
+    calls.renew([W1])
+    watch = LeaseWatch(calls, LEASE)
+    look_until(watch, lambda: calls.renew([W1]) == [] and queue(calls) == [call.id])
+    assert queue_of_rq.failed_job_registry.get_job_ids() == [begun.id]
+    assert calls.redis.hget(rq_state.job_key(call.id), "status") == b"queued"
+    assert calls.redis.ttl(rq_state.job_key(call.id)) > 60
+    hold(calls)
+    assert calls.take(call.id, W1).attempt == 1
 
 
 def test_a_renewed_lease_lives(calls):

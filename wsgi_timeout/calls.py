@@ -348,6 +348,11 @@ class Calls:
         popped = rq_state.intermediate_key(self.name)
         self.scripts.run("put_back", [popped, self._queue, keys.call(call_id)], [call_id])
 
+    def revive(self, call_id: str) -> bool:
+        """Queue a call again that a stock worker of RQ failed before it began; says whether it was one."""
+        failed, job = rq_state.failed_key(self.name), rq_state.job_key(call_id)
+        return bool(self.scripts.run("revive", [failed, self._queue, keys.call(call_id), job], [call_id]))
+
     def finish(
         self,
         call_id: str,

@@ -19,6 +19,7 @@
     wt:worker:<worker>         hash    pools (what it serves)    1 h, renewed with the lease
     rq:queue:wt:<name>         list    enqueue.lua, recover.lua  none: RQ's queue
     rq:queue:wt:<name>:intermediate  list  stock rq workers    none: what they popped and not started
+    rq:failed:wt:<name>        zset    stock rq workers          none: RQ's registry of failed jobs
     rq:wip:wt:<name>           zset    take.lua, finish.lua      none: RQ's registry of started jobs
     rq:job:<id>                hash    the scripts in lua/       as its call
     rq:worker:<worker>         hash    pools (RQ's description)  1 h, renewed with the lease

@@ -26,7 +26,7 @@ BLOCK_SECONDS = 3
 #: Seconds for which Redis may still move a call to a worker that is gone.
 LATE_SECONDS = BLOCK_SECONDS + 1
 
-#: Ids of RQ's intermediate queue that one look reads.
+#: Ids of RQ's intermediate queue, and of its failed jobs, that one look reads.
 _MOST = 100
 
 WORKER_DIED = "its worker died while it ran"
@@ -40,10 +40,12 @@ class LeaseWatch:
         self._lease_seconds = lease_seconds
         self._seen: dict[str, tuple[int, float]] = {}
         self._popped: dict[str, float] = {}
+        self._failed: dict[str, float] = {}
         #: Workers that were lost lately, each with when the last BLMOVE in its name is over.
         self._gone: dict[str, float] = {}
         self._looked = time.monotonic()
         self._intermediate = rq_state.intermediate_key(calls.name)
+        self._failures = rq_state.failed_key(calls.name)
 
     def step(self) -> None:
         """Look once; recover the calls of every worker whose lease is lost."""
@@ -60,6 +62,7 @@ class LeaseWatch:
                 for worker, count in current.items()
             }
             self._look_at_intermediate(now)
+            self._look_at_failed(now)
             for worker, (count, since) in tuple(self._seen.items()):
                 if now - since >= self._lease_seconds:
                     self._recover(worker, count)
@@ -79,6 +82,7 @@ class LeaseWatch:
     def _forget(self) -> None:
         self._seen.clear()
         self._popped.clear()
+        self._failed.clear()
 
     def _look_at_intermediate(self, now: float) -> None:
         """Put calls back that a stock `rq worker` popped and never started: it keeps them for itself."""
@@ -89,6 +93,16 @@ class LeaseWatch:
                 self._calls.put_back(call_id)
                 del self._popped[call_id]
                 log.warning("%s: popped by an rq worker and not started, put back", call_id)
+
+    def _look_at_failed(self, now: float) -> None:
+        """Queue calls again that a stock `rq worker` failed and never began: RQ would not run them again."""
+        ids = [call_id.decode() for call_id in self._calls.redis.zrevrange(self._failures, 0, _MOST)]
+        self._failed = {call_id: self._failed.get(call_id, now) for call_id in ids}
+        for call_id, since in tuple(self._failed.items()):
+            if now - since >= self._lease_seconds:
+                if self._calls.revive(call_id):
+                    log.warning("%s: failed in an rq worker before it began, put back", call_id)
+                self._failed[call_id] = now
 
     def _look_after_the_gone(self, now: float) -> None:
         for worker, until in tuple(self._gone.items()):

@@ -40,6 +40,11 @@ def intermediate_key(name: str) -> str:
     return f"{queue_key(name)}:intermediate"
 
 
+def failed_key(name: str) -> str:
+    """Return where RQ lists the jobs that failed in a stock worker."""
+    return f"rq:failed:{queue_name(name)}"
+
+
 def started_key(name: str) -> str:
     return f"rq:wip:{queue_name(name)}"
 
