@@ -90,11 +90,15 @@ class Process:
 
         return until(found, seconds, f"{text!r} in the output")
 
-    def descendants(self):
+    def children(self, *, recursive=False):
+        """Return the processes that this one has started, and that are still there."""
         try:
-            return psutil.Process(self.pid).children(recursive=True)
+            return psutil.Process(self.pid).children(recursive=recursive)
         except psutil.NoSuchProcess:
             return []
+
+    def descendants(self):
+        return self.children(recursive=True)
 
     def stop(self, number=signal.SIGTERM, seconds=20.0):
         """End the process and wait; its whole tree is killed if it does not go. Returns the exit code."""
@@ -194,7 +198,7 @@ class Pool(Process):
 
     def workers(self):
         """Return the worker processes."""
-        return [process for process in self.descendants() if process.ppid() == self.pid]
+        return self.children()
 
 
 class Gunicorn(Process):
@@ -216,7 +220,7 @@ class Gunicorn(Process):
         )
 
     def workers(self):
-        return [process for process in self.descendants() if process.ppid() == self.pid]
+        return self.children()
 
     def stop(self, number=signal.SIGTERM, seconds=20.0):
         code = super().stop(number, seconds)

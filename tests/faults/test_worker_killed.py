@@ -210,7 +210,9 @@ def test_a_call_that_was_taken_and_not_begun_runs_once_elsewhere(site, aside, se
         tags = [f"taken-{method}-{number}-{which}" for which in "ab"]
         workers, names, waiting = both_frozen_with_a_call(site, aside, method, tags)
         at = killed(workers[0].pid)
-        workers[1].resume()
+        # On a busy machine it may have been replaced.
+        with suppress(psutil.NoSuchProcess):
+            workers[1].resume()
         assert [answer.result().status for answer in waiting] == [200, 200]
         took.append(time.monotonic() - at)
         runs = [site.runs(name) for name in names]
