@@ -36,7 +36,7 @@ IMPATIENT = {
         "gunicorn --no-control-socket -b 127.0.0.1:0 --timeout 4 own_server:app",
         r"Listening at: \S+:(\d+)",
         "gunicorn's sync worker, which serves one request at a time,",
-        "-k wsgi_timeout.gunicorn_worker.ThreadWorker --threads 216",
+        "-k wsgi_timeout.gunicorn_worker.ThreadWorker --threads 416",
     ),
     "uwsgi-harakiri": (
         f"{UWSGI} --http-socket 127.0.0.1:0 --threads 4 --master --harakiri 4",

@@ -69,7 +69,7 @@ class TestConfiguration:
         assert found.pop("config") == "./gunicorn.conf.py"
         assert found == packaged
         assert found["worker_class"] == wsgi_timeout.gunicorn_conf.worker_class
-        assert found["threads"] == "216"
+        assert found["threads"] == "416"
 
     def test_each_line_has_its_reason(self):
         """Above every setting of the configuration stands a comment that says why."""

@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from harness import APPS, Gunicorn, answer_of, ask, follow, until
 
+from wsgi_timeout.runtime import HOP_RESERVE
+
 MAX_WAITING = 200
 #: Seconds that the kernel, not we, may need on a busy machine.
 SLACK = 0.5
@@ -176,6 +178,56 @@ def test_all_get_their_answers_in_the_end(site, crowd, module_gate, seen):
     assert {answer.partition(b"\r\n")[0] for answer in answers} == {b"HTTP/1.1 200 OK"}
     assert {answer.rpartition(b"\r\n\r\n")[2] for answer in answers} == {b"passed \n"}
     assert connections(site) <= 4
+
+
+@pytest.fixture
+def accepted(site, gate):
+    """Return a function that starts so many calls which wait for the gate, and returns their result URLs."""
+    web = site.start_web(gateway="wait_for_response=False")
+    yield lambda count: [ask(web.port, f"/gate?file={gate}").json["result_url"] for _ in range(count)]
+    web.stop()
+
+
+def test_a_deploy_may_bring_more_result_urls_than_may_wait(site, accepted, gate, seen):
+    """300 result URLs at a process of 200 places end with their results, and beside them a 503 is fast."""
+    web = site.start_web(gateway="except_=['/fast*']")
+    clients = []
+    try:
+        for url in accepted(MAX_WAITING * 3 // 2):
+            clients.append(socket.create_connection(("127.0.0.1", web.port), timeout=50))
+            clients[-1].sendall(f"GET {url} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        full = until(lambda: [a for a in [ask(web.port, "/slow?seconds=0")] if a.status == 503], 20)
+        assert "200 requests wait" in full[0].json["detail"]
+        assert median_ms(lambda: ask(web.port, "/fast")) < 100
+        gate.touch()
+        began = time.monotonic()
+        answers = [b"".join(iter(lambda client=client: client.recv(65536), b"")) for client in clients]
+        seen("300 results", [time.monotonic() - began])
+    finally:
+        for client in clients:
+            client.close()
+        web.stop()
+    assert {answer.partition(b"\r\n")[0] for answer in answers} == {b"HTTP/1.1 200 OK"}
+    assert {answer.rpartition(b"\r\n\r\n")[2] for answer in answers} == {b"passed \n"}
+
+
+def test_a_result_url_that_finds_no_place_comes_again(site, accepted, gate):
+    """Result URLs beyond all places are redirected to themselves, a second later, until there is one."""
+    web = site.start_web(gateway="max_waiting=1")
+    urls = accepted(1 + 1 + HOP_RESERVE + 4)
+    try:
+        with ThreadPoolExecutor(len(urls)) as threads:
+            began = time.monotonic()
+            chains = [threads.submit(follow, web.port, url) for url in urls]
+            until(lambda: web.output.count(" 303 ") >= 4, what="the redirects")
+            assert time.monotonic() - began > 1
+            gate.touch()
+            answers = [chain.result() for chain in chains]
+    finally:
+        web.stop()
+    assert {answer.status for chain in answers for answer in chain[:-1]} == {303}
+    assert {chain[-1].text for chain in answers} == {"passed \n"}
+    assert max(len(chain) for chain in answers) <= 6
 
 
 def test_a_stop_redirects_every_waiter(site, web, gate, seen):

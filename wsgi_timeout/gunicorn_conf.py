@@ -19,8 +19,9 @@ bind = os.environ.get("WSGI_TIMEOUT_BIND") or (
 workers = int(os.environ.get("WEB_CONCURRENCY", "1"))
 # gthread, with a drain at a stop, and without waits for slow clients in its main thread.
 worker_class = "wsgi_timeout.gunicorn_worker.ThreadWorker"
-# One for each request that may wait, and some for all that does not wait.
-threads = _settings.max_waiting + RESERVE_THREADS
+# One for each request that may wait, another one for redirected ones that come from another process after
+# a deploy, and some for all that does not wait. Each is started when it is needed.
+threads = 2 * _settings.max_waiting + RESERVE_THREADS
 # Connections that are open at once: every waiter's, and idle ones kept alive.
 worker_connections = max(1000, 2 * threads)
 # In gthread a heartbeat of the process, no limit on a request: the wait's limit is `wait_seconds`.

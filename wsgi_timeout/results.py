@@ -19,6 +19,7 @@ from wsgi_timeout.errors import (
     CallTimedOut,
     CallUnknown,
     HandlerRaised,
+    TooManyWaiting,
     UploadBroken,
     WorkerLost,
 )
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 #: Seconds between two tries while Redis is away.
 _RETRY_SECONDS = 0.5
+#: Seconds that a result URL is held where none can wait any more.
+_FULL_SECONDS = 1.0
 
 _FAILURES: dict[Outcome, type[CallFailed]] = {
     Outcome.RAISED: HandlerRaised,
@@ -213,7 +216,15 @@ class Results:
         environ: dict[str, Any],
         start_response: StartResponse,
     ) -> Iterable[bytes]:
-        with runtime.seat(pending.call_id, environ, hop=pending.hop) as seat:
+        try:
+            seated = runtime.seat(pending.call_id, environ, hop=pending.hop)
+        except TooManyWaiting:
+            # Its call was accepted: it must not end in a 503, and comes again. Not at once, since
+            # clients follow so many redirects only.
+            if not runtime.listener.draining:
+                time.sleep(_FULL_SECONDS)
+            return answers.redirect(start_response, "303 See Other", pending.next_url)
+        with seated as seat:
             deadline = time.monotonic() + self._settings.wait_seconds
             found = self._find(runtime, pending, seat.waiter, deadline)
             if isinstance(found, Tombstone) or (found and found.delivered_ms and method not in _SAFE):

@@ -71,7 +71,7 @@ def _sync_worker() -> _Limit | None:
         worker.cfg.timeout,
         "gunicorn's sync worker, which serves one request at a time,",
         "Run gunicorn with -c python:wsgi_timeout.gunicorn_conf, or with "
-        "-k wsgi_timeout.gunicorn_worker.ThreadWorker --threads 216",
+        "-k wsgi_timeout.gunicorn_worker.ThreadWorker --threads 416",
     )
 
 
