@@ -124,7 +124,8 @@ class CallWorker(BaseWorker):
         self._lost_reply = False
         #: Whether others waited in the queue when the last call was taken.
         self._more = False
-        self._active: set[str] = set()
+        #: What runs here: a call may be here again before the thread of its last attempt has ended.
+        self._active: set[tuple[str, int]] = set()
         self._free = list(range(board.slots))
         self._changed = threading.Condition()
 
@@ -203,7 +204,7 @@ class CallWorker(BaseWorker):
             self._give_back(slot, None)
             return
         self._left -= 1
-        self._active.add(taken.call_id)
+        self._active.add((taken.call_id, taken.attempt))
         if self._board.slots == 1:
             self._more = taken.more
             self._run(runner, slot, taken)
@@ -216,7 +217,7 @@ class CallWorker(BaseWorker):
         try:
             runner.run(slot, taken.call_id, taken.attempt, taken.request)
         finally:
-            self._give_back(slot, taken.call_id)
+            self._give_back(slot, taken)
 
     def _take(self) -> Taken | None:
         if self._more and not self._lost_reply and not self._idle():
@@ -256,10 +257,15 @@ class CallWorker(BaseWorker):
         """Return what was moved here by a BLMOVE whose reply was lost."""
         if not self._lost_reply:
             return []
-        held = self._calls.redis.lrange(keys.held(self.name), 0, -1)
-        rest = [call_id.decode() for call_id in held if call_id.decode() not in self._active]
+        rest = self._not_begun()
         self._lost_reply = bool(rest)
         return rest
+
+    def _not_begun(self) -> list[str]:
+        """Return what lies with this worker, and does not run here."""
+        held = self._calls.redis.lrange(keys.held(self.name), 0, -1)
+        active = {call_id for call_id, _ in tuple(self._active)}
+        return [call_id.decode() for call_id in held if call_id.decode() not in active]
 
     def _slot(self) -> int | None:
         """Return a free slot, after a while None."""
@@ -268,10 +274,11 @@ class CallWorker(BaseWorker):
                 self._changed.wait(BLOCK_SECONDS)
             return self._free.pop() if self._free else None
 
-    def _give_back(self, slot: int, call_id: str | None) -> None:
+    def _give_back(self, slot: int, taken: Taken | None) -> None:
         with self._changed:
             self._free.append(slot)
-            self._active.discard(call_id or "")
+            if taken:
+                self._active.discard((taken.call_id, taken.attempt))
             self._changed.notify()
 
     def _wait_for_handlers(self) -> None:
@@ -284,6 +291,5 @@ class CallWorker(BaseWorker):
     def _let_go(self) -> None:
         """Give back what a BLMOVE moved here when it was broken off: it must not wait for the handlers."""
         with suppress(*AWAY, *REFUSING, redis.exceptions.ResponseError):
-            for call_id in self._calls.redis.lrange(keys.held(self.name), 0, -1):
-                if call_id.decode() not in self._active:
-                    self._calls.give_back(call_id.decode(), self.name)
+            for call_id in self._not_begun():
+                self._calls.give_back(call_id, self.name)

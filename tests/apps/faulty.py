@@ -12,6 +12,10 @@ from contextlib import suppress
 from basic import app, hold_up, note
 from flask import request
 
+from wsgi_timeout.client import client
+from wsgi_timeout.errors import OutputExpiredError
+from wsgi_timeout.function_call import FunctionCall
+
 #: Calls into C that keep the GIL, and that let it go.
 HOLDING, RELEASING = ctypes.PyDLL(None), ctypes.CDLL(None)
 LEAKED = []
@@ -145,3 +149,23 @@ def forks():
         time.sleep(60)
         os._exit(0)
     return {"child": child}
+
+
+@app.get("/asks")
+def asks():
+    """Ask Redis for other calls, over and over, with the client that functions use."""
+    note()
+    other = FunctionCall.from_id("fc-" + "A" * 22)
+    while True:
+        with suppress(OutputExpiredError):
+            other.status()
+        with suppress(OutputExpiredError):
+            other.get(timeout=0)
+
+
+@app.get("/echoes")
+def echoes():
+    """Ask Redis for what it was told, by that client."""
+    sent = [os.urandom(8).hex() for _ in range(20)]
+    got = [client().send("ECHO", word).decode() for word in sent]
+    return {"right": got == sent, "connections": client().redis.connection_pool.pool.qsize()}

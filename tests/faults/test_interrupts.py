@@ -102,6 +102,19 @@ def test_a_cancel_is_raised_in_the_handler(site, patient):
     assert pid(site) == worker
 
 
+def test_an_interrupt_spares_the_client_of_redis(site):
+    """A handler that is interrupted while it asks for function calls leaves a client that still works."""
+    brief = site.start_web(gateway="timeout=0.05")
+    try:
+        for number in range(30):
+            assert ask(brief.port, f"/asks?tag=asks{number}").status == 504
+            assert ask(site.web.port, "/echoes").json == {"right": True, "connections": 4}
+    finally:
+        brief.stop()
+    # Each was interrupted, none was killed.
+    assert len({site.runs(f"asks{number}")[0].split()[1] for number in range(30)}) == 1
+
+
 def test_a_long_clean_up_keeps_nobody_waiting(site):
     """A `finally` longer than 2 s, within the grace, runs to its end; the client is told before."""
     began = time.monotonic()
