@@ -244,8 +244,11 @@ class TestResults:
         """Where Redis is not reached a spawn raises an error of ours, since nothing was accepted."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("REDIS_URL", "unix:///nowhere/at/all")
+            patch.setenv("WSGI_TIMEOUT_WORKER_WAIT", "0.3")
+            began = time.monotonic()
             with pytest.raises(RedisUnavailable, match="/nowhere/at/all"):
                 app.add.spawn(1)
+            assert time.monotonic() - began > 0.3
             with pytest.raises(RedisUnavailable, match="/nowhere/at/all"):
                 app.add.remote(1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypeVar
@@ -12,7 +13,7 @@ from wsgi_timeout.calls import Calls, NewCall, new_id
 from wsgi_timeout.client import client
 from wsgi_timeout.connection import unavailable_is_refusal
 from wsgi_timeout.current import current_queue, current_slots
-from wsgi_timeout.errors import NoWorker
+from wsgi_timeout.errors import NoWorker, RedisUnavailable
 from wsgi_timeout.function_call import FunctionCall, gather
 from wsgi_timeout.messages import FunctionRequest
 from wsgi_timeout.settings import Settings
@@ -24,8 +25,8 @@ R = TypeVar("R")
 
 #: Seconds that large arguments live without a write, before their call is queued.
 _CHUNK_TTL = 60
-#: Seconds between two looks for a first worker.
-_NO_WORKER_SECONDS = 0.1
+#: Seconds between two looks for a first worker, or for a Redis that comes back.
+_RETRY_SECONDS = 0.1
 
 
 class Function(Generic[P, R]):
@@ -119,12 +120,19 @@ class Function(Generic[P, R]):
 
 
 def _enqueue(calls: Calls, call: NewCall, worker_wait: float) -> None:
-    """Enqueue a call; one that needs a worker waits so many seconds for a first one to come up."""
-    deadline = time.monotonic() + worker_wait
+    """Enqueue a call; where that fails at first, go on for so many seconds.
+
+    One that needs a worker waits for a first one to come up. And when a reply was lost nobody knows
+    whether the call was accepted, so the same call is sent again before we say that it was not.
+    """
+    deadline = math.inf
     while True:
         try:
-            return calls.enqueue(call)
-        except NoWorker:
+            with unavailable_is_refusal():
+                return calls.enqueue(call)
+        except (NoWorker, RedisUnavailable):
+            # From here on: that Redis is silent is known after seconds only.
+            deadline = min(deadline, time.monotonic() + worker_wait)
             if time.monotonic() >= deadline:
                 raise
-        time.sleep(_NO_WORKER_SECONDS)
+        time.sleep(_RETRY_SECONDS)

@@ -4,12 +4,13 @@ import hashlib
 import os
 import re
 import signal
+import threading
 import time
 from array import array
 from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
-from faults.proxy import Proxy
+from faults.proxy import Break, Proxy
 from harness import ask, follow, function_workers, joined, until
 
 from wsgi_timeout.client import client
@@ -149,7 +150,8 @@ def functions(deploy, proxy):
     options = ("--processes", "1", "--function-processes", "2", "--threads", str(CALLS // 2))
     site = deploy("spawned:stub", server=proxy, pool=options, secret="any", worker_wait=10)
     until(lambda: function_workers(site.redis, site.name) == 2, 20, "the processes for functions")
-    with joined(proxy.url, site.name, site.env):
+    with joined(proxy.url, site.name, site.env) as patch:
+        patch.setenv("WSGI_TIMEOUT_WORKER_WAIT", "0")
         import spawned
 
         yield site, spawned
@@ -190,6 +192,36 @@ def test_functions(functions, threads, outage, gate, seen, how, seconds):
     assert {call.status()["attempts"] for call in calls} == {1}
     assert app.add.spawn(1).get(timeout=20) == 1
     nobody_was_given_up(site.pool)
+
+
+def test_a_spawn_whose_reply_stays_away_is_sent_again(functions, proxy, monkeypatch, seen):
+    """A spawn that was accepted, and hears nothing of it in time, is no refusal: sent again, it runs once."""
+    site, app = functions
+    monkeypatch.setenv("WSGI_TIMEOUT_WORKER_WAIT", "10")
+    monkeypatch.setenv("REDIS_URL", f"{proxy.url}?socket_timeout=0.5")
+    silent = threading.Event()
+
+    def accepted(exchange):
+        if b"CALL" in exchange.words and b"accepted" in exchange.reply:
+            proxy.black_hole()
+            silent.set()
+        return False
+
+    proxy.clear()
+    proxy.break_at(Break.AFTER, accepted)
+    healing = threading.Timer(1.0, proxy.heal)
+    healing.start()
+    try:
+        call = app.counted.spawn(7)
+    finally:
+        healing.join()
+    healed = time.monotonic()
+    assert silent.is_set()
+    assert sum(b"CALL" in exchange.words for exchange in proxy.exchanges) >= 2
+    assert call.get(timeout=20) == 7
+    seen("the result, after the silence", [time.monotonic() - healed])
+    assert site.runs("7") == ["7"]
+    client().redis.close()
 
 
 def test_a_full_redis(functions, threads, redis_server, gate):
