@@ -67,7 +67,8 @@ class Interrupts:
             yield
         finally:
             self._shields -= 1
-        self._raise_if_asked()
+            # Also when the command failed: it will be repeated, or waited for.
+            self._raise_if_asked()
 
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
         self._raise_if_asked()

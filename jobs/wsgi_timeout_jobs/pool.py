@@ -46,10 +46,14 @@ TICK_SECONDS = 0.25
 #: Leases are renewed this many times within the seconds after which they count as lost.
 _RENEWALS = 3.3
 _LOOK_SECONDS = 1.0
+#: Seconds between two looks at the records of calls that run for so long.
+_RECORDS_SECONDS = 2.0
 #: Seconds in which a handler that was interrupted may record its own end.
 _UNANSWERED_SECONDS = 2.0
 #: Seconds after which a child that died at start is tried again, doubled up to the second.
 _BACKOFF_SECONDS = (0.5, 30.0)
+#: How a call ends that was not ended by whoever runs it.
+_ENDED_ELSEWHERE = {Outcome.CANCELLED.encode(), Outcome.TIMEOUT.encode(), Outcome.LOST.encode()}
 #: Exit codes of a child.
 EXIT_LOAD_FAILED = 3
 EXIT_RELOAD = 4
@@ -125,7 +129,9 @@ class Pool:
         self._redis = connect(url, connections=2)
         self._commands = Commands(self._redis)
         self._away = False
-        self._next_renewal = self._next_look = 0.0
+        self._next_renewal = self._next_look = self._next_records = 0.0
+        #: The attempts that ran when records were last looked at.
+        self._ran: set[tuple[str, int]] = set()
         #: One for each queue that our children take calls of, by its full name.
         self._keepers: dict[str, QueueKeeper] = {}
         #: Queues of functions that the target has, after its name; known when it is loaded.
@@ -312,6 +318,7 @@ class Pool:
         if now >= self._next_look:
             self._next_look = now + _LOOK_SECONDS
         self._hear_cancels()
+        self._look_at_records()
         for command in self._commands.hear([child.name for child in self._children.values()]):
             self._obey(command)
         # Last: a full Redis does not take it.
@@ -364,6 +371,24 @@ class Pool:
                 if running.call_id in cancelled:
                     self._interrupt(child, running, Outcome.CANCELLED)
 
+    def _look_at_records(self) -> None:
+        """Interrupt what was ended or given to others: word of it may be lost, or come too early."""
+        now = time.monotonic()
+        if now < self._next_records:
+            return
+        self._next_records = now + _RECORDS_SECONDS
+        there = list(self._running())
+        long = [(child, running) for child, running in there if running.attempt_of in self._ran]
+        self._ran = {running.attempt_of for _, running in there}
+        pipe = self._redis.pipeline(transaction=False)
+        for _, running in long:
+            pipe.hmget(keys.call(running.call_id), "state", "attempt", "outcome")
+        for (child, running), (state, attempt, outcome) in zip(long, pipe.execute(), strict=True):
+            # What its own worker has ended may go on after its response.
+            ended = state == b"ended" and outcome in _ENDED_ELSEWHERE
+            if (ended or attempt != b"%d" % running.attempt) and running in child.board.running():
+                self._interrupt(child, running, Outcome.CANCELLED, ended=True)
+
     def _obey(self, command: Command) -> None:
         log.info("worker %s: RQ command %s", command.worker, command.command)
         child = next(child for child in self._children.values() if child.name == command.worker)
@@ -410,17 +435,19 @@ class Pool:
             log.warning("%s: did not end when interrupted, %s is killed", running.call_id, child.name)
             _kill(child.pid, signal.SIGKILL)
 
-    def _interrupt(self, child: Child, running: Running, outcome: Outcome) -> None:
+    def _interrupt(self, child: Child, running: Running, outcome: Outcome, *, ended: bool = False) -> None:
+        """Have a handler end; `ended`: how is recorded already."""
         if running.settling or running.attempt_of in child.interrupted:
             return
-        child.interrupted[running.attempt_of] = Interruption(time.monotonic(), outcome)
+        child.interrupted[running.attempt_of] = Interruption(time.monotonic(), outcome, ended)
         child.board.interrupt(running, outcome)
         if self._options.threads == 1:
             _kill(child.pid, SIGNAL)
         else:
             # No exception reaches a thread that sleeps: the outcome stands now, the process is replaced
             # when its other calls have ended.
-            self._end(child, running, outcome)
+            if not ended:
+                self._end(child, running, outcome)
             self._stop_child(child)
 
     def _end(self, child: Child, running: Running, outcome: Outcome) -> None:

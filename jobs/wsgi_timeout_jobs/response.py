@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -20,6 +22,7 @@ from wsgi_timeout.settings import Settings
 from wsgi_timeout.streams import Limits, StreamWriter, split
 from wsgi_timeout.waiting import RECHECK_SECONDS, Listener, Waiter
 from wsgi_timeout_jobs import forks
+from wsgi_timeout_jobs.board import Board
 from wsgi_timeout_jobs.interrupts import Interrupts
 
 log = logging.getLogger("wsgi_timeout.worker")
@@ -228,6 +231,20 @@ def until_back(
             if time.monotonic() > deadline:
                 raise CallInterrupted(Outcome.TIMEOUT) from error
             time.sleep(_RETRY_SECONDS)
+
+
+@contextmanager
+def or_end(board: Board) -> Iterator[None]:
+    """Have this process end when an outcome cannot be recorded: its calls are recovered then.
+
+    What is raised in a thread of its own would end that alone, and leave the call running for ever.
+    """
+    try:
+        yield
+    except BaseException:
+        if board.slots > 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise
 
 
 def unreadable(calls: Calls, call_id: str, worker: str, attempt: int, error: ConfigurationError) -> None:

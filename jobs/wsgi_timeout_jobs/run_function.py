@@ -30,7 +30,7 @@ from wsgi_timeout.messages import FunctionRequest
 from wsgi_timeout_jobs import forks
 from wsgi_timeout_jobs.board import Board
 from wsgi_timeout_jobs.interrupts import Interrupts
-from wsgi_timeout_jobs.response import unreadable, until_back
+from wsgi_timeout_jobs.response import or_end, unreadable, until_back
 
 log = logging.getLogger("wsgi_timeout.worker")
 
@@ -62,7 +62,11 @@ class FunctionRunner:
     worker: str
 
     def run(self, slot: int, call_id: str, attempt: int, packed: bytes) -> None:
-        """Run one attempt to its end; never raises."""
+        """Run one attempt to its end. When it raises, this process must end: the call is recovered then."""
+        with or_end(self.board):
+            self._run(slot, call_id, attempt, packed)
+
+    def _run(self, slot: int, call_id: str, attempt: int, packed: bytes) -> None:
         try:
             request = FunctionRequest.unpack(packed)
         except ConfigurationError as error:
@@ -173,6 +177,10 @@ class FunctionRunner:
             except CallInterrupted as interruption:
                 log.warning("%s: Redis had no room for its result in time", call_id)
                 ending = _interrupted(request, Outcome(interruption.reason))
+                self._record(call_id, attempt, request, ending, deadline)
+            except redis.exceptions.RedisError as error:
+                log.exception("%s: its outcome could not be recorded", call_id)
+                ending = _Ending(Outcome.LOST, f"its outcome could not be recorded: {error}")
                 self._record(call_id, attempt, request, ending, deadline)
         except Fenced as error:
             log.warning("%s: given up, its outcome was recorded elsewhere (%s)", call_id, error)

@@ -27,7 +27,7 @@ from wsgi_timeout_jobs.capture import Capture
 from wsgi_timeout_jobs.entries import WSGIApp
 from wsgi_timeout_jobs.interrupts import Interrupts
 from wsgi_timeout_jobs.request_body import RequestBody, SmallBody, Uploader, buffered
-from wsgi_timeout_jobs.response import Response, unreadable
+from wsgi_timeout_jobs.response import Response, or_end, unreadable
 
 log = logging.getLogger("wsgi_timeout.worker")
 
@@ -51,7 +51,11 @@ class RequestRunner:
     worker: str
 
     def run(self, slot: int, call_id: str, attempt: int, packed: bytes) -> None:
-        """Run one attempt to its end; never raises."""
+        """Run one attempt to its end. When it raises, this process must end: the call is recovered then."""
+        with or_end(self.board):
+            self._run(slot, call_id, attempt, packed)
+
+    def _run(self, slot: int, call_id: str, attempt: int, packed: bytes) -> None:
         try:
             request = CallRequest.unpack(packed)
         except ConfigurationError as error:
@@ -79,6 +83,11 @@ class RequestRunner:
             self._let_go(response)
         except CallInterrupted as interruption:
             self._interrupted(call_id, request, response, Outcome(interruption.reason))
+        except BaseException as error:
+            forks.end_here(error)
+            log.exception("%s: its outcome could not be recorded", call_id)
+            with suppress(Fenced):
+                response.fail(Outcome.LOST, f"its outcome could not be recorded: {error}")
         finally:
             self.board.clear(slot, failed=response.failed)
         environ = request.environ
@@ -127,10 +136,13 @@ class RequestRunner:
 
     @staticmethod
     def _close(call_id: str, capture: Capture) -> None:
-        # Whatever it raises cannot change a response that is complete.
+        # Whatever it raises changes no response that is complete, and hides no interrupt.
         try:
             capture.close()
-        except Exception:
+        except CallInterrupted:
+            raise
+        except BaseException as error:
+            forks.end_here(error)
             log.exception("%s: close() of the response raised", call_id)
 
     @staticmethod

@@ -1,6 +1,7 @@
 """Functions and routes that do what they should not when they are interrupted, or on their way out."""
 
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -53,6 +54,21 @@ def goes_on():
     return Response(body(), headers={"Content-Length": "10"})
 
 
+@app.get("/leaves")
+def leaves():
+    """Hang for so long in the body; the end of the response wants to end the process."""
+    note(request.args["tag"])
+    seconds = request.args.get("seconds", type=float)
+
+    def body():
+        time.sleep(seconds)
+        yield "left\n"
+
+    response = Response(body(), mimetype="text/plain")
+    response.call_on_close(sys.exit)
+    return response
+
+
 @app.get("/pid")
 def pid():
     return {"pid": os.getpid()}
@@ -68,6 +84,22 @@ def converts(tag):
     except BaseException as error:
         raise RuntimeError(f"run {attempt} was interrupted") from error
     return attempt
+
+
+@stub.function(timeout=60)
+def hangs(tag):
+    """Sleep until it is interrupted."""
+    note(tag)
+    try:
+        time.sleep(60)
+    finally:
+        note(f"{tag}-finally")
+
+
+@stub.function(timeout=60)
+def patient(file, tag, size):
+    """Do the same as `held`, with more time."""
+    return held.local(file, tag, size)
 
 
 @stub.function(timeout=1.5)

@@ -1,14 +1,20 @@
 """A pool's parent and its children: whom an interrupt is for, and what the parent survives."""
 
+import os
+import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+import psutil
 import pytest
-from faults.proxy import Proxy
+from faults.proxy import Break, Proxy
 from harness import ask, follow, function_workers, joined, until
 
+from wsgi_timeout import keys
 from wsgi_timeout.client import client
+from wsgi_timeout.errors import CallInterrupted, CallTimedOut, WorkerLost
+from wsgi_timeout_jobs.interrupts import SIGNAL, Interrupts
 
 GRACE = 0.3
 #: Of web calls, and of functions that do not say otherwise.
@@ -97,6 +103,7 @@ def test_what_ended_in_time_is_not_lost_with_redis_away(request, proxy, aside, g
         gate.touch()
         until(lambda: time.monotonic() - began > TIMEOUT + GRACE + 0.5)
         proxy.heal()
+        until(lambda: call.status()["state"] == "ended", what="its result")
         assert len(call.get(timeout=20)) == sizes[1]
     chains = [waiting.result() for waiting in answers]
     assert [(chain[-1].status, len(chain[-1].body)) for chain in chains] == [(200, size) for size in sizes]
@@ -113,3 +120,94 @@ def test_what_goes_on_after_its_response_has_a_deadline(site):
     taken = [float(site.runs(tag)[0].split()[2]) for tag in ("on", "on-finally")]
     assert TIMEOUT - 0.1 <= taken[1] - taken[0] < TIMEOUT + 2
     assert worker in {process.pid for process in site.pool.workers()}
+
+
+def test_a_result_that_finds_no_room_has_a_deadline(site, redis_server, gate):
+    """A large result that meets a full Redis is given up at its deadline; its process goes on."""
+    workers = {process.pid for process in site.pool.workers()}
+    with functions_of(site) as functions:
+        call = functions.held.spawn(str(gate), "full", 3_000_000)
+        begun(site, "full")
+        redis_server.client.config_set("maxmemory", "1mb")
+        gate.touch()
+        try:
+            with pytest.raises(CallTimedOut):
+                call.get(timeout=20)
+        finally:
+            redis_server.client.config_set("maxmemory", "0")
+    assert {process.pid for process in site.pool.workers()} == workers
+
+
+def test_a_cancel_whose_word_is_lost_ends_the_handler(site, proxy):
+    """A cancel that Redis has handed to the pool, which never got it, is noticed all the same."""
+    with functions_of(site) as functions:
+        call = functions.hangs.spawn("hangs")
+        worker = begun(site, "hangs")
+        lost = proxy.break_at(
+            Break.AFTER,
+            lambda exchange: exchange.name == "LPOP" and call.object_id.encode() in exchange.reply,
+        )
+        assert call.cancel()
+        until(lambda: site.runs("hangs-finally"), what="its finally")
+        assert lost.struck
+    assert worker in {process.pid for process in site.pool.workers()}
+
+
+@pytest.mark.parametrize("which", ["site", "threaded"])
+def test_a_result_that_redis_cannot_take(request, gate, which):
+    """A call whose result is refused for good ends as lost, and says why; its process goes on."""
+    site = request.getfixturevalue(which)
+    workers = {process.pid for process in site.pool.workers()}
+    with functions_of(site) as functions:
+        call = functions.patient.spawn(str(gate), "untaken", 3_000_000)
+        begun(site, "untaken")
+        site.redis.client.set(keys.value(call.object_id, 1), "not a hash", ex=60)
+        gate.touch()
+        with pytest.raises(WorkerLost, match=r"could not be recorded: .*WRONGTYPE"):
+            call.get(timeout=20)
+    assert {process.pid for process in site.pool.workers()} == workers
+
+
+@pytest.mark.parametrize("which", ["site", "threaded"])
+def test_an_outcome_that_redis_cannot_take(request, gate, which):
+    """A call whose record is not writable does not run for ever: its process ends, and others settle it."""
+    site = request.getfixturevalue(which)
+    with functions_of(site) as functions:
+        call = functions.patient.spawn(str(gate), "unrecorded", 1)
+        worker = begun(site, "unrecorded")
+        record, aside = keys.call(call.object_id), f"{keys.call(call.object_id)}-aside"
+        site.redis.client.rename(record, aside)
+        site.redis.client.set(record, "not a hash", ex=60)
+        gate.touch()
+        until(lambda: not psutil.pid_exists(worker), what="its end")
+        site.redis.client.rename(aside, record)
+        with pytest.raises(WorkerLost, match="its worker died"):
+            call.get(timeout=20)
+    until(lambda: function_workers(site.redis, site.name) == 1, 20, "a new process")
+
+
+def test_a_failed_command_hides_no_interrupt():
+    """An interrupt that comes within a command to Redis which fails is raised when it has failed."""
+    before = signal.getsignal(SIGNAL)
+    interrupts = Interrupts(lambda: "timeout")
+    interrupts.install()
+
+    def fail():
+        with interrupts.armed(), interrupts.shield():
+            os.kill(os.getpid(), SIGNAL)
+            raise ConnectionError
+
+    try:
+        with pytest.raises(CallInterrupted):
+            fail()
+    finally:
+        signal.signal(SIGNAL, before)
+
+
+@pytest.mark.parametrize(("seconds", "status"), [(0, 200), (30, 504)])
+def test_what_ends_with_an_exit_has_one_outcome(site, seconds, status):
+    """A GET whose `close()` wants to end the process runs once, and is answered, also at its deadline."""
+    workers = {process.pid for process in site.pool.workers()}
+    assert ask(site.web.port, f"/leaves?tag=leaves-{seconds}&seconds={seconds}").status == status
+    assert len(site.runs(f"leaves-{seconds}")) == 1
+    assert {process.pid for process in site.pool.workers()} == workers
