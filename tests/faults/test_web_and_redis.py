@@ -195,7 +195,7 @@ def test_a_download_from_a_killed_web_process_can_be_had_again(site, web, aside,
 # -- Redis
 
 
-def test_an_upload_whose_beginning_redis_lost_never_begins(site):
+def test_an_upload_whose_beginning_redis_lost_never_begins(site, seen):
     """Chunks that Redis has lost before their call is queued: 503, and its handler never begins."""
     for size in (len(LARGE) // 2, len(LARGE) - 1):
         others = set(site.redis.client.scan_iter(keys.request_body("*")))
@@ -211,11 +211,13 @@ def test_an_upload_whose_beginning_redis_lost_never_begins(site):
             )
             site.redis.client.delete(key)
             sock.sendall(LARGE[size:])
+            sent = time.monotonic()
             assert sock.recv(100).startswith(b"HTTP/1.1 503 ")
+            seen("the 503, after its last byte", [time.monotonic() - sent])
         assert not site.runs(f"lost{size}")
 
 
-def test_an_upload_whose_beginning_redis_lost_ends(site):
+def test_an_upload_whose_beginning_redis_lost_ends(site, seen):
     """Chunks that Redis has lost while a handler reads them: it gets an error, and its client a 500."""
     small = site.start_web(gateway="buffer=300_000")
     try:
@@ -223,7 +225,9 @@ def test_an_upload_whose_beginning_redis_lost_ends(site):
             begun(site, "half")
             site.redis.client.delete(keys.request_body(record(site, "half").decode().rpartition(":")[2]))
             sock.sendall(LARGE[-100_000:])
+            sent = time.monotonic()
             assert sock.recv(100).startswith(b"HTTP/1.1 500 ")
+            seen("the 500, after its last byte", [time.monotonic() - sent])
         assert (len(site.runs("half")), site.runs("half-whole")) == (1, [])
     finally:
         small.stop()
