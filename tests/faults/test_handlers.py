@@ -120,7 +120,7 @@ def test_a_process_that_grew_too_large_is_replaced(site, patient, gate, seen):
 
 def test_a_bound_below_the_apps_own_size_stops_no_call(deploy):
     """A process larger than `--max-memory` from the start answers a call, and is replaced then."""
-    site = deploy(pool=("--processes", "1", "--max-memory", "1"), worker_wait=20)
+    site = deploy(pool=("--processes", "1", "--max-memory", "1"), worker_wait=20, wait_seconds=20)
     first = ask(site.web.port, "/pid").json["pid"]
     until(lambda: not psutil.pid_exists(first), what="its end")
     assert ask(site.web.port, "/pid").json["pid"] != first
