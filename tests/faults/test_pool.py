@@ -1,15 +1,20 @@
 """A pool's parent and its children: whom an interrupt is for, and what the parent survives."""
 
 import os
+import shutil
 import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import psutil
 import pytest
 from faults.proxy import Break, Proxy
-from harness import ask, follow, function_workers, joined, until
+from harness import APPS, Process, ask, environment, follow, function_workers, joined, until
+from remains import alive
 
 from wsgi_timeout import keys
 from wsgi_timeout.client import client
@@ -211,3 +216,70 @@ def test_what_ends_with_an_exit_has_one_outcome(site, seconds, status):
     assert ask(site.web.port, f"/leaves?tag=leaves-{seconds}&seconds={seconds}").status == status
     assert len(site.runs(f"leaves-{seconds}")) == 1
     assert {process.pid for process in site.pool.workers()} == workers
+
+
+@pytest.fixture
+def refused(tmp_path, monkeypatch):
+    """Return a path: while a file is there, no process that was started meanwhile can fork."""
+    if not shutil.which("gcc"):
+        missing = "gcc is not on the PATH"
+        if os.environ.get("CI") == "true":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    library, path = tmp_path / "forks.so", tmp_path / "refused"
+    source = Path(__file__).with_name("forks.c")
+    subprocess.run(["gcc", "-O2", "-Wall", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    monkeypatch.setenv("LD_PRELOAD", str(library))
+    monkeypatch.setenv("FORKS_REFUSED", str(path))
+    return path
+
+
+def test_a_fork_that_is_refused_ends_nobody(deploy, refused):
+    """A pool that cannot fork serves with the workers that it has, and starts others when it can."""
+    site = deploy(pool=("--processes", "2"), wait_seconds=20, worker_wait=20)
+    dead, other = (process.pid for process in until(lambda: two_workers(site), 20, "two workers"))
+    assert ask(site.web.port, "/fast").status == 200  # gunicorn has forked
+    refused.touch()
+    os.kill(dead, signal.SIGKILL)
+    site.pool.wait_for("no new worker can be started")
+    assert ask(site.web.port, "/pid").json["pid"] == other
+    refused.unlink()
+    assert other in {process.pid for process in until(lambda: two_workers(site), 20, "two workers")}
+
+
+def two_workers(site):
+    """Return both workers once both take calls."""
+    workers = [process for process in site.pool.workers() if alive(process)]
+    return len(workers) == site.redis.client.hlen(keys.leases(site.name)) == 2 and workers
+
+
+#: `wsgi-timeout`, with workers that the system lets run only when their parent is gone.
+LATE = """
+import os, time
+from wsgi_timeout.cli import main
+
+def wait():
+    while os.getppid() == parent:
+        time.sleep(0.01)
+
+parent = os.getpid()
+os.register_at_fork(after_in_child=wait)
+main()
+"""
+
+
+def test_a_worker_whose_parent_is_dead_before_it_begins(redis_server):
+    """A parent that dies right after a fork leaves no worker behind that would serve without it."""
+    env = {**environment(), "REDIS_URL": redis_server.url}
+    pool = Process([sys.executable, "-c", LATE, "worker", "basic:app", "--name", "late"], env=env, cwd=APPS)
+    try:
+        (child,) = until(pool.descendants, 20, "its fork")
+        pool.popen.kill()
+        pool.popen.wait()
+        try:
+            until(lambda: not alive(child), 3, "the end of its child")
+        finally:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+    finally:
+        pool.stop()
