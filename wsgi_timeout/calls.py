@@ -14,6 +14,7 @@ import hmac
 import json
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
@@ -161,10 +162,11 @@ class Tombstone:
 class Calls:
     """The calls of one name in one Redis."""
 
-    def __init__(self, client: redis.Redis, name: str) -> None:
+    def __init__(self, client: redis.Redis, name: str, send: Callable[..., Any] | None = None) -> None:
+        """Take a client, and another way to send one command than `Commands.send`, if there is one."""
         self.redis: Any = client  # redis-py's annotations know no bytes
         self.name = name
-        self._send = Commands(client).send
+        self._send = send or Commands(client).send
         self._send_once = Commands(client, retries=0).send
         self.scripts = Scripts(self._send)
         #: How far Redis' clock is ahead of ours; None: not known yet, or not any more.

@@ -128,7 +128,9 @@ class FunctionCall(Generic[R]):
         deadline = None if timeout is None else time.monotonic() + timeout
         ended = self._look(here, deadline)
         if ended is None and timeout != 0:
-            with here.listener.waiter(self.object_id) as waiter:
+            with here.shield():
+                waiter = here.listener.waiter(self.object_id)
+            with waiter:
                 ended = self._wait(here, waiter, deadline)
         if ended is None:
             raise ResultNotReady(f"call {self.object_id} has not ended yet")
@@ -179,7 +181,8 @@ class FunctionCall(Generic[R]):
         _, outcome, detail, attempt, body, chunks = record
         if chunks is not None:
             key = keys.value(self.object_id, int(attempt or 0))
-            body = payload.read_chunks(here.redis, key, int(chunks))
+            with here.shield():
+                body = payload.read_chunks(here.redis, key, int(chunks))
         return _Ended(Outcome((outcome or b"").decode()), (detail or b"").decode(errors="replace"), body)
 
     def _result(self, ended: _Ended) -> R:

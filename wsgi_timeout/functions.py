@@ -114,7 +114,8 @@ class Function(Generic[P, R]):
         with unavailable_is_refusal():
             if not inline:
                 for number, chunk in payload.chunks_of(blob):
-                    payload.write_chunk(here.redis, keys.arguments(call_id), number, chunk, _CHUNK_TTL)
+                    with here.shield():
+                        payload.write_chunk(here.redis, keys.arguments(call_id), number, chunk, _CHUNK_TTL)
             _enqueue(here.calls(self._queue()), call, settings.worker_wait)
         return FunctionCall(call_id)
 

@@ -120,6 +120,8 @@ class _Keeper:
                 log.warning("Redis is away (%s); the call goes on", error)
                 continue
             for running in self.board.running():
+                if running.settling:
+                    continue
                 if heard and running.call_id.encode() in heard:
                     self._interrupt(running, Outcome.CANCELLED)
                 elif time.monotonic() >= running.deadline:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from wsgi_timeout.client import shield_with
 from wsgi_timeout.errors import CallInterrupted
 
 #: Not SIGALRM nor SIGUSR1: apps use those.
@@ -30,6 +31,7 @@ class Interrupts:
 
     def install(self) -> None:
         signal.signal(SIGNAL, self._handle)
+        shield_with(self.shield)
 
     @contextmanager
     def armed(self) -> Iterator[None]:
