@@ -94,7 +94,7 @@ def test_an_interrupt_is_for_one_attempt(site):
 
 
 @pytest.mark.parametrize("which", ["site", "threaded"])
-def test_what_ended_in_time_is_not_lost_with_redis_away(request, proxy, aside, gate, which):
+def test_what_ended_in_time_is_not_lost_with_redis_away(request, proxy, aside, gate, seen, which):
     """A handler that ends within its timeout is answered with its result, though Redis comes back later."""
     site, sizes = request.getfixturevalue(which), (1, 3_000_000)
     pages = [f"/held?file={gate}&tag=page&size={size}" for size in sizes]
@@ -108,9 +108,11 @@ def test_what_ended_in_time_is_not_lost_with_redis_away(request, proxy, aside, g
         gate.touch()
         until(lambda: time.monotonic() - began > TIMEOUT + GRACE + 0.5)
         proxy.heal()
+        healed = time.monotonic()
         until(lambda: call.status()["state"] == "ended", what="its result")
         assert len(call.get(timeout=20)) == sizes[1]
     chains = [waiting.result() for waiting in answers]
+    seen("all results, after its return", [time.monotonic() - healed])
     assert [(chain[-1].status, len(chain[-1].body)) for chain in chains] == [(200, size) for size in sizes]
     assert {process.pid for process in site.pool.workers()} == workers
 
@@ -127,23 +129,25 @@ def test_what_goes_on_after_its_response_has_a_deadline(site):
     assert worker in {process.pid for process in site.pool.workers()}
 
 
-def test_a_result_that_finds_no_room_has_a_deadline(site, redis_server, gate):
+def test_a_result_that_finds_no_room_has_a_deadline(site, redis_server, gate, seen):
     """A large result that meets a full Redis is given up at its deadline; its process goes on."""
     workers = {process.pid for process in site.pool.workers()}
     with functions_of(site) as functions:
         call = functions.held.spawn(str(gate), "full", 3_000_000)
         begun(site, "full")
+        began = time.monotonic()
         redis_server.client.config_set("maxmemory", "1mb")
         gate.touch()
         try:
             with pytest.raises(CallTimedOut):
                 call.get(timeout=20)
+            seen("CallTimedOut, after its deadline", [time.monotonic() - began - TIMEOUT])
         finally:
             redis_server.client.config_set("maxmemory", "0")
     assert {process.pid for process in site.pool.workers()} == workers
 
 
-def test_a_cancel_whose_word_is_lost_ends_the_handler(site, proxy):
+def test_a_cancel_whose_word_is_lost_ends_the_handler(site, proxy, seen):
     """A cancel that Redis has handed to the pool, which never got it, is noticed all the same."""
     with functions_of(site) as functions:
         call = functions.hangs.spawn("hangs")
@@ -153,7 +157,9 @@ def test_a_cancel_whose_word_is_lost_ends_the_handler(site, proxy):
             lambda exchange: exchange.name == "LPOP" and call.object_id.encode() in exchange.reply,
         )
         assert call.cancel()
+        cancelled = time.monotonic()
         until(lambda: site.runs("hangs-finally"), what="its finally")
+        seen("its finally, from the cancel", [time.monotonic() - cancelled])
         assert lost.struck
     assert worker in {process.pid for process in site.pool.workers()}
 
@@ -234,7 +240,7 @@ def refused(tmp_path, monkeypatch):
     return path
 
 
-def test_a_fork_that_is_refused_ends_nobody(deploy, refused):
+def test_a_fork_that_is_refused_ends_nobody(deploy, refused, seen):
     """A pool that cannot fork serves with the workers that it has, and starts others when it can."""
     site = deploy(pool=("--processes", "2"), wait_seconds=20, worker_wait=20)
     dead, other = (process.pid for process in until(lambda: two_workers(site), 20, "two workers"))
@@ -244,7 +250,9 @@ def test_a_fork_that_is_refused_ends_nobody(deploy, refused):
     site.pool.wait_for("no new worker can be started")
     assert ask(site.web.port, "/pid").json["pid"] == other
     refused.unlink()
+    allowed = time.monotonic()
     assert other in {process.pid for process in until(lambda: two_workers(site), 20, "two workers")}
+    seen("a new worker, from when it can be forked", [time.monotonic() - allowed])
 
 
 def two_workers(site):
@@ -268,16 +276,18 @@ main()
 """
 
 
-def test_a_worker_whose_parent_is_dead_before_it_begins(redis_server):
+def test_a_worker_whose_parent_is_dead_before_it_begins(redis_server, seen):
     """A parent that dies right after a fork leaves no worker behind that would serve without it."""
     env = {**environment(), "REDIS_URL": redis_server.url}
     pool = Process([sys.executable, "-c", LATE, "worker", "basic:app", "--name", "late"], env=env, cwd=APPS)
     try:
         (child,) = until(pool.descendants, 20, "its fork")
         pool.popen.kill()
+        killed = time.monotonic()
         pool.popen.wait()
         try:
             until(lambda: not alive(child), 3, "the end of its child")
+            seen("its end", [time.monotonic() - killed])
         finally:
             with suppress(psutil.NoSuchProcess):
                 child.kill()
