@@ -52,6 +52,8 @@ _RECORDS_SECONDS = 2.0
 _UNANSWERED_SECONDS = 2.0
 #: Seconds after which a child that died at start is tried again, doubled up to the second.
 _BACKOFF_SECONDS = (0.5, 30.0)
+#: Seconds after which a fork that the system refused is tried again.
+_FORK_PAUSE_SECONDS = 1.0
 #: How a call ends that was not ended by whoever runs it.
 _ENDED_ELSEWHERE = {Outcome.CANCELLED.encode(), Outcome.TIMEOUT.encode(), Outcome.LOST.encode()}
 #: Exit codes of a child.
@@ -179,7 +181,13 @@ class Pool:
             there = [c for c in self._children.values() if c.queue == queue and c.stopping_since is None]
             # One alone at first: an app that cannot be loaded then says so once.
             for _ in range((self._wanted(queue) if self._ever_ready else 1) - len(there)):
-                self._spawn(queue)
+                try:
+                    self._spawn(queue)
+                except OSError as error:
+                    # Too many processes, or too little memory: those that run need not end for it.
+                    log.warning("no new worker can be started: %s", error)
+                    self._spawn_after = time.monotonic() + _FORK_PAUSE_SECONDS
+                    return
 
     def _wanted(self, queue: str) -> int:
         return self._options.function_processes if queue else self._options.processes
@@ -187,24 +195,24 @@ class Pool:
     def _spawn(self, queue: str) -> None:
         known = self._name or targets.name_of(self._target)
         name = f"{known}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-        board = Board(self._options.threads)
+        board, parent = Board(self._options.threads), os.getpid()
         # A stop that came around the fork would miss the child, or be handled in it as if it were the parent.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
         try:
             if self._stop_since is None:
                 pid = os.fork()
                 if pid == 0:
-                    self._child(name, queue, board)
+                    self._child(name, queue, board, parent)
                 self._children[pid] = Child(pid, name, queue, board)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def _child(self, name: str, queue: str, board: Board) -> None:
+    def _child(self, name: str, queue: str, board: Board, parent: int) -> None:
         """Be the child: never returns into the parent's code."""
         code = 1
         reloader = Reloader() if self._options.reload else None
         try:
-            _die_with_parent()
+            _die_with_parent(parent)
             _default_signals()
             if self._ready_fd >= 0:
                 os.close(self._ready_fd)
@@ -518,13 +526,13 @@ def _death(code: int) -> str:
     return f"{WORKER_DIED} (signal {-code})" if code < 0 else f"{WORKER_DIED} (exit code {code})"
 
 
-def _die_with_parent() -> None:
+def _die_with_parent(parent: int) -> None:
     """Have the kernel kill this process when its parent dies (Linux; elsewhere the lease does it)."""
-    parent = os.getppid()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:
-            os._exit(1)
+    # It may have died before that.
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def _default_signals() -> None:
