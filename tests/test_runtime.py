@@ -40,7 +40,9 @@ def rude(site):
     ("after", "status", "text"), [("raises", 500, "Internal Server Error"), ("replaces", 200, "another\n")]
 )
 @pytest.mark.parametrize("target", ["/b/fast", "/b/trickle"])
-def test_a_response_that_a_host_drops_gives_its_place_back(site, rude, gate, target, after, status, text):
+def test_a_response_that_a_host_drops_gives_its_place_back(
+    site, rude, gate, seen, target, after, status, text
+):
     """When a host's `after_request` raises, or answers with something else, the place is soon free again."""
     gate.touch()
     # What raises is seen at once.
@@ -50,7 +52,9 @@ def test_a_response_that_a_host_drops_gives_its_place_back(site, rude, gate, tar
         answer = until(lambda url=url: [a for a in [ask(rude.port, url)] if a.status != 503], patience)[0]
         assert answer.status == status
         assert text in answer.text
+    dropped = time.monotonic()
     until(lambda: ask(rude.port, "/b/fast").text == "fast \n", SOON)
+    seen("until a place was free", [time.monotonic() - dropped])
     # Nobody has its result URL: nothing of it stays.
     until(lambda: not list(site.redis.client.scan_iter("wt:call:*")), SOON, "the end of their records")
     assert not re.search(r"wsgi_timeout\S*\.py", rude.output)

@@ -124,7 +124,7 @@ def test_a_client_that_is_slow_is_not_cut(impatient):
 
 @pytest.mark.slow
 @pytest.mark.timeout(150)
-def test_an_upload_that_takes_longer_than_chunks_live_is_whole(site, roomy):
+def test_an_upload_that_takes_longer_than_chunks_live_is_whole(site, roomy, seen):
     """A client that needs more than a minute for what comes after the first chunk loses nothing."""
     body = content(300_000)
     head = f"POST /hash?tag=slow-client HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -133,7 +133,9 @@ def test_an_upload_that_takes_longer_than_chunks_live_is_whole(site, roomy):
         for byte in body[-7:]:
             time.sleep(10)
             sock.sendall(bytes([byte]))
+        sent = time.monotonic()
         assert hashlib.sha256(body).hexdigest().encode() in sock.recv(10_000)
+        seen("the response, after its last byte", [time.monotonic() - sent])
     assert len(site.runs("slow-client-whole")) == 1
 
 

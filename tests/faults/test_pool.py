@@ -84,10 +84,12 @@ def begun(site, tag):
     return int(until(lambda: site.runs(tag), what=f"the begin of {tag}")[0].split()[1])
 
 
-def test_an_interrupt_is_for_one_attempt(site):
+def test_an_interrupt_is_for_one_attempt(site, seen):
     """A function that makes an error of its interrupt is retried, and each run has the whole timeout."""
     with functions_of(site) as functions:
+        began = time.monotonic()
         assert functions.converts.spawn("converts").get(timeout=20) == 3
+        seen("the third run's result", [time.monotonic() - began])
     # The same process ran all three.
     assert len({run.split()[1] for run in site.runs("converts")}) == 1
     assert site.pool.popen.poll() is None
