@@ -230,6 +230,23 @@ def test_a_result_url_that_finds_no_place_comes_again(site, accepted, gate):
     assert max(len(chain) for chain in answers) <= 6
 
 
+def test_result_urls_leave_threads_free(site, accepted, gate):
+    """Result URLs never take all threads of a server that has few: another route is answered beside them."""
+    web = site.start_web("--threads", "20", gateway="max_waiting=6, except_=['/fast*']")
+    urls = accepted(22)
+    try:
+        with ThreadPoolExecutor(len(urls)) as threads:
+            chains = [threads.submit(follow, web.port, url) for url in urls]
+            until(lambda: web.output.count(" 303 ") >= 8, what="the redirects")
+            assert ask(web.port, "/fast", timeout=15).text == "fast \n"
+            gate.touch()
+            answers = [chain.result() for chain in chains]
+    finally:
+        gate.touch()
+        web.stop()
+    assert {chain[-1].text for chain in answers} == {"passed \n"}
+
+
 def test_a_stop_redirects_every_waiter(site, web, gate, seen):
     """On SIGTERM each waiter gets its 303 within a second, and finds its result in another process."""
     stopping = site.start_web()

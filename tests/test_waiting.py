@@ -397,6 +397,15 @@ def test_hops_have_a_reserve():
             places.take(call_id)
 
 
+@pytest.mark.parametrize(("threads", "hops"), [(416, 408), (300, 292), (216, 208), (50, 208)])
+def test_hops_leave_threads_free(threads, hops):
+    """Of a server with fewer threads hops take fewer places; those above `max_waiting` always."""
+    places = Places(200, threads)
+    take(places, hops, "fc-1")
+    with pytest.raises(TooManyWaiting):
+        places.take("fc-1")
+
+
 def test_threads_share_the_places():
     """Of many threads at once exactly as many get a place as there are."""
     places, got = Places(10), []

@@ -18,7 +18,7 @@ from wsgi_timeout.errors import (
 from wsgi_timeout.mounts import Mounts
 from wsgi_timeout.routes import Routes
 from wsgi_timeout.runtime import Runtime
-from wsgi_timeout.server import limit_silence, wait_limit
+from wsgi_timeout.server import limit_silence, thread_limit, wait_limit
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.submission import Submission
 from wsgi_timeout.target import check_name
@@ -87,8 +87,9 @@ class Front:
         if self._runtime is None:
             with self._lock:
                 if self._runtime is None:
-                    self._runtime = Runtime(self._url, self.name, self._target, self._routes.settings)
-                    self._wait_limit = wait_limit(self._routes.settings.wait_seconds)
+                    settings = self._routes.settings
+                    self._runtime = Runtime(self._url, self.name, self._target, settings, thread_limit())
+                    self._wait_limit = wait_limit(settings.wait_seconds)
         return self._runtime
 
     def _accept(

@@ -155,9 +155,8 @@ def answer(
     chunks = replay.begin(
         snapshot, ready.reader, ready.first, seat.waiter, start_response, method=method, on_result_url=known
     )
-    consumes = method != "HEAD" or not known
-    whenever = deliver if consumes else None
-    return replay.Replay(chunks, ready.reader, whenever, seat.pass_on(), again=known)
+    delivery = deliver if method != "HEAD" or not known else None
+    return replay.Replay(chunks, ready.reader, delivery, seat.pass_on(), again=known)
 
 
 class Results:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -29,11 +30,12 @@ _FIRST_LOOK_SECONDS = 2.0
 class Runtime:
     """Built in the process that uses it, with its first request: nothing of it survives a fork."""
 
-    def __init__(self, url: str, name: str, target: str, settings: Settings) -> None:
+    def __init__(self, url: str, name: str, target: str, settings: Settings, threads: float) -> None:
+        """Take `threads`, how many requests the server handles at a time."""
         self.calls = Calls(connect(url, connections=_COMMAND_CONNECTIONS), name)
         self.listener = Listener(partial(connect_to_listen, url))
         self.lifeline = Lifeline(self.calls.redis)
-        self.places = Places(settings.max_waiting)
+        self.places = Places(settings.max_waiting, threads)
         #: To be held while Redis is asked. In a burst thousands stand in line: here they hold next to
         #: nothing, at the connections each its message, and frames enough for another page of memory.
         self.turns = threading.Semaphore(_TURNS)
@@ -78,7 +80,8 @@ class Runtime:
 
 #: Seconds that a redirected request's place is kept for its next hop.
 _KEPT_SECONDS = 2.0
-#: For each place of `max_waiting` there is one more for hops of accepted calls only, and some besides.
+#: For each place of `max_waiting` there is one more for hops of accepted calls only, and so many besides;
+#: but so many threads stay free.
 HOP_RESERVE = 8
 
 
@@ -90,8 +93,10 @@ class Places:
     kept none for it: hops may be as many as newcomers and more.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, threads: float = math.inf) -> None:
+        """Take `max_waiting`, and how many threads there are: some stay free for what does not wait."""
         self.limit = limit
+        self._hops = max(limit + HOP_RESERVE, min(2 * limit + HOP_RESERVE, threads - HOP_RESERVE))
         #: Ends what was dropped unclosed; without a lock, see `Seat.close_later`.
         self.closing: deque[Callable[[], None]] = deque()
         self._lock = threading.Lock()
@@ -105,7 +110,7 @@ class Places:
             while self._kept and next(iter(self._kept.values())) <= now:
                 del self._kept[next(iter(self._kept))]
             kept = self._kept.pop(call_id, None) is not None
-            limit = 2 * self.limit + HOP_RESERVE if call_id else self.limit
+            limit = self._hops if call_id else self.limit
             if not kept and self._taken + len(self._kept) >= limit:
                 raise TooManyWaiting(f"{self.limit} requests wait in this process already (max_waiting)")
             self._taken += 1

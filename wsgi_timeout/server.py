@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import socket
 import sys
 from collections.abc import Mapping
@@ -43,6 +44,13 @@ def wait_limit(wait_seconds: float) -> float:
             limit.remedy,
         )
     return seconds
+
+
+def thread_limit() -> float:
+    """Return how many requests gunicorn's thread worker handles at a time here; infinity elsewhere."""
+    gthread = sys.modules.get("gunicorn.workers.gthread")
+    worker = _gunicorn_worker(gthread.ThreadWorker) if gthread else None
+    return worker.cfg.threads if worker else math.inf
 
 
 def limit_silence(environ: Mapping[str, Any], seconds: float) -> None:
