@@ -154,16 +154,32 @@ def test_a_cancel_whose_word_is_lost_ends_the_handler(site, proxy, seen):
     with functions_of(site) as functions:
         call = functions.hangs.spawn("hangs")
         worker = begun(site, "hangs")
-        lost = proxy.break_at(
-            Break.AFTER,
-            lambda exchange: exchange.name == "LPOP" and call.object_id.encode() in exchange.reply,
-        )
+        lost = lose_word_of(call, proxy)
         assert call.cancel()
         cancelled = time.monotonic()
         until(lambda: site.runs("hangs-finally"), what="its finally")
         seen("its finally, from the cancel", [time.monotonic() - cancelled])
         assert lost.struck
     assert worker in {process.pid for process in site.pool.workers()}
+
+
+def test_a_cancel_whose_word_is_lost_ends_a_process_of_threads(threaded, proxy):
+    """With threads such a cancel has the process replaced, as any other has."""
+    with functions_of(threaded) as functions:
+        call = functions.hangs.spawn("threaded")
+        worker = begun(threaded, "threaded")
+        lost = lose_word_of(call, proxy)
+        assert call.cancel()
+        until(lambda: not psutil.pid_exists(worker), what="its end")
+        assert lost.struck
+        assert functions.held.spawn(os.devnull, "next", 1).get(timeout=20) == b"x"
+
+
+def lose_word_of(call, proxy):
+    """Have the reply lost in which Redis tells the pool that a call was cancelled."""
+    return proxy.break_at(
+        Break.AFTER, lambda exchange: exchange.name == "LPOP" and call.object_id.encode() in exchange.reply
+    )
 
 
 @pytest.mark.parametrize("which", ["site", "threaded"])
