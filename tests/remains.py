@@ -40,9 +40,13 @@ def held_by_the_dead(client):
     return [key for key in held if key.removeprefix(keys.held("").encode()) not in living]
 
 
+#: What RQ keeps of queues that are not ours.
+_OTHERS = re.compile(r"rq:(queue|workers|wip|finished|failed|deferred|scheduled|canceled):(?!wt:).*")
+
+
 def eternal(client):
-    """Return the keys without a TTL that the table in `keys` does not list as such."""
-    listed = listed_as_eternal()
+    """Return the keys of ours without a TTL that the table in `keys` does not list as such."""
+    listed = [*listed_as_eternal(), _OTHERS]
     names = [key.decode() for key in client.scan_iter() if client.ttl(key) == -1]
     return [name for name in names if not any(row.fullmatch(name) for row in listed)]
 

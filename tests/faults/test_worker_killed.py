@@ -146,7 +146,7 @@ def test_a_response_that_was_begun_breaks_off(site, gate, seen):
             answer += piece
         seen("the break", [time.monotonic() - at])
     assert answer.endswith(b"4\r\none\n\r\n")
-    assert ask(site.web.port, "/fast").status == 200
+    until(lambda: ask(site.web.port, "/fast").status == 200, 20, "an answer of a next worker")
     assert len(site.runs("begun")) == 1
 
 

@@ -271,8 +271,8 @@ MUTANTS = [
     Mutant(
         "46",
         RESPONSE,
-        "and self._count < self._length and self._has_body():",
-        "and self._count < 0:",
+        "self._length is None or self._count >= self._length or not self._has_body()",
+        "self._count >= 0",
         "tests/wsgi/test_points_served.py::test_a_short_body_breaks_off",
     ),
     Mutant(
@@ -292,8 +292,15 @@ MUTANTS = [
     Mutant(
         "49",
         RUN,
-        "            capture.close()\n        except Exception:\n",
-        "            capture.close()\n        except ZeroDivisionError:\n",
+        "            capture.close()\n        except CallInterrupted:\n",
+        "            pass\n        except CallInterrupted:\n",
+        "tests/wsgi/test_points_served.py::test_close_is_called_once",
+    ),
+    Mutant(
+        "49",
+        RUN,
+        "            raise\n        except BaseException as error:\n            forks.end_here(error)\n            log.exception",
+        "            raise\n        except ZeroDivisionError as error:\n            forks.end_here(error)\n            log.exception",
         "tests/wsgi/test_points_served.py::test_close_is_called_once",
     ),
     Mutant(
@@ -341,8 +348,8 @@ MUTANTS = [
     Mutant(
         "58, 59",
         RESULTS,
-        'consumes = method != "HEAD" or not known',
-        "consumes = True",
+        'delivery = deliver if method != "HEAD" or not known else None',
+        "delivery = deliver",
         f"{HTTP}test_head_consumes_nothing",
     ),
     Mutant("61", RESULTS, "self.hop + 1)", "self.hop)", f"{HTTP}test_hops_count_up_on_one_call"),
