@@ -297,13 +297,6 @@ MUTANTS = [
         "tests/wsgi/test_points_served.py::test_close_is_called_once",
     ),
     Mutant(
-        "49",
-        RUN,
-        "            raise\n        except BaseException as error:\n            forks.end_here(error)\n            log.exception",
-        "            raise\n        except ZeroDivisionError as error:\n            forks.end_here(error)\n            log.exception",
-        "tests/wsgi/test_points_served.py::test_close_is_called_once",
-    ),
-    Mutant(
         "51",
         RUN,
         "response.fail(Outcome.RAISED,",
