@@ -162,19 +162,15 @@ class Submission:
             return False
 
     def _patiently(self, action: Callable[..., None], *args: Any) -> None:
-        """Do what may be done twice; after `worker_wait` give up, with `NoWorker` or `RedisUnavailable`.
-
-        It counts from the first failure: what was sent into a silence is sent again at least once.
-        """
+        """Do what may be done twice; after `worker_wait` give up, with `NoWorker` or `RedisUnavailable`."""
         # As few frames as may be: in a burst thousands stand here, and wait for their turn.
-        deadline = 0.0
+        deadline = time.monotonic() + self._settings.worker_wait
         while True:
             try:
                 with self._runtime.turns, unavailable_is_refusal():
                     self._runtime.listener.check(_AWAY_SECONDS)
                     return action(*args)
             except (NoWorker, RedisUnavailable):
-                deadline = deadline or time.monotonic() + self._settings.worker_wait
                 if time.monotonic() >= deadline:
                     raise
             time.sleep(_RETRY_SECONDS)
