@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -156,6 +157,18 @@ class RedisServer:
         self.stop()
         if self._folder:
             self._folder.cleanup()
+
+
+def preloaded(source, folder):
+    """Return the library that is made of a C file, for LD_PRELOAD; the test is skipped without a compiler."""
+    if not shutil.which("gcc"):
+        missing = "gcc is not on the PATH"
+        if os.environ.get("CI") == "true":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    library = folder / f"{source.stem}.so"
+    subprocess.run(["gcc", "-O2", "-Wall", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    return str(library)
 
 
 def listen():

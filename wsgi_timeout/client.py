@@ -40,7 +40,6 @@ class Client:
 
     def __init__(self, url: str) -> None:
         self.redis: redis.Redis = connect(url, connections=_CONNECTIONS)
-        #: Sends one command that may run twice.
         self._commands = Commands(self.redis)
         self.listener = Listener(partial(connect_to_listen, url))
         #: Where async code waits: not asyncio's own few threads, which others need.

@@ -76,19 +76,25 @@ class Submission:
 
     def _send_early(self, upload: Upload, writer: StreamWriter) -> bool:
         """Send what fits the buffer; returns whether that was all."""
-        deadline = time.monotonic() + self._settings.worker_wait
+        offered = 0.0
+
+        def offer(chunk: bytes) -> bool:
+            nonlocal offered
+            # The client may have taken its time until then.
+            offered = offered or time.monotonic()
+            return self._offer(writer, chunk)
 
         def wait_for_room() -> bool:
             if writer.count:
                 return False
             # Not for room, but for Redis: there is nothing yet that a call could be queued with.
-            if time.monotonic() >= deadline:
+            if time.monotonic() >= offered + self._settings.worker_wait:
                 raise RedisUnavailable("Redis does not take this request's body")
             time.sleep(_RETRY_SECONDS)
             return True
 
         try:
-            complete = upload.send(partial(self._offer, writer), wait_for_room)
+            complete = upload.send(offer, wait_for_room)
             if complete:
                 self._close_early(writer)
         except StreamLost as error:

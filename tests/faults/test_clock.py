@@ -1,18 +1,15 @@
 """A wall clock that jumps under Redis, the web processes and the workers: no call notices."""
 
 import hashlib
-import os
-import shutil
 import socket
 import struct
-import subprocess
 import time
 from array import array
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from harness import RedisServer, ask, follow, until
+from harness import RedisServer, ask, follow, preloaded, until
 
 from wsgi_timeout import keys
 
@@ -26,15 +23,8 @@ pytestmark = pytest.mark.usefixtures("nothing_is_left")
 @pytest.fixture(scope="module")
 def clock(tmp_path_factory):
     """Return a function that moves the wall clock of all processes that are started meanwhile by seconds."""
-    if not shutil.which("gcc"):
-        missing = "gcc is not on the PATH"
-        if os.environ.get("CI") == "true":
-            pytest.fail(missing)
-        pytest.skip(missing)
     folder = tmp_path_factory.mktemp("clock")
-    library, offset = folder / "clock.so", folder / "offset"
-    source = Path(__file__).with_name("clock.c")
-    subprocess.run(["gcc", "-O2", "-Wall", "-shared", "-fPIC", "-o", library, source], check=True)
+    library, offset = preloaded(Path(__file__).with_name("clock.c"), folder), folder / "offset"
 
     def jump(seconds):
         with offset.open("r+b") as file:
@@ -44,7 +34,7 @@ def clock(tmp_path_factory):
 
     offset.write_bytes(struct.pack("l", 0))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LD_PRELOAD", str(library))
+        patch.setenv("LD_PRELOAD", library)
         patch.setenv("CLOCK_OFFSET", str(offset))
         yield jump
 

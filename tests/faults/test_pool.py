@@ -1,9 +1,7 @@
 """A pool's parent and its children: whom an interrupt is for, and what the parent survives."""
 
 import os
-import shutil
 import signal
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from faults.proxy import Break, Proxy
-from harness import APPS, Process, ask, environment, follow, function_workers, joined, until
+from harness import APPS, Process, ask, environment, follow, function_workers, joined, preloaded, until
 from remains import alive
 
 from wsgi_timeout import keys
@@ -245,15 +243,8 @@ def test_what_ends_with_an_exit_has_one_outcome(site, seconds, status):
 @pytest.fixture
 def refused(tmp_path, monkeypatch):
     """Return a path: while a file is there, no process that was started meanwhile can fork."""
-    if not shutil.which("gcc"):
-        missing = "gcc is not on the PATH"
-        if os.environ.get("CI") == "true":
-            pytest.fail(missing)
-        pytest.skip(missing)
-    library, path = tmp_path / "forks.so", tmp_path / "refused"
-    source = Path(__file__).with_name("forks.c")
-    subprocess.run(["gcc", "-O2", "-Wall", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
-    monkeypatch.setenv("LD_PRELOAD", str(library))
+    path = tmp_path / "refused"
+    monkeypatch.setenv("LD_PRELOAD", preloaded(Path(__file__).with_name("forks.c"), tmp_path))
     monkeypatch.setenv("FORKS_REFUSED", str(path))
     return path
 
