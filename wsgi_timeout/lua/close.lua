@@ -3,7 +3,7 @@
 -- ARGV: id, end, TTL s, chunks written
 -- Returns 'ok', or 'lost': what is not whole must not look so
 although_full(KEYS[1])
--- It took its request body along.
+-- A call that has ended took its request body along.
 if redis.call('HGET', KEYS[2], 'state') == 'ended' then return 'ok' end
 local count = tonumber(redis.call('HGET', KEYS[1], 'count') or 0)
 if ARGV[2] == 'complete' and count ~= tonumber(ARGV[4]) then return 'lost' end
