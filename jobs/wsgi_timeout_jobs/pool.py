@@ -282,6 +282,8 @@ class Pool:
         self._name = name
         self._ever_ready = True
         child.keeper_name = f"{name}:{child.queue}" if child.queue else name
+        # Its lease is as old as its start.
+        self._next_renewal = 0.0
         if child.keeper_name not in self._keepers:
             lease_seconds = self._settings.lease_seconds
             self._keepers[child.keeper_name] = QueueKeeper(self._redis, child.keeper_name, lease_seconds)

@@ -144,8 +144,9 @@ class CallWorker(BaseWorker):
             # Handlers run in other threads, where no signal reaches them: the pool ends their calls.
             signal.signal(signal.SIGUSR2, _pass_over)
         until_back(self._check_others, self._interrupts.shield)
-        until_back(self._register, self._interrupts.shield)
+        # The lease's age: this process may be frozen before it is ready, and nobody renews it so long.
         self._board.renewed = time.monotonic()
+        until_back(self._register, self._interrupts.shield)
         self._board.ready = True
         log.info("worker %s takes calls of %s", self.name, self.queue_names()[0])
         while not self._stopping and self._left > 0:

@@ -14,7 +14,7 @@ from faults.proxy import Break, Proxy
 from harness import APPS, Process, ask, environment, follow, function_workers, joined, preloaded, until
 from remains import alive
 
-from wsgi_timeout import keys
+from wsgi_timeout import keys, rq_state
 from wsgi_timeout.client import client
 from wsgi_timeout.errors import CallInterrupted, CallTimedOut, WorkerLost
 from wsgi_timeout_jobs.interrupts import SIGNAL, Interrupts
@@ -268,6 +268,46 @@ def two_workers(site):
     """Return both workers once both take calls."""
     workers = [process for process in site.pool.workers() if alive(process)]
     return len(workers) == site.redis.client.hlen(keys.leases(site.name)) == 2 and workers
+
+
+#: `wsgi-timeout`, whose first worker freezes right after it has made itself known.
+FROZEN = """
+import os, signal
+from contextlib import suppress
+from wsgi_timeout.calls import Calls
+from wsgi_timeout.cli import main
+
+def and_freeze(*args):
+    register(*args)
+    with suppress(FileExistsError), open(os.environ["FROZEN"], "x") as file:
+        file.write(str(os.getpid()))
+        file.flush()
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+register, Calls.register = Calls.register, and_freeze
+main()
+"""
+
+
+def test_a_worker_that_freezes_before_its_first_call(deploy, aside, tmp_path, seen):
+    """A worker that loses its lease before it took a call takes none: a POST runs once, in the next one."""
+    site, frozen = deploy(pool=("--processes", "1"), wait_seconds=40), tmp_path / "frozen"
+    before = aside.submit(ask, site.web.port, "/slow?tag=before&seconds=2")
+    until(lambda: site.runs("before"), what="a busy worker")
+    waiting = aside.submit(ask, site.web.port, "/slow?tag=frozen&seconds=3", "POST")
+    until(lambda: site.redis.client.llen(rq_state.queue_key(site.name)) == 1, what="the call in the queue")
+    site.pool.stop()
+    assert before.result().status == 200
+    env = {**site.env, "REDIS_URL": site.redis.url, "FROZEN": str(frozen)}
+    command = [sys.executable, "-c", FROZEN, "worker", site.target, "--name", site.name, "--processes", "1"]
+    site.pool = Process(command, env=env, cwd=APPS)
+    pid = int(until(lambda: frozen.exists() and frozen.read_text(), 20, "the frozen worker"))
+    until(lambda: not site.redis.client.exists(keys.leases(site.name)), 20, "the loss of its lease")
+    os.kill(pid, signal.SIGCONT)
+    resumed = time.monotonic()
+    assert waiting.result().status == 200
+    seen("the response, with its 3 s", [time.monotonic() - resumed])
+    assert [int(run.split()[1]) == pid for run in site.runs("frozen")] == [False]
 
 
 #: `wsgi-timeout`, with workers that the system lets run only when their parent is gone.
