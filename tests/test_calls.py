@@ -610,17 +610,17 @@ def test_a_worker_with_a_newer_lease_is_not_recovered(calls):
     call = running(calls)
     calls.renew([W1])
     before = everything(calls)
-    assert calls.recover(W1, 1, "silent") is None
+    assert calls.recover(W1, b"1", "silent") is None
     assert everything(calls) == before
-    assert calls.recover(W1, 2, "silent") == [(call.id, "requeued")]
+    assert calls.recover(W1, b"2", "silent") == [(call.id, "requeued")]
 
 
 def test_a_recovery_happens_once(calls):
     """Of two observers of a dead worker only the first settles its calls."""
     call = running(calls)
-    assert calls.recover(W1, 1, "silent") == [(call.id, "requeued")]
+    assert calls.recover(W1, b"1", "silent") == [(call.id, "requeued")]
     before = everything(calls)
-    assert calls.recover(W1, 1, "silent") is None
+    assert calls.recover(W1, b"1", "silent") is None
     assert calls.recover(W1, None, "silent") == []
     assert everything(calls) == before
 

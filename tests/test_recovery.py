@@ -104,6 +104,14 @@ def test_what_a_stock_worker_failed_before_it_began_is_queued_again(calls):
     assert calls.take(call.id, W1).attempt == 1
 
 
+def test_what_is_no_counter_is_lost_as_a_silent_worker_is(calls):
+    """A lease that somebody overwrote ends no observer: whoever cannot renew it is gone after a while."""
+    call = running(calls)
+    calls.redis.hset(keys.leases(calls.name), W1, "junk")
+    look_until(LeaseWatch(calls, LEASE), lambda: not lives(calls))
+    assert queue(calls) == [call.id]
+
+
 def test_a_renewed_lease_lives(calls):
     """A worker that renews its lease lives, however long it works; a silent one beside it is lost."""
     call = running(calls)

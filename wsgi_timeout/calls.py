@@ -465,10 +465,10 @@ class Calls:
         """Return how many worker processes live that take calls of this name."""
         return int(self.redis.hlen(self._leases))
 
-    def recover(self, worker: str, lease: int | None, detail: str) -> list[tuple[str, str]] | None:
+    def recover(self, worker: str, lease: bytes | None, detail: str) -> list[tuple[str, str]] | None:
         """Settle what a dead worker held: `[(call id, "requeued" | "lost" | "dropped")]`, None if it lives.
 
-        `lease` is its counter as last seen; None: its death is certain.
+        `lease` is its counter as it was last seen in Redis; None: its death is certain.
         """
         key = rq_state.worker_key(worker)
         answer = self.scripts.run(

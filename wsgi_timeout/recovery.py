@@ -38,7 +38,8 @@ class LeaseWatch:
     def __init__(self, calls: Calls, lease_seconds: float) -> None:
         self._calls = calls
         self._lease_seconds = lease_seconds
-        self._seen: dict[str, tuple[int, float]] = {}
+        #: Leases as they stand in Redis, by worker, each with since when.
+        self._seen: dict[str, tuple[bytes, float]] = {}
         self._popped: dict[str, float] = {}
         self._failed: dict[str, float] = {}
         #: Workers that were lost lately, each with when the last BLMOVE in its name is over.
@@ -56,7 +57,7 @@ class LeaseWatch:
                 # This process was stopped, or the command hung and was repeated out of sight: no view either.
                 self._forget()
             self._looked = now
-            current = {worker.decode(): int(count) for worker, count in leases.items()}
+            current = {worker.decode(): count for worker, count in leases.items()}
             self._seen = {
                 worker: self._seen[worker] if self._seen.get(worker, (None,))[0] == count else (count, now)
                 for worker, count in current.items()
@@ -112,7 +113,7 @@ class LeaseWatch:
             if now > until:
                 del self._gone[worker]
 
-    def _recover(self, worker: str, count: int) -> None:
+    def _recover(self, worker: str, count: bytes) -> None:
         settled = self._calls.recover(worker, count, WORKER_DIED)
         self._seen.pop(worker, None)
         if settled is not None:
