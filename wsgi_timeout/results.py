@@ -228,14 +228,13 @@ class Results:
             found = self._find(runtime, pending, seat.waiter, deadline)
             if isinstance(found, Tombstone) or (found and found.delivered_ms and method not in _SAFE):
                 return _after_delivery(found, pending, method, environ, start_response)
-            ready = wait(
-                runtime.calls,
-                runtime.listener,
-                pending.call_id,
-                seat.waiter,
-                deadline - time.monotonic(),
-                look_first=found is not None,
-            )
+            ready = None
+            # A response that came with a wake may lie here already, for whoever named the id: without a
+            # look at the token nobody waits for it.
+            if found is not None:
+                seconds = deadline - time.monotonic()
+                calls, call_id = runtime.calls, pending.call_id
+                ready = wait(calls, runtime.listener, call_id, seat.waiter, seconds, look_first=True)
             if ready is None:
                 seat.keep_place()
                 return answers.redirect(start_response, "303 See Other", pending.next_url)
@@ -246,7 +245,7 @@ class Results:
     def _find(
         runtime: Runtime, pending: Pending, waiter: Waiter, deadline: float
     ) -> Snapshot | Tombstone | None:
-        """Return the call, woken from now on; None if Redis stayed away until the deadline."""
+        """Return the call, woken from now on; None if Redis stayed away: nobody knows then whose it is."""
         while True:
             try:
                 with runtime.turns:
