@@ -23,12 +23,14 @@ _COUNTS_OFFSET = 2
 _RENEWED = struct.Struct("=d")
 _RENEWED_OFFSET = _HEADER.size - _RENEWED.size
 _ID_BYTES = 80
-#: A deadline, an attempt, a call, and the reason of an interruption with the attempt and call that it is for.
-_SLOT = struct.Struct(f"=dI{_ID_BYTES}s16sI{_ID_BYTES}s")
+#: A deadline, an attempt, a call, whether its outcome is recorded, and the reason of an interruption with the
+#: attempt and call that it is for.
+_SLOT = struct.Struct(f"=dI{_ID_BYTES}s?16sI{_ID_BYTES}s")
 _OFFER_BYTES = 4096
 _DEADLINE = struct.Struct("=d")
 _REASON = struct.Struct(f"=16sI{_ID_BYTES}s")
 _REASON_OFFSET = _SLOT.size - _REASON.size
+_RECORDED_OFFSET = _REASON_OFFSET - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,8 @@ class Running:
     deadline: float
     attempt: int
     call_id: str
+    #: What goes on is the handler's own affair: whoever reads the outcome may delete the call.
+    recorded: bool
 
     @property
     def attempt_of(self) -> tuple[str, int]:
@@ -102,7 +106,7 @@ class Board:
 
     def begin(self, slot: int, call_id: str, attempt: int, deadline: float) -> None:
         start = self._start(slot)
-        _SLOT.pack_into(self._memory, start, 0.0, attempt, call_id.encode(), b"", 0, b"")
+        _SLOT.pack_into(self._memory, start, 0.0, attempt, call_id.encode(), False, b"", 0, b"")
         _DEADLINE.pack_into(self._memory, start, deadline)
 
     @contextmanager
@@ -116,6 +120,10 @@ class Board:
         finally:
             # The handler may go on.
             _DEADLINE.pack_into(self._memory, start, deadline)
+
+    def recorded(self, slot: int) -> None:
+        """Note that a call has its outcome, though its handler may go on."""
+        self._memory[self._start(slot) + _RECORDED_OFFSET] = 1
 
     def clear(self, slot: int, *, failed: bool) -> None:
         """Note that a call has ended, and how."""
@@ -132,9 +140,9 @@ class Board:
     def running(self) -> list[Running]:
         found = []
         for slot in range(self.slots):
-            deadline, attempt, call_id, *_ = _SLOT.unpack_from(self._memory, self._start(slot))
+            deadline, attempt, call_id, recorded, *_ = _SLOT.unpack_from(self._memory, self._start(slot))
             if deadline:
-                found.append(Running(slot, deadline, attempt, call_id.rstrip(b"\0").decode()))
+                found.append(Running(slot, deadline, attempt, call_id.rstrip(b"\0").decode(), recorded))
         return found
 
     def interrupt(self, running: Running, reason: str) -> None:
@@ -144,7 +152,7 @@ class Board:
 
     def reason(self, slot: int) -> str:
         """Return why the call in a slot is interrupted, empty if it is not."""
-        _, attempt, call_id, reason, *meant = _SLOT.unpack_from(self._memory, self._start(slot))
+        _, attempt, call_id, _, reason, *meant = _SLOT.unpack_from(self._memory, self._start(slot))
         # The child may have begun another call, or another attempt, since the parent looked.
         return reason.rstrip(b"\0").decode() if meant == [attempt, call_id] else ""
 

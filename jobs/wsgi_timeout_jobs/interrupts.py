@@ -36,8 +36,13 @@ class Interrupts:
     @contextmanager
     def armed(self) -> Iterator[None]:
         """Allow interrupts while a handler runs."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         self._armed = True
         try:
+            # The parent may know of the call for a moment already.
+            self._raise_if_asked()
             yield
         finally:
             self._armed = False

@@ -382,19 +382,19 @@ class Pool:
                     self._interrupt(child, running, Outcome.CANCELLED)
 
     def _look_at_records(self) -> None:
-        """Interrupt what was ended or given to others: word of it may be lost, or come too early."""
+        """Interrupt what others ended, or have now: word of it may be lost, or come too early."""
         now = time.monotonic()
         if now < self._next_records:
             return
         self._next_records = now + _RECORDS_SECONDS
-        there = list(self._running())
+        # What its own worker has ended may go on after its response, and its record be gone.
+        there = [(child, running) for child, running in self._running() if not running.recorded]
         long = [(child, running) for child, running in there if running.attempt_of in self._ran]
         self._ran = {running.attempt_of for _, running in there}
         pipe = self._redis.pipeline(transaction=False)
         for _, running in long:
             pipe.hmget(keys.call(running.call_id), "state", "attempt", "outcome")
         for (child, running), (state, attempt, outcome) in zip(long, pipe.execute(), strict=True):
-            # What its own worker has ended may go on after its response.
             ended = state == b"ended" and outcome in _ENDED_ELSEWHERE
             if (ended or attempt != b"%d" % running.attempt) and running in child.board.running():
                 self._interrupt(child, running, Outcome.CANCELLED, ended=True)
@@ -407,15 +407,17 @@ class Pool:
         elif command.command == "kill-horse":
             _kill(child.pid, signal.SIGKILL)
         elif command.command in {"stop-job", "stop-execution"}:
-            for running in child.board.running():
-                if running.call_id == command.call_id:
+            for runs_it, running in self._running():
+                if runs_it is child and running.call_id == command.call_id:
                     self._end(child, running, Outcome.CANCELLED)
                     self._interrupt(child, running, Outcome.CANCELLED)
 
     def _running(self) -> Iterator[tuple[Child, Running]]:
         for child in self._children.values():
-            for running in child.board.running():
-                yield child, running
+            # One that came up since the last look at children is not known to be of a queue yet.
+            if child.keeper_name:
+                for running in child.board.running():
+                    yield child, running
 
     def _check_deadlines(self) -> None:
         now = time.monotonic()

@@ -51,8 +51,12 @@ class Response:
         request: CallRequest,
         deadline: float,
         hold: Callable[[], AbstractContextManager[None]],
+        tell: Callable[[], None],
     ) -> None:
-        """`hold` keeps the parent from this attempt, which else may run until `deadline`."""
+        """`hold` keeps the parent from this attempt, which else may run until `deadline`.
+
+        `tell` is called when its outcome is recorded.
+        """
         self._calls = calls
         self._listener = listener
         self._interrupts = interrupts
@@ -62,6 +66,7 @@ class Response:
         self._request = request
         self._deadline = deadline
         self._hold = hold
+        self._tell = tell
         #: When to give up by itself, what the parent sees to until the app has ended.
         self._patience = math.inf
         self._no_body = request.environ["REQUEST_METHOD"] == "HEAD"
@@ -212,6 +217,7 @@ class Response:
             self._interrupts.shield,
         )
         self.recorded = True
+        self._tell()
 
 
 def until_back(

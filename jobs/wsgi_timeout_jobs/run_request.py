@@ -73,6 +73,7 @@ class RequestRunner:
             request,
             deadline,
             partial(self.board.settling, slot),
+            partial(self.board.recorded, slot),
         )
         self.board.begin(slot, call_id, attempt, deadline)
         try:

@@ -40,14 +40,15 @@ def held_page():
 
 @app.post("/goes-on")
 def goes_on():
-    """Give all that was announced, and hang then."""
-    tag = request.args["tag"]
+    """Give all that was announced, and go on for so long."""
+    tag, seconds = request.args["tag"], request.args.get("seconds", 30.0, type=float)
     note(tag)
 
     def body():
         try:
             yield b"all of it\n"
-            time.sleep(30)
+            time.sleep(seconds)
+            note(f"{tag}-end")
         finally:
             note(f"{tag}-finally")
 

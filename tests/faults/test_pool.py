@@ -13,6 +13,7 @@ import pytest
 from faults.proxy import Break, Proxy
 from harness import APPS, Process, ask, environment, follow, function_workers, joined, preloaded, until
 from remains import alive
+from rq.command import send_shutdown_command
 
 from wsgi_timeout import keys, rq_state
 from wsgi_timeout.client import client
@@ -129,6 +130,24 @@ def test_what_goes_on_after_its_response_has_a_deadline(site):
     assert worker in {process.pid for process in site.pool.workers()}
 
 
+def records(site):
+    """Return the records of a site's calls."""
+    redis = site.redis.client
+    found = redis.scan_iter(match=keys.call("*"))
+    return [record for record in found if redis.hget(record, "name") == site.name.encode()]
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_what_goes_on_after_its_response_is_let_be(deploy, threads):
+    """A handler goes on when its response is delivered, and all of its call is gone from Redis."""
+    site = deploy("resisting:stub", pool=("--processes", "1", "--threads", str(threads)), secret="any")
+    assert ask(site.web.port, "/goes-on?tag=be&seconds=5", "POST").text == "all of it\n"
+    begun(site, "be")
+    until(lambda: not records(site), 4, "the end of its record")
+    until(lambda: site.runs("be-finally"), what="its end")
+    assert site.runs("be-end")
+
+
 def test_a_result_that_finds_no_room_has_a_deadline(site, redis_server, gate, seen):
     """A large result that meets a full Redis is given up at its deadline; its process goes on."""
     workers = {process.pid for process in site.pool.workers()}
@@ -215,12 +234,13 @@ def test_an_outcome_that_redis_cannot_take(request, gate, which):
 
 def test_a_failed_command_hides_no_interrupt():
     """An interrupt that comes within a command to Redis which fails is raised when it has failed."""
-    before = signal.getsignal(SIGNAL)
-    interrupts = Interrupts(lambda: "timeout")
+    before, asked = signal.getsignal(SIGNAL), []
+    interrupts = Interrupts(lambda: "timeout" if asked else "")
     interrupts.install()
 
     def fail():
         with interrupts.armed(), interrupts.shield():
+            asked.append(True)
             os.kill(os.getpid(), SIGNAL)
             raise ConnectionError
 
@@ -229,6 +249,21 @@ def test_a_failed_command_hides_no_interrupt():
             fail()
     finally:
         signal.signal(SIGNAL, before)
+
+
+def test_an_interrupt_before_a_handler_is_raised_when_it_begins():
+    """An interrupt that comes when a call is known to run, and its handler has not begun, is not lost."""
+    before = signal.getsignal(SIGNAL)
+    interrupts = Interrupts(lambda: "cancelled")
+    interrupts.install()
+    begun = []
+    try:
+        os.kill(os.getpid(), SIGNAL)
+        with pytest.raises(CallInterrupted, match="cancelled"), interrupts.armed():
+            begun.append(True)
+    finally:
+        signal.signal(SIGNAL, before)
+    assert not begun
 
 
 @pytest.mark.parametrize(("seconds", "status"), [(0, 200), (30, 504)])
@@ -268,6 +303,49 @@ def two_workers(site):
     """Return both workers once both take calls."""
     workers = [process for process in site.pool.workers() if alive(process)]
     return len(workers) == site.redis.client.hlen(keys.leases(site.name)) == 2 and workers
+
+
+#: `wsgi-timeout`, whose pool notices nothing of its children while a file is there.
+SLOW = """
+import os
+from wsgi_timeout.cli import main
+from wsgi_timeout_jobs.pool import Pool
+
+def unless_held(pool):
+    if not os.path.exists(os.environ["HELD"]):
+        reap(pool)
+
+reap, Pool._reap = Pool._reap, unless_held
+main()
+"""
+
+
+def test_a_cancel_in_a_process_that_the_pool_does_not_know_yet(deploy, tmp_path):
+    """A call that is cancelled in a process which came up since the pool last looked ends that one alone."""
+    options = ("--processes", "1", "--function-processes", "1", "--threads", "4")
+    site, held = deploy("resisting:stub", pool=options, secret="any"), tmp_path / "held"
+    site.pool.stop()
+    env = {**site.env, "REDIS_URL": site.redis.url, "HELD": str(held)}
+    command = [sys.executable, "-c", SLOW, "worker", site.target, "--name", site.name, *options]
+    site.pool = Process(command, env=env, cwd=APPS)
+    with functions_of(site) as functions:
+        first, second = functions.hangs.spawn("first"), functions.hangs.spawn("second")
+        until(lambda: site.runs("second"), 20, "both in one process")
+        held.touch()
+        (worker,) = site.redis.client.hkeys(keys.leases(f"{site.name}:functions"))
+        send_shutdown_command(site.redis.client, worker.decode())
+        until(lambda: function_workers(site.redis, site.name) == 2, 20, "the next process")
+        third = functions.hangs.spawn("third")
+        new = begun(site, "third")
+        third.cancel()
+        inbox = keys.inbox(site.redis.client.hget(keys.worker(worker.decode()), "pool").decode())
+        until(lambda: not site.redis.client.exists(inbox), what="the pool's look at its inbox")
+        held.unlink()
+        until(lambda: not psutil.pid_exists(new), what="the end of the new process")
+        assert site.pool.popen.poll() is None
+        assert [call.status()["state"] for call in (first, second)] == ["running", "running"]
+        for call in (first, second):
+            call.cancel()
 
 
 #: `wsgi-timeout`, whose first worker freezes right after it has made itself known.
