@@ -455,6 +455,38 @@ def test_an_ended_call_is_not_listed_as_running(calls):
     assert calls.redis.zcard(rq_state.started_key(NAME)) == 0
 
 
+# -- a function's large result
+
+
+@pytest.mark.parametrize("how", ["end", "recover", "finish"])
+def test_what_came_of_a_result_goes_with_its_call(calls, how):
+    """A call that ends without its result keeps no chunk of it, and its attempt can write no more."""
+    call = running(calls, method="CALL")
+    calls.store(call.id, 1, 0, b"first")
+    assert calls.redis.ttl(keys.value(call.id, 1)) == calls.redis.ttl(keys.call(call.id))
+    if how == "end":
+        calls.end(call.id, Outcome.CANCELLED, "", 600)
+    elif how == "recover":
+        calls.recover(W1, None, "killed")
+    else:
+        calls.finish(call.id, W1, 1, Outcome.TIMEOUT, 600)
+    with pytest.raises(Fenced, match="attempt 1"):
+        calls.store(call.id, 1, 1, b"second")
+    assert not calls.redis.exists(keys.value(call.id, 1))
+
+
+@pytest.mark.parametrize("outcome", [Outcome.DONE, Outcome.RAISED])
+def test_a_large_result_is_kept_as_long_as_its_call(calls, outcome):
+    """The chunks of a result that came whole live as long as the record that tells of it."""
+    call = running(calls, method="CALL")
+    for number in (0, 1, 1):
+        calls.store(call.id, 1, number, b"chunk%d" % number)
+    for _ in range(2):
+        calls.finish(call.id, W1, 1, outcome, 30, chunks=2)
+    assert calls.redis.hgetall(keys.value(call.id, 1)) == {b"0": b"chunk0", b"1": b"chunk1"}
+    assert calls.redis.ttl(keys.value(call.id, 1)) == calls.redis.ttl(keys.call(call.id)) == 30
+
+
 # -- recover
 
 

@@ -355,6 +355,12 @@ class Calls:
         failed, job = rq_state.failed_key(self.name), rq_state.job_key(call_id)
         return bool(self.scripts.run("revive", [failed, self._queue, keys.call(call_id), job], [call_id]))
 
+    def store(self, call_id: str, attempt: int, number: int, chunk: bytes) -> None:
+        """Keep a chunk of an attempt's large result; raises `Fenced` if it is no longer the current one."""
+        touched = [keys.value(call_id, attempt), keys.call(call_id)]
+        if self.scripts.run("store", touched, [attempt, number, chunk]) == b"fenced":
+            raise _fenced(call_id, attempt)
+
     def finish(
         self,
         call_id: str,
@@ -403,7 +409,7 @@ class Calls:
             ],
         )
         if answer == b"fenced":
-            raise Fenced(f"attempt {attempt} of {call_id} is no longer the current one")
+            raise _fenced(call_id, attempt)
 
     def register(self, worker: str, pool_inbox: str, info: dict[str, str], birth: dict[str, Any]) -> None:
         """Make a worker known: its lease, what it serves (`info`), and its `birth` as RQ records it."""
@@ -455,7 +461,7 @@ class Calls:
             [call_id, worker, attempt, int(pause * 1000), detail],
         )
         if answer == b"fenced":
-            raise Fenced(f"attempt {attempt} of {call_id} is no longer the current one")
+            raise _fenced(call_id, attempt)
 
     def release(self) -> None:
         """Queue the calls whose pause before a retry is over."""
@@ -489,3 +495,7 @@ class Calls:
             return None
         words = [word.decode() for word in answer]
         return list(zip(words[::2], words[1::2], strict=True))
+
+
+def _fenced(call_id: str, attempt: int) -> Fenced:
+    return Fenced(f"attempt {attempt} of {call_id} is no longer the current one")

@@ -197,10 +197,8 @@ class FunctionRunner:
             return
         value, count = ending.blob, 0
         if value is not None and len(value) > request.inline_body:
-            key = keys.value(call_id, attempt)
             for number, chunk in payload.chunks_of(value):
-                write = partial(payload.write_chunk, self.calls.redis, key, number, chunk, request.result_ttl)
-                until_back(write, shield, deadline)
+                until_back(partial(self.calls.store, call_id, attempt, number, chunk), shield, deadline)
                 count = number + 1
             value = None
         finish = partial(

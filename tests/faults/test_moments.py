@@ -13,7 +13,7 @@ from harness import APPS, Gunicorn, ask, follow, function_workers, joined, until
 
 from wsgi_timeout import keys
 from wsgi_timeout.client import client
-from wsgi_timeout.errors import WorkerLost
+from wsgi_timeout.errors import CallCancelled, CallTimedOut, WorkerLost
 
 LEASE = 2.0
 #: Seconds after an outage in which everything has arrived.
@@ -216,6 +216,31 @@ def test_a_function_whose_worker_dies_is_lost_once(functions, gate, seen):
     seen("WorkerLost", [time.monotonic() - killed])
     assert app.add.spawn(1).get(timeout=20) == 1
     assert len(site.runs("dies")) == 1
+
+
+@pytest.mark.parametrize("ending", [CallTimedOut, CallCancelled, WorkerLost])
+def test_what_came_of_a_result_goes_with_its_call(functions, redis_server, gate, ending):
+    """A large result of which a full Redis takes a part only is deleted when its call ends without it."""
+    site, app = functions
+    tag, function = ending.__name__, app.brief_blob if ending is CallTimedOut else app.held_blob
+    call = function.spawn(str(gate), tag, 12_000_000)
+    worker, value = int(begun(site, tag)[0].split()[1]), keys.value(call.object_id, 1)
+    redis = redis_server.client
+    redis.config_set("maxmemory", redis.info("memory")["used_memory"] + 6_000_000)
+    try:
+        gate.touch()
+        until(lambda: redis.exists(value), what="a part of it")
+        if ending is CallCancelled:
+            assert call.cancel()
+        elif ending is WorkerLost:
+            os.kill(worker, signal.SIGKILL)
+        with pytest.raises(ending):
+            call.get(timeout=10)
+        assert not redis.exists(value)
+    finally:
+        redis.config_set("maxmemory", 0)
+    assert app.add.spawn(1).get(timeout=20) == 1
+    assert not redis.exists(value)
 
 
 @pytest.fixture

@@ -223,7 +223,7 @@ def test_a_function_with_a_retry(functions, proxy, seen, where):
         assert call.status()["attempts"] == 2
         assert len(site.runs(tag)) == 2
 
-    scripts = {"enqueue", "take", "retry", "join", "finish"}
+    scripts = {"enqueue", "take", "retry", "join", "store", "finish"}
     # A retry is queued again.
     took = sweep(proxy, where, scenario, name=f"{site.name}:functions", scripts=scripts, queued=2)
     seen("a run with a break", took)

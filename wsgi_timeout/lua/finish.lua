@@ -1,7 +1,7 @@
 -- Ends this attempt of a call with its outcome. A repeat after a lost reply returns 'ok' again.
 -- KEYS: record, rq job, rq wip, held, response body
 -- ARGV: id, worker, attempt, now ms, outcome, detail, result TTL s, '1' if its body lies in the stream,
---       'head', head, 'body', body (of a small response; else other fields and their values)
+--       'head', head, 'body', body (of a small response; else other fields and their values, as 'chunks', count)
 local r = redis.call('HMGET', KEYS[1], 'state', 'worker', 'attempt', 'inboxes', 'stock')
 local answer = 'ok'
 if r[1] == 'running' and r[2] == ARGV[2] and r[3] == ARGV[3] then
@@ -13,6 +13,7 @@ if r[1] == 'running' and r[2] == ARGV[2] and r[3] == ARGV[3] then
     redis.call('EXPIRE', KEYS[5], ARGV[7])
     wake(redis.call('HGET', KEYS[5], 'readers'), ARGV[1])
   end
+  if ARGV[9] == 'chunks' then redis.call('EXPIRE', 'wt:value:' .. ARGV[1] .. ':' .. ARGV[3], ARGV[7]) end
   local message = ARGV[1]
   -- A small response goes along, so that whoever waits need not ask for it.
   if ARGV[9] == 'head' and ARGV[5] == 'done' and #ARGV[10] + #ARGV[12] <= CARRIED then

@@ -57,7 +57,11 @@ local function finish(record, job, id, stock, now, keep, outcome, detail, fields
   redis.call('HSET', record, 'state', 'ended', 'outcome', outcome, 'detail', detail, 'ended', now, 'request', '',
     unpack(fields))
   redis.call('EXPIRE', record, keep)
-  if outcome ~= 'done' then list_failed(record, id, now, outcome, detail) end
+  if outcome == 'done' then return end
+  -- A large result of which only a part came is nobody's.
+  local attempt = redis.call('HGET', record, 'attempt')
+  if outcome ~= 'raised' then redis.call('UNLINK', 'wt:value:' .. id .. ':' .. attempt) end
+  list_failed(record, id, now, outcome, detail)
 end
 
 -- Queues a call again: it has as long as at first to be come for.

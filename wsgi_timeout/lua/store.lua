@@ -1,0 +1,10 @@
+-- Keeps one chunk of a function's large result; an old attempt's is refused. A repeat changes nothing.
+-- KEYS: value, record
+-- ARGV: attempt, number, chunk
+-- Returns 'ok' or 'fenced'
+local r = redis.call('HMGET', KEYS[2], 'state', 'attempt')
+if r[1] ~= 'running' or r[2] ~= ARGV[1] then return 'fenced' end
+redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])
+-- Until it has ended: its end says for how long they are kept, or deletes them.
+redis.call('EXPIRE', KEYS[1], redis.call('TTL', KEYS[2]))
+return 'ok'
