@@ -6,13 +6,14 @@ import pytest
 from harness import until
 
 from wsgi_timeout import keys, lifeline
+from wsgi_timeout.connection import Commands, Scripts, connect
 from wsgi_timeout.lifeline import Lifeline
 
 
 @pytest.fixture
 def kept(redis_server, monkeypatch):
     monkeypatch.setattr(lifeline, "_PAUSE_SECONDS", 0.05)
-    return Lifeline(redis_server.client)
+    return Lifeline(Scripts(Commands(connect(redis_server.url, connections=1)).send))
 
 
 def renewing():

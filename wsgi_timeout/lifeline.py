@@ -8,9 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import redis
-
-from wsgi_timeout.connection import AWAY, REFUSING
+from wsgi_timeout.connection import AWAY, REFUSING, Scripts
 from wsgi_timeout.keys import UPLOAD_TTL
 
 log = logging.getLogger("wsgi_timeout")
@@ -25,8 +23,8 @@ class Lifeline:
     is there.
     """
 
-    def __init__(self, client: redis.Redis) -> None:
-        self._client = client
+    def __init__(self, scripts: Scripts) -> None:
+        self._scripts = scripts
         self._lock = threading.Lock()
         self._streams: set[str] = set()
         self._thread: threading.Thread | None = None
@@ -53,11 +51,8 @@ class Lifeline:
                 if not streams:
                     self._thread = None
                     return
-            pipe = self._client.pipeline(transaction=False)
-            for stream in streams:
-                # Not if it was queued meanwhile: it lives longer then.
-                pipe.expire(stream, UPLOAD_TTL, gt=True)
             try:
-                pipe.execute()
-            except (*AWAY, *REFUSING, redis.exceptions.ResponseError) as error:
+                for stream in streams:
+                    self._scripts.run("keep", [stream], [UPLOAD_TTL])
+            except (*AWAY, *REFUSING) as error:
                 log.debug("chunks of uploads are not kept now: %s", error)

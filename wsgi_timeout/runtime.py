@@ -34,7 +34,7 @@ class Runtime:
         """Take `threads`, how many requests the server handles at a time."""
         self.calls = Calls(connect(url, connections=_COMMAND_CONNECTIONS), name)
         self.listener = Listener(partial(connect_to_listen, url))
-        self.lifeline = Lifeline(self.calls.redis)
+        self.lifeline = Lifeline(self.calls.scripts)
         self.places = Places(settings.max_waiting, threads)
         #: To be held while Redis is asked. In a burst thousands stand in line: here they hold next to
         #: nothing, at the connections each its message, and frames enough for another page of memory.
