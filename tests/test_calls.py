@@ -131,6 +131,12 @@ def everything(calls):
     return {key: read[calls.redis.type(key)](key) for key in found}
 
 
+def traces(calls, call):
+    """Return the keys that name a call, or list it."""
+    name = call.id.encode()
+    return [key for key, value in everything(calls).items() if name in key or name in repr(value).encode()]
+
+
 def forget(calls, call_id):
     """Delete a record, as its TTL would."""
     calls.redis.delete(keys.call(call_id))
@@ -351,12 +357,29 @@ def test_an_outcome_stands_against_a_late_finish(calls):
 
 
 def test_a_finish_of_a_vanished_record_is_fenced(calls):
-    """A call whose record expired while it ran is not brought back by its end."""
+    """A call whose record was deleted while it ran is not brought back by its end: nothing is left."""
     call = running(calls)
     forget(calls, call.id)
     with pytest.raises(Fenced):
         calls.finish(call.id, W1, 1, Outcome.DONE, 600, response=(HEAD, b"late"))
     assert calls.look(call.id).state is None
+    assert traces(calls, call) == []
+
+
+@pytest.mark.parametrize("how", ["finish", "recover"])
+def test_a_stock_workers_job_is_left_to_it(calls, how):
+    """RQ deletes the job that its own worker runs, and would fail where somebody else did."""
+    call = queued(calls)
+    hold(calls)
+    calls.take(call.id, W1, stock=True)
+    calls.redis.hset(rq_state.job_key(call.id), "worker_name", "of-rq")
+    forget(calls, call.id)
+    if how == "finish":
+        with pytest.raises(Fenced):
+            calls.finish(call.id, W1, 1, Outcome.DONE, 600)
+    else:
+        calls.recover(W1, None, "its end")
+    assert traces(calls, call) == [rq_state.job_key(call.id).encode()]
 
 
 @pytest.mark.parametrize(
@@ -630,11 +653,17 @@ def test_a_settled_call_is_dropped(calls):
 
 
 def test_a_call_without_a_record_is_dropped(calls):
-    """A held id whose record has expired is forgotten."""
-    call = running(calls)
+    """A held id whose record was deleted while it ran is forgotten, whichever run it was; others stay."""
+    be_born(calls, W2)
+    other, call = running(calls, W2), running(calls)
+    calls.retry(call.id, W1, 1, 0.0, "")
+    calls.release()
+    hold(calls)
+    assert calls.take(call.id, W1).attempt == 2
     forget(calls, call.id)
     assert calls.recover(W1, None, "died") == [(call.id, "dropped")]
-    assert queue(calls) == []
+    assert traces(calls, call) == []
+    assert calls.redis.zrange(rq_state.started_key(NAME), 0, -1) == [f"{other.id}:1".encode()]
 
 
 def test_a_worker_with_a_newer_lease_is_not_recovered(calls):

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,7 +12,7 @@ import pytest
 from faults.proxy import Proxy
 from harness import APPS, Gunicorn, ask, follow, function_workers, joined, until
 
-from wsgi_timeout import keys
+from wsgi_timeout import keys, rq_state
 from wsgi_timeout.client import client
 from wsgi_timeout.errors import CallCancelled, CallTimedOut, WorkerLost
 
@@ -216,6 +217,27 @@ def test_a_function_whose_worker_dies_is_lost_once(functions, gate, seen):
     seen("WorkerLost", [time.monotonic() - killed])
     assert app.add.spawn(1).get(timeout=20) == 1
     assert len(site.runs("dies")) == 1
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_nothing_stays_of_a_download_that_nobody_can_ask_for(site, redis_server, killed):
+    """A client that leaves before it knows a result URL takes all of its call along."""
+    redis, tag = redis_server.client, f"leaves-{killed}"
+    with socket.create_connection(("127.0.0.1", site.web.port)) as sock:
+        sock.sendall(f"GET /numbers?tag={tag}&size={100_000_000} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        worker = psutil.Process(int(begun(site, tag)[0].split()[1]))
+        assert sock.recv(65536)
+        records = redis.scan_iter(keys.call("*"))
+        record = next(key for key in records if tag.encode() in redis.hget(key, "request"))
+        if killed:
+            worker.suspend()
+    until(lambda: not redis.exists(record), what="the end of its record")
+    if killed:
+        worker.kill()
+    call_id = record.decode().removeprefix(keys.call(""))
+    until(lambda: not tuple(redis.scan_iter(f"*{call_id}*")), 5, "the end of its last key")
+    until(lambda: not redis.zcard(rq_state.started_key(site.name)), 5, "the end of what RQ lists as running")
+    assert ask(site.web.port, f"/fast?tag=after-{tag}").status == 200
 
 
 @pytest.mark.parametrize("ending", [CallTimedOut, CallCancelled, WorkerLost])

@@ -22,6 +22,7 @@ if r[1] == 'running' and r[2] == ARGV[2] and r[3] == ARGV[3] then
   wake(r[4], message)
 elseif r[1] ~= 'ended' or r[2] ~= ARGV[2] or r[3] ~= ARGV[3] then
   answer = 'fenced'
+  if not r[1] then forget_job(KEYS[2], ARGV[2]) end
 end
 let_go(KEYS[4], KEYS[3], ARGV[1], ARGV[3], r[1], r[3])
 return answer

@@ -37,6 +37,11 @@ local function let_go(held, wip, id, attempt, state, current)
   if state ~= 'queued' and (state ~= 'running' or current == attempt) then redis.call('LREM', held, 1, id) end
 end
 
+-- Forgets the job of a call whose record was deleted while it ran. RQ's own worker deletes what it runs itself.
+local function forget_job(job, worker)
+  if redis.call('HGET', job, 'worker_name') == worker then redis.call('UNLINK', job) end
+end
+
 -- Lists a call that ended otherwise than done, for `wsgi-timeout calls --failed`: the last thousand of a name.
 local function list_failed(record, id, now, outcome, detail)
   local r = redis.call('HMGET', record, 'name', 'method', 'path', 'attempt')

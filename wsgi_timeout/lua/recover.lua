@@ -39,6 +39,12 @@ for i = #ids, 1, -1 do
       end
       wake(r[7], id)
     end
+  elseif not r[1] then
+    forget_job(job, ARGV[1])
+    -- Nobody knows its attempt any more. There are as many as calls run.
+    for _, entry in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '+inf', '+inf')) do
+      if string.find(entry, id .. ':', 1, true) == 1 then redis.call('ZREM', KEYS[4], entry) end
+    end
   end
   -- At the front, the last of them first: they have waited their turn already.
   if what == 'requeued' then
