@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from wsgi_timeout.connection import AWAY, REFUSING, Scripts
 from wsgi_timeout.keys import UPLOAD_TTL
+from wsgi_timeout.waiting import Surprises
 
 log = logging.getLogger("wsgi_timeout")
 
@@ -28,22 +29,28 @@ class Lifeline:
         self._lock = threading.Lock()
         self._streams: set[str] = set()
         self._thread: threading.Thread | None = None
+        self._surprises = Surprises("chunks of uploads")
 
     @contextmanager
     def hold(self, stream: str) -> Iterator[None]:
         """Keep a stream while the block runs."""
-        with self._lock:
-            self._streams.add(stream)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._renew, name="wsgi-timeout-uploads", daemon=True)
-                self._thread.start()
         try:
+            with self._lock:
+                self._streams.add(stream)
+                # Few uploads need it: where no thread can start, this one goes on, and the next tries again.
+                with self._surprises:
+                    self._start()
             yield
         finally:
             with self._lock:
                 self._streams.discard(stream)
 
-    def _renew(self) -> None:
+    def _start(self) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, name="wsgi-timeout-uploads", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
         while True:
             time.sleep(_PAUSE_SECONDS)
             with self._lock:
@@ -51,8 +58,12 @@ class Lifeline:
                 if not streams:
                     self._thread = None
                     return
-            try:
-                for stream in streams:
-                    self._scripts.run("keep", [stream], [UPLOAD_TTL])
-            except (*AWAY, *REFUSING) as error:
-                log.debug("chunks of uploads are not kept now: %s", error)
+            with self._surprises:
+                self._renew(streams)
+
+    def _renew(self, streams: tuple[str, ...]) -> None:
+        try:
+            for stream in streams:
+                self._scripts.run("keep", [stream], [UPLOAD_TTL])
+        except (*AWAY, *REFUSING) as error:
+            log.debug("chunks of uploads are not kept now: %s", error)
