@@ -148,6 +148,24 @@ def test_the_thread_starts_with_the_first_waiter(redis_server):
     assert (threading.active_count(), made) == (before + 1, [1])
 
 
+def test_a_thread_that_does_not_start_leaves_no_waiter(redis_server, pair):
+    """Where no thread can start nobody waits, nor is watched; the next waiter has one."""
+    listener = Listener(partial(connect, redis_server.url, connections=1))
+    before = threading.stack_size()
+    # More memory than there is: so the system refuses.
+    threading.stack_size(1 << 60)
+    try:
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            listener.waiter("a", {"gunicorn.socket": pair[0]})
+    finally:
+        threading.stack_size(before)
+    assert (listener._waiters, listener._sockets, listener._poll.poll(0)) == ({}, {}, [])
+    with pytest.raises(KeyError):
+        listener._poll.unregister(pair[0])
+    with listener.waiter("a"):
+        settle(listener)
+
+
 def test_inboxes_are_random():
     """No two listeners share an inbox."""
     assert len({Listener(lambda: None).inbox for _ in range(100)}) == 100

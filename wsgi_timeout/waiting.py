@@ -146,11 +146,12 @@ class Listener:
         """Register somebody who waits for a call; with the environ, its client is watched too."""
         waiter = Waiter(self, call_id, _client_socket(environ) if environ else -1)
         with self._lock:
+            # First: when no thread can start, nobody has begun to wait.
+            self._start()
             self._waiters[call_id] = (*self._waiters.get(call_id, ()), waiter)
             if waiter.sock >= 0:
                 self._sockets[waiter.sock] = waiter
                 self._poll.register(waiter.sock, _GONE)
-            self._start()
         return waiter
 
     def leave(self, waiter: Waiter) -> None:
