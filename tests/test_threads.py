@@ -93,6 +93,21 @@ def test_each_failure_is_its_own(site, clients):
     assert sorted(lines) == sorted((str(w), str(n), str(w)) for w in range(TOGETHER) for n in range(100))
 
 
+def test_neighbours_outlive_a_thread_that_does_not_start(site, clients, gate):
+    """A call that the system has no thread for waits, and ends nobody; alone it goes to another process."""
+    (before,) = (worker.pid for worker in site.pool.workers())
+    crowd = clients.submit(ask, site.web.port, f"/crowd/full?file={gate}", "POST")
+    until(lambda: site.runs("full"), what="a process that is full")
+    late = clients.submit(ask, site.web.port, "/alone")
+    site.pool.wait_for("no thread can be started")
+    gate.touch()
+    assert (crowd.result().status, late.result().status) == (200, 200)
+    assert [worker.pid for worker in site.pool.workers()] == [before]
+    assert ask(site.web.port, "/crowd/for-good", "POST").status == 200
+    assert ask(site.web.port, "/alone").status == 200
+    assert [worker.pid for worker in site.pool.workers()] != [before]
+
+
 def test_a_cancel_ends_one_of_eight(site, at_once, clients, gate):
     """One of eight calls in a process is cancelled: it alone is gone, the other seven are delivered whole."""
     urls = [ask(at_once.port, f"/hold/{who}?file={gate}").json for who in range(TOGETHER)]

@@ -210,9 +210,23 @@ class CallWorker(BaseWorker):
             self._more = taken.more
             self._run(runner, slot, taken)
         else:
-            # A thread of its own, so that nothing meant for one call can hit the next.
-            args = (runner, slot, taken)
-            threading.Thread(target=self._run, args=args, name=taken.call_id, daemon=True).start()
+            self._start(runner, slot, taken)
+
+    def _start(self, runner: RequestRunner | FunctionRunner, slot: int, taken: Taken) -> None:
+        """Run a call in a thread of its own, so that nothing meant for one call can hit the next."""
+        args = (runner, slot, taken)
+        while True:
+            try:
+                threading.Thread(target=self._run, args=args, name=taken.call_id, daemon=True).start()
+            except RuntimeError as error:
+                # Too many threads, or too little memory. Neighbours need not end for it; with none this
+                # process does, and the call is recovered.
+                if not self._handlers_go_on():
+                    raise
+                log.warning("%s: no thread can be started (%s), trying again", taken.call_id, error)
+                time.sleep(_RETRY_SECONDS)
+            else:
+                return
 
     def _run(self, runner: RequestRunner | FunctionRunner, slot: int, taken: Taken) -> None:
         try:
@@ -283,11 +297,14 @@ class CallWorker(BaseWorker):
             self._changed.notify()
 
     def _wait_for_handlers(self) -> None:
-        """Wait for the handlers that go on; one that was given up is not waited for."""
-        while any(not self._board.reason(running.slot) for running in self._board.running()):
+        while self._handlers_go_on():
             self._let_go()
             with self._changed:
                 self._changed.wait(_RETRY_SECONDS)
+
+    def _handlers_go_on(self) -> bool:
+        """Whether there are any to wait for; those that were given up are not."""
+        return any(not self._board.reason(running.slot) for running in self._board.running())
 
     def _let_go(self) -> None:
         """Give back what a BLMOVE moved here when it was broken off: it must not wait for the handlers."""

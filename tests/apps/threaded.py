@@ -67,6 +67,18 @@ def hold(who):
     return response
 
 
+@app.post("/crowd/<who>")
+def crowd(who):
+    """Have new threads refused, by the memory of their stacks, until `file` exists; without one for good."""
+    note(who)
+    before = threading.stack_size(1 << 60)
+    if "file" in request.args:
+        while not Path(request.args["file"]).exists():
+            time.sleep(0.01)
+        threading.stack_size(before)
+    return f"{who}\n"
+
+
 @app.get("/fail/<who>")
 def fail(who):
     """Write to `wsgi.errors` beside the others, then raise before the first byte, after it, or not."""
