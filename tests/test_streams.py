@@ -461,6 +461,15 @@ def test_a_request_body_has_no_fence(calls):
     assert writer.offer(b"rest")
 
 
+def test_a_response_without_its_record_can_be_read(calls):
+    """A response whose record expires between a look and the first byte is read, and makes no record anew."""
+    call, writer, reader_of = download(calls)
+    writer.offer(b"first")
+    calls.redis.delete(keys.call(call.id))
+    assert rest(reader_of()) == [b"first"]
+    assert not calls.redis.exists(keys.call(call.id))
+
+
 def test_the_first_byte_binds_a_response(calls):
     """A response counts as handed out from its first byte on, and not by a look at an empty stream."""
     call, writer, reader_of = download(calls)

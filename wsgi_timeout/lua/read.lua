@@ -11,8 +11,10 @@ local number, count = tonumber(ARGV[2]), tonumber(s[1] or 0)
 if number < tonumber(s[2] or 0) then return {'trimmed', ''} end
 local list = joined(s[5], ARGV[4])
 if list then redis.call('HSET', KEYS[1], 'readers', list) end
--- From its first byte on a response belongs to one attempt: no other run may replace it.
-if ARGV[5] == '1' and number == 0 and count > 0 then redis.call('HSET', KEYS[2], 'handed', '1') end
+-- From its first byte on a response belongs to one attempt: no other run may replace it. The record may have expired.
+if ARGV[5] == '1' and number == 0 and count > 0 and redis.call('EXISTS', KEYS[2]) == 1 then
+  redis.call('HSET', KEYS[2], 'handed', '1')
+end
 if number > tonumber(s[3] or 0) then
   redis.call('HSET', KEYS[1], 'read', number)
   list = true
