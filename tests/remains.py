@@ -36,7 +36,7 @@ def orphans(deployments):
 def held_by_the_dead(client):
     """Return the lists of held calls whose worker has no lease any more."""
     living = {worker for key in client.scan_iter(keys.leases("*")) for worker in client.hkeys(key)}
-    held = client.scan_iter(keys.held("*"))
+    held = client.scan_iter(keys.held("*"), _type="list")
     return [key for key in held if key.removeprefix(keys.held("").encode()) not in living]
 
 

@@ -533,9 +533,71 @@ def test_a_worker_that_was_given_up_begins_nothing(calls, state):
     assert calls.recover(W1, None, "died") == [(call.id, "requeued")]
     assert calls.take(call.id, W1) is None
     assert queue(calls) == [call.id]
-    # Unless the queue gives it the call anew.
+
+
+@pytest.mark.parametrize("fate", ["queued", "running", "ended", "deleted"])
+def test_a_worker_that_was_given_up_changes_nothing(calls, fate):
+    """Whatever became of a call, a worker that was given up neither begins it nor puts it back."""
+    be_born(calls, W2)
+    call = queued(calls)
     hold(calls)
-    assert calls.take(call.id, W1) is not None
+    calls.recover(W1, None, "died")
+    if fate in {"running", "ended"}:
+        hold(calls, W2)
+        calls.take(call.id, W2)
+    if fate == "ended":
+        calls.finish(call.id, W2, 1, Outcome.DONE, 600)
+    if fate == "deleted":
+        forget(calls, call.id)
+    before = everything(calls)
+    assert calls.take(call.id, W1) is None
+    assert not calls.give_back(call.id, W1)
+    assert everything(calls) == before
+
+
+def commands_of(calls, count):
+    """Return so many connections of which nobody waits for a reply."""
+    connections = [calls.redis.connection_pool.make_connection() for _ in range(count)]
+    for connection in connections:
+        connection.connect()
+    return connections
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_redis_moves_nothing_to_a_worker_that_is_gone(calls, when):
+    """A BLMOVE that a worker left behind, blocked or on its way, takes no call from those that live."""
+    be_born(calls, W2)
+    gone, living = commands_of(calls, 2)
+
+    def blocking(connection, worker, blocked):
+        source = rq_state.queue_key(NAME)
+        connection.send_command("BLMOVE", source, keys.held(worker), "LEFT", "RIGHT", 5)
+        until(lambda: calls.redis.info("clients")["blocked_clients"] == blocked, what="the BLMOVE")
+
+    if when == "before":
+        blocking(gone, W1, 1)
+    calls.recover(W1, None, "died")
+    if when == "after":
+        blocking(gone, W1, 1)
+    blocking(living, W2, 2)
+    call = queued(calls)
+    assert living.read_response() == call.id.encode()
+    with pytest.raises(redis.exceptions.ResponseError, match="WRONGTYPE"):
+        gone.read_response()
+    assert calls.take(call.id, W2) is not None
+    for connection in (gone, living):
+        connection.disconnect()
+
+
+def test_a_worker_that_is_gone_takes_nothing_by_script(calls):
+    """A script that comes late takes no call in the name of a worker that is gone."""
+    be_born(calls, W2)
+    calls.recover(W1, None, "died")
+    call = queued(calls)
+    with pytest.raises(redis.exceptions.ResponseError, match="WRONGTYPE"):
+        calls.take("", W1)
+    assert queue(calls) == [call.id]
+    assert calls.look(call.id).state == "queued"
 
 
 def test_a_call_that_was_put_back_is_not_begun(calls):
@@ -545,6 +607,9 @@ def test_a_call_that_was_put_back_is_not_begun(calls):
     assert calls.give_back(call.id, W1)
     assert not calls.give_back(call.id, W1)
     assert calls.take(call.id, W1) is None
+    hold(calls, W2)
+    assert calls.give_back(call.id, W2)
+    # Unless the queue gives it the call anew.
     hold(calls, W2)
     assert calls.take(call.id, W2).attempt == 1
     assert not calls.give_back(call.id, W2)
@@ -687,9 +752,10 @@ def test_a_recovery_happens_once(calls):
 
 
 def test_a_recovered_worker_is_forgotten(calls):
-    """Of a dead worker no lease, no description and no entry of RQ's stays."""
+    """Of a dead worker no lease, no description and no entry of RQ's stays: only what keeps calls from it."""
     calls.recover(W1, None, "died")
-    assert not any(W1.encode() in key for key in everything(calls))
+    assert [key for key in everything(calls) if W1.encode() in key] == [keys.held(W1).encode()]
+    assert 0 < calls.redis.ttl(keys.held(W1)) <= keys.FENCE_TTL
     assert calls.redis.hgetall(keys.leases(NAME)) == {}
     assert calls.redis.smembers(rq_state.WORKERS) == set()
     assert calls.redis.smembers(rq_state.workers_of_queue_key(NAME)) == set()
@@ -1043,7 +1109,6 @@ def test_every_key_has_a_ttl(calls):
     calls.recover(W2, None, "silent")
     with pytest.raises(Fenced):
         calls.finish(zombie.id, W2, 1, Outcome.DONE, 600)
-    calls.redis.rpush(keys.held(W2), zombie.id)
     calls.take(zombie.id, W2)
     calls.renew([W1, W2])
     assert eternal(calls.redis) == []

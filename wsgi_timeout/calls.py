@@ -489,7 +489,7 @@ class Calls:
                 key,
                 keys.worker(worker),
             ],
-            [worker, "" if lease is None else lease, now_ms(), detail, key],
+            [worker, "" if lease is None else lease, now_ms(), detail, key, keys.FENCE_TTL],
         )
         if answer is None:
             return None

@@ -14,6 +14,8 @@
                                        1,000 not done
     wt:inbox:<random>          list    whoever wakes a process   60 s after the last message
     wt:held:<worker>           list    BLMOVE from the queue     none: goes with the worker's lease
+                               string  recover.lua: no command   20 min
+                                       moves a call to it
     wt:leases:<name>           hash    pools, one field a worker none: a field goes with its worker
     wt:sequence:<name>         string  enqueue.lua               none: a counter
     wt:worker:<worker>         hash    pools (what it serves)    1 h, renewed with the lease
@@ -41,6 +43,9 @@ FAILED_TTL = 7 * 86_400
 INBOX_TTL = 60
 #: Seconds that the chunks of an upload live without a write, before the call is queued.
 UPLOAD_TTL = 60
+#: Seconds for which nothing can be moved to a worker that is gone: longer than a system sends a command
+#: again that was not acknowledged, which is a quarter of an hour under Linux.
+FENCE_TTL = 20 * 60
 #: Seconds that the description of a silent worker is kept.
 WORKER_TTL = 3600
 

@@ -23,8 +23,6 @@ LOOK_SECONDS = 1.0
 
 #: Seconds that one BLMOVE of a worker blocks: how long a dead connection can go unseen.
 BLOCK_SECONDS = 3
-#: Seconds for which Redis may still move a call to a worker that is gone.
-LATE_SECONDS = BLOCK_SECONDS + 1
 
 #: Ids of RQ's intermediate queue, and of its failed jobs, that one look reads.
 _MOST = 100
@@ -42,8 +40,6 @@ class LeaseWatch:
         self._seen: dict[str, tuple[bytes, float]] = {}
         self._popped: dict[str, float] = {}
         self._failed: dict[str, float] = {}
-        #: Workers that were lost lately, each with when the last BLMOVE in its name is over.
-        self._gone: dict[str, float] = {}
         self._looked = time.monotonic()
         self._intermediate = rq_state.intermediate_key(calls.name)
         self._failures = rq_state.failed_key(calls.name)
@@ -67,7 +63,6 @@ class LeaseWatch:
             for worker, (count, since) in tuple(self._seen.items()):
                 if now - since >= self._lease_seconds:
                     self._recover(worker, count)
-            self._look_after_the_gone(now)
         except (*AWAY, *REFUSING, redis.exceptions.ResponseError):
             # Silence seen through a broken connection proves nothing: begin again.
             self._forget()
@@ -105,19 +100,10 @@ class LeaseWatch:
                     log.warning("%s: failed in an rq worker before it began, put back", call_id)
                 self._failed[call_id] = now
 
-    def _look_after_the_gone(self, now: float) -> None:
-        for worker, until in tuple(self._gone.items()):
-            # It holds no lease any more: whatever it does now is refused.
-            for call_id, what in self._calls.recover(worker, None, WORKER_DIED) or ():
-                log.warning("%s: came to worker %s after its loss, %s", call_id, worker, what)
-            if now > until:
-                del self._gone[worker]
-
     def _recover(self, worker: str, count: bytes) -> None:
         settled = self._calls.recover(worker, count, WORKER_DIED)
         self._seen.pop(worker, None)
         if settled is not None:
-            self._gone[worker] = time.monotonic() + LATE_SECONDS
             log.warning(
                 "worker %s: no sign of life for %g s, gone; its calls: %s",
                 worker,

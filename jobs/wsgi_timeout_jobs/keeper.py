@@ -9,7 +9,7 @@ import redis
 
 from wsgi_timeout import keys
 from wsgi_timeout.calls import Calls, Outcome
-from wsgi_timeout.recovery import LATE_SECONDS, LeaseWatch
+from wsgi_timeout.recovery import LeaseWatch
 
 log = logging.getLogger("wsgi_timeout.pool")
 
@@ -26,13 +26,12 @@ class QueueKeeper:
         self._workers: list[str] = []
         #: Calls that live workers hold, by worker and call, each with since when.
         self._held: dict[tuple[str, str], float] = {}
-        #: Workers that died lately, each with how, and when the last BLMOVE in its name is over.
-        self._dead: list[tuple[str, str, float]] = []
 
     def renew(self, workers: list[str]) -> list[str]:
         """Renew the leases of live workers; return those that lost theirs, whose calls others have now."""
-        self._workers = workers
-        return self.calls.renew(workers) if workers else []
+        lost = self.calls.renew(workers) if workers else []
+        self._workers = [worker for worker in workers if worker not in lost]
+        return lost
 
     def end(self, call_id: str, outcome: Outcome, detail: str, result_ttl: float, attempt: int) -> None:
         """Note an outcome that the worker will not record, for `settle`."""
@@ -49,14 +48,10 @@ class QueueKeeper:
             self._ends.pop(0)
         while self._unsettled:
             worker, death = self._unsettled[0]
-            self._recover(worker, death)
+            for call_id, what in self.calls.recover(worker, None, death) or ():
+                if what != "dropped":
+                    log.warning("%s: %s, call %s", call_id, death, what)
             self._unsettled.pop(0)
-            self._dead.append((worker, death, time.monotonic() + LATE_SECONDS))
-
-    def _recover(self, worker: str, death: str) -> None:
-        for call_id, what in self.calls.recover(worker, None, death) or ():
-            if what != "dropped":
-                log.warning("%s: %s, call %s", call_id, death, what)
 
     def release(self) -> None:
         """Queue the function calls whose pause before a retry is over."""
@@ -64,14 +59,9 @@ class QueueKeeper:
             self.calls.release()
 
     def look(self) -> None:
-        """Look for workers of other pools that are gone, and for what reached our dead or stuck ones."""
+        """Look for workers of other pools that are gone, and for what reached our stuck ones."""
         self._watch.step()
-        now = time.monotonic()
-        self._look_at_held(now)
-        for worker, death, _ in self._dead:
-            # A process that a handler left behind may hold its connection open: calls still came there.
-            self._recover(worker, death)
-        self._dead = [dead for dead in self._dead if dead[2] > now]
+        self._look_at_held(time.monotonic())
 
     def _look_at_held(self, now: float) -> None:
         """Put back what a live worker holds and does not begin: one that is frozen keeps its lease, by us."""

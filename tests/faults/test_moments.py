@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
-from faults.proxy import Proxy
+from faults.proxy import Break, Proxy
 from harness import APPS, Gunicorn, ask, follow, function_workers, joined, until
 
 from wsgi_timeout import keys, rq_state
@@ -81,6 +81,45 @@ def test_a_pool_that_gives_up_on_a_redis_that_is_away_leaves_no_riddle(deploy, r
     assert get.result()[-1].text == "slow GET get 0\n"
     seen("both outcomes, after its return", [time.monotonic() - back])
     assert [len(site.runs(tag)) for tag in ("post", "get")] == [1, 2]
+
+
+def refusals(server):
+    """Return how many commands Redis has refused since they fit no key's type."""
+    return server.client.info("errorstats").get("errorstat_WRONGTYPE", {}).get("count", 0)
+
+
+def test_what_redis_executes_late_moves_nothing_to_the_dead(deploy, redis_server, aside, tmp_path, seen):
+    """A BLMOVE that reaches Redis when its worker was recovered leaves the call for the next pool."""
+    proxy = Proxy(redis_server, tmp_path / "s")
+    site = deploy(server=proxy, pool=("--processes", "1"), lease_seconds=LEASE)
+    app = f"wsgi_timeout:gateway({site.target!r}, name={site.name!r}, wait_seconds=30)"
+    web = Gunicorn(app, redis_server.url, env=site.env, cwd=APPS)
+    late, queue = [], rq_state.queue_key(site.name)
+    try:
+        proxy.break_at(
+            Break.BEFORE,
+            lambda exchange: exchange.name == "BLMOVE" and (proxy.black_hole() or late.append(exchange)),
+        )
+        until(lambda: late, what="its next look for calls")
+        waiting = aside.submit(ask, web.port, "/fast?tag=late", "POST")
+        until(lambda: redis_server.client.llen(queue) == 1, what="the call")
+        for process in (psutil.Process(site.pool.pid), *site.pool.workers()):
+            process.kill()
+        until(lambda: not redis_server.client.hlen(keys.leases(site.name)), what="its recovery")
+        before = refusals(redis_server)
+        proxy.heal()
+        until(lambda: refusals(redis_server) > before, what="its refusal")
+        assert redis_server.client.llen(queue) == 1
+        at, dead = time.monotonic(), site.pool
+        site.pool = site.start_pool("--processes", "1")
+        dead.stop()
+        assert waiting.result().text == "fast late\n"
+        seen("the response, from the next pool's start", [time.monotonic() - at])
+        assert len(site.runs("late")) == 1
+    finally:
+        web.stop()
+        site.stop()
+        proxy.close()
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])

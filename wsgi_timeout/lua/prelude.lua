@@ -31,10 +31,14 @@ local function taken_from(record, worker)
   if list then redis.call('HSET', record, 'left', list) end
 end
 
+-- Whether there is such a list. What a worker held is none any more when it is gone: see `recover`.
+local function is_list(key) return redis.call('TYPE', key).ok == 'list' end
+
 -- A worker is done with an attempt, which it found in this state. It may hold the call for the next attempt already.
 local function let_go(held, wip, id, attempt, state, current)
   redis.call('ZREM', wip, id .. ':' .. attempt)
-  if state ~= 'queued' and (state ~= 'running' or current == attempt) then redis.call('LREM', held, 1, id) end
+  -- Whatever it says: to ask first whether this is a list would be one command more for every call.
+  if state ~= 'queued' and (state ~= 'running' or current == attempt) then redis.pcall('LREM', held, 1, id) end
 end
 
 -- Forgets the job of a call whose record was deleted while it ran. RQ's own worker deletes what it runs itself.

@@ -3,7 +3,8 @@
 -- ARGV: id
 -- Returns 1 if it did
 local state = redis.call('HGET', KEYS[3], 'state')
-if state == 'running' or redis.call('LREM', KEYS[1], 1, ARGV[1]) == 0 or state ~= 'queued' then return 0 end
+if state == 'running' or not is_list(KEYS[1]) then return 0 end
+if redis.call('LREM', KEYS[1], 1, ARGV[1]) == 0 or state ~= 'queued' then return 0 end
 redis.call('LPUSH', KEYS[2], ARGV[1])
 local worker = string.match(KEYS[1], '^wt:held:(.+)')
 if worker then taken_from(KEYS[3], worker) end

@@ -1,12 +1,13 @@
 -- Settles everything that a worker held which is gone for good, and forgets the worker.
 -- KEYS: leases, held, rq queue, rq wip, rq workers, rq workers of the queue, rq worker, worker
--- ARGV: worker, the lease as last seen ('' = its death is certain), now ms, detail, name of the rq worker's key
+-- ARGV: worker, the lease as last seen ('' = its death is certain), now ms, detail, name of the rq worker's key,
+--       FENCE_TTL s
 -- Returns nil if it lives, else {id, 'requeued' | 'lost' | 'cancelled' | 'dropped', ...}
 if ARGV[2] ~= '' and redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return false end
 -- First, so that a full Redis takes the rest: see `finish`.
 redis.call('SREM', KEYS[5], ARGV[5])
 local settled = {}
-local ids = redis.call('LRANGE', KEYS[2], 0, -1)
+local ids = is_list(KEYS[2]) and redis.call('LRANGE', KEYS[2], 0, -1) or {}
 for i = #ids, 1, -1 do
   local id = ids[i]
   local record, job = 'wt:call:' .. id, 'rq:job:' .. id
@@ -54,7 +55,9 @@ for i = #ids, 1, -1 do
   settled[#settled + 1] = id
   settled[#settled + 1] = what
 end
-redis.call('UNLINK', KEYS[2], KEYS[7], KEYS[8])
+redis.call('UNLINK', KEYS[7], KEYS[8])
+-- What it has sent may come yet: blocked here, or on its way for minutes. Nothing can be moved to what is no list.
+redis.call('SET', KEYS[2], 'gone', 'EX', ARGV[6])
 redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('SREM', KEYS[6], ARGV[5])
 return settled

@@ -13,10 +13,12 @@ local record, job = 'wt:call:' .. id, 'rq:job:' .. id
 local r = redis.call('HMGET', record, 'state', 'worker', 'attempt', 'request', 'expires', 'left')
 local mine = r[1] == 'running' and r[2] == ARGV[2]
 -- It slept over what it held: nobody would recover what it began now.
-if r[6] and not joined(r[6], ARGV[2]) and not redis.call('LPOS', KEYS[3], id) then return false end
+if r[6] and not joined(r[6], ARGV[2]) and not (is_list(KEYS[3]) and redis.call('LPOS', KEYS[3], id)) then
+  return false
+end
 local late = tonumber(ARGV[3]) > tonumber(r[5] or 0)
 if r[1] ~= 'queued' and not mine or late and expired(record, id, ARGV[3]) then
-  redis.call('LREM', KEYS[3], 1, id)
+  if is_list(KEYS[3]) then redis.call('LREM', KEYS[3], 1, id) end
   return false
 end
 local attempt = tonumber(r[3])
