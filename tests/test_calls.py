@@ -616,6 +616,16 @@ def test_a_call_that_was_put_back_is_not_begun(calls):
     assert calls.recover(W2, None, "died") == [(call.id, "requeued")]
 
 
+def test_a_worker_that_makes_itself_known_again_takes_calls(calls):
+    """A worker that repeats its first command, and counted as gone since the last time, takes calls."""
+    call = queued(calls)
+    be_born(calls, W1)
+    assert calls.recover(W1, b"1", "silent") == []
+    be_born(calls, W1)
+    hold(calls)
+    assert calls.take(call.id, W1).attempt == 1
+
+
 def test_several_held_calls_keep_their_order(calls):
     """The calls that a dead worker held go back in the order in which they came."""
     several = [queued(calls).id for _ in range(3)]

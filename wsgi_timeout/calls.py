@@ -434,6 +434,7 @@ class Calls:
                 rq_state.workers_of_queue_key(self.name),
                 rq_state.QUEUES,
                 key,
+                keys.held(worker),
             ],
             args,
         )

@@ -1,7 +1,9 @@
 -- Makes a worker known: its lease, what it serves, and its birth as RQ records it.
--- KEYS: leases, worker, rq workers, rq workers of the queue, rq queues, rq worker
+-- KEYS: leases, worker, rq workers, rq workers of the queue, rq queues, rq worker, held
 -- ARGV: worker, pool's inbox, WORKER_TTL s, rq queue's key, rq worker's key, number of info values, info..., birth...
 redis.call('HSETNX', KEYS[1], ARGV[1], '1')
+-- It repeats this, and was counted as gone in between: nothing that it has sent can be late, this is the first.
+if not is_list(KEYS[7]) then redis.call('UNLINK', KEYS[7]) end
 redis.call('SADD', KEYS[5], ARGV[4])
 local split = 6 + tonumber(ARGV[6])
 redis.call('HSET', KEYS[2], 'pool', ARGV[2], unpack(ARGV, 7, split))
