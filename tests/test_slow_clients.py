@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from harness import APPS, Gunicorn, Process, answer_of, ask, listen, until
+from harness import APPS, Gunicorn, Process, answer_of, ask, is_missing, listen, until
 from test_waiters import Crowd as Waiters
 
 GEVENT = ("-k", "wsgi_timeout.gunicorn_gevent.GeventWorker")
@@ -336,10 +336,7 @@ class Nginx(Process):
 def behind_nginx(site, tmp_path):
     """Two deployments, and nginx before them."""
     if not shutil.which("nginx"):
-        missing = "nginx is not on the PATH"
-        if os.environ.get("CI") == "true":
-            pytest.fail(missing)
-        pytest.skip(missing)
+        is_missing("nginx")
     webs = [site.start_web(gateway="except_=['/fast*']") for _ in range(2)]
     nginx = Nginx(tmp_path, *(web.port for web in webs))
     for web in webs:

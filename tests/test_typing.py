@@ -1,13 +1,12 @@
 """The API as users type it: type checkers agree with `typing/api.py`, its expected errors included."""
 
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from harness import TESTS
+from harness import TESTS, is_missing
 
 API = TESTS / "typing" / "api.py"
 
@@ -30,6 +29,6 @@ def test_pyright_agrees(tmp_path):
     """pyright finds the same; on CI it must be there."""
     pyright = shutil.which("pyright", path=str(Path(sys.executable).parent))
     if not pyright:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("pyright is not installed")
+        is_missing("pyright")
     checked = run([pyright, "--pythonpath", sys.executable, API], tmp_path)
     assert checked.returncode == 0, checked.stdout + checked.stderr

