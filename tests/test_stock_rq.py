@@ -52,7 +52,8 @@ class StockWorker(Process):
 @pytest.fixture(scope="module")
 def site(deploy):
     """A deployment with a pool, for what runs beside it."""
-    return deploy(pool=("--processes", "2"), wait_seconds=20, lease_seconds=LEASE)
+    # Longer than RQ's programs take to start on a busy machine.
+    return deploy(pool=("--processes", "2"), wait_seconds=60, lease_seconds=LEASE)
 
 
 @pytest.fixture(scope="module")
@@ -385,9 +386,9 @@ class TestDashboard:
     def test_its_workers(self, site, dashboard):
         """It lists our workers with their queue."""
         workers = ask(dashboard, "/0/data/workers.json").json["workers"]
-        ours = [worker for worker in workers if worker["queues"] == [f"wt:{site.name}"]]
-        assert len(ours) == 2
-        assert {worker["name"].startswith(site.name) for worker in ours} == {True}
+        # An `rq worker` that a test had to kill stands there for a while, too.
+        ours = [worker for worker in workers if worker["name"].startswith(site.name)]
+        assert [worker["queues"] for worker in ours] == [[f"wt:{site.name}"]] * 2
 
 
 def the_running(stock):
