@@ -167,6 +167,11 @@ class RedisServer:
             self._folder.cleanup()
 
 
+def misfits(server):
+    """Return how many commands Redis has refused since a key was of another type."""
+    return server.client.info("errorstats").get("errorstat_WRONGTYPE", {}).get("count", 0)
+
+
 def preloaded(source, folder):
     """Return the library that is made of a C file, for LD_PRELOAD; the test is skipped without a compiler."""
     if not shutil.which("gcc"):

@@ -15,6 +15,7 @@ from test_calls import W1, W2, be_born, fresh_calls, hold, queue, queued, runnin
 from wsgi_timeout import keys, recovery, rq_state
 from wsgi_timeout.calls import Outcome
 from wsgi_timeout.recovery import WORKER_DIED, LeaseWatch
+from wsgi_timeout_jobs.keeper import QueueKeeper
 
 #: Seconds of silence after which a worker is lost here.
 LEASE = 0.3
@@ -229,6 +230,19 @@ def test_what_a_stock_worker_started_does_not(calls):
     look_until(watch, lambda: calls.renew([W1]) or time.monotonic() >= deadline)
     assert queue(calls) == []
     assert calls.look(call.id).state == "running"
+
+
+def test_a_pool_looks_on_when_one_of_its_workers_is_gone(calls):
+    """A pool goes on looking after all when a worker of its own died, or was given up by others."""
+    keeper = QueueKeeper(calls.redis, calls.name, LEASE)
+    be_born(calls, W2)
+    assert keeper.renew([W1, W2]) == []
+    keeper.bury(W1, "died")
+    keeper.settle()
+    keeper.look()
+    calls.recover(W2, None, "given up")
+    keeper.look()
+    assert keeper.renew([W2]) == [W2]
 
 
 def test_a_held_call_waits_for_the_lease(calls):

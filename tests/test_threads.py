@@ -93,7 +93,7 @@ def test_each_failure_is_its_own(site, clients):
     assert sorted(lines) == sorted((str(w), str(n), str(w)) for w in range(TOGETHER) for n in range(100))
 
 
-def test_neighbours_outlive_a_thread_that_does_not_start(site, clients, gate):
+def test_neighbours_outlive_a_thread_that_does_not_start(site, at_once, clients, gate):
     """A call that the system has no thread for waits, and ends nobody; alone it goes to another process."""
     (before,) = (worker.pid for worker in site.pool.workers())
     crowd = clients.submit(ask, site.web.port, f"/crowd/full?file={gate}", "POST")
@@ -102,6 +102,18 @@ def test_neighbours_outlive_a_thread_that_does_not_start(site, clients, gate):
     site.pool.wait_for("no thread can be started")
     gate.touch()
     assert (crowd.result().status, late.result().status) == (200, 200)
+    # One that is cancelled while it waits never begins.
+    again = gate.with_name("again")
+    crowd = clients.submit(ask, site.web.port, f"/crowd/again?file={again}", "POST")
+    until(lambda: site.runs("again"), what="a process that is full again")
+    said = site.pool.output.count("no thread can be started")
+    cancelled = ask(at_once.port, f"/hold/never?file={gate}").json
+    until(lambda: site.pool.output.count("no thread can be started") > said, what="its wait for a thread")
+    assert ask(at_once.port, cancelled["status_url"], "DELETE").status == 202
+    again.touch()
+    assert crowd.result().status == 200
+    assert ask(site.web.port, "/alone").status == 200
+    assert not site.runs("never-begins")
     assert [worker.pid for worker in site.pool.workers()] == [before]
     assert ask(site.web.port, "/crowd/for-good", "POST").status == 200
     assert ask(site.web.port, "/alone").status == 200

@@ -39,6 +39,7 @@ class QueueKeeper:
 
     def bury(self, worker: str, death: str) -> None:
         """Note a worker's death, for `settle`."""
+        self._workers = [each for each in self._workers if each != worker]
         self._unsettled.append((worker, death))
 
     def settle(self) -> None:
@@ -72,7 +73,9 @@ class QueueKeeper:
             pipe.lrange(keys.held(worker), 0, -1)
         held = [
             (worker, call_id.decode())
-            for worker, ids in zip(self._workers, pipe.execute(), strict=True)
+            for worker, ids in zip(self._workers, pipe.execute(raise_on_error=False), strict=True)
+            # One that others gave up a moment ago has no list any more: we shall hear of it.
+            if not isinstance(ids, Exception)
             for call_id in ids
         ]
         self._held = {each: self._held.get(each, now) for each in held}

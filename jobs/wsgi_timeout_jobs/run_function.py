@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -184,8 +185,15 @@ class FunctionRunner:
                 self._record(call_id, attempt, request, ending, deadline)
         except Fenced as error:
             log.warning("%s: given up, its outcome was recorded elsewhere (%s)", call_id, error)
+            self._let_go(call_id, attempt, request)
             return False
         return ending.outcome is Outcome.DONE
+
+    def _let_go(self, call_id: str, attempt: int, request: FunctionRequest) -> None:
+        # Refused too, and with that the worker holds the call no longer.
+        finish = partial(self.calls.finish, call_id, self.worker, attempt, Outcome.LOST, request.result_ttl)
+        with suppress(Fenced):
+            until_back(finish, self.interrupts.shield)
 
     def _record(
         self, call_id: str, attempt: int, request: FunctionRequest, ending: _Ending, deadline: float

@@ -225,8 +225,17 @@ class CallWorker(BaseWorker):
                     raise
                 log.warning("%s: no thread can be started (%s), trying again", taken.call_id, error)
                 time.sleep(_RETRY_SECONDS)
+                if not self._still_runs(taken):
+                    self._give_back(slot, taken)
+                    return
             else:
                 return
+
+    def _still_runs(self, taken: Taken) -> bool:
+        """Whether a call that waits for its thread was not ended meanwhile; one that was is let go."""
+        with suppress(*AWAY, *REFUSING, redis.exceptions.ResponseError):
+            return self._calls.take(taken.call_id, self.name) is not None
+        return True
 
     def _run(self, runner: RequestRunner | FunctionRunner, slot: int, taken: Taken) -> None:
         try:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 from faults.proxy import Break, Proxy
-from harness import APPS, Gunicorn, ask, follow, function_workers, joined, until
+from harness import APPS, Gunicorn, ask, follow, function_workers, joined, misfits, until
 
 from wsgi_timeout import keys, rq_state
 from wsgi_timeout.client import client
@@ -83,11 +83,6 @@ def test_a_pool_that_gives_up_on_a_redis_that_is_away_leaves_no_riddle(deploy, r
     assert [len(site.runs(tag)) for tag in ("post", "get")] == [1, 2]
 
 
-def refusals(server):
-    """Return how many commands Redis has refused since they fit no key's type."""
-    return server.client.info("errorstats").get("errorstat_WRONGTYPE", {}).get("count", 0)
-
-
 def test_what_redis_executes_late_moves_nothing_to_the_dead(deploy, redis_server, aside, tmp_path, seen):
     """A BLMOVE that reaches Redis when its worker was recovered leaves the call for the next pool."""
     proxy = Proxy(redis_server, tmp_path / "s")
@@ -106,9 +101,9 @@ def test_what_redis_executes_late_moves_nothing_to_the_dead(deploy, redis_server
         for process in (psutil.Process(site.pool.pid), *site.pool.workers()):
             process.kill()
         until(lambda: not redis_server.client.hlen(keys.leases(site.name)), what="its recovery")
-        before = refusals(redis_server)
+        before = misfits(redis_server)
         proxy.heal()
-        until(lambda: refusals(redis_server) > before, what="its refusal")
+        until(lambda: misfits(redis_server) > before, what="its refusal")
         assert redis_server.client.llen(queue) == 1
         at, dead = time.monotonic(), site.pool
         site.pool = site.start_pool("--processes", "1")
@@ -302,6 +297,18 @@ def test_what_came_of_a_result_goes_with_its_call(functions, redis_server, gate,
         redis.config_set("maxmemory", 0)
     assert app.add.spawn(1).get(timeout=20) == 1
     assert not redis.exists(value)
+
+
+def test_nothing_stays_of_a_large_result_without_its_call(functions, redis_server, gate):
+    """A function whose record is gone when it returns leaves no job, and no entry of RQ's list."""
+    site, app = functions
+    redis, call = redis_server.client, app.held_blob.spawn(str(gate), "recordless", 3_000_000)
+    begun(site, "recordless")
+    redis.delete(keys.call(call.object_id))
+    gate.touch()
+    until(lambda: not tuple(redis.scan_iter(f"*{call.object_id}*")), 5, "the end of its last key")
+    started = rq_state.started_key(f"{site.name}:functions")
+    until(lambda: not redis.zcard(started), 5, "the end of what RQ lists as running")
 
 
 @pytest.fixture

@@ -11,7 +11,18 @@ from pathlib import Path
 import psutil
 import pytest
 from faults.proxy import Break, Proxy
-from harness import APPS, Process, ask, environment, follow, function_workers, joined, preloaded, until
+from harness import (
+    APPS,
+    Process,
+    ask,
+    environment,
+    follow,
+    function_workers,
+    joined,
+    misfits,
+    preloaded,
+    until,
+)
 from remains import alive
 from rq.command import send_shutdown_command
 
@@ -381,9 +392,12 @@ def test_a_worker_that_freezes_before_its_first_call(deploy, aside, tmp_path, se
     site.pool = Process(command, env=env, cwd=APPS)
     pid = int(until(lambda: frozen.exists() and frozen.read_text(), 20, "the frozen worker"))
     until(lambda: not site.redis.client.exists(keys.leases(site.name)), 20, "the loss of its lease")
+    before = misfits(site.redis)
     os.kill(pid, signal.SIGCONT)
     resumed = time.monotonic()
     assert waiting.result().status == 200
+    # It did not even ask: Redis would have refused it, since it was counted as gone.
+    assert misfits(site.redis) == before
     seen("the response, with its 3 s", [time.monotonic() - resumed])
     assert [int(run.split()[1]) == pid for run in site.runs("frozen")] == [False]
 
