@@ -111,12 +111,12 @@ def test_a_whole_pool_is_given_up(site, aside, gate):
         gate.touch()
         assert get.result()[-1].text == "passed frozen\n"
     finally:
+        other.stop()
         for pid in family:
             # Its workers are replaced, since they have lost their leases, as soon as their parent is awake.
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
-        until(lambda: not {process.pid for process in site.pool.workers()} & set(family), 20, "their end")
-        other.stop()
+    until(lambda: not {process.pid for process in site.pool.workers()} & set(family), 20, "their end")
     assert ask(site.web.port, "/fast").status == 200
 
 
