@@ -21,9 +21,6 @@ log = logging.getLogger("wsgi_timeout")
 #: Seconds between two looks at the leases.
 LOOK_SECONDS = 1.0
 
-#: Seconds that one BLMOVE of a worker blocks: how long a dead connection can go unseen.
-BLOCK_SECONDS = 3
-
 #: Ids of RQ's intermediate queue, and of its failed jobs, that one look reads.
 _MOST = 100
 

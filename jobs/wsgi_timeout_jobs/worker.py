@@ -25,7 +25,6 @@ from wsgi_timeout.connection import AWAY, REFUSING, SOCKET_TIMEOUT, connect, con
 from wsgi_timeout.current import enter_worker, serve_queue
 from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.messages import WIRE_VERSION
-from wsgi_timeout.recovery import BLOCK_SECONDS
 from wsgi_timeout.stub import NAME_VARIABLE
 from wsgi_timeout.waiting import Listener
 from wsgi_timeout_jobs import forks
@@ -39,6 +38,8 @@ from wsgi_timeout_jobs.run_request import RequestRunner
 log = logging.getLogger("wsgi_timeout.worker")
 
 _RETRY_SECONDS = 0.5
+#: Seconds that one BLMOVE blocks: how long a dead connection can go unseen.
+_BLOCK_SECONDS = 3
 #: How much of its lease may pass before a worker takes no more calls.
 _FORSAKEN = 0.8
 
@@ -258,7 +259,7 @@ class CallWorker(BaseWorker):
             return None if self._idle() else left_over[0]
         self._blocking = True
         try:
-            moved = None if self._idle() else self._calls.pop(self.name, BLOCK_SECONDS)
+            moved = None if self._idle() else self._calls.pop(self.name, _BLOCK_SECONDS)
         finally:
             self._blocking = False
         if moved and (self._board.suspended or self._forsaken()):
@@ -295,7 +296,7 @@ class CallWorker(BaseWorker):
         """Return a free slot, after a while None."""
         with self._changed:
             if not self._free:
-                self._changed.wait(BLOCK_SECONDS)
+                self._changed.wait(_BLOCK_SECONDS)
             return self._free.pop() if self._free else None
 
     def _give_back(self, slot: int, taken: Taken | None) -> None:
