@@ -149,7 +149,7 @@ class RedisServer:
             ]
         )
         self.client = redis.Redis.from_url(self.url)
-        until(self._answers, what="the Redis server")
+        until(self._answers, 40, "the Redis server")
 
     def _answers(self):
         try:

@@ -9,8 +9,8 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-#: Seconds of one wait, so that 19 redirects take eight.
-WAIT = 0.4
+#: Seconds of one wait, so that 19 redirects take fifteen.
+WAIT = 0.8
 
 OPTIONS = (
     "--headless=new",

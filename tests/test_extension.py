@@ -17,11 +17,15 @@ from wsgi_timeout import ConfigurationError, RequestTimeouts
 #: What the front may cost a request that stays in the web process. It was 1.5 on a busy machine.
 MICROSECONDS = 20
 
+#: Settings of what is to be answered at once, however busy the machine is.
+AMPLE = {"wait_seconds": 20}
+
 ROUTES = {
     "/patient": {"wait_seconds": 30},
     "/limited": {"timeout": 0.3},
     "POST /later": {"wait_for_response": False},
     "/once": {"max_attempts": 1},
+    **dict.fromkeys(("/", "/form", "/later", "/seen", "/web"), AMPLE),
     "/*": {"wait_seconds": 0.3},
 }
 
@@ -49,10 +53,10 @@ def created(**options):
 
 #: What gunicorn serves by the name under which tests ask for it, and settings in its environment.
 SITES = {
-    "plain": ("extended_wsgi:app", {}),
-    "admin": ("extended:admin", {}),
+    "plain": ("extended_wsgi:app", AMPLE),
+    "admin": ("extended:admin", AMPLE),
     "main": (created(except_=["/web/*", "POST /form"], routes=ROUTES), {}),
-    "only": (created(only=["/reports/*", "POST,PUT /ocr"]), {}),
+    "only": (created(only=["/reports/*", "POST,PUT /ocr"]), AMPLE),
     "suspicious": (created(trusted_proxies="203.0.113.9"), {}),
     "gateway": (f"wsgi_timeout:gateway('extended_wsgi:app', name='extended', routes={ROUTES!r})", {}),
     "fresh": (created(), {}),

@@ -47,6 +47,10 @@ OPTIONS = (
 )
 
 
+# The first test starts a browser and a server, and Tesseract takes its time.
+pytestmark = pytest.mark.timeout(180)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _tools():
     """Skip without the programs that the example and the browser need; on CI they must be there."""

@@ -39,6 +39,14 @@ def site(oldest, deploy):
     return site
 
 
+@pytest.fixture(scope="module")
+def patient(site):
+    """A web process that waits long."""
+    web = site.start_web(gateway="wait_seconds=20")
+    yield web
+    web.stop()
+
+
 @pytest.fixture(autouse=True)
 def nothing_is_left(oldest):
     """After each test no dead worker holds a call, and every key has its TTL."""
@@ -53,10 +61,10 @@ def aside():
         yield threads
 
 
-def test_a_request_is_redirected_and_answered(site):
+def test_a_request_is_redirected_and_answered(site, patient):
     """A request is answered, a slow one after its redirects, and its result is there once."""
-    assert ask(site.web.port, "/fast?tag=first").text == "fast first\n"
-    chain = follow(site.web.port, "/slow?tag=slow&seconds=1.5")
+    assert ask(patient.port, "/fast?tag=first").text == "fast first\n"
+    chain = follow(site.web.port, "/slow?tag=slow&seconds=2")
     assert [answer.status for answer in chain] == [303] * (len(chain) - 1) + [200]
     assert len(chain) >= 3
     assert chain[-1].text == "slow GET slow 0\n"
@@ -99,7 +107,7 @@ def test_a_call_can_be_cancelled(site, gate):
         web.stop()
 
 
-def test_a_whole_pool_is_given_up(site, aside, gate):
+def test_a_whole_pool_is_given_up(site, patient, aside, gate):
     """What a pool ran that froze past its lease goes to another; it serves again when it wakes."""
     get = aside.submit(follow, site.web.port, f"/gate?tag=frozen&file={gate}")
     until(lambda: site.runs("frozen"), 20, "its begin")
@@ -117,7 +125,7 @@ def test_a_whole_pool_is_given_up(site, aside, gate):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
     until(lambda: not {process.pid for process in site.pool.workers()} & set(family), 20, "their end")
-    assert ask(site.web.port, "/fast").status == 200
+    assert ask(patient.port, "/fast").status == 200
 
 
 def test_functions_are_spawned_and_polled(oldest, deploy):

@@ -81,7 +81,7 @@ def test_a_thousand_requests_wait_in_one_gevent_process(site, redis_server):
         before = memory(web)
         connections = redis_server.client.info("clients")["connected_clients"]
         clients += [send(web.port, "/fast") for _ in range(1000)]
-        until(lambda: redis_server.client.llen(f"rq:queue:wt:{site.name}") >= 999, what="the queue")
+        until(lambda: redis_server.client.llen(f"rq:queue:wt:{site.name}") >= 999, 30, "the queue")
         assert memory(web) - before < 1000 * A_GREENLET
         assert redis_server.client.info("clients")["connected_clients"] <= connections + 3
         worker.resume()

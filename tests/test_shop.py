@@ -24,6 +24,9 @@ PRODUCTS = ["Teapot", "Café crème, 250 g", "Kettle"]
 SETTINGS = {"wait_seconds": 0.6}
 SLOW = {"SHOP_SECONDS_PER_ORDER": "0.4", "SHOP_SECONDS_PER_IMAGE": "1"}
 
+#: Seconds in which the shop's own worker confirms an order; it may have to start for that.
+CONFIRMED = 40
+
 #: The prefix of the shop by the way in.
 WAYS = {"serve": "", "extension": "", "blueprint": "/shop"}
 
@@ -64,7 +67,7 @@ def mail_worker(env, mail_workers):
     """The shop's own worker, which the test may stop."""
     if not mail_workers or mail_workers[-1].popen.poll() is not None:
         mail_workers.append(own_worker(env))
-        mail_workers[-1].wait_for("Listening on shop-mail")
+        mail_workers[-1].wait_for("Listening on shop-mail", CONFIRMED)
     return mail_workers[-1]
 
 
@@ -180,8 +183,8 @@ def test_an_order_is_confirmed_by_the_shops_own_worker(shop, mail_worker, data):
     """A handler puts a job into the shop's own queue, and its own rq worker runs it."""
     shop.log_in("ann")
     order = shop.order(1, 2, 2)
-    done = until(lambda: (told := shop.status(order))["confirmed"] and told, what="the confirmation")
-    until(lambda: shop.status(order)["job"] == "finished", what="the end of the job")
+    done = until(lambda: (told := shop.status(order))["confirmed"] and told, CONFIRMED, "the confirmation")
+    until(lambda: shop.status(order)["job"] == "finished", CONFIRMED, "the end of the job")
     assert done["order"] == order
     assert (data / f"mail-{order}.txt").read_text() == "Dear ann, your order of 59.80 euro ...\n"
     assert re.search(rf"Order {order}, 59\.80 €\s+confirmed", shop.page("/orders/").text)
@@ -235,14 +238,14 @@ def test_all_ways_at_a_time(ports, mail_worker, redis_server):
         with Client(f"http://127.0.0.1:{ports[way]}", WAYS[way]) as client:
             client.log_in("ann")
             order = client.order(1)
-            until(lambda: client.status(order)["confirmed"], 20, "the confirmation")
+            until(lambda: client.status(order)["confirmed"], CONFIRMED, "the confirmation")
             return order
 
     before = len(jobs_done(redis_server))
     with ThreadPoolExecutor(3) as threads:
         orders = list(threads.map(place, WAYS))
     assert len(set(orders)) == 3
-    until(lambda: len(jobs_done(redis_server)) == before + 3, what="the end of the jobs")
+    until(lambda: len(jobs_done(redis_server)) == before + 3, CONFIRMED, "the end of the jobs")
 
 
 def jobs_done(server):
@@ -254,7 +257,7 @@ def test_the_queues_do_not_meet(env, ports, mail_worker, redis_server):
     with Client(f"http://127.0.0.1:{ports['serve']}", "") as client:
         client.log_in("ann")
         order = client.order(1)
-        until(lambda: client.status(order)["confirmed"], what="the confirmation")
+        until(lambda: client.status(order)["confirmed"], CONFIRMED, "the confirmation")
     connection = redis_server.client
     queues = {queue.name for queue in Queue.all(connection=connection)}
     assert {"shop-mail", "wt:shop", "wt:shop-slow"} <= queues
@@ -290,7 +293,7 @@ def test_the_shops_worker_may_be_away(served, env, mail_worker, mail_workers):
         order = client.order(2)
         assert client.status(order) == {"order": order, "job": "queued", "confirmed": False}
         mail_workers.append(own_worker(env))
-        until(lambda: client.status(order)["confirmed"], what="the confirmation")
+        until(lambda: client.status(order)["confirmed"], CONFIRMED, "the confirmation")
 
 
 def test_a_dead_worker_takes_no_connection_with_it(served, ports):

@@ -25,6 +25,10 @@ from rq.serializers import JSONSerializer
 
 BIN = Path(sys.executable).parent
 LEASE = 2.0
+#: Seconds in which RQ's worker starts, or runs a job, for each of which it starts a process.
+STARTED = 40
+#: Tests that may have to wait for more than one of these.
+LONG = pytest.mark.timeout(150)
 UNSET = "WSGI_TIMEOUT_TARGET is not set"
 
 
@@ -42,7 +46,7 @@ class StockWorker(Process):
     def __init__(self, server, queue, *options, env, **variables):
         words = ("worker", "--url", server.url, "--serializer", "json", *options, queue)
         super().__init__([BIN / "rq", *words], env={**env, **variables}, cwd=APPS)
-        self.wait_for(r"Listening on")
+        self.wait_for(r"Listening on", STARTED)
 
     def horses(self):
         """Return the processes that run jobs."""
@@ -76,7 +80,7 @@ class Stock:
         self.runs_file = runs
         runs.touch()
         self.env = {
-            **environment(wait_seconds=20, lease_seconds=LEASE, worker_wait=1),
+            **environment(wait_seconds=50, lease_seconds=LEASE, worker_wait=1),
             "RUNS_FILE": str(runs),
         }
         self.web = Gunicorn(f"wsgi_timeout:gateway('basic:app', name={name!r})", server.url, env=self.env)
@@ -147,20 +151,23 @@ class TestWorker:
         assert ask(stock.port, "/fast").status == 200
         assert len(stock.runs("stopped")) == 1
 
+    @LONG
     @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/gate", 200), ("POST", "/hash", 502)])
     def test_its_dead_process_is_noticed(self, stock, tmp_path, method, path, status):
         """A call whose process was killed runs again or is lost, as in a pool, whatever RQ thinks of it."""
         gate, tag = tmp_path / "gate", f"killed{method}"
         body = b"x" if method == "POST" else None
         with ThreadPoolExecutor(1) as threads:
-            answer = threads.submit(ask, stock.port, f"{path}?file={gate}&tag={tag}", method, body=body)
-            run = until(lambda: stock.runs(tag), what="the handler")[0]
+            target = f"{path}?file={gate}&tag={tag}"
+            answer = threads.submit(ask, stock.port, target, method, body=body, timeout=55)
+            run = until(lambda: stock.runs(tag), STARTED, "the handler")[0]
             psutil.Process(int(run.split()[1])).kill()
-            until(lambda: answer.done() or len(stock.runs(tag)) == 2, what="the recovery")
+            until(lambda: answer.done() or len(stock.runs(tag)) == 2, STARTED, "the recovery")
             gate.touch()
             assert answer.result().status == status
         assert len(stock.runs(tag)) == (2 if status == 200 else 1)
 
+    @LONG
     def test_without_a_target_a_call_is_put_back(self, redis_server, tmp_path):
         """A stock worker that was told of no target says so, and puts the call back for one that was."""
         stock = Stock(redis_server, "untold", tmp_path / "runs")
@@ -168,8 +175,8 @@ class TestWorker:
         told = None
         try:
             with ThreadPoolExecutor(1) as threads:
-                answer = threads.submit(ask, stock.port, "/fast?tag=untold")
-                found = worker.wait_for(r"call (\S+) is put back: (.*)")
+                answer = threads.submit(ask, stock.port, "/fast?tag=untold", timeout=55)
+                found = worker.wait_for(r"call (\S+) is put back: (.*)", STARTED)
                 assert found[2] == f"{UNSET}: set it to the app of queue wt:untold, as in legacy:app"
                 told = stock.start_worker(WSGI_TIMEOUT_TARGET="basic:app")
                 assert answer.result().text == "fast untold\n"
@@ -259,17 +266,19 @@ class TestMaintenance:
         assert len(site.runs("popped")) == 1
         assert not site.redis.client.exists(f"{queue}:intermediate")
 
+    @LONG
     def test_a_stock_worker_does_not_run_what_runs(self, site, gate):
         """A call that stands in RQ's queue a second time, while it runs, is passed over by a stock worker."""
         queue = f"wt:{site.name}"
         with ThreadPoolExecutor(3) as threads:
-            held = [threads.submit(ask, site.web.port, f"/gate?file={gate}&tag=twice{n}") for n in range(2)]
+            targets = [f"/gate?file={gate}&tag=twice{n}" for n in range(2)]
+            held = [threads.submit(ask, site.web.port, target, timeout=60) for target in targets]
             until(lambda: site.runs("twice0") and site.runs("twice1"), what="both handlers")
             worker = StockWorker(site.redis, queue, env=site.env, WSGI_TIMEOUT_TARGET="basic:app")
             try:
                 for entry in site.redis.client.zrange(f"rq:wip:{queue}", 0, -1):
                     site.redis.client.rpush(f"rq:queue:{queue}", entry.decode().partition(":")[0])
-                until(lambda: worker.output.count("Job OK") == 2, what="both jobs")
+                until(lambda: worker.output.count("Job OK") == 2, STARTED, "both jobs")
             finally:
                 worker.stop()
             assert not any(one.done() for one in held)

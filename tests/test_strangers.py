@@ -62,7 +62,8 @@ def test_the_web_process_names_its_queue_at_start(site):
 
 @pytest.fixture(scope="module")
 def stub(deploy):
-    site = deploy("deploy:stub", pool=("--processes", "1", "--function-processes", "2"), secret="one for all")
+    options = ("--processes", "1", "--function-processes", "2")
+    site = deploy("deploy:stub", pool=options, secret="one for all", wait_seconds=20)
     until(lambda: function_workers(site.redis, site.name) == 2, what="the processes for functions")
     return site
 
@@ -107,19 +108,20 @@ def test_web_calls_that_run_delay_no_function(stub, aside, gate):
 
 @pytest.fixture(scope="module")
 def site(deploy):
-    return deploy("basic:app", pool=("--processes", "2"), lease_seconds=1.0)
+    return deploy("basic:app", pool=("--processes", "2"), wait_seconds=20)
 
 
 def test_two_targets_on_one_redis_do_not_meet(site, stub, redis_server, start, aside):
     """Each target's requests run in its own workers only, and a result URL of one is unknown to the other."""
-    env = environment(**FAST)
+    env = environment(**{**FAST, "wait_seconds": 20})
     other_pool = start(Pool("own_server:app", None, redis_server.url, "--processes", "2", env=env, cwd=APPS))
-    other = start(Gunicorn("wsgi_timeout:gateway('own_server:app')", redis_server.url, env=env))
+    app = "wsgi_timeout:gateway('own_server:app', routes={'POST /slow': {'wait_for_response': False}})"
+    other = start(Gunicorn(app, redis_server.url, env=env))
     mine = [aside.submit(ask, site.web.port, "/pid") for _ in range(20)]
     theirs = [aside.submit(ask, other.port, "/slow") for _ in range(20)]
     assert {answer.result().json["pid"] for answer in mine} <= pids(site.pool)
     assert {answer.result().json["pid"] for answer in theirs} <= pids(other_pool)
-    location = ask(other.port, "/slow?seconds=1").location
+    location = ask(other.port, "/slow?seconds=1", "POST").location
     assert ask(site.web.port, location).status == 404
     assert follow(other.port, location)[-1].status == 200
     # Nor does one serve the other when it is alone.
@@ -223,7 +225,7 @@ def test_an_upgrade(deploy, start, newer):
 
     A call that still waits in the queue ends with a clear error, and kills no worker.
     """
-    site = deploy("basic:app", pool=("--processes", "1"), lease_seconds=1.0)
+    site = deploy("basic:app", pool=("--processes", "1"), wait_seconds=20)
     later = site.start_web(gateway="wait_for_response=False")
     old = start(later)
     blocking = ask(old.port, "/slow?seconds=1.5").json

@@ -130,7 +130,7 @@ def site(deploy):
     """Workers which can import the app behind the stub, and a gateway which cannot."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ONLY_IN_WORKERS", "yes")
-        return deploy("several:stub", pool=("--processes", "2"), worker_wait=10)
+        return deploy("several:stub", pool=("--processes", "2"), worker_wait=10, wait_seconds=20)
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +176,7 @@ class TestMounts:
 
     def test_one_alone_stands_at_the_root(self, deploy):
         """The only web function of a stub has all paths, whatever its label."""
-        site = deploy("lonely:stub", pool=("--processes", "1"), worker_wait=10)
+        site = deploy("lonely:stub", pool=("--processes", "1"), worker_wait=10, wait_seconds=20)
         assert [ask(site.web.port, path).text for path in ("/", "/x/y")] == ["lonely at /", "lonely at /x/y"]
 
     def test_a_deployment_sets_what_the_code_does_not(self, site):

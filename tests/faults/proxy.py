@@ -187,7 +187,7 @@ class Proxy:
                 Path(self.address).unlink()
         else:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            # As Redis does: what is sent leaves at once, also while the client has yet to acknowledge the last of it.
+            # As Redis does: what is sent leaves at once, also while the last of it is not acknowledged yet.
             listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listening.bind(self.address)
         listening.listen(512)

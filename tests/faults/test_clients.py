@@ -146,12 +146,12 @@ def rest(sock):
 
 def test_a_slow_reader_gets_all_and_costs_little(site, seen):
     """At 1 KB a second a response of 40 MiB keeps its bounds in Redis and both processes; it comes whole."""
+    assert ask(site.web.port, "/fast").status == 200  # gunicorn has forked
     (web,), (worker,), client = site.web.workers(), site.pool.workers(), site.redis.client
 
     def held():
         return client.info("memory")["used_memory"], web.memory_info().rss, worker.memory_info().rss
 
-    ask(site.web.port, "/fast")
     before = held()
     sock = begin(site.web.port, f"/numbers?tag=slow&size={HUGE}", receive=65536)
     with http.client.HTTPResponse(sock) as response:

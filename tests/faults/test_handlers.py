@@ -131,6 +131,7 @@ def test_a_bound_below_the_apps_own_size_stops_no_call(deploy):
 def test_hangs_with_productions_grace(deploy, seen, how):
     """With the usual 10 s of grace too the client is told within 5 s; the worker is free when killed."""
     site = deploy("faulty:app", pool=("--processes", "1"), wait_seconds=40, timeout=1, interrupt_grace=10)
+    assert ask(site.web.port, "/fast").status == 200  # gunicorn has booted
     began = time.monotonic()
     assert ask(site.web.port, f"/{how}").status == 504
     took = time.monotonic() - began - 1

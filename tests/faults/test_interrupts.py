@@ -104,15 +104,18 @@ def test_a_cancel_is_raised_in_the_handler(site, patient):
 
 def test_an_interrupt_spares_the_client_of_redis(site):
     """A handler that is interrupted while it asks for function calls leaves a client that still works."""
-    brief = site.start_web(gateway="timeout=0.05")
+    brief, long = (site.start_web(gateway=f"timeout={timeout}") for timeout in (0.2, 60))
     try:
         for number in range(30):
             assert ask(brief.port, f"/asks?tag=asks{number}").status == 504
-            assert ask(site.web.port, "/echoes").json == {"right": True, "connections": 4}
+            assert ask(long.port, "/echoes").json == {"right": True, "connections": 4}
     finally:
         brief.stop()
-    # Each was interrupted, none was killed.
-    assert len({site.runs(f"asks{number}")[0].split()[1] for number in range(30)}) == 1
+        long.stop()
+    # Each was interrupted, none was killed. On a busy machine one may end before it has begun.
+    pids = [run.split()[1] for number in range(30) for run in site.runs(f"asks{number}")]
+    assert len(pids) > 10
+    assert len(set(pids)) == 1
 
 
 def test_a_long_clean_up_keeps_nobody_waiting(site):

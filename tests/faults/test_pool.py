@@ -31,7 +31,8 @@ from wsgi_timeout.client import client
 from wsgi_timeout.errors import CallInterrupted, CallTimedOut, WorkerLost
 from wsgi_timeout_jobs.interrupts import SIGNAL, Interrupts
 
-GRACE = 0.3
+#: Long enough for a handler to end in it on a busy machine.
+GRACE = 1.5
 #: Of web calls, and of functions that do not say otherwise.
 TIMEOUT = 1.5
 

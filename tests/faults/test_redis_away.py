@@ -277,20 +277,24 @@ def test_connections_that_break_all_the_time(site, proxy, threads, seconds):
 
     def ask_on(number):
         count = 0
-        while time.monotonic() < end:
+        # A busy machine may need longer for as many answers.
+        while time.monotonic() < end or count < seconds:
             count += 1
             tag = f"breaking-{seconds}-{number}-{count}"
             answer = follow(site.web.port, f"/mirror?tag={tag}", "POST", body=BODY)[-1]
             assert (answer.status, answer.body == BODY) == (200, True), answer
             assert len(site.runs(tag)) == 1
-        return count
 
     asking = [threads.submit(ask_on, number) for number in range(6)]
     cuts = 0
-    while not all(future.done() for future in asking):
+    while not all(future.done() for future in asking) and time.monotonic() < end + AFTER:
         wait(asking, 0.3)
         proxy.cut()
         cuts += 1
-    assert sum(future.result() for future in asking) >= 6 * seconds
+    done, late = wait(asking, 0)
+    for future in done:
+        future.result()
+    # They had their answers while connections broke.
+    assert len(late) == 0
     assert cuts >= seconds
     nobody_was_given_up(site.web, site.pool)

@@ -28,6 +28,7 @@ def outcome(litmus, url, folder):
     return [re.sub(re.escape(url), "URL", line) for line in lines if line]
 
 
+@pytest.mark.timeout(240)
 def test_litmus_says_the_same(redis_server, litmus, tmp_path, monkeypatch):
     """Every test of the suite, of locks and properties too, passes or fails as under gunicorn alone."""
     # Locks and properties are in one process's memory, as they are directly.
