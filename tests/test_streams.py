@@ -5,7 +5,7 @@ import random
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_calls import HEAD, W1, fresh_calls, running, woken
+from test_calls import HEAD, W1, a_call, a_request, fresh_calls, hold, running, woken
 
 from wsgi_timeout import keys
 from wsgi_timeout.calls import Outcome, new_id
@@ -451,6 +451,48 @@ def test_an_old_attempt_takes_no_chunk(calls):
     new = StreamWriter(calls.scripts, call.id, "writer", ROOMY, ttl=60, attempt=2, head=HEAD.pack())
     new.offer(b"new")
     assert rest(StreamReader(calls.scripts, call.id, "reader", 2)) == [b"new"]
+
+
+def test_an_old_attempt_acknowledges_nothing(calls):
+    """A worker that was given up reads no more of a request: what it acknowledged the next one would miss."""
+    call = a_call(method="PUT", request=a_request(body=None))
+    writer, _ = upload(calls, TIGHT, call_id=call.id)
+    for chunk in (b"1111", b"2222"):
+        assert writer.offer(chunk)
+    calls.enqueue(call)
+    hold(calls)
+    calls.take(call.id, W1)
+    old = StreamReader(calls.scripts, call.id, "old", reader=1)
+    assert old.poll() == [b"1111", b"2222"]
+    assert calls.recover(W1, None, "died") == [(call.id, "requeued")]
+    # Its attempt counts on only when the next one begins.
+    assert (old.poll(), old.missing) == ([], True)
+    assert not writer.offer(b"3333")
+    calls.redis.rpush(keys.held("w2"), call.id)
+    calls.take(call.id, "w2")
+    new = StreamReader(calls.scripts, call.id, "new", reader=2)
+    assert new.poll() == [b"1111", b"2222"]
+
+
+@pytest.mark.parametrize("lost", ["a chunk", "all"])
+def test_a_response_that_is_not_whole_never_looks_so(calls, lost):
+    """When Redis has lost chunks of a response before its end, it ends broken, and is listed as such."""
+    call, writer, reader_of = download(calls)
+    for chunk in (b"one", b"two"):
+        writer.offer(chunk)
+    stream = keys.response_body(call.id, 1)
+    if lost == "all":
+        calls.redis.delete(stream)
+    else:
+        calls.redis.hdel(stream, "1")
+        calls.redis.hset(stream, "count", 1)
+    for _ in range(2):
+        calls.finish(call.id, W1, 1, Outcome.DONE, 600, streamed=2)
+    assert calls.look(call.id).outcome is Outcome.BROKEN
+    reader = reader_of()
+    assert rest(reader) == ([] if lost == "all" else [b"one"])
+    assert reader.end == "broken"
+    assert 0 < calls.redis.ttl(stream) <= 600
 
 
 def test_a_request_body_has_no_fence(calls):

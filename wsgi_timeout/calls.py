@@ -80,6 +80,10 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def _monotonic_ms() -> int:
+    return time.monotonic_ns() // 1_000_000
+
+
 @dataclass(frozen=True, slots=True)
 class NewCall:
     """What `Calls.enqueue` accepts."""
@@ -169,7 +173,7 @@ class Calls:
         self._send = send or Commands(client).send
         self._send_once = Commands(client, retries=0).send
         self.scripts = Scripts(self._send)
-        #: How far Redis' clock is ahead of ours; None: not known yet, or not any more.
+        #: How far Redis' clock is ahead of our monotonic one; None: not known yet, or not any more.
         self._ahead_ms: int | None = None
         self._queue = rq_state.queue_key(name)
         self._started = rq_state.started_key(name)
@@ -225,10 +229,13 @@ class Calls:
 
     def _last_moment(self) -> int:
         """Return the ms of Redis' clock until which a command sent now may be executed."""
-        if self._ahead_ms is None:
+        # Not against our wall clock: set forward it would allow as much more.
+        ahead_ms = self._ahead_ms
+        if ahead_ms is None:
             seconds, microseconds = self._send("TIME")
-            self._ahead_ms = int(seconds) * 1000 + int(microseconds) // 1000 - now_ms()
-        return now_ms() + self._ahead_ms + _ACCEPTED_MS
+            ahead_ms = int(seconds) * 1000 + int(microseconds) // 1000 - _monotonic_ms()
+            self._ahead_ms = ahead_ms
+        return _monotonic_ms() + ahead_ms + _ACCEPTED_MS
 
     def look(self, call_id: str) -> Snapshot:
         """Return what a call is now."""
@@ -371,13 +378,14 @@ class Calls:
         *,
         detail: str = "",
         response: tuple[ResponseHead, bytes] | None = None,
-        streamed: bool = False,
+        streamed: int = 0,
         value: bytes | None = None,
         chunks: int = 0,
     ) -> None:
         """End an attempt with its outcome; raises `Fenced` if it is no longer the current one.
 
-        `response` is a small whole one; `streamed` says that its body lies in the attempt's stream.
+        `response` is a small whole one; another one's body lies in the attempt's stream, in `streamed`
+        chunks. If Redis has lost some of them, the outcome is `BROKEN`.
         `value` is a function's small result; a large one lies in so many `chunks`.
         """
         fields: list[Any] = []
@@ -404,7 +412,7 @@ class Calls:
                 outcome,
                 detail,
                 int(result_ttl),
-                "1" if streamed else "",
+                streamed or "",
                 *fields,
             ],
         )

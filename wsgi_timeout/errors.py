@@ -13,7 +13,6 @@ WsgiTimeoutError                500
     UploadStalled               408   its client said nothing for `upload_timeout`
   UpgradeUnsupported            501   WebSocket and the like
   CallUnknown                   404   unknown id, wrong token, wrong path: all alike
-  AlreadyDelivered              410   its result was sent in full before
   ResultTrimmed                 409   a second reader of a result that did not fit the buffer
   CallFailed                    500   the call ended without the app's response
     HandlerRaised               500   the app raised
@@ -104,12 +103,6 @@ class CallUnknown(WsgiTimeoutError):
     """No such call, or not with this token, or not on this path."""
 
     status = "404 Not Found"
-
-
-class AlreadyDelivered(WsgiTimeoutError):
-    """The result was sent in full, and its grace is over."""
-
-    status = "410 Gone"
 
 
 class ResultTrimmed(WsgiTimeoutError):

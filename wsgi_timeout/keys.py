@@ -18,13 +18,13 @@
                                        moves a call to it
     wt:leases:<name>           hash    pools, one field a worker none: a field goes with its worker
     wt:sequence:<name>         string  enqueue.lua               none: a counter
-    wt:worker:<worker>         hash    pools (what it serves)    1 h, renewed with the lease
+    wt:worker:<worker>         hash    pools (what it serves)    30 days, renewed with the lease
     rq:queue:wt:<name>         list    enqueue.lua, recover.lua  none: RQ's queue
     rq:queue:wt:<name>:intermediate  list  stock rq workers    none: what they popped and not started
     rq:failed:wt:<name>        zset    stock rq workers          none: RQ's registry of failed jobs
     rq:wip:wt:<name>           zset    take.lua, finish.lua      none: RQ's registry of started jobs
     rq:job:<id>                hash    the scripts in lua/       as its call
-    rq:worker:<worker>         hash    pools (RQ's description)  1 h, renewed with the lease
+    rq:worker:<worker>         hash    pools (RQ's description)  30 days, renewed with the lease
     rq:queues                  set     register.lua              none: RQ's list of queues
     rq:workers                 set     pools, recover.lua        none: RQ's list of workers
     rq:workers:wt:<name>       set     pools, recover.lua        none: RQ's workers of a queue
@@ -46,8 +46,9 @@ UPLOAD_TTL = 60
 #: Seconds for which nothing can be moved to a worker that is gone: longer than a system sends a command
 #: again that was not acknowledged, which is a quarter of an hour under Linux.
 FENCE_TTL = 20 * 60
-#: Seconds that the description of a silent worker is kept.
-WORKER_TTL = 3600
+#: Seconds that the description of a silent worker is kept: longer than an outage, or a laptop's sleep,
+#: after which it lives. Whoever finds it dead deletes it.
+WORKER_TTL = 30 * 86_400
 
 
 def call(call_id: str) -> str:

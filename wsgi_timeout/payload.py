@@ -58,7 +58,8 @@ def chunks_of(blob: bytes) -> Iterator[tuple[int, bytes]]:
 
 def write_chunk(client: redis.Redis, key: str, number: int, chunk: bytes, ttl: float) -> None:
     """Write one chunk, which may safely be written twice; `ttl` is the whole payload's, in seconds."""
-    pipe = client.pipeline(transaction=False)
+    # Both or none: without its TTL it would stay for ever.
+    pipe = client.pipeline(transaction=True)
     pipe.hset(key, str(number), chunk)
     pipe.expire(key, max(1, int(ttl)))
     pipe.execute()

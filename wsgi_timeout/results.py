@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +20,13 @@ from wsgi_timeout.errors import (
     HandlerRaised,
     TooManyWaiting,
     UploadBroken,
+    UploadStalled,
     WorkerLost,
 )
 from wsgi_timeout.runtime import Runtime, Seat
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.streams import StreamReader
-from wsgi_timeout.upload import Upload
+from wsgi_timeout.upload import Upload, impatient
 from wsgi_timeout.waiting import Listener, Waiter
 
 if TYPE_CHECKING:
@@ -186,8 +186,15 @@ class Results:
 
     def _drain(self, environ: dict[str, Any]) -> None:
         # `curl -X POST -L` sends its body on every hop.
-        with suppress(UploadBroken, BodyTooLarge):  # the server closes such a connection by itself
-            Upload(environ, self._settings.max_request_body).discard()
+        try:
+            upload = Upload(environ, self._settings.max_request_body)
+            if not upload.empty:
+                with impatient(environ, self._settings.upload_timeout):
+                    upload.discard()
+        except UploadStalled:
+            raise
+        except (UploadBroken, BodyTooLarge):
+            pass  # the server closes such a connection by itself
 
     def _status(
         self,

@@ -96,7 +96,7 @@ class Places:
     def __init__(self, limit: int, threads: float = math.inf) -> None:
         """Take `max_waiting`, and how many threads there are: some stay free for what does not wait."""
         self.limit = limit
-        self._hops = max(limit + HOP_RESERVE, min(2 * limit + HOP_RESERVE, threads - HOP_RESERVE))
+        self._hops = max(limit, min(2 * limit + HOP_RESERVE, threads - HOP_RESERVE))
         #: Ends what was dropped unclosed; without a lock, see `Seat.close_later`.
         self.closing: deque[Callable[[], None]] = deque()
         self._lock = threading.Lock()

@@ -18,6 +18,8 @@ log = logging.getLogger("wsgi_timeout")
 _MARGIN_SECONDS = 10.0
 #: Seconds after which uWSGI's HTTP router gives a silent request up, unless it is told otherwise.
 _UWSGI_HTTP_TIMEOUT = 60.0
+#: The most that the system's option takes, 24 days.
+_LONGEST_SILENCE_MS = 2**31 - 1
 
 
 class _Limit(NamedTuple):
@@ -62,7 +64,7 @@ def limit_silence(environ: Mapping[str, Any], seconds: float) -> None:
     option = getattr(socket, "TCP_USER_TIMEOUT", None)
     if sock is not None and option is not None:
         with suppress(OSError):  # a unix socket has no such option
-            sock.setsockopt(socket.IPPROTO_TCP, option, int(seconds * 1000))
+            sock.setsockopt(socket.IPPROTO_TCP, option, min(int(seconds * 1000), _LONGEST_SILENCE_MS))
 
 
 def _sync_worker() -> _Limit | None:

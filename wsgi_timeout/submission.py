@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -20,7 +18,7 @@ from wsgi_timeout.results import Pending
 from wsgi_timeout.runtime import Runtime
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.streams import Limits, StreamWriter
-from wsgi_timeout.upload import Upload
+from wsgi_timeout.upload import Upload, impatient
 from wsgi_timeout.waiting import RECHECK_SECONDS, Waiter
 
 #: Seconds between two looks for a first worker, or for a Redis that comes back.
@@ -58,7 +56,7 @@ class Submission:
         if upload.empty:
             self._enqueue(b"")
             return
-        with _impatient(self._environ.get("gunicorn.socket"), self._settings.upload_timeout):
+        with impatient(self._environ, self._settings.upload_timeout):
             self._send(upload)
 
     def _send(self, upload: Upload) -> None:
@@ -214,18 +212,3 @@ class Submission:
             return True
         # A handler that answers without reading frees the uploader; one may also do both at a time.
         return writer.has_reader
-
-
-@contextmanager
-def _impatient(sock: socket.socket | None, seconds: float) -> Iterator[None]:
-    """Let a read fail when a client says nothing for so long, where the server shows its connection."""
-    if sock is None:
-        yield
-        return
-    before = sock.gettimeout()
-    sock.settimeout(seconds)
-    try:
-        yield
-    finally:
-        with suppress(OSError):  # it may be closed by now
-            sock.settimeout(before)

@@ -6,7 +6,8 @@ client went away as one that ended (RFC 9112 section 8 calls it incomplete), so 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from wsgi_timeout.errors import BodyTooLarge, UploadBroken, UploadStalled
@@ -98,3 +99,19 @@ class Upload:
         if self._count > self._max:
             raise BodyTooLarge(f"the request body is larger than max_request_body, {self._max} bytes")
         return piece
+
+
+@contextmanager
+def impatient(environ: Mapping[str, Any], seconds: float) -> Iterator[None]:
+    """Let a read fail when a client says nothing for so long, where the server shows its connection."""
+    sock = environ.get("gunicorn.socket")
+    if sock is None:
+        yield
+        return
+    before = sock.gettimeout()
+    sock.settimeout(seconds)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # it may be closed by now
+            sock.settimeout(before)

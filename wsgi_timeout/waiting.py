@@ -208,6 +208,7 @@ class Listener:
                 next_tick = time.monotonic() + TICK_SECONDS
 
     def _listen(self, commands: Commands) -> None:
+        was_away = self.away
         try:
             self._pop = self._pop or _popper(commands, keys.inbox(self.inbox))
             self._answered = time.monotonic()
@@ -215,12 +216,13 @@ class Listener:
                 self._wake(message)
             if time.monotonic() >= self._next_unlink:
                 self._unlink(commands)
-            if self.away or time.monotonic() >= self._next_recheck:
-                self._recheck(commands, everybody=self.away)
-                self._next_recheck = time.monotonic() + RECHECK_SECONDS
+            # First: who is woken while it is said to be away does not look.
             self.away = False
+            if was_away or time.monotonic() >= self._next_recheck:
+                self._recheck(commands, everybody=was_away)
+                self._next_recheck = time.monotonic() + RECHECK_SECONDS
         except (*AWAY, *REFUSING, redis.exceptions.ResponseError) as error:
-            if not self.away:
+            if not was_away:
                 log.warning("listener: Redis is away (%s); requests go on waiting", error)
             self._lost_touch()
         except Exception:
@@ -277,7 +279,10 @@ def drain() -> None:
 
 def _popper(commands: Commands, inbox: str) -> Callable[[], list[bytes]]:
     """Return what waits for messages for a while, and returns all that are there."""
-    info: bytes = commands.send("INFO", "server")
+    try:
+        info: bytes = commands.send("INFO", "server")
+    except redis.exceptions.ResponseError:
+        info = b"redis_version:6"  # not every user may ask for it: what follows all servers understand
     found = re.search(rb"redis_version:(\d+)", info)
 
     def pop() -> list[bytes]:

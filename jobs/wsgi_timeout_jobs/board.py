@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 from wsgi_timeout.errors import ConfigurationError
 
-_HEADER = struct.Struct("=BBIId")
+_HEADER = struct.Struct("=BBBIId")
 _COUNTS = struct.Struct("=II")
-_COUNTS_OFFSET = 2
+_COUNTS_OFFSET = 3
 _RENEWED = struct.Struct("=d")
 _RENEWED_OFFSET = _HEADER.size - _RENEWED.size
 _ID_BYTES = 80
@@ -93,6 +93,15 @@ class Board:
     @suspended.setter
     def suspended(self, value: bool) -> None:
         self._memory[1] = int(value)
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the child takes no more calls, and ends when those that it runs have."""
+        return bool(self._memory[2])
+
+    @leaving.setter
+    def leaving(self, value: bool) -> None:
+        self._memory[2] = int(value)
 
     @property
     def renewed(self) -> float:

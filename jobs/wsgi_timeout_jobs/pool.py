@@ -87,7 +87,7 @@ class Child:
     board: Board
     #: The full name of its queue; empty until it has loaded the target.
     keeper_name: str = ""
-    #: When it was told to stop: monotonic seconds.
+    #: Since when it takes no more calls, told to or by itself: monotonic seconds.
     stopping_since: float | None = None
     #: By call and attempt, for as long as these run.
     interrupted: dict[tuple[str, int], Interruption] = field(default_factory=dict)
@@ -276,6 +276,8 @@ class Pool:
         for child in self._children.values():
             if child.board.ready and not child.keeper_name:
                 self._came_up(child)
+            if child.board.leaving and child.stopping_since is None:
+                child.stopping_since = time.monotonic()
 
     def _came_up(self, child: Child) -> None:
         name, self._queues = child.board.offered()
@@ -337,8 +339,9 @@ class Pool:
     def _look_at_server(self) -> None:
         """Warn once of a server that loses what it acknowledged."""
         if not self._looked:
-            if trouble := eviction(self._redis):
-                log.warning(trouble)
+            with suppress(redis.exceptions.ResponseError):  # not every user may ask for it
+                if trouble := eviction(self._redis):
+                    log.warning(trouble)
             self._looked = True
 
     def _tell_rq(self) -> None:

@@ -212,7 +212,7 @@ class Response:
                 self._request.result_ttl,
                 detail=detail,
                 response=response,
-                streamed=self.began,
+                streamed=self._writer.count if self._writer else 0,
             ),
             self._interrupts.shield,
         )

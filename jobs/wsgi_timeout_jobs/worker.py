@@ -25,6 +25,7 @@ from wsgi_timeout.connection import AWAY, REFUSING, SOCKET_TIMEOUT, connect, con
 from wsgi_timeout.current import enter_worker, serve_queue
 from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.messages import WIRE_VERSION
+from wsgi_timeout.recovery import LeaseWatch
 from wsgi_timeout.stub import NAME_VARIABLE
 from wsgi_timeout.waiting import Listener
 from wsgi_timeout_jobs import forks
@@ -152,6 +153,7 @@ class CallWorker(BaseWorker):
         log.info("worker %s takes calls of %s", self.name, self.queue_names()[0])
         while not self._stopping and self._left > 0:
             self._take_and_run(runner)
+        self._board.leaving = True
         self._wait_for_handlers()
 
     def _runner(self) -> RequestRunner | FunctionRunner:
@@ -163,8 +165,10 @@ class CallWorker(BaseWorker):
     def _check_others(self) -> None:
         """Refuse to serve a queue beside live workers of another app, or of another wire version."""
         deadline = time.monotonic() + self._options.patience
+        watch = LeaseWatch(self._calls, self._options.lease_seconds)
         while stranger := fleet.look(self._calls, self._options.target).stranger:
-            # What is left of a crash stands there until its lease is lost.
+            # What is left of a crash stands there until its lease is lost: maybe nobody else sees that.
+            watch.step()
             if time.monotonic() > deadline:
                 raise ConfigurationError(f"{stranger}; this worker is refused")
             time.sleep(_RETRY_SECONDS)
@@ -222,7 +226,7 @@ class CallWorker(BaseWorker):
             except RuntimeError as error:
                 # Too many threads, or too little memory. Neighbours need not end for it; with none this
                 # process does, and the call is recovered.
-                if not self._handlers_go_on():
+                if not self._handlers_go_on(but=taken):
                     raise
                 log.warning("%s: no thread can be started (%s), trying again", taken.call_id, error)
                 time.sleep(_RETRY_SECONDS)
@@ -312,9 +316,13 @@ class CallWorker(BaseWorker):
             with self._changed:
                 self._changed.wait(_RETRY_SECONDS)
 
-    def _handlers_go_on(self) -> bool:
-        """Whether there are any to wait for; those that were given up are not."""
-        return any(not self._board.reason(running.slot) for running in self._board.running())
+    def _handlers_go_on(self, but: Taken | None = None) -> bool:
+        """Whether there are any to wait for, `but` one; those that were given up are not."""
+        # Not by the board alone: a thread may not have come to it yet.
+        given_up = {on.attempt_of for on in self._board.running() if self._board.reason(on.slot)}
+        if but:
+            given_up.add((but.call_id, but.attempt))
+        return not given_up.issuperset(tuple(self._active))
 
     def _let_go(self) -> None:
         """Give back what a BLMOVE moved here when it was broken off: it must not wait for the handlers."""

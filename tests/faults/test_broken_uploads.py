@@ -113,6 +113,16 @@ def test_a_client_that_stalls_is_told(impatient, site, seen, sent, header):
     assert not [run for run in site.runs() if run.startswith(f"{tag}-whole")]
 
 
+@pytest.mark.parametrize("header", ["Content-Length: 10", CHUNKED])
+def test_a_client_that_stalls_on_a_result_url_is_told(impatient, header):
+    """What comes along with a hop, as from `curl -X POST -L`, is waited for no longer than an upload."""
+    client = Uploader(impatient, "/hash?__wsgi_timeout_call=fc-any.token", header)
+    client.send(b"2\r\nxx\r\n" if header == CHUNKED else b"xx")
+    began = time.monotonic()
+    assert client.answer().startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+    assert time.monotonic() - began < 5
+
+
 def test_a_client_that_is_slow_is_not_cut(site):
     """A client that sends a little at a time has all the time that it needs, longer than it may pause."""
     web = site.start_web(gateway="upload_timeout=2")

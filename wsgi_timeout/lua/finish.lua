@@ -1,15 +1,20 @@
 -- Ends this attempt of a call with its outcome. A repeat after a lost reply returns 'ok' again.
 -- KEYS: record, rq job, rq wip, held, response body
--- ARGV: id, worker, attempt, now ms, outcome, detail, result TTL s, '1' if its body lies in the stream,
+-- ARGV: id, worker, attempt, now ms, outcome, detail, result TTL s, chunks of its body in the stream ('' if none),
 --       'head', head, 'body', body (of a small response; else other fields and their values, as 'chunks', count)
 local r = redis.call('HMGET', KEYS[1], 'state', 'worker', 'attempt', 'inboxes', 'stock')
 local answer = 'ok'
 if r[1] == 'running' and r[2] == ARGV[2] and r[3] == ARGV[3] then
   local fields = {}
   for i = 9, #ARGV do fields[#fields + 1] = ARGV[i] end
-  finish(KEYS[1], KEYS[2], ARGV[1], r[5], ARGV[4], ARGV[7], ARGV[5], ARGV[6], fields)
+  local outcome, detail = ARGV[5], ARGV[6]
+  -- What is not whole must not look so.
+  if ARGV[8] ~= '' and outcome == 'done' and redis.call('HGET', KEYS[5], 'count') ~= ARGV[8] then
+    outcome, detail = 'broken', 'Redis has lost a part of its response'
+  end
+  finish(KEYS[1], KEYS[2], ARGV[1], r[5], ARGV[4], ARGV[7], outcome, detail, fields)
   if ARGV[8] ~= '' then
-    redis.call('HSET', KEYS[5], 'end', ARGV[5] == 'done' and 'complete' or 'broken')
+    redis.call('HSET', KEYS[5], 'end', outcome == 'done' and 'complete' or 'broken')
     redis.call('EXPIRE', KEYS[5], ARGV[7])
     wake(redis.call('HGET', KEYS[5], 'readers'), ARGV[1])
   end

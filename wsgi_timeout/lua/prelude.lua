@@ -82,8 +82,10 @@ end
 -- Ends a call that nobody has come for in time: a handler that began now would surprise everybody.
 -- Returns whether it did.
 local function expired(record, id, now)
-  local r = redis.call('HMGET', record, 'state', 'expires', 'result_ttl', 'inboxes')
-  if r[1] ~= 'queued' or tonumber(now) <= tonumber(r[2]) then return false end
+  local r = redis.call('HMGET', record, 'state', 'expires', 'result_ttl', 'inboxes', 'due', 'queue_ttl')
+  -- After a pause before a retry too there may be nobody who queues it.
+  local last = r[1] == 'queued' and tonumber(r[2]) or r[1] == 'delayed' and r[5] + r[6]
+  if not last or tonumber(now) <= last then return false end
   local why = 'it waited for a worker longer than queue_ttl'
   finish(record, 'rq:job:' .. id, id, nil, now, r[3], 'timeout', why, {})
   wake(r[4], id)

@@ -5,8 +5,11 @@
 although_full(KEYS[1])
 local s = redis.call('HMGET', KEYS[1], 'count', 'first', 'read', 'end', 'readers', 'writer')
 if not s[1] and not s[4] then return {'missing', ''} end
--- A worker that was given up for dead must not acknowledge what the next attempt has to read.
-if ARGV[6] ~= '' and redis.call('HGET', KEYS[2], 'attempt') ~= ARGV[6] then return {'missing', ''} end
+-- A worker that was given up for dead must not acknowledge what the next attempt has to read, which may not have begun.
+if ARGV[6] ~= '' then
+  local r = redis.call('HMGET', KEYS[2], 'state', 'attempt')
+  if r[1] ~= 'running' or r[2] ~= ARGV[6] then return {'missing', ''} end
+end
 local number, count = tonumber(ARGV[2]), tonumber(s[1] or 0)
 if number < tonumber(s[2] or 0) then return {'trimmed', ''} end
 local list = joined(s[5], ARGV[4])

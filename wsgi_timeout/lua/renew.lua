@@ -7,10 +7,10 @@ for i = 3, #ARGV do
   if redis.call('HEXISTS', KEYS[1], worker) == 1 then
     -- First: a full Redis takes every write of a script that began with one that needs no memory. Else
     -- every worker would count as dead after a while.
-    redis.call('EXPIRE', 'rq:worker:' .. worker, ARGV[2])
+    local described = redis.call('EXPIRE', 'rq:worker:' .. worker, ARGV[2]) == 1
     redis.call('EXPIRE', 'wt:worker:' .. worker, ARGV[2])
     redis.call('HINCRBY', KEYS[1], worker, 1)
-    redis.call('HSET', 'rq:worker:' .. worker, 'last_heartbeat', ARGV[1])
+    if described then redis.call('HSET', 'rq:worker:' .. worker, 'last_heartbeat', ARGV[1]) end
   else
     lost[#lost + 1] = worker
   end
