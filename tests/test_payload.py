@@ -9,7 +9,9 @@ from pathlib import Path
 
 import cloudpickle
 import pytest
+import redis
 import requests
+from faults.proxy import Break, Proxy
 from harness import APPS, Pool, Serve, environment, joined
 
 from wsgi_timeout import keys, payload
@@ -249,6 +251,21 @@ class TestSizes:
         assert sizes[:3] == [MIB] * 3
         assert 0 < sizes[3] < MIB
         assert client().redis.ttl(key) > 0
+
+    def test_a_chunk_never_stays_without_its_ttl(self, redis_server, tmp_path):
+        """Whoever is cut off while he writes a chunk leaves none that would stay for ever."""
+        proxy = Proxy(redis_server, tmp_path / "s")
+        try:
+            hasty = redis.Redis.from_url(proxy.url, retry=None)
+            fault = proxy.break_at(Break.BEFORE, lambda exchange: exchange.name == "EXPIRE")
+            with pytest.raises(redis.exceptions.ConnectionError):
+                payload.write_chunk(hasty, keys.arguments("fc-cut"), 0, b"x" * payload.CHUNK, 60)
+            assert fault.struck
+            assert redis_server.client.ttl(keys.arguments("fc-cut")) != -1
+            payload.write_chunk(hasty, keys.arguments("fc-cut"), 0, b"x" * payload.CHUNK, 60)
+            assert 0 < redis_server.client.ttl(keys.arguments("fc-cut")) <= 60
+        finally:
+            proxy.close()
 
     def test_arguments_over_the_limit_are_refused_at_once(self, app, monkeypatch):
         """Arguments over `max_payload` are an error at the spawn, and nothing is written to Redis."""

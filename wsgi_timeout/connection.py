@@ -41,6 +41,7 @@ REFUSING = (
     redis.exceptions.OutOfMemoryError,
     redis.exceptions.BusyLoadingError,
     redis.exceptions.NoPermissionError,
+    redis.exceptions.MasterDownError,
     WritesRefused,
 )
 #: Words of its refusals: full, a replica, its disk full, loading, a script that hangs, rights taken away.

@@ -116,7 +116,7 @@ class _Keeper:
                     log.warning("worker %s lost its lease and is stopped", self.worker)
                     os.kill(os.getpid(), signal.SIGKILL)
                 heard = self._calls.redis.lpop(keys.inbox(self._inbox), 1000)
-            except (*AWAY, *REFUSING) as error:
+            except (*AWAY, *REFUSING, redis.exceptions.ResponseError) as error:
                 log.warning("Redis is away (%s); the call goes on", error)
                 continue
             for running in self.board.running():

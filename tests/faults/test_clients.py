@@ -144,6 +144,15 @@ def rest(sock):
     return count
 
 
+def test_a_client_may_be_given_any_time_to_read(site):
+    """An `unread_timeout` that is longer than the system can count to is as good as none."""
+    web = site.start_web(gateway="unread_timeout=1e9")
+    try:
+        assert ask(web.port, "/fast").status == 200
+    finally:
+        web.stop()
+
+
 def test_a_slow_reader_gets_all_and_costs_little(site, seen):
     """At 1 KB a second a response of 40 MiB keeps its bounds in Redis and both processes; it comes whole."""
     assert ask(site.web.port, "/fast").status == 200  # gunicorn has forked

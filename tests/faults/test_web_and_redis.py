@@ -313,14 +313,15 @@ def test_a_forgotten_script_is_loaded_again(site, seen):
         seen("a response", [time.monotonic() - began])
 
 
-def test_a_redis_that_is_read_only_for_a_while(site, aside, gate, seen):
-    """Redis a replica for longer than a lease: 503 for what is new; what runs is not taken for lost."""
-    client = site.redis.client
-    waiting = aside.submit(ask, site.web.port, f"/gate?tag=replica&file={gate}")
-    begun(site, "replica")
+@pytest.mark.parametrize("reads", ["yes", "no"])
+def test_a_redis_that_is_read_only_for_a_while(site, aside, gate, seen, reads):
+    """Redis a replica for longer than a lease, with reads or none: 503 for what is new; nothing is lost."""
+    client, tag = site.redis.client, f"replica-{reads}"
+    waiting = aside.submit(ask, site.web.port, f"/gate?tag={tag}&file={gate}")
+    begun(site, tag)
     client.replicaof("127.0.0.1", "1")
     try:
-        client.config_set("replica-serve-stale-data", "yes")
+        client.config_set("replica-serve-stale-data", reads)
         gate.touch()
         refused = ask(site.web.port, "/fast?tag=refused")
         assert (refused.status, refused.header("Retry-After")) == (503, "5")
@@ -328,11 +329,12 @@ def test_a_redis_that_is_read_only_for_a_while(site, aside, gate, seen):
         until(lambda: time.monotonic() - since > LEASE + 1)
     finally:
         client.replicaof("NO", "ONE")
+        client.config_set("replica-serve-stale-data", "yes")
     back = time.monotonic()
-    assert waiting.result().text == "passed replica\n"
+    assert waiting.result().text == f"passed {tag}\n"
     seen("the response, from its end", [time.monotonic() - back])
     assert until(lambda: ask(site.web.port, "/fast").status == 200, what="a new request's answer")
-    assert (len(site.runs("replica")), site.runs("refused")) == (1, [])
+    assert (len(site.runs(tag)), site.runs("refused")) == (1, [])
 
 
 def test_silence_while_redis_refuses_writes_proves_nothing(redis_server):
