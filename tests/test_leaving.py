@@ -42,14 +42,16 @@ def test_a_process_that_ends_waits_for_a_thread_that_begins_late(deploy, tmp_pat
     assert [len(site.runs(f"late{number}")) for number in range(3)] == [1] * 3
 
 
-def test_a_process_that_ends_is_replaced_at_once(deploy, aside, gate):
+def test_a_process_that_ends_is_replaced_at_once(deploy, aside, gate, seen):
     """While the last calls of a process go on, by `--max-requests`, another process takes the next ones."""
     options = ("--processes", "1", "--threads", "4", "--max-requests", "2")
     site = deploy(pool=options, wait_seconds=40, worker_wait=20)
     running = aside.submit(ask, site.web.port, f"/gate?tag=long&file={gate}")
     until(lambda: site.runs("long"), what="its begin")
     assert ask(site.web.port, "/fast?tag=second").status == 200
+    began = time.monotonic()
     assert ask(site.web.port, "/fast?tag=third").status == 200
+    seen("the next call's response", [time.monotonic() - began])
     assert not running.done()
     assert site.runs("second")[0].split()[1] == site.runs("long")[0].split()[1]
     assert site.runs("third")[0].split()[1] != site.runs("long")[0].split()[1]
@@ -57,7 +59,7 @@ def test_a_process_that_ends_is_replaced_at_once(deploy, aside, gate):
     assert running.result().text == "passed long\n"
 
 
-def test_another_target_starts_after_a_crash(deploy, redis_server):
+def test_another_target_starts_after_a_crash(deploy, redis_server, seen):
     """A pool whose name a killed one of another target had comes up when the lease is lost, all alone."""
     site = deploy(lease_seconds=1.0)
     site.web.stop()
@@ -67,7 +69,9 @@ def test_another_target_starts_after_a_crash(deploy, redis_server):
     began = time.monotonic()
     pool = Pool("own_server:app", site.name, redis_server.url, "--processes", "1", env=site.env, cwd=APPS)
     try:
-        assert time.monotonic() - began < 20
+        took = time.monotonic() - began
+        seen("until it is up, lease 1 s", [took])
+        assert took < 20
         assert pool.workers()
     finally:
         pool.stop()

@@ -90,7 +90,7 @@ def test_a_handle_costs_nothing(app, wire):
 def test_large_arguments_cost_a_round_trip_a_chunk(app, wire):
     """Large arguments cost one more round trip for each MiB that they begin."""
     call = app.digest.spawn(b"x" * (2 * MIB + 1))
-    assert wire.commands() == ["HSET", "EXPIRE"] * 3 + ["EVALSHA"]
+    assert wire.commands() == ["MULTI", "HSET", "EXPIRE", "EXEC"] * 3 + ["EVALSHA"]
     assert wire.round_trips() == 4
     call.cancel()
 
