@@ -440,7 +440,7 @@ def _served():
         command = [
             sys.executable,
             "-m",
-            "wsgi_timeout.cli",
+            "wsgi_timeout.serving.cli",
             "serve",
             "held:app",
             "--bind",

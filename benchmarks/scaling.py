@@ -19,10 +19,10 @@ import redis
 from harness import RedisServer, until
 from rows import GEVENT_OURS
 
-from wsgi_timeout import rq_state
-from wsgi_timeout.calls import Calls, NewCall, Outcome, new_id, new_token
-from wsgi_timeout.connection import connect
-from wsgi_timeout.messages import CallRequest, ResponseHead
+from wsgi_timeout.store import rq_state
+from wsgi_timeout.store.calls import Calls, NewCall, Outcome, new_id, new_token
+from wsgi_timeout.store.connection import connect
+from wsgi_timeout.store.messages import CallRequest, ResponseHead
 
 mpl.use("svg")
 mpl.rcParams["svg.hashsalt"] = "wsgi-timeout"

@@ -22,7 +22,7 @@ import psutil
 import pytest
 import redis
 
-from wsgi_timeout.embedded import find_server
+from wsgi_timeout.serving.embedded_redis import find_server
 
 APPS = Path(__file__).parent / "apps"
 TESTS = Path(__file__).parent
@@ -196,7 +196,7 @@ class Pool(Process):
         command = [
             sys.executable,
             "-m",
-            "wsgi_timeout.cli",
+            "wsgi_timeout.serving.cli",
             "worker",
             target,
             *(("--name", name) if name else ()),
@@ -256,7 +256,7 @@ class Serve(Process):
 
     def __init__(self, target, *options, folder, state, env=None, **settings):
         """Serve `target` from `folder`, with data in `state` and more environment variables."""
-        command = [sys.executable, "-m", "wsgi_timeout.cli", "serve", target, "--bind", "127.0.0.1:0"]
+        command = [sys.executable, "-m", "wsgi_timeout.serving.cli", "serve", target, "--bind", "127.0.0.1:0"]
         env = {**environment(**settings), "XDG_STATE_HOME": str(state), "PYTHONPATH": "", **(env or {})}
         super().__init__([*command, *options], env=env, cwd=folder)
         try:

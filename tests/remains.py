@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import psutil
 
-from wsgi_timeout import keys
+from wsgi_timeout.store import keys
 
 
 def alive(process):

@@ -9,16 +9,16 @@ import pytest
 
 import wsgi_timeout
 import wsgi_timeout_jobs
-from wsgi_timeout import keys, rq_state
+from wsgi_timeout.store import keys, rq_state
 
 WEB, JOBS = "wsgi_timeout", "wsgi_timeout_jobs"
 FOLDERS = {WEB: Path(wsgi_timeout.__file__).parent, JOBS: Path(wsgi_timeout_jobs.__file__).parent}
 
 #: The one place where the web half's package reaches into the worker half: the command that is its own.
-WORKER_COMMAND = ("wsgi_timeout.cli", "worker_command")
+WORKER_COMMAND = ("wsgi_timeout.serving.cli", "worker_command")
 
 #: The modules that write Redis keys, beside lua/.
-KEY_MODULES = {"wsgi_timeout.keys", "wsgi_timeout.rq_state"}
+KEY_MODULES = {"wsgi_timeout.store.keys", "wsgi_timeout.store.rq_state"}
 
 
 def modules():
@@ -33,7 +33,10 @@ def modules():
 
 
 MODULES = modules()
-LUA = {path.stem: path.read_text(encoding="utf-8") for path in sorted((FOLDERS[WEB] / "lua").glob("*.lua"))}
+LUA = {
+    path.stem: path.read_text(encoding="utf-8")
+    for path in sorted((FOLDERS[WEB] / "store" / "lua").glob("*.lua"))
+}
 SCRIPTS = {name: text for name, text in LUA.items() if name != "prelude"}
 
 
@@ -99,13 +102,50 @@ def test_the_web_half_names_the_worker_half_in_one_string():
         for text in strings(tree)
         if text.startswith(JOBS)
     }
-    assert found == {("wsgi_timeout.rq_state", rq_state.ENTRY_POINT)}
+    assert found == {("wsgi_timeout.store.rq_state", rq_state.ENTRY_POINT)}
 
 
 def test_the_entry_point_is_there():
     """The string that names the entry point names a function of the worker half."""
     module, _, function = rq_state.ENTRY_POINT.rpartition(".")
     assert function in {node.name for node in MODULES[module].body if isinstance(node, ast.FunctionDef)}
+
+
+#: The packages of each half, from the top down: an arrow goes down this list only. The last is the ground,
+#: the modules that lie in no package.
+FLOORS = {
+    WEB: ("serving", "integrations", "front", "functions", "watching", "http", "store", ""),
+    JOBS: ("", "pool", "worker", "attempt", "apps", "process"),
+}
+#: Documented dotted names, each one import of what lies in a package: see `test_doors_hold_nothing`.
+DOORS = {f"{WEB}.{name}" for name in ("gunicorn_conf", "gunicorn_gevent", "gunicorn_worker")} | {WEB}
+
+
+def floor(module):
+    """Return the height of a module: the place of its package in its half's list."""
+    half, _, rest = module.partition(".")
+    package = rest.partition(".")[0]
+    floors = FLOORS[half]
+    return floors.index(package if package in floors else "")
+
+
+def test_arrows_go_down():
+    """A module imports from its own package and from those below it."""
+    found = {
+        (module, name)
+        for module, tree in MODULES.items()
+        if module not in DOORS
+        for function, name in imports(tree)
+        if name.partition(".")[0] == module.partition(".")[0] and floor(name) < floor(module)
+    }
+    assert found == set()
+
+
+def test_doors_hold_nothing():
+    """What lies at a documented dotted name is imports and `__all__`, no code."""
+    for door in DOORS:
+        kinds = {type(node) for node in MODULES[door].body}
+        assert kinds <= {ast.Expr, ast.ImportFrom, ast.Assign}, door
 
 
 def test_there_are_no_import_cycles():
@@ -279,7 +319,7 @@ def test_redis_6_2_knows_what_a_script_does(name):
 def test_redis_6_2_knows_what_python_sends(module):
     """No module has one either; but the listener, which asks for the server's version."""
     found = set(too_new(sent(MODULES[module])))
-    assert found == ({"BLMPOP"} if module == "wsgi_timeout.waiting" else set())
+    assert found == ({"BLMPOP"} if module == "wsgi_timeout.watching.listener" else set())
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,22 @@ import redis
 from harness import until
 from remains import eternal
 
-from wsgi_timeout import keys, rq_state
-from wsgi_timeout.calls import Calls, NewCall, Outcome, Snapshot, Taken, Tombstone, new_id, new_token, now_ms
-from wsgi_timeout.connection import connect
 from wsgi_timeout.errors import Fenced, NoWorker, QueueFull, RedisUnavailable
-from wsgi_timeout.messages import CallRequest, ResponseHead
-from wsgi_timeout.streams import Limits, StreamReader, StreamWriter
+from wsgi_timeout.store import keys, rq_state
+from wsgi_timeout.store.calls import (
+    Calls,
+    NewCall,
+    Outcome,
+    Snapshot,
+    Taken,
+    Tombstone,
+    new_id,
+    new_token,
+    now_ms,
+)
+from wsgi_timeout.store.connection import connect
+from wsgi_timeout.store.messages import CallRequest, ResponseHead
+from wsgi_timeout.store.streams import Limits, StreamReader, StreamWriter
 
 NAME = "calls"
 W1, W2 = "calls-w1", "calls-w2"
@@ -247,7 +257,7 @@ def test_an_unknown_id_is_dropped(calls):
 
 def test_a_call_that_comes_too_late_is_not_accepted(calls, monkeypatch):
     """A command that lay in a silent server until its sender had given up accepts nothing."""
-    monkeypatch.setattr("wsgi_timeout.calls._ACCEPTED_MS", -1)
+    monkeypatch.setattr("wsgi_timeout.store.calls._ACCEPTED_MS", -1)
     call = a_call()
     with pytest.raises(RedisUnavailable, match="too long"):
         calls.enqueue(call)

@@ -7,9 +7,9 @@ from wsgiref.validate import validator
 
 import pytest
 
-from wsgi_timeout.environ import capture, restore
-from wsgi_timeout.messages import ResponseHead
-from wsgi_timeout_jobs.capture import Capture
+from wsgi_timeout.http.environ import capture, restore
+from wsgi_timeout.store.messages import ResponseHead
+from wsgi_timeout_jobs.attempt.capture import Capture
 
 TEXT = [("Content-Type", "text/plain")]
 

@@ -7,7 +7,7 @@ import pytest
 import redis
 from harness import until
 
-from wsgi_timeout.connection import Commands, connect
+from wsgi_timeout.store.connection import Commands, connect
 
 
 class BrokenOffError(BaseException):

@@ -9,10 +9,10 @@ from collections import Counter
 import pytest
 from harness import ask, until
 
-from wsgi_timeout import keys, rq_state
-from wsgi_timeout.calls import Calls, NewCall, Outcome, new_id, new_token
-from wsgi_timeout.connection import connect
-from wsgi_timeout.messages import CallRequest, FunctionRequest, ResponseHead
+from wsgi_timeout.store import keys, rq_state
+from wsgi_timeout.store.calls import Calls, NewCall, Outcome, new_id, new_token
+from wsgi_timeout.store.connection import connect
+from wsgi_timeout.store.messages import CallRequest, FunctionRequest, ResponseHead
 
 #: Requests of one count.
 REQUESTS = 200

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_location import OURS
 
-from wsgi_timeout.environ import capture, restore
+from wsgi_timeout.http.environ import capture, restore
 
 
 def gunicorns(**changes):

@@ -15,7 +15,6 @@ import pytest
 from harness import APPS, Pool, ask, function_workers, joined, until
 
 from wsgi_timeout import FunctionCall, gather
-from wsgi_timeout.client import client
 from wsgi_timeout.errors import (
     CallCancelled,
     CallTimedOut,
@@ -29,6 +28,7 @@ from wsgi_timeout.errors import (
     ResultNotReady,
     WorkerLost,
 )
+from wsgi_timeout.functions.client import client
 
 SECRET = "of these tests"
 #: Processes for each queue of functions.

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from harness import APPS, Pool, ask, until
 
-from wsgi_timeout import keys
+from wsgi_timeout.store import keys
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 

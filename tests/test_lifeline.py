@@ -5,14 +5,15 @@ import threading
 import pytest
 from harness import until
 
-from wsgi_timeout import keys, lifeline
-from wsgi_timeout.connection import Commands, Scripts, connect
-from wsgi_timeout.lifeline import Lifeline
+from wsgi_timeout.front.front import upload_ttl
+from wsgi_timeout.front.upload_ttl import Lifeline
+from wsgi_timeout.store import keys
+from wsgi_timeout.store.connection import Commands, Scripts, connect
 
 
 @pytest.fixture
 def kept(redis_server, monkeypatch):
-    monkeypatch.setattr(lifeline, "_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(upload_ttl, "_PAUSE_SECONDS", 0.05)
     return Lifeline(Scripts(Commands(connect(redis_server.url, connections=1)).send))
 
 

@@ -7,7 +7,7 @@ from faults.proxy import Proxy
 from harness import APPS, Pool, environment, function_workers, joined
 
 from wsgi_timeout import gather
-from wsgi_timeout.client import client
+from wsgi_timeout.functions.client import client
 
 MIB = 1024 * 1024
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from test_calls import a_request
 
 from wsgi_timeout.errors import ConfigurationError
-from wsgi_timeout.messages import WIRE_VERSION, CallRequest, FunctionRequest, ResponseHead
+from wsgi_timeout.store.messages import WIRE_VERSION, CallRequest, FunctionRequest, ResponseHead
 
 EVERY_LATIN1 = "".join(map(chr, range(256)))
 

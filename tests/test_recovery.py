@@ -12,10 +12,11 @@ from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 from test_calls import W1, W2, be_born, fresh_calls, hold, queue, queued, running
 
-from wsgi_timeout import keys, recovery, rq_state
-from wsgi_timeout.calls import Outcome
-from wsgi_timeout.recovery import WORKER_DIED, LeaseWatch
-from wsgi_timeout_jobs.keeper import QueueKeeper
+from wsgi_timeout.store import keys, rq_state
+from wsgi_timeout.store.calls import Outcome
+from wsgi_timeout.watching import leases
+from wsgi_timeout.watching.leases import WORKER_DIED, LeaseWatch
+from wsgi_timeout_jobs.pool.queue_keeper import QueueKeeper
 
 #: Seconds of silence after which a worker is lost here.
 LEASE = 0.3
@@ -23,7 +24,7 @@ LEASE = 0.3
 
 @pytest.fixture(autouse=True)
 def _quick_looks(monkeypatch):
-    monkeypatch.setattr(recovery, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(leases, "LOOK_SECONDS", 0.1)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import pytest
 from harness import ask, follow, function_workers, joined, until
 
-from wsgi_timeout.client import client
+from wsgi_timeout.functions.client import client
 
 USER, PASSWORD = "plain", "any"
 BODY = bytes(range(256)) * 4000

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from wsgi_timeout.errors import ConfigurationError
-from wsgi_timeout.routes import PER_ROUTE, Routes, compile_pattern
+from wsgi_timeout.http.routes import PER_ROUTE, Routes, compile_pattern
 from wsgi_timeout.settings import Settings
 
 SETTINGS = Settings()

@@ -14,9 +14,9 @@ from rq.utils import utcformat, utcparse
 from rq.worker import WorkerStatus
 from test_calls import HEAD, W1, W2, a_request, be_born, fresh_calls, hold, queued, running
 
-from wsgi_timeout import keys, rq_state
-from wsgi_timeout.calls import Outcome
 from wsgi_timeout.errors import Fenced, NoWorker
+from wsgi_timeout.store import keys, rq_state
+from wsgi_timeout.store.calls import Outcome
 
 NAME = "contract"
 

@@ -8,9 +8,9 @@ import time
 import pytest
 from harness import APPS, Gunicorn, ask, function_workers, joined, until
 
-from wsgi_timeout import keys
-from wsgi_timeout.client import client
 from wsgi_timeout.errors import WorkerLost
+from wsgi_timeout.functions.client import client
+from wsgi_timeout.store import keys
 
 MAX_WAITING = 3
 #: Seconds after which a place is free that nobody gave back.

@@ -20,10 +20,10 @@ import pytest
 import requests
 from harness import TESTS, Process, environment, until
 
-from wsgi_timeout.embedded import state_folder
 from wsgi_timeout.errors import ConfigurationError
+from wsgi_timeout.serving.embedded_redis import state_folder
 
-COMMAND = [sys.executable, "-m", "wsgi_timeout.cli", "serve"]
+COMMAND = [sys.executable, "-m", "wsgi_timeout.serving.cli", "serve"]
 
 #: An app that knows nothing of us. `/wait` says who runs it, and ends when a file appears.
 SHOP = """

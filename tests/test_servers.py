@@ -11,7 +11,7 @@ from harness import APPS, FAST, Process, RedisServer, ask, environment, follow, 
 from test_http_contract import *  # noqa: F403 - its tests and fixtures, with another `site`
 from test_http_contract import SLOW, WAIT, ready_result
 
-import wsgi_timeout.gunicorn_conf
+from wsgi_timeout.serving import gunicorn_conf
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
@@ -68,12 +68,12 @@ class TestConfiguration:
         assert packaged.pop("config") == PACKAGED
         assert found.pop("config") == "./gunicorn.conf.py"
         assert found == packaged
-        assert found["worker_class"] == wsgi_timeout.gunicorn_conf.worker_class
+        assert found["worker_class"] == gunicorn_conf.worker_class
         assert found["threads"] == "416"
 
     def test_each_line_has_its_reason(self):
         """Above every setting of the configuration stands a comment that says why."""
-        lines = Path(wsgi_timeout.gunicorn_conf.__file__).read_text(encoding="utf-8").splitlines()
+        lines = Path(gunicorn_conf.__file__).read_text(encoding="utf-8").splitlines()
         given = {n: line for n, line in enumerate(lines) if re.match(r"[a-z]\w+ = ", line)}
         assert len(given) > 10
         assert [line for n, line in given.items() if not lines[n - 1].startswith("# ")] == []

@@ -276,7 +276,7 @@ def test_the_queues_do_not_meet(env, ports, mail_worker, redis_server):
 def test_its_jobs_module_is_its_own(env):
     """`import jobs` in a process that has loaded all of ours, and then the shop, is the shop's file."""
     code = (
-        "import wsgi_timeout_jobs.pool; from wsgi_timeout import target; target.load('wsgi:app');"
+        "import wsgi_timeout_jobs.pool.pool; from wsgi_timeout import target; target.load('wsgi:app');"
         "import jobs, tasks; print(jobs.__file__, tasks.__file__)"
     )
     process = Process([sys.executable, "-P", "-c", code], env=env, cwd=SHOP)

@@ -13,7 +13,7 @@ from harness import APPS, FAST, Gunicorn, Pool, Process, ask, environment, follo
 
 import wsgi_timeout
 import wsgi_timeout_jobs
-from wsgi_timeout.messages import WIRE_VERSION
+from wsgi_timeout.store.messages import WIRE_VERSION
 
 OTHER_TARGET = (
     r"queue wt:{name} is served by worker \S+ with target 'basic:app', here it is 'own_server:app': "

@@ -7,10 +7,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_calls import HEAD, W1, a_call, a_request, fresh_calls, hold, running, woken
 
-from wsgi_timeout import keys
-from wsgi_timeout.calls import Outcome, new_id
 from wsgi_timeout.errors import Fenced, ResultTrimmed, StreamLost
-from wsgi_timeout.streams import CHUNK, READ_AHEAD, Limits, StreamReader, StreamWriter, split
+from wsgi_timeout.store import keys
+from wsgi_timeout.store.calls import Outcome, new_id
+from wsgi_timeout.store.streams import CHUNK, READ_AHEAD, Limits, StreamReader, StreamWriter, split
 
 ROOMY = Limits(1000, 1000)
 #: Room for two chunks of four bytes, and no third.

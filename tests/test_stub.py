@@ -9,7 +9,7 @@ from harness import APPS, Gunicorn, Pool, ask, environment, follow, until
 
 from wsgi_timeout import Stub, asgi_app, web_endpoint, wsgi_app
 from wsgi_timeout.errors import ConfigurationError
-from wsgi_timeout.mounts import Mount, Mounts
+from wsgi_timeout.http.mounts import Mount, Mounts
 
 
 def top_level(a=1):

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from harness import APPS, Gunicorn, answer_of, ask, follow, until
 
-from wsgi_timeout.runtime import HOP_RESERVE
+from wsgi_timeout.front.process import HOP_RESERVE
 
 MAX_WAITING = 200
 #: Seconds that the kernel, not we, may need on a busy machine.

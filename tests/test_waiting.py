@@ -12,12 +12,14 @@ import pytest
 from harness import RedisServer, until
 from test_calls import HEAD, W1, ended, fresh_calls, queued, response_stream, running
 
-from wsgi_timeout import keys, runtime, waiting
-from wsgi_timeout.calls import Outcome, new_id
-from wsgi_timeout.connection import Commands, connect
 from wsgi_timeout.errors import TooManyWaiting
-from wsgi_timeout.runtime import HOP_RESERVE, Places
-from wsgi_timeout.waiting import Listener, drain
+from wsgi_timeout.front.front import process
+from wsgi_timeout.front.process import HOP_RESERVE, Places
+from wsgi_timeout.store import keys
+from wsgi_timeout.store.calls import Outcome, new_id
+from wsgi_timeout.store.connection import Commands, connect
+from wsgi_timeout.watching import listener as waiting
+from wsgi_timeout.watching.listener import Listener, drain
 
 #: Seconds after which a test says that nothing came. A wake takes milliseconds.
 SOON = 1.5
@@ -411,7 +413,7 @@ def test_a_kept_place_is_taken_once():
 
 def test_a_place_that_nobody_came_back_for(monkeypatch):
     """A kept place is free again after a moment."""
-    monkeypatch.setattr(runtime, "_KEPT_SECONDS", 0.1)
+    monkeypatch.setattr(process, "_KEPT_SECONDS", 0.1)
     places = Places(1)
     with places.take() as place:
         place.kept_for = "fc-1"

@@ -1,14 +1,14 @@
 """Requests that take minutes, through proxies that cut them after seconds."""
 
-from wsgi_timeout.blueprint import wsgi_blueprint
 from wsgi_timeout.current import progress
-from wsgi_timeout.endpoints import asgi_app, web_endpoint, wsgi_app
 from wsgi_timeout.errors import ConfigurationError, WsgiTimeoutError
-from wsgi_timeout.extension import RequestTimeouts
-from wsgi_timeout.functions import Function, FunctionCall, gather
-from wsgi_timeout.gateway import gateway
+from wsgi_timeout.functions.function import Function, FunctionCall, gather
+from wsgi_timeout.integrations.blueprint import wsgi_blueprint
+from wsgi_timeout.integrations.endpoints import asgi_app, web_endpoint, wsgi_app
+from wsgi_timeout.integrations.extension import RequestTimeouts
+from wsgi_timeout.integrations.gateway import gateway
+from wsgi_timeout.integrations.stub import Stub
 from wsgi_timeout.settings import Settings
-from wsgi_timeout.stub import Stub
 
 __all__ = [
     "ConfigurationError",

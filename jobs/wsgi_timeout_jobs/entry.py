@@ -22,20 +22,21 @@ from typing import Any, Self
 import redis
 import rq
 
-from wsgi_timeout import fleet, keys, rq_state
 from wsgi_timeout import target as targets
-from wsgi_timeout.calls import Calls, Outcome
-from wsgi_timeout.connection import AWAY, REFUSING, SOCKET_TIMEOUT
 from wsgi_timeout.current import enter_worker
-from wsgi_timeout.messages import WIRE_VERSION
-from wsgi_timeout.recovery import WORKER_DIED
-from wsgi_timeout.stub import NAME_VARIABLE
-from wsgi_timeout.waiting import Listener
-from wsgi_timeout_jobs.board import Board, Running
-from wsgi_timeout_jobs.entries import of_target
-from wsgi_timeout_jobs.interrupts import SIGNAL, Interrupts
-from wsgi_timeout_jobs.run_function import FunctionRunner
-from wsgi_timeout_jobs.run_request import RequestRunner
+from wsgi_timeout.integrations.stub import NAME_VARIABLE
+from wsgi_timeout.store import keys, rq_state
+from wsgi_timeout.store.calls import Calls, Outcome
+from wsgi_timeout.store.connection import AWAY, REFUSING, SOCKET_TIMEOUT
+from wsgi_timeout.store.messages import WIRE_VERSION
+from wsgi_timeout.watching import live_workers
+from wsgi_timeout.watching.leases import WORKER_DIED
+from wsgi_timeout.watching.listener import Listener
+from wsgi_timeout_jobs.apps.offered import of_target
+from wsgi_timeout_jobs.attempt.function import FunctionRunner
+from wsgi_timeout_jobs.attempt.request import RequestRunner
+from wsgi_timeout_jobs.process.board import Board, Running
+from wsgi_timeout_jobs.process.interrupts import SIGNAL, Interrupts
 
 log = logging.getLogger("rq.worker")
 
@@ -55,7 +56,7 @@ def run_call(call_id: str) -> object:
     calls = Calls(_client(job.connection, connections=3), name)
     target = os.environ.get(TARGET_VARIABLE, "")
     trouble = (
-        fleet.look(calls, target).stranger
+        live_workers.look(calls, target).stranger
         if target
         else f"{TARGET_VARIABLE} is not set: set it to the app of queue {job.origin}, as in legacy:app"
     )

@@ -18,23 +18,24 @@ import redis
 import rq
 from rq.worker import BaseWorker
 
-from wsgi_timeout import fleet, keys, rq_state
 from wsgi_timeout import target as targets
-from wsgi_timeout.calls import Calls, Taken
-from wsgi_timeout.connection import AWAY, REFUSING, SOCKET_TIMEOUT, connect, connect_to_listen
 from wsgi_timeout.current import enter_worker, serve_queue
 from wsgi_timeout.errors import ConfigurationError
-from wsgi_timeout.messages import WIRE_VERSION
-from wsgi_timeout.recovery import LeaseWatch
-from wsgi_timeout.stub import NAME_VARIABLE
-from wsgi_timeout.waiting import Listener
-from wsgi_timeout_jobs import forks
-from wsgi_timeout_jobs.board import Board
-from wsgi_timeout_jobs.entries import Entries, of_target
-from wsgi_timeout_jobs.interrupts import Interrupts
-from wsgi_timeout_jobs.response import until_back
-from wsgi_timeout_jobs.run_function import FunctionRunner
-from wsgi_timeout_jobs.run_request import RequestRunner
+from wsgi_timeout.integrations.stub import NAME_VARIABLE
+from wsgi_timeout.store import keys, rq_state
+from wsgi_timeout.store.calls import Calls, Taken
+from wsgi_timeout.store.connection import AWAY, REFUSING, SOCKET_TIMEOUT, connect, connect_to_listen
+from wsgi_timeout.store.messages import WIRE_VERSION
+from wsgi_timeout.watching import live_workers
+from wsgi_timeout.watching.leases import LeaseWatch
+from wsgi_timeout.watching.listener import Listener
+from wsgi_timeout_jobs.apps.offered import Entries, of_target
+from wsgi_timeout_jobs.attempt.function import FunctionRunner
+from wsgi_timeout_jobs.attempt.request import RequestRunner
+from wsgi_timeout_jobs.attempt.response import until_back
+from wsgi_timeout_jobs.process import forks
+from wsgi_timeout_jobs.process.board import Board
+from wsgi_timeout_jobs.process.interrupts import Interrupts
 
 log = logging.getLogger("wsgi_timeout.worker")
 
@@ -166,7 +167,7 @@ class CallWorker(BaseWorker):
         """Refuse to serve a queue beside live workers of another app, or of another wire version."""
         deadline = time.monotonic() + self._options.patience
         watch = LeaseWatch(self._calls, self._options.lease_seconds)
-        while stranger := fleet.look(self._calls, self._options.target).stranger:
+        while stranger := live_workers.look(self._calls, self._options.target).stranger:
             # What is left of a crash stands there until its lease is lost: maybe nobody else sees that.
             watch.step()
             if time.monotonic() > deadline:

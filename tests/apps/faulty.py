@@ -12,9 +12,9 @@ from contextlib import suppress
 from basic import app, hold_up, note
 from flask import request
 
-from wsgi_timeout.client import client
 from wsgi_timeout.errors import OutputExpiredError
-from wsgi_timeout.function_call import FunctionCall
+from wsgi_timeout.functions.call import FunctionCall
+from wsgi_timeout.functions.client import client
 
 #: Calls into C that keep the GIL, and that let it go.
 HOLDING, RELEASING = ctypes.PyDLL(None), ctypes.CDLL(None)

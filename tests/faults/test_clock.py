@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from harness import RedisServer, ask, follow, preloaded, until
 
-from wsgi_timeout import keys
+from wsgi_timeout.store import keys
 
 LEASE = 2.0
 LARGE = array("Q", range(200_000)).tobytes()

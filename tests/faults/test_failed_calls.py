@@ -9,9 +9,9 @@ import pytest
 from harness import environment
 from test_calls import W1, W2, be_born, ended, fresh_calls, queued, running
 
-from wsgi_timeout import keys
-from wsgi_timeout.calls import Outcome
-from wsgi_timeout.failed import FailedCall, failed_calls
+from wsgi_timeout.store import keys
+from wsgi_timeout.store.calls import Outcome
+from wsgi_timeout.store.failed_calls import FailedCall, failed_calls
 
 #: What the list keeps of one name.
 KEPT = 1000
@@ -24,7 +24,7 @@ def calls(redis_server):
 
 
 def listed(redis_server, *options):
-    command = [sys.executable, "-m", "wsgi_timeout.cli", "calls", *options]
+    command = [sys.executable, "-m", "wsgi_timeout.serving.cli", "calls", *options]
     env = {**environment(), "REDIS_URL": redis_server.url + "?db=1", "PATH": os.environ["PATH"]}
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=30, check=False)
 
@@ -95,7 +95,7 @@ def test_a_call_that_is_done_costs_nothing(calls):
 def test_what_cannot_be_listed_is_said(redis_server, tmp_path):
     """A Redis that is away, and a missing option, end with one line that says so."""
     env = {**environment(), "REDIS_URL": f"unix://{tmp_path}/none", "PATH": os.environ["PATH"]}
-    command = [sys.executable, "-m", "wsgi_timeout.cli", "calls", "--failed"]
+    command = [sys.executable, "-m", "wsgi_timeout.serving.cli", "calls", "--failed"]
     away = subprocess.run(command, env=env, capture_output=True, text=True, timeout=30, check=False)
     assert away.returncode == 2
     assert away.stderr.startswith("wsgi-timeout: Redis does not answer: ")

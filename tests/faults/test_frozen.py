@@ -13,7 +13,7 @@ import pytest
 from harness import ask, until
 from remains import alive
 
-from wsgi_timeout import keys
+from wsgi_timeout.store import keys
 
 LEASE = 2.0
 

@@ -18,6 +18,9 @@ PROMISED = 5.0
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
 
+COMMAND = (sys.executable, "-m", "wsgi_timeout.serving.cli")
+
+
 @pytest.fixture(scope="module")
 def site(deploy):
     return deploy(
@@ -144,7 +147,16 @@ def test_hangs_with_productions_grace(deploy, seen, how):
 def test_what_was_given_up_is_listed(site, patient):
     """`wsgi-timeout calls --failed` shows a call that kept killing its workers: its runs, and why."""
     assert ask(patient.port, "/dies?secret=1").status == 502
-    command = [sys.executable, "-m", "wsgi_timeout.cli", "calls", "--failed", "--json", "--limit", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "wsgi_timeout.serving.cli",
+        "calls",
+        "--failed",
+        "--json",
+        "--limit",
+        "1",
+    ]
     env = {**environment(), "REDIS_URL": site.redis.url}
     found = json.loads(subprocess.run(command, env=env, capture_output=True, check=True, timeout=30).stdout)
     assert (found["name"], found["call"], found["attempts"]) == (site.name, "GET /dies", 3)

@@ -8,7 +8,7 @@ import psutil
 import pytest
 from harness import ask, until
 
-from wsgi_timeout_jobs.board import Board
+from wsgi_timeout_jobs.process.board import Board
 
 TIMEOUT, GRACE = 0.5, 5.0
 #: Seconds after which a client is told, in spite of a handler that still cleans up.

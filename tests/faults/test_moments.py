@@ -12,9 +12,9 @@ import pytest
 from faults.proxy import Break, Proxy
 from harness import APPS, Gunicorn, ask, follow, function_workers, joined, misfits, until
 
-from wsgi_timeout import keys, rq_state
-from wsgi_timeout.client import client
 from wsgi_timeout.errors import CallCancelled, CallTimedOut, WorkerLost
+from wsgi_timeout.functions.client import client
+from wsgi_timeout.store import keys, rq_state
 
 LEASE = 2.0
 #: Seconds until a new request is refused while Redis is away: less than `worker_wait`.

@@ -7,7 +7,7 @@ import psutil
 import pytest
 from harness import APPS, Gunicorn, Pool, ask, follow, until
 
-from wsgi_timeout import keys
+from wsgi_timeout.store import keys
 
 LEASE = 2.0
 

@@ -26,10 +26,10 @@ from harness import (
 from remains import alive
 from rq.command import send_shutdown_command
 
-from wsgi_timeout import keys, rq_state
-from wsgi_timeout.client import client
 from wsgi_timeout.errors import CallInterrupted, CallTimedOut, WorkerLost
-from wsgi_timeout_jobs.interrupts import SIGNAL, Interrupts
+from wsgi_timeout.functions.client import client
+from wsgi_timeout.store import keys, rq_state
+from wsgi_timeout_jobs.process.interrupts import SIGNAL, Interrupts
 
 #: Long enough for a handler to end in it on a busy machine.
 GRACE = 1.5
@@ -320,8 +320,8 @@ def two_workers(site):
 #: `wsgi-timeout`, whose pool notices nothing of its children while a file is there.
 SLOW = """
 import os
-from wsgi_timeout.cli import main
-from wsgi_timeout_jobs.pool import Pool
+from wsgi_timeout.serving.cli import main
+from wsgi_timeout_jobs.pool.pool import Pool
 
 def unless_held(pool):
     if not os.path.exists(os.environ["HELD"]):
@@ -364,8 +364,8 @@ def test_a_cancel_in_a_process_that_the_pool_does_not_know_yet(deploy, tmp_path)
 FROZEN = """
 import os, signal
 from contextlib import suppress
-from wsgi_timeout.calls import Calls
-from wsgi_timeout.cli import main
+from wsgi_timeout.store.calls import Calls
+from wsgi_timeout.serving.cli import main
 
 def and_freeze(*args):
     register(*args)
@@ -406,7 +406,7 @@ def test_a_worker_that_freezes_before_its_first_call(deploy, aside, tmp_path, se
 #: `wsgi-timeout`, with workers that the system lets run only when their parent is gone.
 LATE = """
 import os, time
-from wsgi_timeout.cli import main
+from wsgi_timeout.serving.cli import main
 
 def wait():
     while os.getppid() == parent:

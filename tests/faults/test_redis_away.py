@@ -13,8 +13,8 @@ import pytest
 from faults.proxy import Break, Proxy
 from harness import ask, follow, function_workers, joined, until
 
-from wsgi_timeout.client import client
 from wsgi_timeout.errors import RedisUnavailable
+from wsgi_timeout.functions.client import client
 
 CALLS = 20
 WAIT = 3.0

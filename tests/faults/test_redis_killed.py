@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pytest
 from harness import ask, follow, until
 
-from wsgi_timeout import keys
+from wsgi_timeout.store import keys
 
 LEASE = 2.0
 #: Seconds that Redis is away: longer than a lease.

@@ -16,9 +16,9 @@ import pytest
 from faults.proxy import Break, Proxy, nth
 from harness import ask, follow, function_workers, joined, until
 
-from wsgi_timeout import keys
-from wsgi_timeout.client import client
-from wsgi_timeout.connection import source
+from wsgi_timeout.functions.client import client
+from wsgi_timeout.store import keys
+from wsgi_timeout.store.connection import source
 
 #: Larger than what travels with a call.
 BODY = os.urandom(200_000)

@@ -9,7 +9,7 @@ import psutil
 import pytest
 from harness import APPS, Pool, ask, until
 
-from wsgi_timeout import keys
+from wsgi_timeout.store import keys
 
 LEASE = 2.0
 

@@ -16,9 +16,9 @@ from harness import APPS, Gunicorn, ask, follow, until
 from remains import alive
 from test_calls import W1, fresh_calls
 
-from wsgi_timeout import keys
-from wsgi_timeout.recovery import LeaseWatch
-from wsgi_timeout.streams import CHUNK
+from wsgi_timeout.store import keys
+from wsgi_timeout.store.streams import CHUNK
+from wsgi_timeout.watching.leases import LeaseWatch
 
 LEASE = 2.0
 LARGE = array("Q", range(200_000)).tobytes()

@@ -14,7 +14,7 @@ import pytest
 from harness import ask, follow, until
 from remains import alive
 
-from wsgi_timeout import keys
+from wsgi_timeout.store import keys
 
 LEASE = 2.0
 #: Every kill here three times; in the slow run twenty.

@@ -8,7 +8,7 @@ import pytest
 from harness import APPS, Gunicorn, answer_of, ask, until
 from test_http_contract import call_in, status_url
 
-from wsgi_timeout import keys
+from wsgi_timeout.store import keys
 
 USER, PASSWORD = "wrong-tokens", "anything"
 #: What a web process asks for before it answers on a result URL.

@@ -8,8 +8,8 @@ import weakref
 import pytest
 from test_capture import TEXT, Record, an_environ
 
-from wsgi_timeout_jobs.capture import Capture
-from wsgi_timeout_jobs.request_body import SmallBody
+from wsgi_timeout_jobs.attempt.capture import Capture
+from wsgi_timeout_jobs.attempt.request_body import SmallBody
 
 
 class Watched(ValueError):

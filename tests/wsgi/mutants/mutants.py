@@ -3,25 +3,21 @@
 from typing import NamedTuple
 
 JOBS, WEB = "jobs/wsgi_timeout_jobs/", "wsgi_timeout/"
-CAPTURE, RESPONSE, RUN, BODY = (
-    f"{JOBS}{name}.py" for name in ("capture", "response", "run_request", "request_body")
-)
-ENVIRON, LOCATION, POLICY, REPLAY, UPLOAD, FRONT, RESULTS, MESSAGES, STREAMS, SUBMISSION, CLI = (
-    f"{WEB}{name}.py"
-    for name in [
-        "environ",
-        "location",
-        "policy",
-        "replay",
-        "upload",
-        "front",
-        "results",
-        "messages",
-        "streams",
-        "submission",
-        "cli",
-    ]
-)
+CAPTURE = f"{JOBS}attempt/capture.py"
+RESPONSE = f"{JOBS}attempt/response.py"
+RUN = f"{JOBS}attempt/request.py"
+BODY = f"{JOBS}attempt/request_body.py"
+ENVIRON = f"{WEB}http/environ.py"
+LOCATION = f"{WEB}http/urls.py"
+POLICY = f"{WEB}front/policy.py"
+REPLAY = f"{WEB}front/replay.py"
+UPLOAD = f"{WEB}http/request_body.py"
+FRONT = f"{WEB}front/front.py"
+RESULTS = f"{WEB}front/wait.py"
+MESSAGES = f"{WEB}store/messages.py"
+STREAMS = f"{WEB}store/streams.py"
+SUBMISSION = f"{WEB}front/submit.py"
+CLI = f"{WEB}serving/cli.py"
 ODD = "tests/wsgi/test_points_served.py::test_an_oddity_is_what_gunicorn_alone_sends"
 PURE = "tests/wsgi/test_points_pure.py::"
 ENV = "tests/test_environ.py::"

@@ -1,0 +1,1 @@
+"""What a target offers, and the adapters for endpoints and ASGI apps."""

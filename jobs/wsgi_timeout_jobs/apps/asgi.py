@@ -1,0 +1,310 @@
+"""An ASGI app as a WSGI one: one event loop a process, in a thread of its own.
+
+ASGI 3.0, HTTP and lifespan. The handler's thread reads the request body when the app asks for it, and
+yields each body message before the app goes on after its `send`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import queue
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from wsgi_timeout.errors import ConfigurationError
+from wsgi_timeout.http.urls import raw_path
+
+log = logging.getLogger("wsgi_timeout.worker")
+
+Message = MutableMapping[str, Any]
+AsgiApp = Callable[
+    [Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]
+]
+
+_READ = 64 * 1024
+#: Seconds that a cancelled request, or the lifespan's end, may take.
+_PATIENCE_SECONDS = 10.0
+
+
+class AsgiBridge:
+    """Runs an ASGI app for WSGI requests, many side by side."""
+
+    def __init__(self, app: AsgiApp) -> None:
+        """Start the loop and the app's lifespan; raises `ConfigurationError` if its startup fails."""
+        self._app = app
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="wsgi-timeout-asgi", daemon=True).start()
+        #: The tasks of requests, where an app's own go on as long as it likes.
+        self._requests: set[asyncio.Task[Any]] = set()
+        self._lifespan = _Lifespan(app, self._loop)
+        self._lifespan.start()
+        atexit.register(self.stop)
+
+    def stop(self) -> None:
+        """Cancel requests that were given up, whose handlers are not waited for; end the app's lifespan."""
+        ended = asyncio.run_coroutine_threadsafe(self._cancel_requests(), self._loop)
+        with suppress(TimeoutError):
+            ended.result(_PATIENCE_SECONDS)
+        self._lifespan.stop()
+
+    async def _cancel_requests(self) -> None:
+        left = tuple(self._requests)
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left)
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        scope = _scope(environ, self._lifespan.state)
+        return _Exchange(self._app, self._loop, self._requests, scope, environ, start_response)
+
+
+class _Exchange:
+    """One request: the WSGI side iterates, the ASGI side runs as a task of the loop."""
+
+    def __init__(
+        self,
+        app: AsgiApp,
+        loop: asyncio.AbstractEventLoop,
+        requests: set[asyncio.Task[Any]],
+        scope: Message,
+        environ: dict[str, Any],
+        start_response: Callable[..., Any],
+    ) -> None:
+        self._loop = loop
+        self._requests = requests
+        self._input = environ["wsgi.input"]
+        self._start_response = start_response
+        self._events: queue.SimpleQueue[tuple[str, Any, asyncio.Future[Any] | None]] = queue.SimpleQueue()
+        self._body_ended = not _has_body(environ)
+        self._request_told = False
+        self._complete = False
+        #: The app has returned or raised: it has no more to say.
+        self._ended = False
+        #: What the app awaits while its body message is on its way.
+        self._sending: asyncio.Future[Any] | None = None
+        self._gone = asyncio.Event()
+        self._task = asyncio.run_coroutine_threadsafe(self._run(app, scope), loop)
+
+    # -- in the loop
+
+    async def _run(self, app: AsgiApp, scope: Message) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._requests.add(task)
+        task.add_done_callback(self._requests.discard)
+        try:
+            await app(scope, self._receive, self._send)
+        except BaseException as error:
+            self._events.put(("raised", error, None))
+            if isinstance(error, asyncio.CancelledError):
+                raise
+        else:
+            self._events.put(("returned", None, None))
+
+    async def _receive(self) -> Message:
+        if self._request_told and self._body_ended:
+            await self._gone.wait()
+            return {"type": "http.disconnect"}
+        body = b"" if self._body_ended else await self._ask("read", None)
+        self._request_told = True
+        if not body:
+            self._body_ended = True
+        return {"type": "http.request", "body": body, "more_body": not self._body_ended}
+
+    async def _send(self, message: Message) -> None:
+        if self._complete:
+            return
+        await self._ask(message["type"], message)
+
+    async def _ask(self, kind: str, message: Any) -> Any:
+        done: asyncio.Future[Any] = self._loop.create_future()
+        self._events.put((kind, message, done))
+        return await done
+
+    # -- in the handler's thread
+
+    def __iter__(self) -> Iterator[bytes]:
+        started = False
+        while not self._complete:
+            kind, message, done = self._next(None)
+            if kind == "read":
+                self._answer_read(done)
+            elif kind == "http.response.start":
+                started = True
+                self._start_response(_status(message["status"]), _headers(message.get("headers", ())))
+                self._answer(done, None)
+            elif kind == "http.response.body":
+                self._complete = not message.get("more_body", False)
+                self._sending = done
+                yield bytes(message.get("body", b""))
+                self._answer(done, None)
+            elif kind == "raised":
+                raise message
+            elif kind == "returned":
+                what = "before its response was complete" if started else "without a response"
+                raise RuntimeError(f"the ASGI app returned {what}")
+            else:
+                self._answer(done, None)  # an extension that we did not offer
+
+    def close(self) -> None:
+        """Let background tasks end after a complete response; cancel an incomplete one."""
+        self._loop.call_soon_threadsafe(self._gone.set)
+        self._answer(self._sending, None)
+        try:
+            if self._complete:
+                self._let_end(None)
+        finally:
+            # What was interrupted here is cancelled there.
+            self._task.cancel()
+            try:
+                self._let_end(_PATIENCE_SECONDS)
+            except queue.Empty:
+                log.error("the ASGI app goes on %g s after it was cancelled", _PATIENCE_SECONDS)
+
+    def _let_end(self, seconds: float | None) -> None:
+        while not self._ended:
+            kind, message, done = self._next(seconds)
+            if kind == "raised" and not isinstance(message, asyncio.CancelledError):
+                when = "after its response" if self._complete else "when it was cancelled"
+                log.error("the ASGI app raised %s", when, exc_info=message)
+            self._answer(done, b"" if kind == "read" else None)
+
+    def _next(self, seconds: float | None) -> tuple[str, Any, asyncio.Future[Any] | None]:
+        event = self._events.get(timeout=seconds)
+        self._ended = event[0] in {"raised", "returned"}
+        return event
+
+    def _answer_read(self, done: asyncio.Future[Any] | None) -> None:
+        try:
+            body = self._input.read1(_READ) if hasattr(self._input, "read1") else self._input.read(_READ)
+        except Exception as error:  # noqa: BLE001 - a broken upload is the app's to see
+            self._fail(done, error)
+        else:
+            self._answer(done, body)
+
+    def _answer(self, done: asyncio.Future[Any] | None, value: Any) -> None:
+        if done is not None:
+            self._loop.call_soon_threadsafe(_set_result, done, value)
+
+    def _fail(self, done: asyncio.Future[Any] | None, error: Exception) -> None:
+        if done is not None:
+            self._loop.call_soon_threadsafe(_set_exception, done, error)
+
+
+class _Lifespan:
+    """The lifespan protocol: one task that runs as long as the process."""
+
+    def __init__(self, app: AsgiApp, loop: asyncio.AbstractEventLoop) -> None:
+        self.state: dict[str, Any] = {}
+        self._app = app
+        self._loop = loop
+        self._to_app: asyncio.Queue[Message] = asyncio.Queue()
+        self._from_app: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._supported = False
+
+    def start(self) -> None:
+        self._task = asyncio.run_coroutine_threadsafe(self._run(), self._loop)
+        answer = self._exchange("lifespan.startup", seconds=None)
+        self._supported = answer["type"] == "lifespan.startup.complete"
+        if answer["type"] == "lifespan.startup.failed":
+            raise ConfigurationError(f"the ASGI app's startup failed: {answer.get('message', '')}")
+
+    def stop(self) -> None:
+        if self._supported:
+            self._supported = False
+            answer = self._exchange("lifespan.shutdown", seconds=_PATIENCE_SECONDS)
+            if answer["type"] == "lifespan.shutdown.failed":
+                log.error("the ASGI app's shutdown failed: %s", answer.get("message", ""))
+
+    async def _run(self) -> None:
+        scope = {
+            "type": "lifespan",
+            "asgi": {"version": "3.0", "spec_version": "2.0"},
+            "state": self.state,
+        }
+
+        async def send(message: Message) -> None:
+            self._from_app.put(message)
+
+        try:
+            await self._app(scope, self._to_app.get, send)
+        except Exception:
+            # The protocol: an app that knows no lifespan raises, and is served without.
+            log.debug("the ASGI app has no lifespan", exc_info=True)
+        self._from_app.put({"type": "ended"})
+
+    def _exchange(self, kind: str, seconds: float | None) -> Message:
+        self._loop.call_soon_threadsafe(self._to_app.put_nowait, {"type": kind})
+        try:
+            return self._from_app.get(timeout=seconds)
+        except queue.Empty:
+            log.warning("the ASGI app did not answer %s within %g s", kind, seconds)
+            return {"type": "ended"}
+
+
+def _scope(environ: dict[str, Any], state: dict[str, Any]) -> Message:
+    root_path = environ.get("SCRIPT_NAME", "").encode("latin-1").decode("utf-8", "replace")
+    raw = raw_path(environ)
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "http_version": environ.get("SERVER_PROTOCOL", "HTTP/1.1").partition("/")[2] or "1.1",
+        "method": environ["REQUEST_METHOD"],
+        "scheme": environ["wsgi.url_scheme"],
+        # The whole path, root_path included, as ASGI 3.0 has it.
+        "path": unquote_to_bytes(raw.encode("latin-1")).decode("utf-8", "replace"),
+        "raw_path": raw.encode("latin-1"),
+        "query_string": environ.get("QUERY_STRING", "").encode("latin-1"),
+        "root_path": root_path,
+        "headers": _request_headers(environ),
+        "client": _address(environ.get("REMOTE_ADDR"), environ.get("REMOTE_PORT")),
+        "server": _address(environ.get("SERVER_NAME"), environ.get("SERVER_PORT")),
+        "state": state.copy(),
+        "extensions": {"wsgi_timeout": {"call": environ.get("wsgi_timeout.call")}},
+    }
+
+
+def _request_headers(environ: dict[str, Any]) -> list[tuple[bytes, bytes]]:
+    headers = []
+    for key, value in environ.items():
+        name = key.removeprefix("HTTP_")
+        if key.startswith("HTTP_") or (key in {"CONTENT_TYPE", "CONTENT_LENGTH"} and value):
+            headers.append((name.replace("_", "-").lower().encode("latin-1"), value.encode("latin-1")))
+    return headers
+
+
+def _has_body(environ: dict[str, Any]) -> bool:
+    # Without a length the input still ends by itself, as that of a chunked request.
+    return bool(environ.get("CONTENT_LENGTH", "1") != "0")
+
+
+def _address(host: str | None, port: str | None) -> tuple[str, int] | None:
+    return (host, int(port or 0)) if host else None
+
+
+def _status(code: int) -> str:
+    try:
+        return f"{code} {HTTPStatus(code).phrase}"
+    except ValueError:
+        return f"{code} "
+
+
+def _headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
+    return [(name.decode("latin-1").title(), value.decode("latin-1")) for name, value in headers]
+
+
+def _set_result(future: asyncio.Future[Any], value: Any) -> None:
+    if not future.done():
+        future.set_result(value)
+
+
+def _set_exception(future: asyncio.Future[Any], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)

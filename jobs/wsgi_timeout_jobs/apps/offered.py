@@ -1,0 +1,63 @@
+"""What a loaded target offers: the places at which a request can enter, and the functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from wsgi_timeout.errors import ConfigurationError
+from wsgi_timeout.functions import payload
+from wsgi_timeout.integrations.extension import EXTENSION, Place
+from wsgi_timeout.integrations.stub import Stub
+from wsgi_timeout.store.messages import PLACE
+from wsgi_timeout_jobs.apps.endpoint import ByPath, build
+
+WSGIApp = Callable[..., Iterable[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """One target, in a worker process that has imported it."""
+
+    #: WSGI apps by entry, see `CallRequest.entry`.
+    apps: dict[str, WSGIApp]
+    functions: dict[str, Callable[..., Any]] = field(default_factory=dict)
+    #: Queues of functions, after the target's name.
+    queues: tuple[str, ...] = ()
+    #: A name that the target gives itself, empty if none.
+    name: str = ""
+    #: A stub's web functions as JSON, for the web processes that have not imported it.
+    mounts: str = ""
+
+
+def of_target(app: Any, *, queue: str) -> Entries:
+    """Return what a target offers to a worker of its web calls (`queue` empty), or of a queue of functions.
+
+    Raises `ConfigurationError`; an exception of the app's own passes through.
+    """
+    if isinstance(app, Stub):
+        return _of_stub(app, queue)
+    if queue:
+        raise ConfigurationError(f"{app!r} is no Stub: it has no functions for a queue {queue!r}")
+    place = getattr(app, "extensions", {}).get(EXTENSION)
+    if isinstance(place, Place):
+        return Entries({"": app, PLACE: place.inner}, name=place.name)
+    return Entries({"": app})
+
+
+def _of_stub(stub: Stub, queue: str) -> Entries:
+    if stub.functions:
+        payload.check_secret()
+    functions = {name: function.local for name, function in stub.functions.items()}
+    apps: dict[str, WSGIApp] = {}
+    if not queue:  # a process for functions needs no web apps, which may be heavy
+        apps = {label: build(web) for label, web in stub.web.items()}
+        apps[""] = ByPath(dict(apps), stub.mounts)
+    return Entries(
+        apps,
+        functions,
+        tuple(sorted(stub.queues)),
+        stub.explicit_name or "",
+        stub.mounts.dumps() if apps else "",
+    )

@@ -1,0 +1,1 @@
+"""One attempt of a call: the request, the handler, where its response goes."""

@@ -1,0 +1,113 @@
+"""An app's response, taken apart as PEP 3333 says a server must. Pure: bytes go to a sink.
+
+The head goes out with the first non-empty chunk, or at the end: until then the app may replace it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Any, Protocol, cast
+
+from wsgi_timeout.store.messages import ResponseHead
+
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
+
+# RFC 9110 section 5.6.2: a header name is a token.
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+# RFC 9110 section 5.5: what gunicorn refuses too, but here where the app sees it.
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+# RFC 9112 section 4: digits of ASCII, and a reason that fits latin-1.
+_STATUS = re.compile(r"[2-9][0-9]{2}(?: [\t\x20-\x7e\x80-\xff]*)?")
+
+
+class Sink(Protocol):
+    """Where a response goes."""
+
+    def begin(self, head: ResponseHead) -> None: ...
+
+    def write(self, chunk: bytes, *, last: bool) -> None:
+        """Take a chunk; `last` if the app is known to give no other."""
+
+    def end(self) -> None: ...
+
+
+class Capture:
+    """Runs an app for one request."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._head: ResponseHead | None = None
+        self._sent = False
+        self._iterable: Iterable[bytes] = ()
+
+    def start_response(
+        self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
+    ) -> Callable[[bytes], None]:
+        if exc_info:
+            try:
+                if self._sent:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None  # PEP 3333: no reference cycle through the traceback
+        elif self._head is not None:
+            raise AssertionError("start_response was called a second time, without exc_info")
+        headers = list(headers)  # a generator can be read once; a list may be changed later
+        _check(status, headers)
+        self._head = ResponseHead(status, headers)
+        return self._write
+
+    def run(self, app: Callable[..., Iterable[bytes]], environ: dict[str, Any]) -> None:
+        """Call the app and pass on all that it yields; `close` is the caller's, whatever happened."""
+        returned: object = app(environ, self.start_response)
+        if isinstance(returned, str | bytes) or returned is None:
+            raise TypeError(f"the app returned {type(returned).__name__}, not an iterable of bytes")
+        self._iterable = cast("Iterable[bytes]", returned)
+        # Of a list the last chunk is known, so that a small response needs no stream.
+        known = len(self._iterable) if isinstance(self._iterable, list | tuple) else 0
+        for number, chunk in enumerate(self._iterable, start=1):
+            self._pass_on(chunk, last=number == known)
+        self._begin()
+        self._sink.end()
+
+    def close(self) -> None:
+        close = getattr(self._iterable, "close", None)
+        if close:
+            close()
+
+    def _write(self, chunk: bytes) -> None:
+        self._pass_on(chunk, last=False)
+
+    def _pass_on(self, chunk: bytes, *, last: bool) -> None:
+        if not isinstance(chunk, bytes):
+            raise TypeError(f"the app gave a chunk of type {type(chunk).__name__}, not bytes")
+        if chunk:
+            self._begin()
+            self._sink.write(chunk, last=last)
+
+    def _begin(self) -> None:
+        if self._head is None:
+            raise AssertionError("the app did not call start_response before its first byte or its end")
+        if not self._sent:
+            self._sent = True
+            self._sink.begin(self._head)
+
+
+def _check(status: str, headers: list[tuple[str, str]]) -> None:
+    """Refuse here, where the app sees the error, what a server would refuse after the app is done."""
+    if not isinstance(status, str) or not _STATUS.fullmatch(status):
+        raise ValueError(f"status {status!r}: must be text like '200 OK'")
+    for item in headers:
+        name, value = item
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError(f"header {item!r}: name and value must be str")
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"header name {name!r}: not a token (RFC 9110 section 5.6.2)")
+        if _CONTROL.search(value):
+            raise ValueError(
+                f"header {name}: value {value!r} holds CR, LF or NUL, or another control character"
+            )
+        value.encode("latin-1")
+        if name.lower() == "content-length":
+            int(value)  # raises what gunicorn raises

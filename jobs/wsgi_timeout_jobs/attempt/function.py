@@ -1,0 +1,246 @@
+"""One attempt of a function call: the arguments are checked and read, the result is recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import redis
+
+from wsgi_timeout.current import RunningCall, running
+from wsgi_timeout.errors import (
+    CallInterrupted,
+    ConfigurationError,
+    Fenced,
+    OutputExpiredError,
+    RemoteError,
+    WsgiTimeoutError,
+)
+from wsgi_timeout.functions import payload
+from wsgi_timeout.store import keys
+from wsgi_timeout.store.calls import Calls, Outcome
+from wsgi_timeout.store.messages import FunctionRequest
+from wsgi_timeout_jobs.attempt.response import or_end, unreadable, until_back
+from wsgi_timeout_jobs.process import forks
+from wsgi_timeout_jobs.process.board import Board
+from wsgi_timeout_jobs.process.interrupts import Interrupts
+
+log = logging.getLogger("wsgi_timeout.worker")
+
+_LONGEST_PAUSE_SECONDS = 60.0
+#: Characters of a traceback that are kept: its beginning and its end.
+_TRACEBACK = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """How an attempt ended."""
+
+    outcome: Outcome
+    detail: str = ""
+    #: The packed result or exception.
+    blob: bytes | None = None
+    #: Seconds until the next attempt; None: there is none.
+    pause: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionRunner:
+    """What a worker process needs to run functions, one at a time in each of its slots."""
+
+    functions: Mapping[str, Callable[..., Any]]
+    calls: Calls
+    interrupts: Interrupts
+    board: Board
+    worker: str
+
+    def run(self, slot: int, call_id: str, attempt: int, packed: bytes) -> None:
+        """Run one attempt to its end. When it raises, this process must end: the call is recovered then."""
+        with or_end(self.board):
+            self._run(slot, call_id, attempt, packed)
+
+    def _run(self, slot: int, call_id: str, attempt: int, packed: bytes) -> None:
+        try:
+            request = FunctionRequest.unpack(packed)
+        except ConfigurationError as error:
+            unreadable(self.calls, call_id, self.worker, attempt, error)
+            return
+        started = time.monotonic()
+        deadline = started + request.timeout
+        self.board.begin(slot, call_id, attempt, deadline)
+        succeeded = False
+        try:
+            ending = self._attempt(call_id, attempt, request)
+            forks.end_here()  # before it touches what the worker shares with its parent
+            # A Redis that is away must not cost a result.
+            with self.board.settling(slot):
+                succeeded = self._settle(call_id, attempt, request, ending, deadline)
+        finally:
+            self.board.clear(slot, failed=not succeeded)
+        elapsed = time.monotonic() - started
+        log.info("%s %s() attempt %d, %.3f s", call_id, request.function, attempt, elapsed)
+
+    def _attempt(self, call_id: str, attempt: int, request: FunctionRequest) -> _Ending:
+        """Run the function; returns how it ended, which nobody was told yet."""
+        call = RunningCall(call_id, attempt, partial(self._report, call_id, attempt))
+        token = running.set(call)
+        try:
+            with self.interrupts.armed():
+                try:
+                    return self._returned(call_id, attempt, request, self._call(call_id, request))
+                except BaseException as error:
+                    forks.end_here(error)
+                    # Whatever a function raises ends its call, and not this process.
+                    if isinstance(error, CallInterrupted):
+                        raise
+                    return self._raised(call_id, attempt, request, error)
+        except CallInterrupted as interruption:
+            log.warning("%s: %s", call_id, interruption.reason)
+            return _interrupted(request, Outcome(interruption.reason))
+        finally:
+            running.reset(token)
+
+    def _call(self, call_id: str, request: FunctionRequest) -> Any:
+        blob = request.arguments
+        if blob is None:
+            blob = self._large_arguments(call_id)
+        name, args, kwargs = payload.unpack(blob, call_id, "arguments")
+        function = self.functions.get(name)
+        if function is None:
+            raise WsgiTimeoutError(
+                f"this worker's stub has no function {name!r}, only "
+                f"{', '.join(self.functions) or 'none'}: deploy the same version everywhere"
+            )
+        result = function(*args, **kwargs)
+        return asyncio.run(result) if inspect.iscoroutine(result) else result
+
+    def _large_arguments(self, call_id: str) -> bytes:
+        def read() -> bytes | None:
+            count = int(self.calls.redis.hlen(keys.arguments(call_id)))
+            return payload.read_chunks(self.calls.redis, keys.arguments(call_id), count) if count else None
+
+        blob = until_back(read, self.interrupts.shield)
+        if blob is None:
+            raise OutputExpiredError(f"the arguments of call {call_id} are not kept any more")
+        return blob
+
+    def _returned(self, call_id: str, attempt: int, request: FunctionRequest, result: Any) -> _Ending:
+        try:
+            return _Ending(Outcome.DONE, blob=payload.pack(result, call_id, "result", request.max_payload))
+        except (TypeError, WsgiTimeoutError) as error:
+            return self._raised(call_id, attempt, request, error, again=False)
+
+    def _raised(
+        self,
+        call_id: str,
+        attempt: int,
+        request: FunctionRequest,
+        error: BaseException,
+        *,
+        again: bool = True,
+    ) -> _Ending:
+        detail = _shortened("".join(traceback.format_exception(error)))
+        log.error("%s: %s() raised\n%s", call_id, request.function, detail)
+        if again and attempt <= request.retries:
+            pause = min(_LONGEST_PAUSE_SECONDS, request.retry_backoff * 2 ** (attempt - 1))
+            return _Ending(Outcome.RAISED, detail, pause=pause)
+        return _Ending(Outcome.RAISED, detail, self._packed(call_id, request, error))
+
+    @staticmethod
+    def _packed(call_id: str, request: FunctionRequest, error: BaseException) -> bytes:
+        # The traceback goes as text; an exception that cannot be pickled goes by name.
+        bare = error.with_traceback(None)
+        bare.__cause__ = bare.__context__ = None
+        try:
+            blob = payload.pack(bare, call_id, "result", request.max_payload)
+            payload.unpack(blob, call_id, "result")
+        except Exception:  # noqa: BLE001 - user classes fail in any way when they are rebuilt
+            # Unlike str(error) it never raises.
+            text = _shortened("".join(traceback.format_exception_only(error)).strip())
+            return payload.pack(RemoteError(text), call_id, "result", sys.maxsize)
+        return blob
+
+    def _settle(
+        self, call_id: str, attempt: int, request: FunctionRequest, ending: _Ending, deadline: float
+    ) -> bool:
+        """Record how an attempt ended; returns whether its result is there."""
+        try:
+            try:
+                self._record(call_id, attempt, request, ending, deadline)
+            except CallInterrupted as interruption:
+                log.warning("%s: Redis had no room for its result in time", call_id)
+                ending = _interrupted(request, Outcome(interruption.reason))
+                self._record(call_id, attempt, request, ending, deadline)
+            except redis.exceptions.RedisError as error:
+                log.exception("%s: its outcome could not be recorded", call_id)
+                ending = _Ending(Outcome.LOST, f"its outcome could not be recorded: {error}")
+                self._record(call_id, attempt, request, ending, deadline)
+        except Fenced as error:
+            log.warning("%s: given up, its outcome was recorded elsewhere (%s)", call_id, error)
+            self._let_go(call_id, attempt, request)
+            return False
+        return ending.outcome is Outcome.DONE
+
+    def _let_go(self, call_id: str, attempt: int, request: FunctionRequest) -> None:
+        # Refused too, and with that the worker holds the call no longer.
+        finish = partial(self.calls.finish, call_id, self.worker, attempt, Outcome.LOST, request.result_ttl)
+        with suppress(Fenced):
+            until_back(finish, self.interrupts.shield)
+
+    def _record(
+        self, call_id: str, attempt: int, request: FunctionRequest, ending: _Ending, deadline: float
+    ) -> None:
+        shield = self.interrupts.shield
+        if (pause := ending.pause) is not None:
+            retry = partial(self.calls.retry, call_id, self.worker, attempt, pause, ending.detail)
+            until_back(retry, shield)
+            return
+        value, count = ending.blob, 0
+        if value is not None and len(value) > request.inline_body:
+            for number, chunk in payload.chunks_of(value):
+                until_back(partial(self.calls.store, call_id, attempt, number, chunk), shield, deadline)
+                count = number + 1
+            value = None
+        finish = partial(
+            self.calls.finish,
+            call_id,
+            self.worker,
+            attempt,
+            ending.outcome,
+            request.result_ttl,
+            detail=ending.detail,
+            value=value,
+            chunks=count,
+        )
+        until_back(finish, shield)
+
+    def _report(self, call_id: str, attempt: int, report: dict[str, Any]) -> None:
+        try:
+            with self.interrupts.shield():
+                self.calls.progress(call_id, attempt, report)
+        except redis.exceptions.RedisError as error:
+            log.debug("%s: progress was not recorded: %s", call_id, error)
+
+
+def _interrupted(request: FunctionRequest, outcome: Outcome) -> _Ending:
+    timed_out = outcome is Outcome.TIMEOUT
+    return _Ending(
+        outcome, f"ran longer than its timeout, {request.timeout:g} s" if timed_out else "cancelled"
+    )
+
+
+def _shortened(text: str) -> str:
+    left_out = len(text) - _TRACEBACK
+    if left_out <= 0:
+        return text
+    half = _TRACEBACK // 2
+    return f"{text[:half]}\n[... {left_out} characters left out ...]\n{text[-half:]}"

@@ -1,0 +1,175 @@
+"""One attempt of a web call: the app is run, its response recorded."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, BinaryIO
+
+import redis
+
+from wsgi_timeout.current import ENVIRON_KEY, RunningCall, running
+from wsgi_timeout.errors import CallInterrupted, ConfigurationError, Fenced
+from wsgi_timeout.http.environ import restore
+from wsgi_timeout.store.calls import Calls, Outcome
+from wsgi_timeout.store.messages import CallRequest
+from wsgi_timeout.store.streams import StreamReader
+from wsgi_timeout.watching.listener import Listener
+from wsgi_timeout_jobs.apps.offered import WSGIApp
+from wsgi_timeout_jobs.attempt.capture import Capture
+from wsgi_timeout_jobs.attempt.request_body import RequestBody, SmallBody, Uploader, buffered
+from wsgi_timeout_jobs.attempt.response import Response, or_end, unreadable
+from wsgi_timeout_jobs.process import forks
+from wsgi_timeout_jobs.process.board import Board
+from wsgi_timeout_jobs.process.interrupts import Interrupts
+
+log = logging.getLogger("wsgi_timeout.worker")
+
+_DETAILS = {
+    Outcome.TIMEOUT: "the handler ran longer than its timeout, {timeout:g} s",
+    Outcome.CANCELLED: "the call was cancelled",
+    Outcome.UNREAD: "nobody read the response for {unread:g} s, and it is larger than max_result allows",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRunner:
+    """What a worker process needs to run calls, one at a time in each of its slots."""
+
+    #: The target's WSGI apps by entry.
+    apps: Mapping[str, WSGIApp]
+    calls: Calls
+    listener: Listener
+    interrupts: Interrupts
+    board: Board
+    worker: str
+
+    def run(self, slot: int, call_id: str, attempt: int, packed: bytes) -> None:
+        """Run one attempt to its end. When it raises, this process must end: the call is recovered then."""
+        with or_end(self.board):
+            self._run(slot, call_id, attempt, packed)
+
+    def _run(self, slot: int, call_id: str, attempt: int, packed: bytes) -> None:
+        try:
+            request = CallRequest.unpack(packed)
+        except ConfigurationError as error:
+            unreadable(self.calls, call_id, self.worker, attempt, error)
+            return
+        started = time.monotonic()
+        deadline = started + request.timeout
+        response = Response(
+            self.calls,
+            self.listener,
+            self.interrupts,
+            call_id,
+            self.worker,
+            attempt,
+            request,
+            deadline,
+            partial(self.board.settling, slot),
+            partial(self.board.recorded, slot),
+        )
+        self.board.begin(slot, call_id, attempt, deadline)
+        try:
+            with self.interrupts.armed():
+                self._respond(call_id, attempt, request, response)
+        except Fenced as error:
+            log.warning("%s: given up, its outcome was recorded elsewhere (%s)", call_id, error)
+            self._let_go(response)
+        except CallInterrupted as interruption:
+            self._interrupted(call_id, request, response, Outcome(interruption.reason))
+        except BaseException as error:
+            forks.end_here(error)
+            log.exception("%s: its outcome could not be recorded", call_id)
+            with suppress(Fenced):
+                response.fail(Outcome.LOST, f"its outcome could not be recorded: {error}")
+        finally:
+            self.board.clear(slot, failed=response.failed)
+        environ = request.environ
+        log.info(
+            "%s %s %s attempt %d, %.3f s",
+            call_id,
+            environ["REQUEST_METHOD"],
+            environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""),
+            attempt,
+            time.monotonic() - started,
+        )
+
+    def _respond(self, call_id: str, attempt: int, request: CallRequest, response: Response) -> None:
+        capture = Capture(response)
+        with ExitStack() as held:
+            body = self._body(call_id, attempt, request, held)
+            multithread = self.board.slots > 1
+            environ = restore(request.environ, body, sys.stderr, multithread=multithread)
+            call = environ[ENVIRON_KEY] = RunningCall(
+                call_id, attempt, partial(self._report, call_id, attempt)
+            )
+            app = self.apps.get(request.entry)
+            if app is None:  # another worker of this name told of it
+                response.fail(Outcome.LOST, f"its worker serves no web function {request.entry!r}")
+                return
+            token = running.set(call)
+            try:
+                capture.run(app, environ)
+            except BaseException as error:
+                forks.end_here(error)
+                # Whatever an app raises ends its call, and not this process.
+                if isinstance(error, Fenced | CallInterrupted):
+                    raise
+                self._raised(call_id, response, error)
+            finally:
+                self._close(call_id, capture)
+                running.reset(token)
+
+    def _body(self, call_id: str, attempt: int, request: CallRequest, held: ExitStack) -> BinaryIO:
+        if request.body is not None:
+            return SmallBody(request.body)
+        waiter = held.enter_context(self.listener.waiter(call_id))
+        waiter.streaming = True
+        reader = StreamReader(self.calls.scripts, call_id, self.listener.inbox, reader=attempt)
+        return buffered(RequestBody(reader, waiter, self.interrupts, Uploader(self.calls, call_id)))
+
+    @staticmethod
+    def _close(call_id: str, capture: Capture) -> None:
+        # Whatever it raises changes no response that is complete, and hides no interrupt.
+        try:
+            capture.close()
+        except CallInterrupted:
+            raise
+        except BaseException as error:
+            forks.end_here(error)
+            log.exception("%s: close() of the response raised", call_id)
+
+    @staticmethod
+    def _raised(call_id: str, response: Response, error: BaseException) -> None:
+        log.error("%s: the app raised", call_id, exc_info=error)
+        response.fail(Outcome.RAISED, "".join(traceback.format_exception(error)))
+
+    @staticmethod
+    def _interrupted(call_id: str, request: CallRequest, response: Response, outcome: Outcome) -> None:
+        detail = _DETAILS[outcome].format(timeout=request.timeout, unread=request.unread_timeout)
+        log.warning("%s: %s", call_id, detail)
+        try:
+            response.fail(outcome, detail)
+        except Fenced:
+            log.debug("%s: its outcome was recorded elsewhere", call_id)
+
+    @staticmethod
+    def _let_go(response: Response) -> None:
+        # Refused again, and with that the worker holds the call no longer.
+        with suppress(Fenced):
+            response.fail(Outcome.LOST, "")
+
+    def _report(self, call_id: str, attempt: int, report: dict[str, Any]) -> None:
+        try:
+            with self.interrupts.shield():
+                self.calls.progress(call_id, attempt, report)
+        except redis.exceptions.RedisError as error:
+            # Progress is a courtesy: it must not end a handler.
+            log.debug("%s: progress was not recorded: %s", call_id, error)

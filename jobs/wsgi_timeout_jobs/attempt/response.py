@@ -1,0 +1,262 @@
+"""Where a captured response goes: a small one whole, with the outcome; any other into its stream."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
+from typing import TypeVar
+
+import redis
+
+from wsgi_timeout.errors import CallInterrupted, ConfigurationError, Fenced
+from wsgi_timeout.settings import Settings
+from wsgi_timeout.store.calls import Calls, Outcome
+from wsgi_timeout.store.connection import AWAY, REFUSING, refuses
+from wsgi_timeout.store.messages import CallRequest, ResponseHead
+from wsgi_timeout.store.streams import Limits, StreamWriter, split
+from wsgi_timeout.watching.listener import RECHECK_SECONDS, Listener, Waiter
+from wsgi_timeout_jobs.process import forks
+from wsgi_timeout_jobs.process.board import Board
+from wsgi_timeout_jobs.process.interrupts import Interrupts
+
+log = logging.getLogger("wsgi_timeout.worker")
+
+#: Seconds between two tries while Redis is away.
+_RETRY_SECONDS = 0.5
+
+T = TypeVar("T")
+
+
+class Response:
+    """The sink of one attempt.
+
+    What the app yields is passed on at once (PEP 3333: no block may be held back), unless it is
+    already known to be all: the last of a list, or as many bytes as Content-Length says.
+    """
+
+    def __init__(
+        self,
+        calls: Calls,
+        listener: Listener,
+        interrupts: Interrupts,
+        call_id: str,
+        worker: str,
+        attempt: int,
+        request: CallRequest,
+        deadline: float,
+        hold: Callable[[], AbstractContextManager[None]],
+        tell: Callable[[], None],
+    ) -> None:
+        """`hold` keeps the parent from this attempt, which else may run until `deadline`.
+
+        `tell` is called when its outcome is recorded.
+        """
+        self._calls = calls
+        self._listener = listener
+        self._interrupts = interrupts
+        self._call_id = call_id
+        self._worker = worker
+        self._attempt = attempt
+        self._request = request
+        self._deadline = deadline
+        self._hold = hold
+        self._tell = tell
+        #: When to give up by itself, what the parent sees to until the app has ended.
+        self._patience = math.inf
+        self._no_body = request.environ["REQUEST_METHOD"] == "HEAD"
+        self._head: ResponseHead | None = None
+        self._length: int | None = None
+        self._count = 0
+        self._held: list[bytes] = []
+        self._writer: StreamWriter | None = None
+        #: It ended otherwise than with the app's whole response.
+        self.failed = False
+        #: The outcome was recorded: what the handler does after that is its own affair.
+        self.recorded = False
+
+    @property
+    def began(self) -> bool:
+        """Whether bytes are on their way, so that no other response can replace this one."""
+        return self._writer is not None
+
+    def begin(self, head: ResponseHead) -> None:
+        self._head = head
+        lengths = [value.strip(" \t") for name, value in head.headers if name.lower() == "content-length"]
+        if lengths and lengths[-1].isdigit():
+            self._length = int(lengths[-1])
+
+    def write(self, chunk: bytes, *, last: bool) -> None:
+        if self.recorded:
+            return
+        if not self._has_body():
+            # The head is all that the client can see, and a server sends it with the first byte.
+            self._finish()
+            return
+        if self._length is not None:
+            # A server sends no more than was announced (RFC 9112 section 6.3).
+            chunk = chunk[: self._length - self._count]
+        self._held.append(chunk)
+        self._count += len(chunk)
+        if self._count == self._length:
+            # All that the client can see: it need not wait for what the app does afterwards.
+            self._finish()
+        elif not last:
+            self._flush()
+
+    def end(self) -> None:
+        if self.recorded:
+            return
+        if self._length is None or self._count >= self._length or not self._has_body():
+            self._finish()
+            return
+        detail = f"the app announced {self._length} bytes in Content-Length and gave {self._count}"
+        with self._settling():
+            if self.began and self._held:
+                self._flush()
+            self.fail(Outcome.BROKEN, detail)
+
+    def fail(self, outcome: Outcome, detail: str) -> None:
+        """Record that there is no response, or no rest of one."""
+        if self.recorded:
+            return
+        self.failed = True
+        if self.began and outcome is Outcome.RAISED:
+            outcome = Outcome.BROKEN
+        whole = (self._head, b"".join(self._held)) if outcome is Outcome.BROKEN and self._head else None
+        with self._settling():
+            self._record(outcome, detail=detail, response=None if self.began else whole)
+
+    def _has_body(self) -> bool:
+        # RFC 9110 section 15.4.5: a 304 may announce the length that a 200 would have.
+        assert self._head is not None
+        return not self._no_body and self._head.status[:3] not in {"204", "304"}
+
+    def _finish(self) -> None:
+        assert self._head is not None
+        body = b"".join(self._held)
+        with self._settling():
+            if not self.began and len(body) <= self._request.inline_body:
+                self._record(Outcome.DONE, response=(self._head, body))
+                return
+            if body:
+                self._flush()
+            self._record(Outcome.DONE)
+
+    @contextmanager
+    def _settling(self) -> Iterator[None]:
+        """Have nobody end what the app has ended: a Redis that is away must not cost its response."""
+        forks.end_here()  # before it touches what the worker shares with its parent
+        self._patience = self._deadline
+        with self._interrupts.disarmed(), self._hold():
+            yield
+
+    def _flush(self) -> None:
+        assert self._head is not None
+        request = self._request
+        if self._writer is None:
+            limits = Limits(request.buffer, request.max_result)
+            ttl = request.timeout + request.result_ttl
+            self._writer = StreamWriter(
+                self._calls.scripts,
+                self._call_id,
+                self._listener.inbox,
+                limits,
+                ttl=ttl,
+                attempt=self._attempt,
+                head=self._head.pack(),
+            )
+        data = b"".join(self._held)
+        self._held.clear()
+        for chunk in split(data):
+            if not self._offer(self._writer, chunk):
+                self._wait_for_room(self._writer, chunk)
+
+    def _offer(self, writer: StreamWriter, chunk: bytes) -> bool:
+        return until_back(lambda: writer.offer(chunk), self._interrupts.shield, self._patience)
+
+    def _wait_for_room(self, writer: StreamWriter, chunk: bytes) -> None:
+        with self._listener.waiter(self._call_id) as waiter:
+            waiter.streaming = True
+            # Also a reader that reads nothing: its process may have died and left its name behind.
+            deadline = time.monotonic() + self._request.unread_timeout
+            while not self._offer(writer, chunk):
+                if time.monotonic() > deadline:
+                    raise CallInterrupted(Outcome.UNREAD)
+                if time.monotonic() > self._patience:
+                    raise CallInterrupted(Outcome.TIMEOUT)
+                self._wait(waiter)
+
+    def _wait(self, waiter: Waiter) -> None:
+        waiter.wait(min(RECHECK_SECONDS, self._request.unread_timeout))
+        waiter.reset()
+
+    def _record(
+        self,
+        outcome: Outcome,
+        *,
+        detail: str = "",
+        response: tuple[ResponseHead, bytes] | None = None,
+    ) -> None:
+        until_back(
+            lambda: self._calls.finish(
+                self._call_id,
+                self._worker,
+                self._attempt,
+                outcome,
+                self._request.result_ttl,
+                detail=detail,
+                response=response,
+                streamed=self._writer.count if self._writer else 0,
+            ),
+            self._interrupts.shield,
+        )
+        self.recorded = True
+        self._tell()
+
+
+def until_back(
+    action: Callable[[], T], shield: Callable[[], AbstractContextManager[None]], deadline: float = math.inf
+) -> T:
+    """Repeat an idempotent command until Redis has taken it; one without room is asked until `deadline`."""
+    forks.end_here()
+    while True:
+        try:
+            with shield():
+                return action()
+        except AWAY:
+            time.sleep(_RETRY_SECONDS)
+        except redis.exceptions.ResponseError as error:
+            if not isinstance(error, REFUSING) and not refuses(error):
+                raise
+            if time.monotonic() > deadline:
+                raise CallInterrupted(Outcome.TIMEOUT) from error
+            time.sleep(_RETRY_SECONDS)
+
+
+@contextmanager
+def or_end(board: Board) -> Iterator[None]:
+    """Have this process end when an outcome cannot be recorded: its calls are recovered then.
+
+    What is raised in a thread of its own would end that alone, and leave the call running for ever.
+    """
+    try:
+        yield
+    except BaseException:
+        if board.slots > 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise
+
+
+def unreadable(calls: Calls, call_id: str, worker: str, attempt: int, error: ConfigurationError) -> None:
+    """End a call that a process of another version has sent: no run of ours can help it."""
+    log.error("%s: %s", call_id, error)
+    ttl = Settings().result_ttl
+    finish = partial(calls.finish, call_id, worker, attempt, Outcome.LOST, ttl, detail=str(error))
+    with suppress(Fenced):
+        until_back(finish, nullcontext)

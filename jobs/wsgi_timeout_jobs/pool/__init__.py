@@ -1,0 +1,1 @@
+"""The parent that supervises worker processes."""

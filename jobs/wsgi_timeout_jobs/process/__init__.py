@@ -1,0 +1,1 @@
+"""What one worker process shares with its parent, and how its handlers are interrupted."""

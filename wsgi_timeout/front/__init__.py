@@ -1,0 +1,1 @@
+"""The stages of a request in the web process, in its order."""

@@ -1,0 +1,144 @@
+"""The front: a WSGI callable that runs requests as calls, and waits for them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from wsgi_timeout.errors import (
+    HandlerRaised,
+    ResponseBroken,
+    UpgradeUnsupported,
+    WsgiTimeoutError,
+)
+from wsgi_timeout.front import wait
+from wsgi_timeout.front.host_server import limit_silence, thread_limit, wait_limit
+from wsgi_timeout.front.process import Runtime
+from wsgi_timeout.front.submit import Submission
+from wsgi_timeout.http import answers, urls
+from wsgi_timeout.http.mounts import Mounts
+from wsgi_timeout.http.request_body import Upload
+from wsgi_timeout.http.routes import Routes
+from wsgi_timeout.settings import Settings
+from wsgi_timeout.store.calls import new_id, new_token
+from wsgi_timeout.target import check_name
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication
+
+
+log = logging.getLogger("wsgi_timeout")
+
+
+class Front:
+    """Runs the requests that `routes` capture as calls of `name`; hands the others to `app`."""
+
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        routes: Routes,
+        *,
+        target: str = "",
+        entry: str = "",
+        app: WSGIApplication | None = None,
+        mounts: Mounts | None = None,
+    ) -> None:
+        """Take `url` of Redis, the workers' `target` and its `entry`, and `app` for what is not captured.
+
+        `mounts` are a stub's web functions; of a target that is not imported here, workers tell them.
+        """
+        self.name = check_name(name)
+        self._url = url
+        self._routes = routes
+        self._target = target
+        self._entry = entry
+        self._app = app
+        self._mounts = mounts
+        self._lock = threading.Lock()
+        self._runtime: Runtime | None = None
+        self._wait_limit = float("inf")
+        log.info("requests to %s run as calls of the queue wt:%s", target or "this app", name)
+
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        reference = urls.reference(environ.get("QUERY_STRING", ""))
+        settings = self._routes.match(environ)
+        if reference is None and settings is None and self._app is not None:
+            return self._app(environ, start_response)
+        settings = settings or self._routes.settings
+        try:
+            runtime = self._here()
+            limit_silence(environ, settings.unread_timeout)
+            if settings.wait_seconds > self._wait_limit:
+                settings = settings.replace(wait_seconds=self._wait_limit)
+            if reference is not None:
+                return wait.Results(settings).answer(runtime, reference, environ, start_response)
+            return self._accept(runtime, settings, environ, start_response)
+        except (HandlerRaised, ResponseBroken):
+            raise  # the server answers it as it would answer the app's own exception
+        except wait.ClientGone:
+            return answers.client_gone(start_response)
+        except WsgiTimeoutError as error:
+            return answers.error(environ, start_response, error)
+
+    def _here(self) -> Runtime:
+        """Return this process's runtime, made after any fork."""
+        if self._runtime is None:
+            with self._lock:
+                if self._runtime is None:
+                    settings = self._routes.settings
+                    self._runtime = Runtime(self._url, self.name, self._target, settings, thread_limit())
+                    self._wait_limit = wait_limit(settings.wait_seconds)
+        return self._runtime
+
+    def _accept(
+        self, runtime: Runtime, settings: Settings, environ: dict[str, Any], start_response: StartResponse
+    ) -> Iterable[bytes]:
+        if environ.get("HTTP_UPGRADE", "").lower() == "websocket":
+            raise UpgradeUnsupported("a WebSocket cannot run as a job: leave its route out with `--except`")
+        runtime.check_workers()
+        entry = self._entry
+        if mounts := self._mounts or runtime.mounts:
+            entry, mount, environ = mounts.find(environ)
+            settings = mount.apply(settings)
+            runtime.check_label(entry)
+        upload = Upload(environ, settings.max_request_body)
+        pending = wait.Pending(
+            new_id(),
+            new_token(),
+            urls.local_path(environ),
+            urls.clean_url(environ, settings.trusted_proxies),
+            hop=0,
+        )
+        with runtime.seat(pending.call_id, environ, hop=pending.hop) as seat:
+            Submission(runtime, settings, entry, environ, pending, seat.waiter).send(upload)
+            if not settings.wait_for_response:
+                return _accepted(settings, pending, start_response)
+            ready = wait.wait(
+                runtime.calls,
+                runtime.listener,
+                pending.call_id,
+                seat.waiter,
+                settings.wait_seconds,
+                look_first=False,
+            )
+            if ready is None:
+                seat.keep_place()
+                return answers.redirect(start_response, "303 See Other", pending.next_url)
+            return wait.answer(
+                runtime,
+                pending,
+                ready,
+                seat,
+                start_response,
+                method=environ["REQUEST_METHOD"],
+                grace=settings.delivery_grace,
+            )
+
+
+def _accepted(settings: Settings, pending: wait.Pending, start_response: StartResponse) -> Iterable[bytes]:
+    base = settings.public_url
+    status_url = urls.status_url(pending.clean_url, pending.call_id, pending.token)
+    return answers.accepted(start_response, base + pending.next_url, base + status_url)

@@ -1,0 +1,50 @@
+"""The status URL: what a call is, without consuming anything; POST or DELETE cancels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from wsgi_timeout.http import answers
+from wsgi_timeout.store.calls import Calls, Outcome
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse
+
+_POLL_SECONDS = 2
+
+
+def show(calls: Calls, call_id: str, result_url: str, start_response: StartResponse) -> Iterable[bytes]:
+    """Answer with the call's state as JSON; `Retry-After` while it has not ended."""
+    found = calls.status(call_id)
+    ended = found.get("state") == "ended"
+    body: dict[str, Any] = {
+        "call_id": call_id,
+        "state": found.get("state"),
+        "outcome": found.get("outcome"),
+        "attempts": int(found.get("attempt", 0)),
+        "position": found.get("position"),
+        "progress": json.loads(found["progress"]) if "progress" in found else None,
+        "created": _iso(found.get("created")),
+        "started": _iso(found.get("started")),
+        "ended": _iso(found.get("ended")),
+        "delivered": _iso(found.get("delivered")),
+        "result_url": result_url,
+    }
+    headers = [] if ended else [("Retry-After", str(_POLL_SECONDS))]
+    return answers.as_json(start_response, "200 OK", body, headers)
+
+
+def cancel(calls: Calls, call_id: str, grace: float, start_response: StartResponse) -> Iterable[bytes]:
+    """Cancel the call: 202, or 409 when it has ended."""
+    if calls.end(call_id, Outcome.CANCELLED, "cancelled on its status URL", grace):
+        return answers.as_json(start_response, "202 Accepted", {"call_id": call_id, "state": "cancelled"})
+    return answers.as_json(start_response, "409 Conflict", {"call_id": call_id, "state": "ended"})
+
+
+def _iso(milliseconds: str | None) -> str | None:
+    if milliseconds is None:
+        return None
+    return datetime.fromtimestamp(int(milliseconds) / 1000, UTC).isoformat(timespec="milliseconds")

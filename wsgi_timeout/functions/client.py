@@ -1,0 +1,75 @@
+"""What a process holds to spawn and follow function calls: one connection pool and listener per Redis."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
+
+import redis
+
+from wsgi_timeout.store.calls import Calls
+from wsgi_timeout.store.connection import Commands, connect, connect_to_listen, redis_url
+from wsgi_timeout.watching.listener import Listener
+
+_CONNECTIONS = 4
+#: Calls that async code of one process waits for at the same time; others take turns.
+_THREADS = 100
+
+_lock = threading.Lock()
+_clients: dict[tuple[int, str], Client] = {}
+
+
+class _Shield:
+    """What holds interrupts back while a client is used: in a worker its own, elsewhere nothing."""
+
+    hold: Callable[[], AbstractContextManager[None]] = nullcontext
+
+
+def shield_with(hold: Callable[[], AbstractContextManager[None]]) -> None:
+    """Have clients use `hold` around what an exception of a signal handler must not break off."""
+    _Shield.hold = hold
+
+
+class Client:
+    """One process's way to one Redis."""
+
+    def __init__(self, url: str) -> None:
+        self.redis: redis.Redis = connect(url, connections=_CONNECTIONS)
+        self._commands = Commands(self.redis)
+        self.listener = Listener(partial(connect_to_listen, url))
+        #: Where async code waits: not asyncio's own few threads, which others need.
+        self.threads = ThreadPoolExecutor(_THREADS, "wsgi-timeout-get")
+        self._calls: dict[str, Calls] = {}
+
+    def calls(self, name: str) -> Calls:
+        """Return the calls of one queue."""
+        if name not in self._calls:
+            self._calls[name] = Calls(self.redis, name, self.send)
+        return self._calls[name]
+
+    def send(self, *words: str | bytes | float) -> Any:
+        """Send one command that may run twice."""
+        with self.shield():
+            return self._commands.send(*words)
+
+    @staticmethod
+    def shield() -> AbstractContextManager[None]:
+        """Hold interrupts of a handler back, which would leave a connection, or a lock, as it was."""
+        return _Shield.hold()
+
+
+def client() -> Client:
+    """Return this process's client of `REDIS_URL`; a forked child gets its own."""
+    url = redis_url()
+    key = (os.getpid(), url)
+    if found := _clients.get(key):
+        return found
+    with _Shield.hold(), _lock:
+        if key not in _clients:
+            _clients[key] = Client(url)
+        return _clients[key]

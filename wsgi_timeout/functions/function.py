@@ -1,0 +1,140 @@
+"""Functions that run as calls: here, elsewhere and waited for, or spawned."""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Callable
+from typing import Any, Generic, ParamSpec, TypeVar
+
+from wsgi_timeout.current import current_queue, current_slots
+from wsgi_timeout.errors import NoWorker, RedisUnavailable
+from wsgi_timeout.functions import payload
+from wsgi_timeout.functions.call import FunctionCall, gather
+from wsgi_timeout.functions.client import client
+from wsgi_timeout.settings import Settings
+from wsgi_timeout.store import keys
+from wsgi_timeout.store.calls import Calls, NewCall, new_id
+from wsgi_timeout.store.connection import unavailable_is_refusal
+from wsgi_timeout.store.messages import FunctionRequest
+
+__all__ = ["Function", "FunctionCall", "gather"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: Seconds that large arguments live without a write, before their call is queued.
+_CHUNK_TTL = 60
+#: Seconds between two looks for a first worker, or for a Redis that comes back.
+_RETRY_SECONDS = 0.1
+
+
+class Function(Generic[P, R]):
+    """A function of a stub: run here, run elsewhere and waited for, or spawned."""
+
+    def __init__(
+        self,
+        function: Callable[P, R],
+        queue: Callable[[], str],
+        *,
+        timeout: float,
+        retries: int,
+    ) -> None:
+        """`queue` returns the name of the queue, which may be known only later."""
+        self._function = function
+        self._queue = queue
+        self._timeout = timeout
+        self._retries = retries
+        functools.update_wrapper(self, function)
+
+    def local(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function here, as any other."""
+        return self._function(*args, **kwargs)
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function here."""
+        return self._function(*args, **kwargs)
+
+    def spawn(self, /, *args: P.args, **kwargs: P.kwargs) -> FunctionCall[R]:
+        """Have a worker run the function, and return at once: one round trip for small arguments.
+
+        Raises `TypeError` for arguments that cannot be pickled, `PayloadTooLarge`, `CallRefused`.
+        """
+        return self._enqueue(args, kwargs, needs_worker=False)
+
+    def remote(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Have a worker run the function, wait for it, and return its result.
+
+        Raises what `FunctionCall.get` raises, and `NoWorker` where nobody else could run it, or where
+        no worker has come up within `worker_wait`.
+        """
+        queue = self._queue()
+        if current_queue() == queue and current_slots() < 2:
+            with unavailable_is_refusal():
+                processes = client().calls(queue).slots()
+            if processes < 2:
+                raise NoWorker(
+                    f"{self._function.__name__}.remote() would wait for ever: this is the only worker "
+                    f"process of queue wt:{queue}; start more with `--function-processes`, or call .local()"
+                )
+        return self._enqueue(args, kwargs, needs_worker=True).get()
+
+    def _enqueue(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], *, needs_worker: bool
+    ) -> FunctionCall[R]:
+        settings = Settings.load()
+        call_id = new_id()
+        name = self._function.__name__
+        # Signed with their function: nobody can have another one take them.
+        blob = payload.pack((name, args, kwargs), call_id, "arguments", settings.max_payload)
+        here = client()
+        inline = len(blob) <= settings.inline_body
+        request = FunctionRequest(
+            function=name,
+            arguments=blob if inline else None,
+            timeout=self._timeout,
+            retries=self._retries,
+            retry_backoff=settings.retry_backoff,
+            inline_body=settings.inline_body,
+            max_payload=settings.max_payload,
+            result_ttl=settings.function_result_ttl,
+        )
+        call = NewCall(
+            id=call_id,
+            token="",
+            path=name,
+            method="CALL",
+            request=request,
+            max_attempts=1,
+            max_queued=settings.max_spawned,
+            queue_ttl=max(settings.queue_ttl, settings.function_result_ttl),
+            beside="" if inline else keys.arguments(call_id),
+            needs_worker=needs_worker,
+        )
+        with unavailable_is_refusal():
+            if not inline:
+                for number, chunk in payload.chunks_of(blob):
+                    with here.shield():
+                        payload.write_chunk(here.redis, keys.arguments(call_id), number, chunk, _CHUNK_TTL)
+            _enqueue(here.calls(self._queue()), call, settings.worker_wait)
+        return FunctionCall(call_id)
+
+
+def _enqueue(calls: Calls, call: NewCall, worker_wait: float) -> None:
+    """Enqueue a call; where that fails at first, go on for so many seconds.
+
+    One that needs a worker waits for a first one to come up. And when a reply was lost nobody knows
+    whether the call was accepted, so the same call is sent again before we say that it was not.
+    """
+    deadline = math.inf
+    while True:
+        try:
+            with unavailable_is_refusal():
+                return calls.enqueue(call)
+        except (NoWorker, RedisUnavailable):
+            # From here on: that Redis is silent is known after seconds only.
+            deadline = min(deadline, time.monotonic() + worker_wait)
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(_RETRY_SECONDS)

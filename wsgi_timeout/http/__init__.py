@@ -1,0 +1,1 @@
+"""Environs, URLs and answers: pure functions without Redis."""

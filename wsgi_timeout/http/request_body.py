@@ -1,0 +1,117 @@
+"""A request body on its way to the worker: small ones whole, large ones as a stream.
+
+An upload that was cut short must never look complete to the handler. gunicorn reads a body whose
+client went away as one that ended (RFC 9112 section 8 calls it incomplete), so the bytes are counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from wsgi_timeout.errors import BodyTooLarge, UploadBroken, UploadStalled
+from wsgi_timeout.store.streams import CHUNK
+
+_READ = 64 * 1024
+
+
+class Upload:
+    """Reads one request's `wsgi.input`, once, counting."""
+
+    def __init__(self, environ: Mapping[str, Any], max_bytes: int) -> None:
+        """Raise `BodyTooLarge` for an announced length over `max_bytes`."""
+        self._input = environ["wsgi.input"]
+        length = environ.get("CONTENT_LENGTH", "")
+        self._length = int(length) if length.isdigit() else None
+        # Without a length there is a body only where the server ends it by itself (chunked).
+        chunked = "HTTP_TRANSFER_ENCODING" in environ or environ.get("wsgi.input_terminated", False)
+        #: There is no body at all.
+        self.empty = self._length == 0 or (self._length is None and not chunked)
+        self._max = max_bytes
+        self._count = 0
+        self._rest = b""
+        if self._length is not None and self._length > max_bytes:
+            raise BodyTooLarge(
+                f"the request body has {self._length} bytes, max_request_body allows {max_bytes}"
+            )
+
+    def whole(self, limit: int) -> bytes | None:
+        """Return the body if it has at most `limit` bytes; else None, and `send` gives it.
+
+        Raises `UploadBroken`.
+        """
+        if self.empty:
+            return b""
+        if self._length is not None and self._length > limit:
+            return None
+        data = b""
+        while len(data) <= limit:
+            piece = self._read(limit + 1 - len(data))
+            if not piece:
+                return data
+            data += piece
+        self._rest = data
+        return None
+
+    def send(self, offer: Callable[[bytes], bool], wait_for_room: Callable[[], bool]) -> bool:
+        """Write the body to a stream; called again, it goes on.
+
+        `offer` takes a chunk, or says that there is no room now; then `wait_for_room` blocks for a
+        while and says whether to go on.
+        Returns True when the body is complete. Raises `UploadBroken`, `BodyTooLarge`.
+        """
+        while True:
+            while len(self._rest) < CHUNK:
+                piece = self._read(_READ)
+                if not piece:
+                    return not self._rest or self._offer(offer, self._rest, wait_for_room)
+                self._rest += piece
+            if not self._offer(offer, self._rest[:CHUNK], wait_for_room):
+                return False
+
+    def discard(self) -> None:
+        """Read a body that nobody wants, so that the connection stays usable."""
+        while not self.empty and self._read(_READ):
+            pass
+
+    def _offer(self, offer: Callable[[bytes], bool], chunk: bytes, wait_for_room: Callable[[], bool]) -> bool:
+        while not offer(chunk):
+            if not wait_for_room():
+                return False
+        self._rest = self._rest[len(chunk) :]
+        return True
+
+    def _read(self, size: int) -> bytes:
+        if self._length is not None:
+            size = min(size, self._length - self._count)
+            if size == 0:
+                return b""
+        try:
+            piece: bytes = self._input.read(size)
+        except TimeoutError as error:
+            raise UploadStalled(f"the client paused for too long after {self._count} bytes") from error
+        except Exception as error:  # each server has its own errors for a broken body
+            raise UploadBroken(f"the request body broke off after {self._count} bytes") from error
+        self._count += len(piece)
+        if not piece and self._length is not None:
+            raise UploadBroken(f"the request body ended after {self._count} of {self._length} bytes")
+        if self._count > self._max:
+            raise BodyTooLarge(f"the request body is larger than max_request_body, {self._max} bytes")
+        return piece
+
+
+@contextmanager
+def impatient(environ: Mapping[str, Any], seconds: float) -> Iterator[None]:
+    """Let a read fail when a client says nothing for so long, where the server shows its connection."""
+    sock = environ.get("gunicorn.socket")
+    if sock is None:
+        yield
+        return
+    before = sock.gettimeout()
+    sock.settimeout(seconds)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # it may be closed by now
+            sock.settimeout(before)

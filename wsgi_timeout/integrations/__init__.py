@@ -1,0 +1,1 @@
+"""The ways in: gateway, Flask extension, blueprint, stub."""

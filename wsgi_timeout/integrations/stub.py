@@ -1,0 +1,184 @@
+"""`Stub`: web functions and functions of one program, run by workers."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+
+from wsgi_timeout.errors import ConfigurationError
+from wsgi_timeout.front.front import Front
+from wsgi_timeout.functions import payload
+from wsgi_timeout.functions.function import Function
+from wsgi_timeout.http.mounts import Mount, Mounts
+from wsgi_timeout.http.routes import Routes
+from wsgi_timeout.integrations.endpoints import LABEL, WebFunction
+from wsgi_timeout.settings import Settings
+from wsgi_timeout.store.connection import redis_url
+from wsgi_timeout.target import check_name
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: Says how the running deployment is named; set by `serve` and `worker`, whose `--name` decides.
+NAME_VARIABLE = "WSGI_TIMEOUT_NAME"
+
+#: The queue of plain functions, after the stub's name.
+FUNCTIONS = "functions"
+
+_DAY_SECONDS = 86_400.0
+
+
+class Stub:
+    """A WSGI callable whose web functions, and functions, run in worker processes.
+
+    Serve it with `wsgi-timeout serve FILE.py:stub`, or with gunicorn and `wsgi-timeout worker`.
+    """
+
+    def __init__(self, name: str | None = None) -> None:
+        """Take the queue's name, by default that of the module in which the stub is made."""
+        if name is not None and not isinstance(name, str):
+            raise ConfigurationError(f"Stub({name!r}): the name is text, as in Stub('ocr')")
+        self.explicit_name = None if name is None else check_name(name)
+        # The module that calls us is the program, wherever it is imported from.
+        self._module = sys._getframe(1).f_globals.get("__name__", "stub")  # noqa: SLF001
+        self.web: dict[str, WebFunction[Any, Any]] = {}
+        self.functions: dict[str, Function[Any, Any]] = {}
+        #: Queues of functions, after the stub's name.
+        self.queues: set[str] = set()
+        self._mounted: dict[str, Mount] = {}
+        self._lock = threading.Lock()
+        self._front: Front | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the stub's queue, `wt:<name>`."""
+        return os.environ.get(NAME_VARIABLE) or self.explicit_name or self._module_name()
+
+    def _module_name(self) -> str:
+        if self._module != "__main__":
+            return str(self._module).partition(".")[0]
+        script = getattr(sys.modules["__main__"], "__file__", None)
+        return Path(script).stem if script else "stub"
+
+    def function(
+        self,
+        *args: Any,
+        timeout: float | None = None,
+        retries: int = 0,
+        max_attempts: int | None = None,
+        queue: str = FUNCTIONS,
+    ) -> _Decorator:
+        """Make a function of this program run in workers.
+
+        `timeout` is in seconds, 1 s to 24 h, by default 300 for a function, for a web function the
+        setting of this name. `retries` is how often a function runs again after an exception.
+        `max_attempts` is how often a web function's call may run when workers die under it, by default
+        the setting. `queue` gives functions worker processes of their own: `wt:<name>:<queue>`. Raises
+        `ConfigurationError`.
+        """
+        if args:
+            raise ConfigurationError(
+                f"write @stub.function() with parentheses and keyword arguments, got {args[0]!r} as a "
+                "positional one"
+            )
+        if timeout is not None and not (isinstance(timeout, int | float) and 1 <= timeout <= _DAY_SECONDS):
+            raise ConfigurationError(f"timeout={timeout!r}: from 1 s to 24 h, in seconds")
+        if not isinstance(retries, int) or retries < 0:
+            raise ConfigurationError(f"retries={retries!r}: a whole number, 0 or more")
+        if max_attempts is not None and not (isinstance(max_attempts, int) and max_attempts >= 1):
+            raise ConfigurationError(f"max_attempts={max_attempts!r}: a whole number, 1 or more")
+        if not LABEL.fullmatch(queue):
+            raise ConfigurationError(
+                f"queue={queue!r}: use letters, digits, '-', '_' and '.', as in 'reports'"
+            )
+        return _Decorator(self, timeout, retries, max_attempts, queue)
+
+    def add_web(self, web: WebFunction[P, R], timeout: float | None, max_attempts: int | None) -> None:
+        self._check_name(web.label, self.web, "web functions with the label")
+        self.web[web.label] = web
+        self._mounted[web.label] = Mount(web.wait_for_response, timeout, max_attempts)
+
+    def add_function(
+        self, function: Callable[P, R], timeout: float | None, retries: int, queue: str
+    ) -> Function[P, R]:
+        name = getattr(function, "__name__", "")
+        if not name.isidentifier() or name != getattr(function, "__qualname__", name):
+            raise ConfigurationError(
+                f"{function!r} cannot be found by name in a worker: define it with `def`, at the top "
+                "level of the module"
+            )
+        self._check_name(name, self.functions, "functions named")
+        made = Function(function, partial(self._queue_name, queue), timeout=timeout or 300.0, retries=retries)
+        self.functions[name] = made
+        self.queues.add(queue)
+        return made
+
+    @property
+    def mounts(self) -> Mounts:
+        return Mounts(self._mounted)
+
+    def _queue_name(self, queue: str) -> str:
+        return f"{self.name}:{queue}"
+
+    def _check_name(self, name: str, taken: Iterable[str], what: str) -> None:
+        if name in taken:
+            raise ConfigurationError(f"two {what} {name!r} in one stub: give one another name")
+
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        if self._front is None:
+            with self._lock:
+                if self._front is None:
+                    self._front = self._new_front()
+        return self._front(environ, start_response)
+
+    def _new_front(self) -> Front:
+        if not self.web:
+            raise ConfigurationError(
+                f"stub {self.name!r} has no web function: add @stub.function() above @wsgi_app(), "
+                "@asgi_app() or @web_endpoint()"
+            )
+        if self.functions:
+            payload.check_secret()
+        return Front(redis_url(), self.name, Routes(Settings.load()), mounts=self.mounts)
+
+
+class _Decorator:
+    """What `stub.function()` returns."""
+
+    def __init__(
+        self, stub: Stub, timeout: float | None, retries: int, max_attempts: int | None, queue: str
+    ) -> None:
+        self._stub = stub
+        self._timeout = timeout
+        self._retries = retries
+        self._max_attempts = max_attempts
+        self._queue = queue
+
+    @overload
+    def __call__(self, function: WebFunction[P, R]) -> WebFunction[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R]) -> Function[P, R]: ...
+    def __call__(self, function: Any) -> Any:
+        if isinstance(function, WebFunction):
+            if self._retries:
+                raise ConfigurationError(
+                    "retries= is for functions; a web function has max_attempts=, for workers that die"
+                )
+            self._stub.add_web(function, self._timeout, self._max_attempts)
+            return function
+        if not callable(function):
+            raise ConfigurationError(
+                f"@stub.function() stands above a function, or above @wsgi_app(), @asgi_app() or "
+                f"@web_endpoint(), not above {function!r}"
+            )
+        if isinstance(function, Function):
+            raise ConfigurationError(f"{function!r} has @stub.function() twice")
+        return self._stub.add_function(function, self._timeout, self._retries, self._queue)

@@ -1,0 +1,1 @@
+"""Running it: the command line, the servers, the configuration of gunicorn."""

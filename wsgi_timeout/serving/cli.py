@@ -1,0 +1,196 @@
+"""The command line: `wsgi-timeout serve`, `wsgi-timeout worker` and `wsgi-timeout calls`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from wsgi_timeout import target as targets
+from wsgi_timeout.errors import ConfigurationError
+from wsgi_timeout.serving.serve import ServeOptions, serve
+from wsgi_timeout.settings import Settings
+from wsgi_timeout.store.connection import AWAY, connect, redis_url
+from wsgi_timeout.store.failed_calls import failed_calls, table
+
+_STDERR = 2
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(context_settings=_CONTEXT)
+@click.version_option(package_name="wsgi-timeout")
+def main() -> None:
+    """Let requests take minutes behind proxies that cut them after seconds."""
+
+
+def _worker_options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(
+        [
+            click.option("--name", help="Name of the queue, wt:NAME.  [default: the target's top module]"),
+            click.option(
+                "--processes", type=click.IntRange(1), default=2, show_default=True, help="Worker processes."
+            ),
+            click.option(
+                "--function-processes",
+                type=click.IntRange(1),
+                default=2,
+                show_default=True,
+                help="Processes for a stub's functions, beside those for web calls.",
+            ),
+            click.option(
+                "--threads",
+                type=click.IntRange(1),
+                default=1,
+                show_default=True,
+                help="Calls that one worker process runs at a time.",
+            ),
+            click.option("--reload", is_flag=True, help="Load the app anew when its files change."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+@main.command("serve")
+@click.argument("target")
+@click.option(
+    "--bind", "-b", default="127.0.0.1:8000", show_default=True, help="HOST:PORT; port 0 takes a free one."
+)
+@_worker_options
+@click.option(
+    "--web-threads", type=click.IntRange(2), help="Threads of the web process: nearly as many may wait."
+)
+@click.option(
+    "--wait", "wait_seconds", type=float, help="Seconds that a request blocks before a 303.  [default: 150]"
+)
+@click.option("--timeout", type=float, help="Seconds that a handler may run.  [default: 3600]")
+@click.option("--no-wait", is_flag=True, help="Answer 202 and a result URL at once.")
+@click.option(
+    "--only", multiple=True, metavar="PATTERN", help="Run only these as calls: '/reports/*', 'POST /ocr'."
+)
+@click.option("--except", "except_", multiple=True, metavar="PATTERN", help="Leave these in the web process.")
+@click.option(
+    "--data-dir", type=click.Path(file_okay=False), help="Where the embedded server keeps its data."
+)
+def serve_command(
+    target: str, *, wait_seconds: float | None, timeout: float | None, no_wait: bool, **options: Any
+) -> None:
+    """Serve TARGET (module:app, module:factory() or file.py:app) with all that it needs.
+
+    Without REDIS_URL an embedded server is started. To try: wsgi-timeout serve legacy:app
+    """
+    settings = {
+        "wait_seconds": wait_seconds,
+        "timeout": timeout,
+        "wait_for_response": False if no_wait else None,
+    }
+    _run(lambda: serve(ServeOptions(target=target, settings=settings, **options), _say))
+
+
+@main.command("worker")
+@click.argument("target")
+@_worker_options
+@click.option(
+    "--max-requests", type=click.IntRange(0), default=0, help="Replace a process after so many calls."
+)
+@click.option(
+    "--max-memory",
+    type=click.IntRange(0),
+    default=0,
+    metavar="MIB",
+    help="Replace an idle process that is larger.",
+)
+@click.option(
+    "--graceful-timeout",
+    type=float,
+    default=30.0,
+    show_default=True,
+    help="Seconds that running calls may finish in after SIGTERM.",
+)
+@click.option("--ready-fd", type=int, default=-1, hidden=True)
+def worker_command(target: str, *, name: str | None, max_memory: int, ready_fd: int, **options: Any) -> None:
+    """Run worker processes for TARGET, against REDIS_URL."""
+    # The web half never imports the worker half; this command is the worker half's.
+    from wsgi_timeout_jobs.pool.pool import Pool, PoolOptions  # noqa: PLC0415
+
+    def work() -> int:
+        pool_options = PoolOptions(max_memory=max_memory * 2**20, ready_fd=ready_fd, **options)
+        queue = targets.check_name(name or targets.name_of(target))
+        if ready_fd < 0:  # else `serve` has a banner of its own
+            _say(f"workers for {target}: queue wt:{queue}, unless the target names itself")
+        return Pool(target, name, redis_url(), Settings.load(), pool_options).run()
+
+    _run(work)
+
+
+@main.command("calls")
+@click.option("--failed", is_flag=True, required=True, help="Those that ended otherwise than done.")
+@click.option("--name", help="Those of the queue wt:NAME.  [default: of every queue]")
+@click.option(
+    "--limit", type=click.IntRange(1), default=100, show_default=True, help="The last so many; 1000 are kept."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def calls_command(*, failed: bool, name: str | None, limit: int, as_json: bool) -> None:
+    """List the last calls at REDIS_URL that failed, the newest first: kept for 7 days."""
+    del failed  # nothing else can be listed yet
+
+    def work() -> int:
+        with connect(redis_url(), connections=1) as client:
+            try:
+                found = failed_calls(client, name, limit)
+            except AWAY as error:
+                raise ConfigurationError(f"Redis does not answer: {error}") from None
+        for line in (json.dumps(asdict(call)) for call in found) if as_json else table(found):
+            click.echo(line)
+        return 0
+
+    _run(work)
+
+
+def _run(command: Callable[[], int]) -> None:
+    try:
+        _open_standard_streams()
+        _start_logging(os.environ.get("WSGI_TIMEOUT_LOG_LEVEL", "INFO"))
+        code = command()
+    except ConfigurationError as error:
+        click.echo(f"wsgi-timeout: {error}", err=True)
+        code = 2
+    sys.exit(code)
+
+
+def _open_standard_streams() -> None:
+    """Fill in what was closed of stdin, stdout and stderr: a socket would take its number."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        pass
+    os.close(descriptor)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(_STDERR, "w", closefd=False)
+
+
+def _start_logging(level: str) -> None:
+    if level.upper() not in logging.getLevelNamesMapping():
+        raise ConfigurationError(f"WSGI_TIMEOUT_LOG_LEVEL={level!r}: use DEBUG, INFO, WARNING or ERROR")
+    # The root logger is the app's: its basicConfig() would have no effect where a handler is there before.
+    ours = logging.getLogger("wsgi_timeout")
+    ours.setLevel(level.upper())
+    ours.propagate = False
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    ours.addHandler(handler)
+
+
+def _say(line: str) -> None:
+    # The terminal may have been closed, or what reads the pipe may have ended.
+    with suppress(OSError):
+        click.echo(f"wsgi-timeout: {line}", err=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""All that touches Redis: keys, scripts, records, streams."""

@@ -1,0 +1,208 @@
+"""Connections to Redis, with every timeout and retry said in the open."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from hashlib import sha1
+from importlib.resources import files
+from queue import Empty
+from typing import Any
+
+import hiredis
+import redis
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
+
+from wsgi_timeout.errors import ConfigurationError, RedisUnavailable
+
+#: Seconds until a silent server counts as away.
+SOCKET_TIMEOUT = 5.0
+_LISTEN_TIMEOUT = 1.0
+#: Seconds that a thread waits for its turn: in a burst of thousands that says nothing about the server.
+_TURN_TIMEOUT = 30.0
+#: redis-py 8 retries ten times in silence, or never, by how the client was made. Every script of
+#: ours may run twice, so a short retry hides a reconnect; longer outages are the caller's to handle.
+_RETRIES = 2
+_RETRY_PAUSE_SECONDS = 0.1
+
+
+class WritesRefused(redis.exceptions.ResponseError):
+    """A refusal that redis-py has no exception for, as one of a write within a script."""
+
+
+#: What redis-py raises when the server is away, restarting, full, read-only, or has changed our rights.
+AWAY = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)
+REFUSING = (
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.OutOfMemoryError,
+    redis.exceptions.BusyLoadingError,
+    redis.exceptions.NoPermissionError,
+    redis.exceptions.MasterDownError,
+    WritesRefused,
+)
+#: Words of its refusals: full, a replica, its disk full, loading, a script that hangs, rights taken away.
+_REFUSALS = ("OOM", "READONLY", "MISCONF", "LOADING", "NOREPLICAS", "BUSY ", "NOPERM", "ACL failure")
+
+
+def redis_url() -> str:
+    """Return `REDIS_URL`; raises `ConfigurationError` if it is not set."""
+    url = os.environ.get("REDIS_URL", "")
+    if not url:
+        raise ConfigurationError(
+            "REDIS_URL is not set: set it to your Redis or Valkey, as in "
+            "REDIS_URL=redis://localhost:6379/0, or use `wsgi-timeout serve`, which brings its own"
+        )
+    return url
+
+
+def without_password(url: str) -> str:
+    """Return the URL as it may stand in a log."""
+    return re.sub(r"(//[^/:@]*:).*@", r"\1***@", url)
+
+
+def connect(url: str, *, connections: int, socket_timeout: float = SOCKET_TIMEOUT) -> redis.Redis:
+    """Return a client with at most `connections` connections, for which its threads queue up."""
+    return _client(url, connections, socket_timeout, _RETRIES)
+
+
+def connect_to_listen(url: str) -> redis.Redis:
+    """Return a client of one connection for short blocking reads; a hung server is noticed in a second."""
+    return _client(url, 1, _LISTEN_TIMEOUT, 0)
+
+
+def _client(url: str, connections: int, socket_timeout: float, retries: int) -> redis.Redis:
+    try:
+        pool = redis.BlockingConnectionPool.from_url(
+            url,
+            max_connections=connections,
+            timeout=_TURN_TIMEOUT,
+            socket_timeout=socket_timeout,
+            socket_connect_timeout=socket_timeout,
+            # Not after a timeout: a silent server is not asked again.
+            retry=Retry(ConstantBackoff(_RETRY_PAUSE_SECONDS), retries, (redis.exceptions.ConnectionError,)),
+        )
+    except ValueError as error:
+        raise ConfigurationError(f"REDIS_URL={without_password(url)!r}: {error}") from None
+    return redis.Redis.from_pool(pool)
+
+
+def refuses(error: redis.exceptions.ResponseError) -> bool:
+    """Whether Redis takes no writes now."""
+    return any(word in str(error) for word in _REFUSALS)
+
+
+def eviction(client: redis.Redis) -> str:
+    """Return what is wrong with a server that throws keys away when it is full; empty if it does not."""
+    memory: Any = client.info("memory")
+    policy = memory.get("maxmemory_policy", "noeviction")
+    if policy == "noeviction" or not memory.get("maxmemory"):
+        return ""
+    return (
+        f"Redis has maxmemory-policy {policy}: when it is full it throws calls and results away without a "
+        "word. Set it to noeviction"
+    )
+
+
+@contextmanager
+def unavailable_is_refusal() -> Iterator[None]:
+    """Turn a Redis that is away, or takes no writes, into `RedisUnavailable` (503)."""
+    try:
+        yield
+    except (*AWAY, *REFUSING) as error:
+        raise RedisUnavailable(f"Redis does not take this request: {error}") from error
+    except redis.exceptions.ResponseError as error:
+        # redis-py's own client passes it on as it is.
+        if refuses(error):
+            raise RedisUnavailable(f"Redis does not take this request: {error}") from error
+        raise
+
+
+class Commands:
+    """Sends single commands over a client's connections: the hot path.
+
+    redis-py's own client spends several times as long on a command, on metrics, argument checks and a
+    look whether the connection lives. Here a dead one is found by the command itself, which is sent
+    again: so only commands that may run twice belong here. A silent server is not asked again.
+    """
+
+    def __init__(self, client: redis.Redis, retries: int = _RETRIES) -> None:
+        self._pool: Any = client.connection_pool
+        self._retries = retries
+
+    def send(self, *words: str | bytes | float) -> Any:
+        """Send one command and return its reply; raises what redis-py raises."""
+        packed = (hiredis.pack_command(words),)  # type: ignore[arg-type]  # its stub knows one word only
+        tries = 0
+        while True:
+            connection = self._take()
+            try:
+                connection.send_packed_command(packed)
+                return connection.read_response()
+            except redis.exceptions.ConnectionError:
+                if tries >= self._retries:
+                    raise
+            except redis.exceptions.ResponseError as error:
+                if refuses(error):
+                    raise WritesRefused(str(error)) from error
+                raise
+            except BaseException:
+                # Whoever broke it off, as a timeout of gevent does, has left a reply for the next command.
+                connection.disconnect()
+                raise
+            finally:
+                self._pool.pool.put_nowait(connection)
+            # The first may have been closed while it was idle; only then there is something to wait for.
+            if tries:
+                time.sleep(_RETRY_PAUSE_SECONDS)
+            tries += 1
+
+    def send_all(self, commands: Sequence[tuple[str, ...]]) -> list[Any]:
+        """Send commands at once, and none of them again; raises what redis-py raises, if any fails."""
+        packed = b"".join(map(hiredis.pack_command, commands))  # type: ignore[arg-type]  # as above
+        connection = self._take()
+        try:
+            connection.send_packed_command((packed,))
+            return [connection.read_response() for _ in commands]
+        except BaseException:
+            connection.disconnect()  # with the replies that were not read
+            raise
+        finally:
+            self._pool.pool.put_nowait(connection)
+
+    def _take(self) -> Any:
+        pool = self._pool
+        if pool.pid != os.getpid():
+            pool.reset()
+        try:
+            return pool.pool.get(timeout=_TURN_TIMEOUT) or pool.make_connection()
+        except Empty:
+            raise redis.exceptions.ConnectionError("no connection came free") from None
+
+
+class Scripts:
+    """The Lua scripts of `lua/`, by name. Each runs in one round trip, and may safely run twice."""
+
+    def __init__(self, send: Callable[..., Any]) -> None:
+        """Take how to send one command: `Commands.send`."""
+        self._send = send
+        self._digests: dict[str, str] = {}
+
+    def run(self, name: str, keys: list[str], args: list[Any]) -> Any:
+        digest = self._digests.get(name)
+        if digest is None:
+            digest = self._digests[name] = sha1(source(name).encode(), usedforsecurity=False).hexdigest()
+        try:
+            return self._send("EVALSHA", digest, len(keys), *keys, *args)
+        except redis.exceptions.NoScriptError:
+            self._send("SCRIPT", "LOAD", source(name))
+            return self._send("EVALSHA", digest, len(keys), *keys, *args)
+
+
+def source(name: str) -> str:
+    """Return the text of a script, the shared prelude first."""
+    folder = files("wsgi_timeout.store") / "lua"
+    return (folder / "prelude.lua").read_text() + (folder / f"{name}.lua").read_text()

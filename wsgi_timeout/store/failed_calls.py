@@ -1,0 +1,72 @@
+"""The calls that ended otherwise than done: what `wsgi-timeout calls --failed` lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Self
+
+import msgpack
+import redis
+
+from wsgi_timeout.store import keys, rq_state
+
+_COLUMNS = ("ID", "NAME", "CALL", "OUTCOME", "ATTEMPTS", "WHEN", "DETAIL")
+
+
+@dataclass(frozen=True, slots=True)
+class FailedCall:
+    """One that was accepted and whose handler's result did not come."""
+
+    id: str
+    name: str
+    #: Its method and path without the query, or its function.
+    call: str
+    outcome: str
+    attempts: int
+    #: ISO 8601, UTC.
+    when: str
+    #: The reason, or the end of a traceback.
+    detail: str
+
+    @classmethod
+    def unpack(cls, name: str, packed: bytes) -> Self:
+        words = [word.decode(errors="replace") for word in msgpack.unpackb(packed, raw=True)]
+        call_id, method, path, outcome, attempts, ended, detail = words
+        call = f"{path}()" if method == "CALL" else f"{method} {path}"
+        when = datetime.fromtimestamp(int(ended) / 1000, UTC).isoformat(timespec="seconds")
+        return cls(call_id, name, call, outcome, int(attempts), when, detail)
+
+
+def failed_calls(client: redis.Redis, name: str | None, limit: int) -> list[FailedCall]:
+    """Return the last calls of one name, or of all, that were not done; the newest first."""
+    commands: Any = client  # redis-py's annotations know no bytes
+    names = [name] if name else _names(commands)
+    found = [
+        FailedCall.unpack(each, packed)
+        for each in names
+        for packed in commands.lrange(keys.failed(each), 0, limit - 1)
+    ]
+    return sorted(found, key=lambda call: call.when, reverse=True)[:limit]
+
+
+def _names(commands: Any) -> list[str]:
+    queues = [queue.decode() for queue in commands.smembers(rq_state.QUEUES)]
+    ours = rq_state.queue_key("")
+    return sorted(queue.removeprefix(ours) for queue in queues if queue.startswith(ours))
+
+
+def table(calls: Iterable[FailedCall]) -> Iterator[str]:
+    """Yield the lines of a table, one for each call."""
+    rows = [_COLUMNS, *(_row(call) for call in calls)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _row(call: FailedCall) -> tuple[str, ...]:
+    # Of a traceback the last line says what was raised.
+    lines = call.detail.strip().splitlines()
+    last = lines[-1] if lines else ""
+    return (call.id, call.name, call.call, call.outcome, str(call.attempts), call.when, last)

@@ -1,0 +1,157 @@
+"""A bounded, replayable byte stream in Redis: request bodies one way, response bodies the other.
+
+A stream is one hash: chunks under their numbers, and
+
+    count    chunks written                 first    number of the first chunk that is still there
+    read     chunks acknowledged            kept     bytes in Redis now
+    readers  inboxes woken by a chunk       writer   inbox woken by room
+    end      `complete` or `broken`         uploader inbox of who sends a request body
+
+What fits the buffer is kept whole, for a second reader or a second run. Over it, what was read goes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wsgi_timeout.errors import Fenced, ResultTrimmed, StreamLost
+from wsgi_timeout.store import keys
+from wsgi_timeout.store.connection import Scripts
+
+#: Bytes of one chunk at most: a larger value would stall Redis for everybody else.
+CHUNK = 256 * 1024
+#: Chunks of one read at most.
+READ_AHEAD = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bytes of one stream that may lie in Redis, with somebody reading and without."""
+
+    with_reader: int
+    without: int
+
+
+class StreamWriter:
+    """Writes one stream; `attempt` and `head` belong to a response, a request body has neither."""
+
+    def __init__(
+        self,
+        scripts: Scripts,
+        call_id: str,
+        inbox: str,
+        limits: Limits,
+        *,
+        ttl: float,
+        attempt: int | None = None,
+        head: bytes = b"",
+    ) -> None:
+        self._scripts = scripts
+        self._call_id = call_id
+        self._inbox = inbox
+        self._limits = limits
+        self._ttl = max(1, int(ttl))
+        self._attempt = attempt
+        self._head = head
+        self._key = keys.request_body(call_id) if attempt is None else keys.response_body(call_id, attempt)
+        self.count = 0
+        #: Whether somebody read when the last chunk was offered.
+        self.has_reader = False
+
+    def offer(self, chunk: bytes) -> bool:
+        """Append one chunk of at most `CHUNK` bytes; False if there is no room, now.
+
+        Raises `Fenced` if the attempt is no longer the current one, `StreamLost` if chunks before are gone.
+        """
+        answer, reader = self._scripts.run(
+            "write",
+            [self._key, keys.call(self._call_id)],
+            [
+                self._call_id,
+                self.count,
+                chunk,
+                self._limits.with_reader,
+                self._limits.without,
+                self._ttl,
+                self._inbox,
+                "" if self._attempt is None else self._attempt,
+                self._head if self.count == 0 else b"",
+            ],
+        )
+        if answer == b"fenced":
+            raise Fenced(f"attempt {self._attempt} of {self._call_id} is no longer the current one")
+        if answer == b"lost":
+            raise StreamLost("Redis has lost the beginning of this body")
+        self.has_reader = bool(reader)
+        if answer == b"full":
+            return False
+        self.count += 1
+        return True
+
+    def close(self, end: str, ttl: float) -> None:
+        """End a request body: `complete` or `broken`. A response's end is told by its call's outcome.
+
+        Raises `StreamLost` if it is to be complete, and is not.
+        """
+        touched = [self._key, keys.call(self._call_id)]
+        answer = self._scripts.run("close", touched, [self._call_id, end, max(1, int(ttl)), self.count])
+        if answer == b"lost":
+            raise StreamLost("Redis has lost the beginning of this body")
+
+
+class StreamReader:
+    """Reads a stream from its beginning: the response of `attempt`, or the request for attempt `reader`."""
+
+    def __init__(
+        self,
+        scripts: Scripts,
+        call_id: str,
+        inbox: str,
+        attempt: int | None = None,
+        *,
+        reader: int | None = None,
+    ) -> None:
+        self._scripts = scripts
+        self._call_id = call_id
+        self._inbox = inbox
+        self._response = attempt is not None
+        self._reader = reader
+        self._key = keys.request_body(call_id) if attempt is None else keys.response_body(call_id, attempt)
+        self._number = 0
+        #: `complete` or `broken` once the last chunk was returned, empty before.
+        self.end = ""
+        #: The stream is not there: not begun, deleted, or replaced by another attempt's.
+        self.missing = False
+
+    def poll(self) -> list[bytes]:
+        """Return the chunks that are there, and acknowledge those returned before.
+
+        Raises `ResultTrimmed` if the next one was dropped, because somebody else had read it.
+        """
+        answer, end, *chunks = self._scripts.run(
+            "read",
+            [self._key, keys.call(self._call_id)],
+            [
+                self._call_id,
+                self._number,
+                READ_AHEAD,
+                self._inbox,
+                "1" if self._response else "",
+                self._reader or "",
+            ],
+        )
+        if answer == b"trimmed":
+            raise ResultTrimmed("the beginning of this body was read by somebody else, and is gone")
+        self.missing = answer == b"missing"
+        self._number += len(chunks)
+        self.end = end.decode()
+        return list(chunks)
+
+    def leave(self) -> None:
+        """Stop reading: the writer may use the larger limit again."""
+        self._scripts.run("leave", [self._key], [self._call_id, self._inbox])
+
+
+def split(data: bytes) -> list[bytes]:
+    """Return `data` in pieces of at most `CHUNK` bytes."""
+    return [data[start : start + CHUNK] for start in range(0, len(data), CHUNK)]

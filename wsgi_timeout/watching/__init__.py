@@ -1,0 +1,1 @@
+"""One listener and one housekeeper for each process."""

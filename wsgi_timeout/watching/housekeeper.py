@@ -1,0 +1,117 @@
+"""What a web process looks after all the time, in one thread: live workers, dead ones, dropped responses."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+
+import redis
+
+from wsgi_timeout.store import rq_state
+from wsgi_timeout.store.calls import Calls
+from wsgi_timeout.store.connection import AWAY, REFUSING, eviction
+from wsgi_timeout.watching import live_workers
+from wsgi_timeout.watching.leases import LOOK_SECONDS, LeaseWatch
+from wsgi_timeout.watching.listener import Surprises
+
+log = logging.getLogger("wsgi_timeout")
+
+#: Seconds between two looks for queues of functions.
+_QUEUES_SECONDS = 5.0
+
+
+class Watch:
+    """Asks Redis in its own thread only: nobody who makes one, or reads what it saw, waits for that."""
+
+    def __init__(
+        self, calls: Calls, target: str, lease_seconds: float, closing: deque[Callable[[], None]]
+    ) -> None:
+        """Take `calls` with a connection of their own, and the `target` that workers should serve.
+
+        `closing` ends what was dropped unclosed.
+        """
+        #: What the live workers serve; None: no look has succeeded yet.
+        self.fleet: live_workers.Fleet | None = None
+        #: Why there is none.
+        self.trouble = "it has not answered yet"
+        self._closing = closing
+        self._calls = calls
+        self._target = target
+        self._lease_seconds = lease_seconds
+        #: By queue: the web calls' own, and those of functions.
+        self._leases = {calls.name: LeaseWatch(calls, lease_seconds)}
+        self._next_queues = 0.0
+        self._looked_at_server = False
+        self._surprises = Surprises("watch")
+        #: Numbers of looks at the workers; who wants one that begins from now on wants the next.
+        self._turn = threading.Condition()
+        self._begun = self._ended = self._wanted = 0
+        threading.Thread(target=self._run, name="wsgi-timeout-watch", daemon=True).start()
+
+    def look(self, seconds: float) -> None:
+        """Have the workers looked at now; return when that was done, or failed, or after `seconds`."""
+        with self._turn:
+            wanted = self._wanted = self._begun + 1
+            self._turn.notify_all()
+            self._turn.wait_for(lambda: self._ended >= wanted, seconds)
+
+    def _run(self) -> None:
+        while True:
+            with self._turn:
+                self._begun += 1
+            with self._surprises:
+                self._look_at_workers()
+            with self._turn:
+                self._ended = self._begun
+                self._turn.notify_all()
+            while self._closing:
+                with self._surprises:
+                    self._closing.popleft()()
+            with self._surprises:
+                self._look_for_queues()
+            for leases in self._leases.values():
+                with self._surprises:
+                    leases.step()
+            with self._surprises:
+                self._look_at_server()
+            with self._turn:
+                self._turn.wait_for(lambda: self._wanted > self._begun, LOOK_SECONDS)
+
+    def _look_at_workers(self) -> None:
+        try:
+            seen = live_workers.look(self._calls, self._target)
+        except (*AWAY, *REFUSING, redis.exceptions.ResponseError) as error:
+            self.trouble = str(error)
+            return
+        except Exception as error:
+            self.trouble = repr(error)
+            raise
+        before = self.fleet or live_workers.Fleet("", None)
+        if seen.stranger and seen.stranger != before.stranger:
+            log.error("requests are refused: %s", seen.stranger)
+        # While no worker lives, what the last ones served is the best guess.
+        self.fleet = replace(seen, mounts=seen.mounts or before.mounts)
+
+    def _look_for_queues(self) -> None:
+        """Watch the queues of functions too: whoever polls such a call waits for it as others for theirs."""
+        if time.monotonic() < self._next_queues:
+            return
+        with suppress(*AWAY, *REFUSING, redis.exceptions.ResponseError):
+            for key in self._calls.redis.smembers(rq_state.QUEUES):
+                name = key.decode().removeprefix(rq_state.queue_key(""))
+                if name.startswith(f"{self._calls.name}:") and name not in self._leases:
+                    self._leases[name] = LeaseWatch(Calls(self._calls.redis, name), self._lease_seconds)
+            self._next_queues = time.monotonic() + _QUEUES_SECONDS
+
+    def _look_at_server(self) -> None:
+        if self._looked_at_server:
+            return
+        with suppress(*AWAY, redis.exceptions.ResponseError):
+            if trouble := eviction(self._calls.redis):
+                log.warning(trouble)
+            self._looked_at_server = True

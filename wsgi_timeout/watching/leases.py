@@ -1,0 +1,109 @@
+"""Finding workers that are gone for good, and settling the calls that they held.
+
+A lease is a counter that a pool raises every few seconds. It is lost only when an observer saw no
+change through `lease_seconds` of its own unbroken connection to Redis: a TTL would run out while
+Redis restarts, and then every live call would be lost.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import redis
+
+from wsgi_timeout.store import keys, rq_state
+from wsgi_timeout.store.calls import Calls
+from wsgi_timeout.store.connection import AWAY, REFUSING
+
+log = logging.getLogger("wsgi_timeout")
+
+#: Seconds between two looks at the leases.
+LOOK_SECONDS = 1.0
+
+#: Ids of RQ's intermediate queue, and of its failed jobs, that one look reads.
+_MOST = 100
+
+WORKER_DIED = "its worker died while it ran"
+
+
+class LeaseWatch:
+    """One observer of the leases of one name."""
+
+    def __init__(self, calls: Calls, lease_seconds: float) -> None:
+        self._calls = calls
+        self._lease_seconds = lease_seconds
+        #: Leases as they stand in Redis, by worker, each with since when.
+        self._seen: dict[str, tuple[bytes, float]] = {}
+        self._popped: dict[str, float] = {}
+        self._failed: dict[str, float] = {}
+        self._looked = time.monotonic()
+        self._intermediate = rq_state.intermediate_key(calls.name)
+        self._failures = rq_state.failed_key(calls.name)
+
+    def step(self) -> None:
+        """Look once; recover the calls of every worker whose lease is lost."""
+        try:
+            leases = self._leases()
+            now = time.monotonic()
+            if now - self._looked > max(self._lease_seconds / 2, 2 * LOOK_SECONDS):
+                # This process was stopped, or the command hung and was repeated out of sight: no view either.
+                self._forget()
+            self._looked = now
+            current = {worker.decode(): count for worker, count in leases.items()}
+            self._seen = {
+                worker: self._seen[worker] if self._seen.get(worker, (None,))[0] == count else (count, now)
+                for worker, count in current.items()
+            }
+            self._look_at_intermediate(now)
+            self._look_at_failed(now)
+            for worker, (count, since) in tuple(self._seen.items()):
+                if now - since >= self._lease_seconds:
+                    self._recover(worker, count)
+        except (*AWAY, *REFUSING, redis.exceptions.ResponseError):
+            # Silence seen through a broken connection proves nothing: begin again.
+            self._forget()
+
+    def _leases(self) -> dict[bytes, bytes]:
+        pipe = self._calls.redis.pipeline(transaction=False)
+        # A write that changes nothing: while Redis refuses writes, nobody can renew a lease.
+        pipe.hdel(keys.leases(self._calls.name), "")
+        pipe.hgetall(keys.leases(self._calls.name))
+        leases: dict[bytes, bytes] = pipe.execute()[1]
+        return leases
+
+    def _forget(self) -> None:
+        self._seen.clear()
+        self._popped.clear()
+        self._failed.clear()
+
+    def _look_at_intermediate(self, now: float) -> None:
+        """Put calls back that a stock `rq worker` popped and never started: it keeps them for itself."""
+        ids = [call_id.decode() for call_id in self._calls.redis.lrange(self._intermediate, 0, _MOST)]
+        self._popped = {call_id: self._popped.get(call_id, now) for call_id in ids}
+        for call_id, since in tuple(self._popped.items()):
+            if now - since >= self._lease_seconds:
+                self._calls.put_back(call_id)
+                del self._popped[call_id]
+                log.warning("%s: popped by an rq worker and not started, put back", call_id)
+
+    def _look_at_failed(self, now: float) -> None:
+        """Queue calls again that a stock `rq worker` failed and never began: RQ would not run them again."""
+        ids = [call_id.decode() for call_id in self._calls.redis.zrevrange(self._failures, 0, _MOST)]
+        self._failed = {call_id: self._failed.get(call_id, now) for call_id in ids}
+        for call_id, since in tuple(self._failed.items()):
+            if now - since >= self._lease_seconds:
+                if self._calls.revive(call_id):
+                    log.warning("%s: failed in an rq worker before it began, put back", call_id)
+                self._failed[call_id] = now
+
+    def _recover(self, worker: str, count: bytes) -> None:
+        settled = self._calls.recover(worker, count, WORKER_DIED)
+        self._seen.pop(worker, None)
+        if settled is not None:
+            log.warning(
+                "worker %s: no sign of life for %g s, gone; its calls: %s",
+                worker,
+                self._lease_seconds,
+                ", ".join(f"{call} {what}" for call, what in settled) or "none",
+            )

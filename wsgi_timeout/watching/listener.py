@@ -1,0 +1,314 @@
+"""One listener a process wakes every request that waits in it.
+
+A waiter costs a thread or a greenlet, and no connection: whoever changes a call pushes its id to
+the inboxes that wait for it, and the listener pops its own. A list, not pub/sub, so that nothing is
+lost while a connection is re-made; and since even a popped reply can be lost, the listener looks
+after its waiters every two seconds, two thousand at a time.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import re
+import secrets
+import select
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, Self
+
+import redis
+
+from wsgi_timeout.store import keys
+from wsgi_timeout.store.connection import AWAY, REFUSING, Commands
+
+log = logging.getLogger("wsgi_timeout")
+
+#: Seconds between two looks at clients that may have gone, and at a stop.
+TICK_SECONDS = 0.5
+#: Seconds between two looks at the calls themselves, for a lost wake.
+RECHECK_SECONDS = 2.0
+#: Calls that are looked at then: of more waiters each has its turn.
+_LOOKS = 2000
+#: Seconds between two deletions: one for each wake would cost as much as the wakes do.
+_UNLINK_SECONDS = 0.1
+_PAUSE_SECONDS = 0.2
+_BATCH = 1000
+
+# Linux tells a closed connection without a read; elsewhere a hang-up is seen when both ways close.
+_GONE = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
+
+
+class Surprises:
+    """Logs what nobody expected, each kind once, so that a thread which others rely on goes on."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._kinds: set[type[BaseException]] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        if type(error) not in self._kinds:
+            self._kinds.add(type(error))
+            log.error("%s: unexpected, told once; it goes on", self._where, exc_info=error)
+        return True
+
+
+class _Process:
+    """What all listeners of this process share, those of its last moments too."""
+
+    draining = False
+
+
+class Waiter:
+    """Somebody who waits for a call, until the end of a `with` block."""
+
+    __slots__ = ("_asleep", "_listener", "call_id", "carried", "gone", "known", "sock", "streaming")
+
+    def __init__(self, listener: Listener, call_id: str, sock: int) -> None:
+        self._listener = listener
+        self.call_id = call_id
+        #: The client's file descriptor, -1 if it is not watched.
+        self.sock = sock
+        # A lock that is free when there was a wake: an Event would cost 2 KB of each of 10,000 waiters.
+        self._asleep = threading.Lock()
+        self._asleep.acquire()
+        #: The response, if it came with the wake: see `calls.Snapshot.carried`.
+        self.carried = b""
+        #: The call was accepted: when its record is missing, that is the end of it.
+        self.known = True
+        #: Its client has closed the connection.
+        self.gone = False
+        #: Waits for chunks, which no look at the call's record can show.
+        self.streaming = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.leave(self)
+
+    def wake(self) -> None:
+        try:
+            self._asleep.release()
+        except RuntimeError:
+            return  # it was woken already
+
+    def reset(self) -> None:
+        """Call before looking at what is waited for: a wake after the look is then not missed."""
+        self._asleep.acquire(blocking=False)
+
+    def wait(self, seconds: float) -> None:
+        """Block until the next wake, for so many seconds at most."""
+        self._asleep.acquire(timeout=max(0.0, min(seconds, threading.TIMEOUT_MAX)))
+
+
+class Listener:
+    """Pops this process's inbox, in one thread, started with the first waiter (after any fork)."""
+
+    def __init__(self, make_client: Callable[[], redis.Redis]) -> None:
+        #: A random name: process ids repeat.
+        self.inbox = secrets.token_urlsafe(12)
+        #: Whether Redis did not answer lately: nothing is learnt by asking it too.
+        self.away = False
+        self._answered = time.monotonic()
+        self._make_client = make_client
+        self._waiters: dict[str, tuple[Waiter, ...]] = {}
+        self._sockets: dict[int, Waiter] = {}
+        self._poll = _poll()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._useless: list[str] = []
+        self._next_unlink = 0.0
+        self._looked = 0
+        self._pop: Callable[[], list[bytes]] | None = None
+        self._next_recheck = 0.0
+        self._surprises = Surprises("listener")
+
+    def check(self, seconds: float = 0.0) -> None:
+        """Raise redis-py's `ConnectionError` if Redis has been away for `seconds`: nobody need ask it too."""
+        if self.away and time.monotonic() - self._answered >= seconds:
+            raise redis.exceptions.ConnectionError("it has not answered lately")
+
+    @property
+    def draining(self) -> bool:
+        """Whether the process was told to stop: every waiter answers at once."""
+        return _Process.draining
+
+    def waiter(self, call_id: str, environ: Mapping[str, Any] | None = None) -> Waiter:
+        """Register somebody who waits for a call; with the environ, its client is watched too."""
+        waiter = Waiter(self, call_id, _client_socket(environ) if environ else -1)
+        with self._lock:
+            # First: when no thread can start, nobody has begun to wait.
+            self._start()
+            self._waiters[call_id] = (*self._waiters.get(call_id, ()), waiter)
+            if waiter.sock >= 0:
+                self._sockets[waiter.sock] = waiter
+                self._poll.register(waiter.sock, _GONE)
+        return waiter
+
+    def leave(self, waiter: Waiter) -> None:
+        """End what `waiter` began."""
+        with self._lock:
+            others = tuple(other for other in self._waiters[waiter.call_id] if other is not waiter)
+            if others:
+                self._waiters[waiter.call_id] = others
+            else:
+                del self._waiters[waiter.call_id]
+            if self._sockets.get(waiter.sock) is waiter:
+                del self._sockets[waiter.sock]
+                self._poll.unregister(waiter.sock)
+
+    def unlink_soon(self, *names: str) -> None:
+        """Delete keys with a later look at the inbox, many at a time; at the latest after `TICK_SECONDS`."""
+        with self._lock:
+            self._useless.extend(names)
+
+    def _unlink(self, commands: Commands) -> None:
+        with self._lock:
+            names, self._useless = self._useless, []
+        if not names:
+            return
+        self._next_unlink = time.monotonic() + _UNLINK_SECONDS
+        try:
+            commands.send("UNLINK", *names)
+        except BaseException:
+            self.unlink_soon(*names)
+            raise
+
+    def _unlink_last(self) -> None:
+        if not self._useless:
+            return
+        # A connection of its own: the listener's one is in a blocking read, and on gevent for ever.
+        with suppress(*AWAY, redis.exceptions.ResponseError):
+            self._unlink(Commands(self._make_client(), retries=0))
+
+    def _start(self) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, name="wsgi-timeout-listener", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        commands = Commands(self._make_client(), retries=0)
+        atexit.register(self._unlink_last)
+        next_tick = self._next_recheck = time.monotonic()
+        while True:
+            with self._surprises:
+                self._listen(commands)
+            if time.monotonic() >= next_tick:
+                with self._surprises:
+                    self._tick()
+                next_tick = time.monotonic() + TICK_SECONDS
+
+    def _listen(self, commands: Commands) -> None:
+        was_away = self.away
+        try:
+            self._pop = self._pop or _popper(commands, keys.inbox(self.inbox))
+            self._answered = time.monotonic()
+            for message in self._pop():
+                self._wake(message)
+            if time.monotonic() >= self._next_unlink:
+                self._unlink(commands)
+            # First: who is woken while it is said to be away does not look.
+            self.away = False
+            if was_away or time.monotonic() >= self._next_recheck:
+                self._recheck(commands, everybody=was_away)
+                self._next_recheck = time.monotonic() + RECHECK_SECONDS
+        except (*AWAY, *REFUSING, redis.exceptions.ResponseError) as error:
+            if not was_away:
+                log.warning("listener: Redis is away (%s); requests go on waiting", error)
+            self._lost_touch()
+        except Exception:
+            # Other messages may have come with it: after this everybody is looked at.
+            self._lost_touch()
+            raise
+
+    def _lost_touch(self) -> None:
+        self.away, self._pop = True, None
+        time.sleep(_PAUSE_SECONDS)
+
+    def _wake(self, message: bytes) -> None:
+        call_id, _, carried = message.partition(b" ")
+        with self._lock:
+            waiters = self._waiters.get(call_id.decode(), ())
+        for waiter in waiters:
+            waiter.carried = carried or waiter.carried
+            waiter.wake()
+
+    def _tick(self) -> None:
+        with self._lock:
+            for sock, _ in self._poll.poll(0):
+                self._sockets[sock].gone = True
+                self._sockets[sock].wake()
+            everybody = [w for waiters in self._waiters.values() for w in waiters] if self.draining else []
+        for waiter in everybody:
+            waiter.wake()
+
+    def _recheck(self, commands: Commands, *, everybody: bool) -> None:
+        with self._lock:
+            waiting = list(self._waiters.items())
+        if len(waiting) > _LOOKS and not everybody:
+            start = self._looked % len(waiting)
+            self._looked = start + _LOOKS
+            waiting = (waiting + waiting)[start : start + _LOOKS]
+        for start in range(0, len(waiting), _BATCH):
+            batch = waiting[start : start + _BATCH]
+            answers = commands.send_all(
+                [("HMGET", keys.call(call_id), "state", "head") for call_id, _ in batch]
+            )
+            for (_, waiters), (state, head) in zip(batch, answers, strict=True):
+                for waiter in waiters:
+                    if waiter.streaming or head or state == b"ended" or (state is None and waiter.known):
+                        waiter.wake()
+
+
+def drain() -> None:
+    """Make every request that waits in this process answer within a second, now and from now on.
+
+    Only sets a flag: it is called from signal handlers.
+    """
+    _Process.draining = True
+
+
+def _popper(commands: Commands, inbox: str) -> Callable[[], list[bytes]]:
+    """Return what waits for messages for a while, and returns all that are there."""
+    try:
+        info: bytes = commands.send("INFO", "server")
+    except redis.exceptions.ResponseError:
+        info = b"redis_version:6"  # not every user may ask for it: what follows all servers understand
+    found = re.search(rb"redis_version:(\d+)", info)
+
+    def pop() -> list[bytes]:
+        answer = commands.send("BLMPOP", TICK_SECONDS, 1, inbox, "LEFT", "COUNT", _BATCH)
+        return answer[1] if answer else []
+
+    def pop_before_7() -> list[bytes]:
+        first = commands.send("BLPOP", inbox, TICK_SECONDS)
+        rest = commands.send("LPOP", inbox, _BATCH) if first else None
+        return ([first[1]] if first else []) + (rest or [])
+
+    return pop if found is None or int(found[1]) >= 7 else pop_before_7
+
+
+def _poll() -> select.poll:
+    """Return the system's poll, not gevent's: ours never blocks, and looks at thousands at once."""
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is not None and monkey.is_module_patched("select"):
+        return monkey.get_original("select", "poll")()  # type: ignore[no-any-return]
+    return select.poll()
+
+
+def _client_socket(environ: Mapping[str, Any]) -> int:
+    """Return the client's file descriptor where the server shows it, else -1."""
+    for key in ("gunicorn.socket", "gunicorn.sock", "werkzeug.socket"):
+        sock = environ.get(key)
+        if sock is not None and hasattr(sock, "fileno"):
+            return int(sock.fileno())
+    return -1

@@ -1,0 +1,51 @@
+"""The live workers of one name, as they have described themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wsgi_timeout.http.mounts import Mounts
+from wsgi_timeout.store import keys
+from wsgi_timeout.store.calls import Calls
+from wsgi_timeout.store.messages import WIRE_VERSION
+from wsgi_timeout.target import normal
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """What they serve."""
+
+    #: What is wrong with one of them, empty if all fit.
+    stranger: str
+    #: The web functions that they serve, None unless their target is a stub.
+    mounts: Mounts | None
+    #: Whether any worker lives.
+    alive: bool = False
+
+
+def look(calls: Calls, target: str) -> Fleet:
+    """Return what the live workers of this name serve; `target` is what they should ("": anything)."""
+    workers = [worker.decode() for worker in calls.redis.hkeys(keys.leases(calls.name))]
+    pipe = calls.redis.pipeline(transaction=False)
+    for worker in workers:
+        pipe.hmget(keys.worker(worker), ("wire", "target", "mounts"))
+    mounts = None
+    for worker, (wire, theirs, mounted) in zip(workers, pipe.execute() if workers else (), strict=True):
+        if stranger := _misfit(calls.name, worker, wire, theirs, target):
+            return Fleet(stranger, None)
+        mounts = mounted or mounts
+    return Fleet("", Mounts.loads(mounts.decode()) if mounts else None, alive=bool(workers))
+
+
+def _misfit(name: str, worker: str, wire: bytes | None, theirs: bytes | None, target: str) -> str:
+    if wire is not None and wire.decode() != str(WIRE_VERSION):
+        return (
+            f"worker {worker} of queue wt:{name} speaks wire version {wire.decode()}, this process "
+            f"{WIRE_VERSION}: run the same version of wsgi-timeout everywhere"
+        )
+    if target and theirs is not None and theirs.decode() != normal(target):
+        return (
+            f"queue wt:{name} is served by worker {worker} with target {theirs.decode()!r}, "
+            f"here it is {normal(target)!r}: give one of them another --name"
+        )
+    return ""
