@@ -5,7 +5,7 @@ import threading
 import pytest
 from harness import until
 
-from wsgi_timeout.front.front import upload_ttl
+from wsgi_timeout.front import upload_ttl
 from wsgi_timeout.front.upload_ttl import Lifeline
 from wsgi_timeout.store import keys
 from wsgi_timeout.store.connection import Commands, Scripts, connect

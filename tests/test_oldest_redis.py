@@ -13,7 +13,7 @@ import pytest
 from harness import RedisServer, ask, follow, function_workers, is_missing, joined, until
 from remains import eternal, held_by_the_dead
 
-from wsgi_timeout.front.front import upload_ttl
+from wsgi_timeout.front import upload_ttl
 from wsgi_timeout.front.upload_ttl import Lifeline
 from wsgi_timeout.functions.client import client
 from wsgi_timeout.store import keys

@@ -15,8 +15,8 @@ from faults.proxy import Break, Proxy
 from harness import APPS, Pool, Serve, environment, joined
 
 from wsgi_timeout.errors import ConfigurationError, PayloadRefused, PayloadTooLarge
+from wsgi_timeout.functions import payload
 from wsgi_timeout.functions.client import client
-from wsgi_timeout.functions.function import payload
 from wsgi_timeout.store import keys
 from wsgi_timeout.store.messages import FunctionRequest
 

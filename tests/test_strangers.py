@@ -188,7 +188,7 @@ def newer(tmp_path_factory):
     for package in (wsgi_timeout, wsgi_timeout_jobs):
         source = Path(package.__file__).parent
         shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns("__pycache__"))
-    messages = folder / "wsgi_timeout" / "messages.py"
+    messages = folder / "wsgi_timeout" / "store" / "messages.py"
     text = messages.read_text()
     changed = text.replace(f"WIRE_VERSION = {WIRE_VERSION}\n", f"WIRE_VERSION = {WIRE_VERSION + 1}\n")
     assert changed != text

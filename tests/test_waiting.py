@@ -13,7 +13,7 @@ from harness import RedisServer, until
 from test_calls import HEAD, W1, ended, fresh_calls, queued, response_stream, running
 
 from wsgi_timeout.errors import TooManyWaiting
-from wsgi_timeout.front.front import process
+from wsgi_timeout.front import process
 from wsgi_timeout.front.process import HOP_RESERVE, Places
 from wsgi_timeout.store import keys
 from wsgi_timeout.store.calls import Outcome, new_id
