@@ -46,6 +46,17 @@ def nothing_is_left(redis_server, started):
     assert eternal(redis_server.client) == []
 
 
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """A headless Chromium."""
+    # Few tests need it, and Selenium is slow to import.
+    from chromium import start_chromium
+
+    browser = start_chromium(tmp_path_factory.mktemp("chromium"))
+    yield browser
+    browser.quit()
+
+
 @pytest.fixture
 def gate(tmp_path):
     """Return a path that handlers wait for; it exists at the latest when the test ends."""

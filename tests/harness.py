@@ -24,8 +24,9 @@ import redis
 
 from wsgi_timeout.serving.embedded_redis import find_server
 
-APPS = Path(__file__).parent / "apps"
 TESTS = Path(__file__).parent
+APPS = TESTS / "apps"
+ROOT = TESTS.parent
 
 #: Settings under which tests run: seconds where production has minutes.
 FAST = {

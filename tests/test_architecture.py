@@ -179,6 +179,74 @@ def test_all_is_sorted_and_complete():
     assert all(hasattr(wsgi_timeout, name) for name in public)
 
 
+# -- sizes, and the tests' own house
+
+TESTS = Path(__file__).parent
+TEST_FILES = {path.relative_to(TESTS).as_posix(): path for path in sorted(TESTS.rglob("*.py"))}
+#: Files and functions of the product that are over the limit today. A list to be emptied, never added to.
+LONG_FILES = {
+    "wsgi_timeout.store.calls",
+    "wsgi_timeout.watching.listener",
+    "wsgi_timeout_jobs.pool.pool",
+    "wsgi_timeout_jobs.worker",
+}
+LONG_FUNCTIONS: set[tuple[str, str]] = set()
+
+
+def lines_of(path):
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def test_no_file_does_two_jobs():
+    """No file of the product is over 310 lines."""
+    found = set()
+    for package, folder in FOLDERS.items():
+        for path in folder.rglob("*.py"):
+            if lines_of(path) > 310:
+                found.add(".".join([package, *path.relative_to(folder).with_suffix("").parts]))
+    assert found <= LONG_FILES
+
+
+def test_no_function_does_two_jobs():
+    """No function of the product is over 50 lines, its decorators and docstring included."""
+    found = {
+        (module, node.name)
+        for module, tree in MODULES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.end_lineno - min([node.lineno, *(word.lineno for word in node.decorator_list)]) >= 50
+    }
+    assert found <= LONG_FUNCTIONS
+
+
+def test_no_test_file_is_a_drawer():
+    """No file of tests is over 600 lines; an app of oddities may be."""
+    found = {name for name, path in TEST_FILES.items() if lines_of(path) > 600}
+    assert {name for name in found if not name.startswith("apps/")} == set()
+
+
+def test_tests_share_by_support_modules():
+    """No test file imports from another: what two need stands in a module of its own."""
+    found = set()
+    for name, path in TEST_FILES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            found |= {(name, module) for module in modules if module.split(".")[-1].startswith("test_")}
+    assert found == set()
+
+
+def test_test_files_have_names_of_their_own():
+    """No two files of tests share a name: pytest imports them by it."""
+    names = [path.name for path in TEST_FILES.values() if path.name.startswith("test_")]
+    assert {name for name in names if names.count(name) > 1} == set()
+
+
+def test_the_tests_lie_in_the_packages_rooms():
+    """The packages of the web half have a folder of tests each, the worker half has one."""
+    assert {name for name in (*FLOORS[WEB], "jobs") if not (TESTS / name).is_dir()} == set()
+
+
 # -- Redis
 
 

@@ -2,16 +2,16 @@
 
 import dataclasses
 import re
-from pathlib import Path
 
 import pytest
+from harness import ROOT
 
 from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.settings import ENV_PREFIX, Settings, environment_of
 
 FIELDS = dataclasses.fields(Settings)
 NUMBERS = [field for field in FIELDS if field.type in {"int", "float"}]
-README = Path(__file__).parent.parent / "README.md"
+README = ROOT / "README.md"
 
 every_field = pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
 every_number = pytest.mark.parametrize("field", NUMBERS, ids=lambda field: field.name)

@@ -2,7 +2,7 @@
 
 from wsgiref.validate import validator
 
-from wsgi_timeout.integrations import gateway
+from wsgi_timeout import gateway
 
 
 def wrapped(target, name):

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from harness import ask, until
-from test_uploads import BUFFER, CHUNKED, MIB, Uploader, content
+from uploader import BUFFER, CHUNKED, MIB, Uploader, content
 
 CUTS = {
     "Content-Length": (f"Content-Length: {3 * MIB}", lambda data: data),

@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 import pytest
+from call_steps import W1, W2, be_born, ended, fresh_calls, queued, running
 from harness import environment
-from test_calls import W1, W2, be_born, ended, fresh_calls, queued, running
 
 from wsgi_timeout.store import keys
 from wsgi_timeout.store.calls import Outcome

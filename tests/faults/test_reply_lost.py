@@ -24,7 +24,7 @@ from wsgi_timeout.store.connection import source
 BODY = os.urandom(200_000)
 ARGUMENT = os.urandom(1_500_000)
 
-_NAMES = [file.name.removesuffix(".lua") for file in (files("wsgi_timeout") / "lua").iterdir()]
+_NAMES = [file.name.removesuffix(".lua") for file in (files("wsgi_timeout") / "store" / "lua").iterdir()]
 _SCRIPTS = {sha1(source(name).encode()).hexdigest(): name for name in _NAMES if name != "prelude"}
 _ID = re.compile(rb"fc-[\w-]{22}")
 

@@ -11,10 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
+from call_steps import W1, fresh_calls
 from faults.proxy import Proxy
 from harness import APPS, Gunicorn, ask, follow, until
 from remains import alive
-from test_calls import W1, fresh_calls
 
 from wsgi_timeout.store import keys
 from wsgi_timeout.store.streams import CHUNK

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from harness import APPS, Gunicorn, answer_of, ask, until
-from test_http_contract import call_in, status_url
+from result_urls import call_in, status_url
 
 from wsgi_timeout.store import keys
 

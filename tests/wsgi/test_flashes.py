@@ -4,7 +4,6 @@ import pytest
 from harness import APPS, Deployment, Gunicorn
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
-from test_browser import browser  # noqa: F401 - a fixture
 
 
 @pytest.fixture(params=["alone", "jobs"])
@@ -18,11 +17,11 @@ def url(request, redis_server):
     site.stop()
 
 
-def texts(browser, selector):  # noqa: F811
+def texts(browser, selector):
     return [element.text for element in browser.find_elements(By.CSS_SELECTOR, selector)]
 
 
-def test_a_session_and_its_messages(url, browser):  # noqa: F811
+def test_a_session_and_its_messages(url, browser):
     """What was added stays in the session, each message is shown once, also when it took several waits."""
     browser.delete_all_cookies()
     browser.get(f"{url}/")

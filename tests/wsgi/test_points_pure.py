@@ -6,7 +6,7 @@ import sys
 import weakref
 
 import pytest
-from test_capture import TEXT, Record, an_environ
+from captured import TEXT, Record, an_environ
 
 from wsgi_timeout_jobs.attempt.capture import Capture
 from wsgi_timeout_jobs.attempt.request_body import SmallBody

@@ -1,7 +1,7 @@
 """The little of RQ's own state that we keep, so that `rq info` and rq-dashboard show what happens.
 
 RQ 3.0 is the source of every name here (`rq.job.Job.to_dict`, `rq.registry.StartedJobRegistry`,
-`rq.worker.BaseWorker.serialize`); `tests/test_rq_state.py` reads it all back with RQ itself. Nothing
+`rq.worker.BaseWorker.serialize`); `tests/store/test_rq_state.py` reads it all back with RQ itself. Nothing
 of ours depends on these keys: what a call is stands in its own record.
 """
 

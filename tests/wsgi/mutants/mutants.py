@@ -20,12 +20,14 @@ SUBMISSION = f"{WEB}front/submit.py"
 CLI = f"{WEB}serving/cli.py"
 ODD = "tests/wsgi/test_points_served.py::test_an_oddity_is_what_gunicorn_alone_sends"
 PURE = "tests/wsgi/test_points_pure.py::"
-ENV = "tests/test_environ.py::"
-CAP = "tests/test_capture.py::"
-HTTP = "tests/test_http_contract.py::"
+ENV = "tests/http/test_environ.py::"
+CAP = "tests/jobs/test_capture.py::"
+HTTP = "tests/front/contract/test_http_contract.py::"
+REDIRECTS = "tests/front/contract/test_redirects.py::"
+RESULT = "tests/front/contract/test_result_url.py::"
 FLASK = "tests/wsgi/test_flask.py::"
-THREADS = "tests/test_threads.py::"
-PREFIXES = "tests/test_prefixes.py::"
+THREADS = "tests/jobs/test_threads.py::"
+PREFIXES = "tests/integrations/test_prefixes.py::"
 BODIES = "tests/wsgi/test_bodies.py::"
 PROCESSES = "tests/wsgi/test_processes.py::"
 
@@ -58,7 +60,7 @@ MUTANTS = [
         MESSAGES,
         'msgpack.packb(values, unicode_errors="surrogatepass")',
         'msgpack.packb(values, unicode_errors="ignore")',
-        "tests/test_messages.py::test_a_request_survives",
+        "tests/store/test_messages.py::test_a_request_survives",
     ),
     Mutant("4", ENVIRON, "(1, 0),", "[1, 0],", f"{ENV}test_the_process_describes_itself"),
     Mutant("5", ENVIRON, '        "wsgi.url_scheme",\n', "", f"{ENV}test_facts_of_the_request_are_kept"),
@@ -116,7 +118,7 @@ MUTANTS = [
         LOCATION,
         'uri = environ.get("RAW_URI") or environ.get("REQUEST_URI")',
         'uri = ""',
-        "tests/test_location.py::test_the_raw_path_is_kept",
+        "tests/http/test_urls.py::test_the_raw_path_is_kept",
     ),
     Mutant("16", ENVIRON, '        "SCRIPT_NAME",\n', "", f"{ENV}test_a_mount_point_is_kept"),
     Mutant(
@@ -318,7 +320,7 @@ MUTANTS = [
         STREAMS,
         "range(0, len(data), CHUNK)",
         "range(0, 1)",
-        "tests/test_streams.py::test_chunks_come_in_order",
+        "tests/store/test_streams.py::test_chunks_come_in_order",
     ),
     Mutant(
         "56",
@@ -332,16 +334,16 @@ MUTANTS = [
         POLICY,
         'if name.lower() != "accept-ranges"',
         "if name",
-        f"{HTTP}test_headers_change_on_result_urls_only",
+        f"{RESULT}test_headers_change_on_result_urls_only",
     ),
     Mutant(
         "58, 59",
         RESULTS,
         'delivery = deliver if method != "HEAD" or not known else None',
         "delivery = deliver",
-        f"{HTTP}test_head_consumes_nothing",
+        f"{RESULT}test_head_consumes_nothing",
     ),
-    Mutant("61", RESULTS, "self.hop + 1)", "self.hop)", f"{HTTP}test_hops_count_up_on_one_call"),
+    Mutant("61", RESULTS, "self.hop + 1)", "self.hop)", f"{REDIRECTS}test_hops_count_up_on_one_call"),
     Mutant(
         "51 (fork)",
         f"{JOBS}forks.py",
