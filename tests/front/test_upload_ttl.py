@@ -6,7 +6,7 @@ import pytest
 from harness import until
 
 from wsgi_timeout.front import upload_ttl
-from wsgi_timeout.front.upload_ttl import Lifeline
+from wsgi_timeout.front.upload_ttl import UploadKeeper
 from wsgi_timeout.store import keys
 from wsgi_timeout.store.connection import Commands, Scripts, connect
 
@@ -14,7 +14,7 @@ from wsgi_timeout.store.connection import Commands, Scripts, connect
 @pytest.fixture
 def kept(redis_server, monkeypatch):
     monkeypatch.setattr(upload_ttl, "_PAUSE_SECONDS", 0.05)
-    return Lifeline(Scripts(Commands(connect(redis_server.url, connections=1)).send))
+    return UploadKeeper(Scripts(Commands(connect(redis_server.url, connections=1)).send))
 
 
 def renewing():

@@ -12,7 +12,7 @@ import pytest
 from crowd import Crowd
 from harness import APPS, Gunicorn, answer_of, ask, follow, until
 
-from wsgi_timeout.front.process import HOP_RESERVE
+from wsgi_timeout.front.places import HOP_RESERVE
 
 MAX_WAITING = 200
 #: Seconds that the kernel, not we, may need on a busy machine.

@@ -14,7 +14,7 @@ from harness import RedisServer, ask, follow, function_workers, is_missing, join
 from remains import eternal, held_by_the_dead
 
 from wsgi_timeout.front import upload_ttl
-from wsgi_timeout.front.upload_ttl import Lifeline
+from wsgi_timeout.front.upload_ttl import UploadKeeper
 from wsgi_timeout.functions.client import client
 from wsgi_timeout.store import keys
 from wsgi_timeout.store.calls import Calls
@@ -150,6 +150,6 @@ def test_a_slow_uploads_chunks_are_kept(oldest, monkeypatch):
     key = keys.request_body("fc-slow")
     oldest.client.hset(key, "count", 1)
     oldest.client.expire(key, 5)
-    with Lifeline(Calls(connect(oldest.url, connections=1), "slow").scripts).hold(key):
+    with UploadKeeper(Calls(connect(oldest.url, connections=1), "slow").scripts).hold(key):
         until(lambda: oldest.client.ttl(key) > 50, what="the renewal")
     oldest.client.delete(key)

@@ -13,12 +13,16 @@ from wsgi_timeout.errors import (
     UpgradeUnsupported,
     WsgiTimeoutError,
 )
-from wsgi_timeout.front import wait
+from wsgi_timeout.front import replay
+from wsgi_timeout.front.delivery import Delivery
 from wsgi_timeout.front.host_server import limit_silence, thread_limit, wait_limit
 from wsgi_timeout.front.process import Runtime
+from wsgi_timeout.front.result_urls import Results
 from wsgi_timeout.front.submit import Submission
+from wsgi_timeout.front.wait import ClientGone, wait
 from wsgi_timeout.http import answers, urls
 from wsgi_timeout.http.mounts import Mounts
+from wsgi_timeout.http.pending import Pending
 from wsgi_timeout.http.request_body import Upload
 from wsgi_timeout.http.routes import Routes
 from wsgi_timeout.settings import Settings
@@ -74,11 +78,11 @@ class Front:
             if settings.wait_seconds > self._wait_limit:
                 settings = settings.replace(wait_seconds=self._wait_limit)
             if reference is not None:
-                return wait.Results(settings).answer(runtime, reference, environ, start_response)
+                return Results(settings).answer(runtime, reference, environ, start_response)
             return self._accept(runtime, settings, environ, start_response)
         except (HandlerRaised, ResponseBroken):
             raise  # the server answers it as it would answer the app's own exception
-        except wait.ClientGone:
+        except ClientGone:
             return answers.client_gone(start_response)
         except WsgiTimeoutError as error:
             return answers.error(environ, start_response, error)
@@ -105,7 +109,7 @@ class Front:
             settings = mount.apply(settings)
             runtime.check_label(entry)
         upload = Upload(environ, settings.max_request_body)
-        pending = wait.Pending(
+        pending = Pending(
             new_id(),
             new_token(),
             urls.local_path(environ),
@@ -116,29 +120,16 @@ class Front:
             Submission(runtime, settings, entry, environ, pending, seat.waiter).send(upload)
             if not settings.wait_for_response:
                 return _accepted(settings, pending, start_response)
-            ready = wait.wait(
-                runtime.calls,
-                runtime.listener,
-                pending.call_id,
-                seat.waiter,
-                settings.wait_seconds,
-                look_first=False,
-            )
+            ready = wait(runtime, seat, settings.wait_seconds, look_first=False)
             if ready is None:
                 seat.keep_place()
                 return answers.redirect(start_response, "303 See Other", pending.next_url)
-            return wait.answer(
-                runtime,
-                pending,
-                ready,
-                seat,
-                start_response,
-                method=environ["REQUEST_METHOD"],
-                grace=settings.delivery_grace,
-            )
+            method, grace = environ["REQUEST_METHOD"], settings.delivery_grace
+            delivery = Delivery(runtime, pending, ready.snapshot, method, grace)
+            return replay.answer(ready, delivery, seat, start_response)
 
 
-def _accepted(settings: Settings, pending: wait.Pending, start_response: StartResponse) -> Iterable[bytes]:
+def _accepted(settings: Settings, pending: Pending, start_response: StartResponse) -> Iterable[bytes]:
     base = settings.public_url
     status_url = urls.status_url(pending.clean_url, pending.call_id, pending.token)
     return answers.accepted(start_response, base + pending.next_url, base + status_url)

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import redis
 
-from wsgi_timeout.errors import ResponseBroken, ResultTrimmed
+from wsgi_timeout.errors import (
+    CallCancelled,
+    CallFailed,
+    CallTimedOut,
+    HandlerRaised,
+    ResponseBroken,
+    ResultTrimmed,
+    WorkerLost,
+)
 from wsgi_timeout.front import policy
-from wsgi_timeout.front.process import Seat
+from wsgi_timeout.front.delivery import Delivery
+from wsgi_timeout.front.places import Seat
+from wsgi_timeout.front.wait import Ready
 from wsgi_timeout.store.calls import Outcome, Snapshot
 from wsgi_timeout.store.connection import AWAY, REFUSING
 from wsgi_timeout.store.streams import StreamReader
@@ -22,29 +32,53 @@ if TYPE_CHECKING:
 log = logging.getLogger("wsgi_timeout")
 
 
+_FAILURES: dict[Outcome, type[CallFailed]] = {
+    Outcome.RAISED: HandlerRaised,
+    Outcome.LOST: WorkerLost,
+    Outcome.TIMEOUT: CallTimedOut,
+    Outcome.CANCELLED: CallCancelled,
+}
+
+
+def answer(ready: Ready, delivery: Delivery, seat: Seat, start_response: StartResponse) -> Iterable[bytes]:
+    """Answer with the response, or raise the error that the call ended in.
+
+    The seat is given up when the response is closed. The chunks in `ready.first` were read already:
+    no other attempt can replace this one, so now its head may go out.
+    """
+    snapshot = ready.snapshot
+    if snapshot.outcome not in {None, Outcome.DONE, Outcome.BROKEN}:
+        delivery.finish(whole=False)
+        failure = _FAILURES.get(snapshot.outcome or Outcome.UNREAD, CallFailed)
+        raise failure(snapshot.detail)
+    assert snapshot.head is not None
+    headers = snapshot.head.headers
+    start_response(snapshot.head.status, policy.on_result_url(headers) if delivery.pending.hop else headers)
+    if delivery.method == "HEAD":
+        chunks: Iterator[bytes] = iter(())
+    elif ready.reader is None:
+        chunks = _whole(snapshot)
+    else:
+        chunks = _stream(ready.reader, ready.first, seat.waiter)
+    return Replay(chunks, ready.reader, delivery, seat.pass_on())
+
+
 class Replay:
     """The iterable of one response. PEP 3333: the server calls `close()` at the end, however it came."""
 
     def __init__(
-        self,
-        chunks: Iterator[bytes],
-        reader: StreamReader | None,
-        deliver: Callable[[], None] | None,
-        seat: Seat,
-        *,
-        again: bool,
+        self, chunks: Iterator[bytes], reader: StreamReader | None, delivery: Delivery, seat: Seat
     ) -> None:
-        """Call `deliver` after the last chunk; if it cannot be had `again`, also after a break."""
         self._chunks = chunks
         self._reader = reader
-        self._deliver = deliver
+        self._delivery = delivery
         self._seat = seat
-        self._done = not again
+        self._whole = False
         self._closed = False
 
     def __iter__(self) -> Iterator[bytes]:
         yield from self._chunks
-        self._done = True
+        self._whole = True
 
     def close(self) -> None:
         if self._closed:
@@ -53,12 +87,7 @@ class Replay:
         with self._seat:
             if self._reader:
                 self._leave(self._reader)
-            if self._done and self._deliver:
-                try:
-                    self._deliver()
-                except (*AWAY, redis.exceptions.ResponseError) as error:
-                    # It stays until its TTL: having a result twice beats losing it.
-                    log.warning("could not note a delivery: %s", error)
+            self._delivery.finish(whole=self._whole)
 
     @staticmethod
     def _leave(reader: StreamReader) -> None:
@@ -72,31 +101,6 @@ class Replay:
         # collector comes in the middle of anything: no lock may be taken here, nor Redis be asked.
         if not self._closed:
             self._seat.close_later(self.close)
-
-
-def begin(
-    snapshot: Snapshot,
-    reader: StreamReader | None,
-    first: list[bytes],
-    waiter: Waiter,
-    start_response: StartResponse,
-    *,
-    method: str,
-    on_result_url: bool,
-) -> Iterator[bytes]:
-    """Send the head, and return what iterates over the body.
-
-    `first` are the chunks that `reader` has returned already: once they are read no other attempt
-    can replace this one, so only now may the head go out.
-    """
-    assert snapshot.head is not None
-    headers = policy.on_result_url(snapshot.head.headers) if on_result_url else snapshot.head.headers
-    start_response(snapshot.head.status, headers)
-    if method == "HEAD":
-        return iter(())
-    if reader is None:
-        return _whole(snapshot)
-    return _stream(reader, first, waiter)
 
 
 def _whole(snapshot: Snapshot) -> Iterator[bytes]:

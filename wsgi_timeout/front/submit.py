@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
-from wsgi_timeout.errors import NoWorker, RedisUnavailable, StreamLost, UploadBroken, WsgiTimeoutError
+from wsgi_timeout.errors import NoWorker, RedisUnavailable
+from wsgi_timeout.front.large_body import LargeBody
 from wsgi_timeout.front.process import Runtime
-from wsgi_timeout.front.wait import Pending
 from wsgi_timeout.http.environ import capture
+from wsgi_timeout.http.pending import Pending
 from wsgi_timeout.http.request_body import Upload, impatient
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.store import keys
-from wsgi_timeout.store.calls import NewCall, Outcome
-from wsgi_timeout.store.connection import AWAY, REFUSING, unavailable_is_refusal
-from wsgi_timeout.store.keys import UPLOAD_TTL
+from wsgi_timeout.store.calls import NewCall
+from wsgi_timeout.store.connection import unavailable_is_refusal
 from wsgi_timeout.store.messages import CallRequest
-from wsgi_timeout.store.streams import Limits, StreamWriter
-from wsgi_timeout.watching.listener import RECHECK_SECONDS, Waiter
+from wsgi_timeout.watching.listener import Waiter
 
 #: Seconds between two looks for a first worker, or for a Redis that comes back.
 _RETRY_SECONDS = 0.1
@@ -48,8 +46,6 @@ class Submission:
         self._waiter = waiter
         # In a burst a call may wait for its turn at Redis for longer than the listener does to look for it.
         waiter.known = False
-        #: The handler was seen to answer while its request body still came in.
-        self._answering = False
 
     def send(self, upload: Upload) -> None:
         """Queue the call; return when its body is in, or no longer wanted."""
@@ -64,46 +60,13 @@ class Submission:
         if body is not None:
             self._enqueue(body)
             return
-        writer = self._body_writer()
-        with self._runtime.lifeline.hold(keys.request_body(self._call_id)):
-            complete = self._send_early(upload, writer)
+        large = LargeBody(self._runtime, self._settings, self._call_id, self._waiter, upload)
+        with self._runtime.uploads.hold(keys.request_body(self._call_id)):
+            complete = large.fill_buffer(self._patiently)
             # From a whole buffer on the handler reads while the rest comes in.
             self._enqueue(None)
         if not complete:
-            self._pour(upload, writer)
-
-    def _send_early(self, upload: Upload, writer: StreamWriter) -> bool:
-        """Send what fits the buffer; returns whether that was all."""
-        offered = 0.0
-
-        def offer(chunk: bytes) -> bool:
-            nonlocal offered
-            # The client may have taken its time until then.
-            offered = offered or time.monotonic()
-            return self._offer(writer, chunk)
-
-        def wait_for_room() -> bool:
-            if writer.count:
-                return False
-            # Not for room, but for Redis: there is nothing yet that a call could be queued with.
-            if time.monotonic() >= offered + self._settings.worker_wait:
-                raise RedisUnavailable("Redis does not take this request's body")
-            time.sleep(_RETRY_SECONDS)
-            return True
-
-        try:
-            complete = upload.send(offer, wait_for_room)
-            if complete:
-                self._close_early(writer)
-        except StreamLost as error:
-            # Nothing was accepted yet.
-            raise RedisUnavailable(str(error)) from error
-        return complete
-
-    def _body_writer(self) -> StreamWriter:
-        limits = Limits(self._settings.buffer, self._settings.buffer)
-        scripts, inbox = self._runtime.calls.scripts, self._runtime.listener.inbox
-        return StreamWriter(scripts, self._call_id, inbox, limits, ttl=UPLOAD_TTL)
+            large.send_rest()
 
     def _enqueue(self, body: bytes | None) -> None:
         # A deploy may have no worker for a moment. And when a reply was lost nobody knows whether
@@ -139,32 +102,6 @@ class Submission:
             queue_ttl=settings.queue_ttl,
         )
 
-    def _pour(self, upload: Upload, writer: StreamWriter) -> None:
-        """Send the rest of a large body while the handler reads it."""
-        self._waiter.streaming = True
-        try:
-            complete = upload.send(partial(self._offer, writer), partial(self._wait_for_room, writer))
-            self._close(writer, "complete" if complete else "broken")
-        except UploadBroken:
-            self._close(writer, "broken")
-            raise
-        except WsgiTimeoutError as error:
-            self._close(writer, "broken")
-            self._runtime.calls.end(self._call_id, Outcome.CANCELLED, str(error), self._settings.result_ttl)
-            raise
-        finally:
-            self._waiter.streaming = False
-            # The wake for the response may have been taken for one about room.
-            self._waiter.wake()
-
-    @staticmethod
-    def _offer(writer: StreamWriter, chunk: bytes) -> bool:
-        try:
-            return writer.offer(chunk)
-        except (*AWAY, *REFUSING):
-            # What is away, or full, is waited for like a reader that is slow.
-            return False
-
     def _patiently(self, action: Callable[..., None], *args: Any) -> None:
         """Do what may be done twice; after `worker_wait` give up, with `NoWorker` or `RedisUnavailable`."""
         # As few frames as may be: in a burst thousands stand here, and wait for their turn.
@@ -178,37 +115,3 @@ class Submission:
                 if time.monotonic() >= deadline:
                     raise
             time.sleep(_RETRY_SECONDS)
-
-    def _close_early(self, writer: StreamWriter) -> None:
-        """End a body whose call is not queued yet."""
-        self._patiently(writer.close, "complete", UPLOAD_TTL)
-
-    def _close(self, writer: StreamWriter, end: str) -> None:
-        ttl = self._settings.queue_ttl + self._settings.timeout
-        while True:
-            try:
-                return writer.close(end, ttl)
-            except (*AWAY, *REFUSING):
-                # A handler that is told of no end waits for one until its timeout.
-                time.sleep(_RETRY_SECONDS)
-
-    def _wait_for_room(self, writer: StreamWriter) -> bool:
-        self._waiter.wait(RECHECK_SECONDS)
-        self._waiter.reset()
-        if self._waiter.gone:
-            raise UploadBroken("the client closed the connection")
-        try:
-            snapshot = self._runtime.calls.look(self._call_id)
-        except (*AWAY, *REFUSING):
-            return True
-        if snapshot.ended or snapshot.state is None:
-            return False
-        if snapshot.head is None:
-            return True
-        if not self._answering:
-            # It may have begun to read since the last offer: what the next one says counts.
-            self._answering = True
-            self._waiter.wake()
-            return True
-        # A handler that answers without reading frees the uploader; one may also do both at a time.
-        return writer.has_reader

@@ -6,12 +6,12 @@ client went away as one that ended (RFC 9112 section 8 calls it incomplete), so 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from wsgi_timeout.errors import BodyTooLarge, UploadBroken, UploadStalled
-from wsgi_timeout.store.streams import CHUNK
+from wsgi_timeout.store.streams import CHUNK, split
 
 _READ = 64 * 1024
 
@@ -37,7 +37,7 @@ class Upload:
             )
 
     def whole(self, limit: int) -> bytes | None:
-        """Return the body if it has at most `limit` bytes; else None, and `send` gives it.
+        """Return the body if it has at most `limit` bytes; else None, and `chunks` gives it.
 
         Raises `UploadBroken`.
         """
@@ -54,33 +54,23 @@ class Upload:
         self._rest = data
         return None
 
-    def send(self, offer: Callable[[bytes], bool], wait_for_room: Callable[[], bool]) -> bool:
-        """Write the body to a stream; called again, it goes on.
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the body, with what `whole` has read, in pieces of `CHUNK` bytes and a last smaller one.
 
-        `offer` takes a chunk, or says that there is no room now; then `wait_for_room` blocks for a
-        while and says whether to go on.
-        Returns True when the body is complete. Raises `UploadBroken`, `BodyTooLarge`.
+        Raises `UploadBroken`, `BodyTooLarge`.
         """
-        while True:
-            while len(self._rest) < CHUNK:
-                piece = self._read(_READ)
-                if not piece:
-                    return not self._rest or self._offer(offer, self._rest, wait_for_room)
-                self._rest += piece
-            if not self._offer(offer, self._rest[:CHUNK], wait_for_room):
-                return False
+        rest, self._rest = self._rest, b""
+        while piece := self._read(_READ):
+            rest += piece
+            while len(rest) >= CHUNK:
+                yield rest[:CHUNK]
+                rest = rest[CHUNK:]
+        yield from split(rest)
 
     def discard(self) -> None:
         """Read a body that nobody wants, so that the connection stays usable."""
         while not self.empty and self._read(_READ):
             pass
-
-    def _offer(self, offer: Callable[[bytes], bool], chunk: bytes, wait_for_room: Callable[[], bool]) -> bool:
-        while not offer(chunk):
-            if not wait_for_room():
-                return False
-        self._rest = self._rest[len(chunk) :]
-        return True
 
     def _read(self, size: int) -> bytes:
         if self._length is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,7 +40,8 @@ def of_target(app: Any, *, queue: str) -> Entries:
         return _of_stub(app, queue)
     if queue:
         raise ConfigurationError(f"{app!r} is no Stub: it has no functions for a queue {queue!r}")
-    place = getattr(app, "extensions", {}).get(EXTENSION)
+    extensions = getattr(app, "extensions", None)  # of an app that is not Flask's it may be anything
+    place = extensions.get(EXTENSION) if isinstance(extensions, Mapping) else None
     if isinstance(place, Place):
         return Entries({"": app, PLACE: place.inner}, name=place.name)
     return Entries({"": app})

@@ -1,0 +1,49 @@
+"""Delivery: what stays of a call once its response was sent, or broke off."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import redis
+
+from wsgi_timeout.front.process import Runtime
+from wsgi_timeout.http.pending import Pending
+from wsgi_timeout.store.calls import Snapshot
+from wsgi_timeout.store.connection import AWAY
+
+log = logging.getLogger("wsgi_timeout")
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One answer of a call to one client.
+
+    A call whose result URL was never given out is deleted, however its answer ended: nobody can ask
+    for it again. Another one is delivered when its body was sent in full: it stays for the grace.
+    """
+
+    runtime: Runtime
+    pending: Pending
+    snapshot: Snapshot
+    #: Of the request that is answered: a HEAD consumes nothing.
+    method: str
+    grace_seconds: float
+
+    def finish(self, *, whole: bool) -> None:
+        """Note how the answer ended: with the last byte of a response (`whole`), or without it."""
+        if self.pending.hop == 0:
+            kept = self.runtime.calls.kept(self.pending.call_id, self.snapshot.attempt)
+            self.runtime.listener.unlink_soon(*kept)
+        elif whole and self.method != "HEAD":
+            self._deliver()
+
+    def _deliver(self) -> None:
+        pending = self.pending
+        try:
+            self.runtime.calls.deliver(
+                pending.call_id, pending.token, pending.path, self.snapshot.attempt, self.grace_seconds
+            )
+        except (*AWAY, redis.exceptions.ResponseError) as error:
+            # It stays until its TTL: having a result twice beats losing it.
+            log.warning("could not note a delivery: %s", error)

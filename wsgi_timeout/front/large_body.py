@@ -1,0 +1,142 @@
+"""A request body that is too large to travel with its call: chunk by chunk into a stream."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import chain
+
+from wsgi_timeout.errors import RedisUnavailable, StreamLost, UploadBroken, WsgiTimeoutError
+from wsgi_timeout.front.process import Runtime
+from wsgi_timeout.http.request_body import Upload
+from wsgi_timeout.settings import Settings
+from wsgi_timeout.store.calls import Outcome
+from wsgi_timeout.store.connection import AWAY, REFUSING
+from wsgi_timeout.store.keys import UPLOAD_TTL
+from wsgi_timeout.store.streams import Limits, StreamWriter
+from wsgi_timeout.watching.listener import RECHECK_SECONDS, Waiter
+
+_RETRY_SECONDS = 0.1
+
+#: Does what may be done twice, for `worker_wait` seconds: see `Submission`.
+Patiently = Callable[..., None]
+
+
+class LargeBody:
+    """Sends what fits the buffer before the call is queued, and the rest while the handler reads it."""
+
+    def __init__(
+        self, runtime: Runtime, settings: Settings, call_id: str, waiter: Waiter, upload: Upload
+    ) -> None:
+        self._runtime = runtime
+        self._settings = settings
+        self._call_id = call_id
+        self._waiter = waiter
+        self._chunks = upload.chunks()
+        #: The chunk for which the buffer had no room.
+        self._left: list[bytes] = []
+        limits = Limits(settings.buffer, settings.buffer)
+        scripts, inbox = runtime.calls.scripts, runtime.listener.inbox
+        self._writer = StreamWriter(scripts, call_id, inbox, limits, ttl=UPLOAD_TTL)
+        #: The handler was seen to answer while its request body still came in.
+        self._answering = False
+
+    def fill_buffer(self, patiently: Patiently) -> bool:
+        """Send what fits the buffer; returns whether that was all.
+
+        Raises `RedisUnavailable`, and what `Upload.chunks` raises: nothing was accepted yet.
+        """
+        try:
+            for chunk in self._chunks:
+                if not self._offer_early(chunk):
+                    self._left = [chunk]
+                    return False
+            patiently(self._writer.close, "complete", UPLOAD_TTL)
+        except StreamLost as error:
+            raise RedisUnavailable(str(error)) from error
+        return True
+
+    def _offer_early(self, chunk: bytes) -> bool:
+        deadline = time.monotonic() + self._settings.worker_wait
+        while not self._offer(chunk):
+            if self._writer.count:
+                return False
+            # Not for room, but for Redis: there is nothing yet that a call could be queued with.
+            if time.monotonic() >= deadline:
+                raise RedisUnavailable("Redis does not take this request's body")
+            time.sleep(_RETRY_SECONDS)
+        return True
+
+    def send_rest(self) -> None:
+        """Send what did not fit; returns when all is sent, or the handler wants no more."""
+        self._waiter.streaming = True
+        try:
+            self._close("complete" if self._offer_rest() else "broken")
+        except UploadBroken:
+            self._close("broken")
+            raise
+        except WsgiTimeoutError as error:
+            self._close("broken")
+            self._cancel(str(error))
+            raise
+        finally:
+            self._waiter.streaming = False
+            # The wake for the response may have been taken for one about room.
+            self._waiter.wake()
+
+    def _offer_rest(self) -> bool:
+        for chunk in chain(self._left, self._chunks):
+            while not self._offer(chunk):
+                if not self._wait_for_room():
+                    return False
+        return True
+
+    def _offer(self, chunk: bytes) -> bool:
+        try:
+            return self._writer.offer(chunk)
+        except (*AWAY, *REFUSING):
+            # What is away, or full, is waited for like a reader that is slow.
+            return False
+
+    def _wait_for_room(self) -> bool:
+        """Wait for a moment; returns whether there is still somebody who wants the body."""
+        self._waiter.wait(RECHECK_SECONDS)
+        self._waiter.reset()
+        if self._waiter.gone:
+            raise UploadBroken("the client closed the connection")
+        try:
+            snapshot = self._runtime.calls.look(self._call_id)
+        except (*AWAY, *REFUSING):
+            return True
+        if snapshot.ended or snapshot.state is None:
+            return False
+        if snapshot.head is None:
+            return True
+        if not self._answering:
+            # It may have begun to read since the last offer: what the next one says counts.
+            self._answering = True
+            self._waiter.wake()
+            return True
+        # A handler that answers without reading frees the uploader; one may also do both at a time.
+        return self._writer.has_reader
+
+    def _close(self, end: str) -> None:
+        ttl = self._settings.queue_ttl + self._settings.timeout
+        try:
+            self._writer.close(end, ttl)
+        except (*AWAY, *REFUSING):
+            # A handler that is told of no end waits for one until its timeout. The client waits for
+            # its response meanwhile, and is redirected in time.
+            self._runtime.uploads.close_later(lambda: self._close_late(end, ttl), self._settings.timeout)
+
+    def _close_late(self, end: str, ttl: float) -> None:
+        try:
+            self._writer.close(end, ttl)
+        except StreamLost:
+            self._writer.close("broken", ttl)
+
+    def _cancel(self, detail: str) -> None:
+        # The handler learns of a broken body anyway.
+        with suppress(*AWAY, *REFUSING):
+            self._runtime.calls.end(self._call_id, Outcome.CANCELLED, detail, self._settings.result_ttl)

@@ -1,0 +1,107 @@
+"""The places in which requests wait in this process, counted, and what a request holds while it waits."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Self
+
+from wsgi_timeout.errors import TooManyWaiting
+from wsgi_timeout.watching.listener import Waiter
+
+#: Seconds that a redirected request's place is kept for its next hop.
+_KEPT_SECONDS = 2.0
+#: Hops of accepted calls may take `2 * max_waiting + HOP_RESERVE` places; so many threads always stay free.
+HOP_RESERVE = 8
+
+
+class Places:
+    """Counts who waits in this process, at most `max_waiting`.
+
+    A redirected client comes back at once, and its call was accepted long ago: its place is kept for
+    a moment, so that no newcomer makes it end in a 503. After a deploy it comes to a process that has
+    kept none for it: hops may be as many as newcomers and more.
+    """
+
+    def __init__(self, limit: int, threads: float = math.inf) -> None:
+        """Take `max_waiting`, and how many threads there are: some stay free for what does not wait."""
+        self.limit = limit
+        self._hops = max(limit, min(2 * limit + HOP_RESERVE, threads - HOP_RESERVE))
+        #: Ends what was dropped unclosed; without a lock, see `Seat.close_later`.
+        self.closing: deque[Callable[[], None]] = deque()
+        self._lock = threading.Lock()
+        self._taken = 0
+        self._kept: dict[str, float] = {}
+
+    def take(self, call_id: str = "") -> Place:
+        """Take a place, for the next hop of `call_id` if given; raises `TooManyWaiting`."""
+        now = time.monotonic()
+        with self._lock:
+            while self._kept and next(iter(self._kept.values())) <= now:
+                del self._kept[next(iter(self._kept))]
+            kept = self._kept.pop(call_id, None) is not None
+            limit = self._hops if call_id else self.limit
+            if not kept and self._taken + len(self._kept) >= limit:
+                raise TooManyWaiting(f"{self.limit} requests wait in this process already (max_waiting)")
+            self._taken += 1
+        return Place(self)
+
+    def give_back(self, kept_for: str) -> None:
+        with self._lock:
+            self._taken -= 1
+            if kept_for:
+                self._kept[kept_for] = time.monotonic() + _KEPT_SECONDS
+
+
+class Place:
+    """One taken place, given back at the end of a `with` block."""
+
+    __slots__ = ("kept_for", "places")
+
+    def __init__(self, places: Places) -> None:
+        self.places = places
+        #: The call whose next hop the place is kept for; empty: nobody's.
+        self.kept_for = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.places.give_back(self.kept_for)
+
+
+class Seat:
+    """A request that waits: its place in the process, and what wakes it, until the end of a `with` block."""
+
+    __slots__ = ("_passed_on", "_place", "waiter")
+
+    def __init__(self, place: Place, waiter: Waiter) -> None:
+        self.waiter = waiter
+        self._place = place
+        self._passed_on = False
+
+    def keep_place(self) -> None:
+        """Keep the place for a moment: the client comes back with the next hop."""
+        self._place.kept_for = self.waiter.call_id
+
+    def pass_on(self) -> Self:
+        """Outlive this `with` block: whoever gets the seat ends it with another one."""
+        self._passed_on = True
+        return self
+
+    def close_later(self, close: Callable[[], None]) -> None:
+        """Have another thread close what holds the seat, soon. Takes no lock."""
+        self._place.places.closing.append(close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._passed_on:
+            self._passed_on = False
+            return
+        with self._place, self.waiter:
+            pass
