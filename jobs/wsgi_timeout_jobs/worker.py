@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -31,11 +30,12 @@ from wsgi_timeout.watching.leases import LeaseWatch
 from wsgi_timeout.watching.listener import Listener
 from wsgi_timeout_jobs.apps.offered import Entries, of_target
 from wsgi_timeout_jobs.attempt.function import FunctionRunner
+from wsgi_timeout_jobs.attempt.persist import until_redis_answers
 from wsgi_timeout_jobs.attempt.request import RequestRunner
-from wsgi_timeout_jobs.attempt.response import until_back
 from wsgi_timeout_jobs.process import forks
 from wsgi_timeout_jobs.process.board import Board
 from wsgi_timeout_jobs.process.interrupts import Interrupts
+from wsgi_timeout_jobs.process.options import WorkerOptions
 
 log = logging.getLogger("wsgi_timeout.worker")
 
@@ -43,38 +43,15 @@ _RETRY_SECONDS = 0.5
 #: Seconds that one BLMOVE blocks: how long a dead connection can go unseen.
 _BLOCK_SECONDS = 3
 #: How much of its lease may pass before a worker takes no more calls.
-_FORSAKEN = 0.8
+_LEASE_AT_RISK = 0.8
 
 
 class _Stop(BaseException):
     """Ends a BLMOVE; what it may have moved stays held, and is recovered when the process is gone."""
 
 
-def _pass_over(_number: int, _frame: FrameType | None) -> None:
+def _ignore(_number: int, _frame: FrameType | None) -> None:
     """Do nothing at a signal."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerOptions:
-    """What a pool tells a worker process."""
-
-    #: The worker's own name, unlike any other's.
-    worker: str
-    url: str
-    target: str
-    #: The target's name; None: it may name itself.
-    name: str | None
-    #: Empty for web calls, else a queue of functions.
-    queue: str
-    #: How many worker processes of this queue its pool runs.
-    processes: int
-    pool_inbox: str
-    #: Calls after which the process ends; 0: never.
-    max_requests: int
-    #: Seconds after which a worker of another target, seen all the time, is alive.
-    patience: float
-    #: Seconds without a renewal of its lease after which a worker is given up.
-    lease_seconds: float
 
 
 def run_worker(options: WorkerOptions, board: Board) -> None:
@@ -83,7 +60,7 @@ def run_worker(options: WorkerOptions, board: Board) -> None:
     Raises `ConfigurationError`, or what importing the target raises.
     """
     # Ignored by a handler: what a program is told to ignore, those that it starts ignore too.
-    signal.signal(signal.SIGINT, _pass_over)
+    signal.signal(signal.SIGINT, _ignore)
     forks.install()
     enter_worker()
     offered = of_target(targets.load(options.target), queue=options.queue)
@@ -145,11 +122,11 @@ class CallWorker(BaseWorker):
             self._interrupts.install()
         else:
             # Handlers run in other threads, where no signal reaches them: the pool ends their calls.
-            signal.signal(signal.SIGUSR2, _pass_over)
-        until_back(self._check_others, self._interrupts.shield)
+            signal.signal(signal.SIGUSR2, _ignore)
+        until_redis_answers(self._check_others, self._interrupts.shield)
         # The lease's age: this process may be frozen before it is ready, and nobody renews it so long.
         self._board.renewed = time.monotonic()
-        until_back(self._register, self._interrupts.shield)
+        until_redis_answers(self._register, self._interrupts.shield)
         self._board.ready = True
         log.info("worker %s takes calls of %s", self.name, self.queue_names()[0])
         while not self._stopping and self._left > 0:
@@ -167,11 +144,11 @@ class CallWorker(BaseWorker):
         """Refuse to serve a queue beside live workers of another app, or of another wire version."""
         deadline = time.monotonic() + self._options.patience
         watch = LeaseWatch(self._calls, self._options.lease_seconds)
-        while stranger := live_workers.look(self._calls, self._options.target).stranger:
+        while conflict := live_workers.look(self._calls, self._options.target).stranger:
             # What is left of a crash stands there until its lease is lost: maybe nobody else sees that.
             watch.step()
             if time.monotonic() > deadline:
-                raise ConfigurationError(f"{stranger}; this worker is refused")
+                raise ConfigurationError(f"{conflict}; this worker is refused")
             time.sleep(_RETRY_SECONDS)
 
     def _register(self) -> None:
@@ -267,21 +244,21 @@ class CallWorker(BaseWorker):
             moved = None if self._idle() else self._calls.pop(self.name, _BLOCK_SECONDS)
         finally:
             self._blocking = False
-        if moved and (self._board.suspended or self._forsaken()):
+        if moved and (self._board.suspended or self._lease_at_risk()):
             self._calls.give_back(moved, self.name)
             return None
         return moved
 
     def _idle(self) -> bool:
-        """Whether to take nothing now: told to stop, suspended by `rq suspend`, or forsaken."""
-        idle = self._board.suspended or self._forsaken()
+        """Whether to take nothing now: told to stop, suspended by `rq suspend`, or its lease is at risk."""
+        idle = self._board.suspended or self._lease_at_risk()
         if idle:
             time.sleep(_RETRY_SECONDS)
         return self._stopping or idle
 
-    def _forsaken(self) -> bool:
+    def _lease_at_risk(self) -> bool:
         """Whether others may soon give this worker up, since its pool is frozen: it would be alone."""
-        return time.monotonic() - self._board.renewed > _FORSAKEN * self._options.lease_seconds
+        return time.monotonic() - self._board.renewed > _LEASE_AT_RISK * self._options.lease_seconds
 
     def _left_over(self) -> list[str]:
         """Return what was moved here by a BLMOVE whose reply was lost."""

@@ -325,9 +325,9 @@ from wsgi_timeout_jobs.pool.pool import Pool
 
 def unless_held(pool):
     if not os.path.exists(os.environ["HELD"]):
-        reap(pool)
+        look(pool)
 
-reap, Pool._reap = Pool._reap, unless_held
+look, Pool._look_at_children = Pool._look_at_children, unless_held
 main()
 """
 

@@ -238,7 +238,7 @@ def test_a_pool_looks_on_when_one_of_its_workers_is_gone(calls):
     keeper = QueueKeeper(calls.redis, calls.name, LEASE)
     be_born(calls, W2)
     assert keeper.renew([W1, W2]) == []
-    keeper.bury(W1, "died")
+    keeper.worker_died(W1, "died")
     keeper.settle()
     keeper.look()
     calls.recover(W2, None, "given up")

@@ -118,7 +118,8 @@ def serve_command(
 def worker_command(target: str, *, name: str | None, max_memory: int, ready_fd: int, **options: Any) -> None:
     """Run worker processes for TARGET, against REDIS_URL."""
     # The web half never imports the worker half; this command is the worker half's.
-    from wsgi_timeout_jobs.pool.pool import Pool, PoolOptions  # noqa: PLC0415
+    from wsgi_timeout_jobs.pool.options import PoolOptions  # noqa: PLC0415
+    from wsgi_timeout_jobs.pool.pool import Pool  # noqa: PLC0415
 
     def work() -> int:
         pool_options = PoolOptions(max_memory=max_memory * 2**20, ready_fd=ready_fd, **options)

@@ -301,9 +301,17 @@ class Calls:
         )
 
     def end(
-        self, call_id: str, outcome: Outcome, detail: str, result_ttl: float, attempt: int | None = None
+        self,
+        call_id: str,
+        outcome: Outcome,
+        detail: str,
+        result_ttl: float | None,
+        attempt: int | None = None,
     ) -> bool:
-        """End a call from outside its handler; returns False if it had ended, or never was."""
+        """End a call from outside its handler; returns False if it had ended, or never was.
+
+        `result_ttl`: seconds that this is told to who asks; None: what the call was made with.
+        """
         answer = self.scripts.run(
             "end",
             [keys.call(call_id), rq_state.job_key(call_id)],
@@ -312,7 +320,7 @@ class Calls:
                 now_ms(),
                 outcome,
                 detail,
-                int(result_ttl),
+                "" if result_ttl is None else int(result_ttl),
                 "" if attempt is None else attempt,
             ],
         )

@@ -29,7 +29,11 @@ from wsgi_timeout.functions import payload
 from wsgi_timeout.store import keys
 from wsgi_timeout.store.calls import Calls, Outcome
 from wsgi_timeout.store.messages import FunctionRequest
-from wsgi_timeout_jobs.attempt.response import or_end, unreadable, until_back
+from wsgi_timeout_jobs.attempt.persist import (
+    ends_process_on_error,
+    fail_unreadable,
+    until_redis_answers,
+)
 from wsgi_timeout_jobs.process import forks
 from wsgi_timeout_jobs.process.board import Board
 from wsgi_timeout_jobs.process.interrupts import Interrupts
@@ -65,14 +69,14 @@ class FunctionRunner:
 
     def run(self, slot: int, call_id: str, attempt: int, packed: bytes) -> None:
         """Run one attempt to its end. When it raises, this process must end: the call is recovered then."""
-        with or_end(self.board):
+        with ends_process_on_error(self.board):
             self._run(slot, call_id, attempt, packed)
 
     def _run(self, slot: int, call_id: str, attempt: int, packed: bytes) -> None:
         try:
             request = FunctionRequest.unpack(packed)
         except ConfigurationError as error:
-            unreadable(self.calls, call_id, self.worker, attempt, error)
+            fail_unreadable(self.calls, call_id, self.worker, attempt, error)
             return
         started = time.monotonic()
         deadline = started + request.timeout
@@ -128,7 +132,7 @@ class FunctionRunner:
             count = int(self.calls.redis.hlen(keys.arguments(call_id)))
             return payload.read_chunks(self.calls.redis, keys.arguments(call_id), count) if count else None
 
-        blob = until_back(read, self.interrupts.shield)
+        blob = until_redis_answers(read, self.interrupts.shield)
         if blob is None:
             raise OutputExpiredError(f"the arguments of call {call_id} are not kept any more")
         return blob
@@ -194,7 +198,7 @@ class FunctionRunner:
         # Refused too, and with that the worker holds the call no longer.
         finish = partial(self.calls.finish, call_id, self.worker, attempt, Outcome.LOST, request.result_ttl)
         with suppress(Fenced):
-            until_back(finish, self.interrupts.shield)
+            until_redis_answers(finish, self.interrupts.shield)
 
     def _record(
         self, call_id: str, attempt: int, request: FunctionRequest, ending: _Ending, deadline: float
@@ -202,12 +206,14 @@ class FunctionRunner:
         shield = self.interrupts.shield
         if (pause := ending.pause) is not None:
             retry = partial(self.calls.retry, call_id, self.worker, attempt, pause, ending.detail)
-            until_back(retry, shield)
+            until_redis_answers(retry, shield)
             return
         value, count = ending.blob, 0
         if value is not None and len(value) > request.inline_body:
             for number, chunk in payload.chunks_of(value):
-                until_back(partial(self.calls.store, call_id, attempt, number, chunk), shield, deadline)
+                until_redis_answers(
+                    partial(self.calls.store, call_id, attempt, number, chunk), shield, deadline
+                )
                 count = number + 1
             value = None
         finish = partial(
@@ -221,7 +227,7 @@ class FunctionRunner:
             value=value,
             chunks=count,
         )
-        until_back(finish, shield)
+        until_redis_answers(finish, shield)
 
     def _report(self, call_id: str, attempt: int, report: dict[str, Any]) -> None:
         try:

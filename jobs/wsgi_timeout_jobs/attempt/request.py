@@ -23,8 +23,9 @@ from wsgi_timeout.store.streams import StreamReader
 from wsgi_timeout.watching.listener import Listener
 from wsgi_timeout_jobs.apps.offered import WSGIApp
 from wsgi_timeout_jobs.attempt.capture import Capture
+from wsgi_timeout_jobs.attempt.persist import ends_process_on_error, fail_unreadable
 from wsgi_timeout_jobs.attempt.request_body import RequestBody, SmallBody, Uploader, buffered
-from wsgi_timeout_jobs.attempt.response import Response, or_end, unreadable
+from wsgi_timeout_jobs.attempt.response import Response
 from wsgi_timeout_jobs.process import forks
 from wsgi_timeout_jobs.process.board import Board
 from wsgi_timeout_jobs.process.interrupts import Interrupts
@@ -52,14 +53,14 @@ class RequestRunner:
 
     def run(self, slot: int, call_id: str, attempt: int, packed: bytes) -> None:
         """Run one attempt to its end. When it raises, this process must end: the call is recovered then."""
-        with or_end(self.board):
+        with ends_process_on_error(self.board):
             self._run(slot, call_id, attempt, packed)
 
     def _run(self, slot: int, call_id: str, attempt: int, packed: bytes) -> None:
         try:
             request = CallRequest.unpack(packed)
         except ConfigurationError as error:
-            unreadable(self.calls, call_id, self.worker, attempt, error)
+            fail_unreadable(self.calls, call_id, self.worker, attempt, error)
             return
         started = time.monotonic()
         deadline = started + request.timeout

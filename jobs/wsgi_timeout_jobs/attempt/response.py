@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import os
-import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from functools import partial
-from typing import TypeVar
+from contextlib import AbstractContextManager, contextmanager
 
-import redis
-
-from wsgi_timeout.errors import CallInterrupted, ConfigurationError, Fenced
-from wsgi_timeout.settings import Settings
+from wsgi_timeout.errors import CallInterrupted
 from wsgi_timeout.store.calls import Calls, Outcome
-from wsgi_timeout.store.connection import AWAY, REFUSING, refuses
 from wsgi_timeout.store.messages import CallRequest, ResponseHead
 from wsgi_timeout.store.streams import Limits, StreamWriter, split
 from wsgi_timeout.watching.listener import RECHECK_SECONDS, Listener, Waiter
+from wsgi_timeout_jobs.attempt.persist import until_redis_answers
 from wsgi_timeout_jobs.process import forks
-from wsgi_timeout_jobs.process.board import Board
 from wsgi_timeout_jobs.process.interrupts import Interrupts
-
-log = logging.getLogger("wsgi_timeout.worker")
-
-#: Seconds between two tries while Redis is away.
-_RETRY_SECONDS = 0.5
-
-T = TypeVar("T")
 
 
 class Response:
@@ -178,7 +162,7 @@ class Response:
                 self._wait_for_room(self._writer, chunk)
 
     def _offer(self, writer: StreamWriter, chunk: bytes) -> bool:
-        return until_back(lambda: writer.offer(chunk), self._interrupts.shield, self._patience)
+        return until_redis_answers(lambda: writer.offer(chunk), self._interrupts.shield, self._patience)
 
     def _wait_for_room(self, writer: StreamWriter, chunk: bytes) -> None:
         with self._listener.waiter(self._call_id) as waiter:
@@ -203,7 +187,7 @@ class Response:
         detail: str = "",
         response: tuple[ResponseHead, bytes] | None = None,
     ) -> None:
-        until_back(
+        until_redis_answers(
             lambda: self._calls.finish(
                 self._call_id,
                 self._worker,
@@ -218,45 +202,3 @@ class Response:
         )
         self.recorded = True
         self._tell()
-
-
-def until_back(
-    action: Callable[[], T], shield: Callable[[], AbstractContextManager[None]], deadline: float = math.inf
-) -> T:
-    """Repeat an idempotent command until Redis has taken it; one without room is asked until `deadline`."""
-    forks.end_here()
-    while True:
-        try:
-            with shield():
-                return action()
-        except AWAY:
-            time.sleep(_RETRY_SECONDS)
-        except redis.exceptions.ResponseError as error:
-            if not isinstance(error, REFUSING) and not refuses(error):
-                raise
-            if time.monotonic() > deadline:
-                raise CallInterrupted(Outcome.TIMEOUT) from error
-            time.sleep(_RETRY_SECONDS)
-
-
-@contextmanager
-def or_end(board: Board) -> Iterator[None]:
-    """Have this process end when an outcome cannot be recorded: its calls are recovered then.
-
-    What is raised in a thread of its own would end that alone, and leave the call running for ever.
-    """
-    try:
-        yield
-    except BaseException:
-        if board.slots > 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-        raise
-
-
-def unreadable(calls: Calls, call_id: str, worker: str, attempt: int, error: ConfigurationError) -> None:
-    """End a call that a process of another version has sent: no run of ours can help it."""
-    log.error("%s: %s", call_id, error)
-    ttl = Settings().result_ttl
-    finish = partial(calls.finish, call_id, worker, attempt, Outcome.LOST, ttl, detail=str(error))
-    with suppress(Fenced):
-        until_back(finish, nullcontext)

@@ -9,9 +9,13 @@ import redis
 
 from wsgi_timeout.store import keys
 from wsgi_timeout.store.calls import Calls, Outcome
+from wsgi_timeout.store.connection import AWAY, REFUSING
 from wsgi_timeout.watching.leases import LeaseWatch
 
 log = logging.getLogger("wsgi_timeout.pool")
+
+#: What is tried again later: Redis does not answer, or takes nothing now.
+AWAY_OR_REFUSED = (*AWAY, *REFUSING, redis.exceptions.ResponseError)
 
 
 class QueueKeeper:
@@ -21,7 +25,7 @@ class QueueKeeper:
         self.calls = Calls(client, name)
         self._watch = LeaseWatch(self.calls, lease_seconds)
         self._lease_seconds = lease_seconds
-        self._ends: list[tuple[str, Outcome, str, float, int]] = []
+        self._ends: list[tuple[str, Outcome, str, int]] = []
         self._unsettled: list[tuple[str, str]] = []
         self._workers: list[str] = []
         #: Calls that live workers hold, by worker and call, each with since when.
@@ -33,11 +37,11 @@ class QueueKeeper:
         self._workers = [worker for worker in workers if worker not in lost]
         return lost
 
-    def end(self, call_id: str, outcome: Outcome, detail: str, result_ttl: float, attempt: int) -> None:
+    def end(self, call_id: str, outcome: Outcome, detail: str, attempt: int) -> None:
         """Note an outcome that the worker will not record, for `settle`."""
-        self._ends.append((call_id, outcome, detail, result_ttl, attempt))
+        self._ends.append((call_id, outcome, detail, attempt))
 
-    def bury(self, worker: str, death: str) -> None:
+    def worker_died(self, worker: str, death: str) -> None:
         """Note a worker's death, for `settle`."""
         self._workers = [each for each in self._workers if each != worker]
         self._unsettled.append((worker, death))
@@ -45,7 +49,8 @@ class QueueKeeper:
     def settle(self) -> None:
         """Record noted outcomes, then recover what dead workers held: what was ended does not run again."""
         while self._ends:
-            self.calls.end(*self._ends[0])
+            call_id, outcome, detail, attempt = self._ends[0]
+            self.calls.end(call_id, outcome, detail, None, attempt)
             self._ends.pop(0)
         while self._unsettled:
             worker, death = self._unsettled[0]

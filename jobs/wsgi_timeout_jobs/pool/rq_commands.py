@@ -32,7 +32,7 @@ class Commands:
         self._pubsub = commands.pubsub(ignore_subscribe_messages=True)
         self._workers: dict[str, str] = {}
 
-    def hear(self, workers: Iterable[str]) -> Iterator[Command]:
+    def received(self, workers: Iterable[str]) -> Iterator[Command]:
         """Return the commands that came for these workers since the last time."""
         wanted = {rq_state.command_channel(worker): worker for worker in workers}
         if new := wanted.keys() - self._workers.keys():

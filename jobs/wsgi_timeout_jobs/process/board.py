@@ -1,7 +1,8 @@
 """Memory that a pool and one of its children share: what the child runs, until when.
 
 The child writes what it runs and its deadline, the parent the reason of an interruption. No lock: the
-deadline is written last and cleared first, and only a slot with a deadline is looked at.
+deadline is written last and cleared first, and only a slot with a deadline is looked at. Deadlines are
+written and read as one machine word, within one cache line: `struct` may copy them byte by byte.
 """
 
 from __future__ import annotations
@@ -17,20 +18,24 @@ from dataclasses import dataclass
 
 from wsgi_timeout.errors import ConfigurationError
 
-_HEADER = struct.Struct("=BBBIId")
+#: Ready, suspended, leaving; calls that succeeded and failed; when the lease was renewed.
+_HEADER = struct.Struct("=BBB5xIId")
 _COUNTS = struct.Struct("=II")
-_COUNTS_OFFSET = 3
-_RENEWED = struct.Struct("=d")
-_RENEWED_OFFSET = _HEADER.size - _RENEWED.size
+_COUNTS_OFFSET = 8
+_WORD = 8
+_RENEWED = (_HEADER.size - _WORD) // _WORD
 _ID_BYTES = 80
 #: A deadline, an attempt, a call, whether its outcome is recorded, and the reason of an interruption with the
 #: attempt and call that it is for.
 _SLOT = struct.Struct(f"=dI{_ID_BYTES}s?16sI{_ID_BYTES}s")
 _OFFER_BYTES = 4096
-_DEADLINE = struct.Struct("=d")
 _REASON = struct.Struct(f"=16sI{_ID_BYTES}s")
 _REASON_OFFSET = _SLOT.size - _REASON.size
 _RECORDED_OFFSET = _REASON_OFFSET - 1
+#: Bytes of a cache line; what begins on one, and is no larger, is written whole.
+_LINE = 64
+_HEADER_BYTES = -(-_HEADER.size // _LINE) * _LINE
+_SLOT_BYTES = -(-_SLOT.size // _LINE) * _LINE
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +46,7 @@ class Running:
     deadline: float
     attempt: int
     call_id: str
-    #: What goes on is the handler's own affair: whoever reads the outcome may delete the call.
+    #: The outcome is stored; the handler may still run, and the call's record may be gone.
     recorded: bool
 
     @property
@@ -62,7 +67,8 @@ class Board:
         """Make the board before the fork: both sides then see the same memory."""
         self.slots = slots
         self._lock = threading.Lock()
-        self._memory = mmap.mmap(-1, _HEADER.size + slots * _SLOT.size + _OFFER_BYTES)
+        self._memory = mmap.mmap(-1, _HEADER_BYTES + slots * _SLOT_BYTES + _OFFER_BYTES)
+        self._words = memoryview(self._memory).cast("d")
 
     def offer(self, name: str, queues: tuple[str, ...]) -> None:
         """Tell the parent the name of the target that was loaded, and the queues of its functions."""
@@ -106,29 +112,27 @@ class Board:
     @property
     def renewed(self) -> float:
         """When the child's lease was last renewed, by the machine's monotonic clock."""
-        found: float = _RENEWED.unpack_from(self._memory, _RENEWED_OFFSET)[0]
-        return found
+        return self._words[_RENEWED]
 
     @renewed.setter
     def renewed(self, value: float) -> None:
-        _RENEWED.pack_into(self._memory, _RENEWED_OFFSET, value)
+        self._words[_RENEWED] = value
 
     def begin(self, slot: int, call_id: str, attempt: int, deadline: float) -> None:
         start = self._start(slot)
         _SLOT.pack_into(self._memory, start, 0.0, attempt, call_id.encode(), False, b"", 0, b"")
-        _DEADLINE.pack_into(self._memory, start, deadline)
+        self._words[start // _WORD] = deadline
 
     @contextmanager
     def settling(self, slot: int) -> Iterator[None]:
         """Have the parent leave a call alone whose outcome is known, however long Redis is away."""
-        start = self._start(slot)
-        (deadline,) = _DEADLINE.unpack_from(self._memory, start)
-        _DEADLINE.pack_into(self._memory, start, math.inf)
+        word = self._start(slot) // _WORD
+        deadline, self._words[word] = self._words[word], math.inf
         try:
             yield
         finally:
             # The handler may go on.
-            _DEADLINE.pack_into(self._memory, start, deadline)
+            self._words[word] = deadline
 
     def recorded(self, slot: int) -> None:
         """Note that a call has its outcome, though its handler may go on."""
@@ -136,7 +140,7 @@ class Board:
 
     def clear(self, slot: int, *, failed: bool) -> None:
         """Note that a call has ended, and how."""
-        _DEADLINE.pack_into(self._memory, self._start(slot), 0.0)
+        self._words[self._start(slot) // _WORD] = 0.0
         with self._lock:
             succeeded, failures = self.counts()
             _COUNTS.pack_into(self._memory, _COUNTS_OFFSET, succeeded + (not failed), failures + failed)
@@ -149,8 +153,9 @@ class Board:
     def running(self) -> list[Running]:
         found = []
         for slot in range(self.slots):
-            deadline, attempt, call_id, recorded, *_ = _SLOT.unpack_from(self._memory, self._start(slot))
-            if deadline:
+            start = self._start(slot)
+            if deadline := self._words[start // _WORD]:
+                _, attempt, call_id, recorded, *_ = _SLOT.unpack_from(self._memory, start)
                 found.append(Running(slot, deadline, attempt, call_id.rstrip(b"\0").decode(), recorded))
         return found
 
@@ -167,4 +172,4 @@ class Board:
 
     @staticmethod
     def _start(slot: int) -> int:
-        return _HEADER.size + slot * _SLOT.size
+        return _HEADER_BYTES + slot * _SLOT_BYTES

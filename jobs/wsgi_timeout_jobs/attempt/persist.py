@@ -1,0 +1,71 @@
+"""Recording what came of an attempt, though Redis is away, full, or refuses it for good."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
+from typing import TypeVar
+
+import redis
+
+from wsgi_timeout.errors import CallInterrupted, ConfigurationError, Fenced
+from wsgi_timeout.settings import Settings
+from wsgi_timeout.store.calls import Calls, Outcome
+from wsgi_timeout.store.connection import AWAY, REFUSING, refuses
+from wsgi_timeout_jobs.process import forks
+from wsgi_timeout_jobs.process.board import Board
+
+log = logging.getLogger("wsgi_timeout.worker")
+
+#: Seconds between two tries while Redis is away.
+_RETRY_SECONDS = 0.5
+
+T = TypeVar("T")
+
+
+def until_redis_answers(
+    action: Callable[[], T], shield: Callable[[], AbstractContextManager[None]], deadline: float = math.inf
+) -> T:
+    """Repeat an idempotent command until Redis has taken it; one without room is asked until `deadline`."""
+    forks.end_here()
+    while True:
+        try:
+            with shield():
+                return action()
+        except AWAY:
+            time.sleep(_RETRY_SECONDS)
+        except redis.exceptions.ResponseError as error:
+            if not isinstance(error, REFUSING) and not refuses(error):
+                raise
+            if time.monotonic() > deadline:
+                raise CallInterrupted(Outcome.TIMEOUT) from error
+            time.sleep(_RETRY_SECONDS)
+
+
+@contextmanager
+def ends_process_on_error(board: Board) -> Iterator[None]:
+    """Have this process end when an outcome cannot be recorded: its calls are recovered then.
+
+    What is raised in a thread of its own would end that alone, and leave the call running for ever.
+    """
+    try:
+        yield
+    except BaseException:
+        if board.slots > 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise
+
+
+def fail_unreadable(calls: Calls, call_id: str, worker: str, attempt: int, error: ConfigurationError) -> None:
+    """End a call that a process of another version has sent: no run of ours can help it."""
+    log.error("%s: %s", call_id, error)
+    ttl = Settings().result_ttl
+    finish = partial(calls.finish, call_id, worker, attempt, Outcome.LOST, ttl, detail=str(error))
+    with suppress(Fenced):
+        until_redis_answers(finish, nullcontext)

@@ -1,0 +1,217 @@
+"""The worker processes of a pool: started, watched, stopped and replaced.
+
+They are forked from the pool's main thread: a child with PDEATHSIG dies when the thread that forked it
+ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from wsgi_timeout import target as targets
+from wsgi_timeout.settings import Settings
+from wsgi_timeout_jobs.pool.child import Child
+from wsgi_timeout_jobs.pool.forked import EXIT_LOAD_FAILED, EXIT_RELOAD, HELD, be_child
+from wsgi_timeout_jobs.pool.options import PoolOptions
+from wsgi_timeout_jobs.process.board import Board, Running
+from wsgi_timeout_jobs.process.options import WorkerOptions
+
+log = logging.getLogger("wsgi_timeout.pool")
+
+#: Seconds after which a child that died at start is tried again, doubled up to the second.
+_BACKOFF_SECONDS = (0.5, 30.0)
+#: Seconds after which a fork that the system refused is tried again.
+_FORK_PAUSE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What the children of a pool serve, and how they reach it."""
+
+    target: str
+    #: None: the target may name itself.
+    name: str | None
+    url: str
+    #: The inbox of the pool.
+    inbox: str
+
+
+class Children:
+    """The worker processes of one pool."""
+
+    def __init__(self, served: Served, settings: Settings, options: PoolOptions) -> None:
+        self._served = served
+        self._settings = settings
+        self._options = options
+        self._by_pid: dict[int, Child] = {}
+        #: Queues of functions that the target has, after its name; known when it is loaded.
+        self._queues: tuple[str, ...] = ()
+        self._failures = 0
+        self._spawn_after = 0.0
+        #: The target's name, as a child that has loaded it told; None before.
+        self.name = served.name
+        self.ever_ready = False
+        #: The first one could not load the target: no other will.
+        self.load_failed = False
+        #: Monotonic seconds since when all of them end, and none is started.
+        self.stopping_since: float | None = None
+
+    def __iter__(self) -> Iterator[Child]:
+        return iter(tuple(self._by_pid.values()))
+
+    def __bool__(self) -> bool:
+        return bool(self._by_pid)
+
+    def running(self) -> Iterator[tuple[Child, Running]]:
+        """Yield what runs in children of which the queue is known."""
+        for child in self:
+            # One that came up since the last look at children is not known to be of a queue yet.
+            if child.keeper_name:
+                for running in child.board.running():
+                    yield child, running
+
+    # -- starting
+
+    def spawn_missing(self) -> None:
+        """Start as many as are missing; one that is stopping is replaced before it has ended."""
+        if self.stopping_since is not None or time.monotonic() < self._spawn_after:
+            return
+        for queue in ("", *self._queues):
+            there = [c for c in self if c.queue == queue and c.stopping_since is None]
+            # One alone at first: an app that cannot be loaded then says so once.
+            for _ in range((self._wanted(queue) if self.ever_ready else 1) - len(there)):
+                try:
+                    self._spawn(queue)
+                except OSError as error:
+                    # Too many processes, or too little memory: those that run need not end for it.
+                    log.warning("no new worker can be started: %s", error)
+                    self._spawn_after = time.monotonic() + _FORK_PAUSE_SECONDS
+                    return
+
+    def _wanted(self, queue: str) -> int:
+        return self._options.function_processes if queue else self._options.processes
+
+    def _spawn(self, queue: str) -> None:
+        known = self.name or targets.name_of(self._served.target)
+        name = f"{known}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        board, parent = Board(self._options.threads), os.getpid()
+        # A stop that came around the fork would miss the child, or be handled in it as if it were the parent.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+        try:
+            if self.stopping_since is None:
+                pid = os.fork()
+                if pid == 0:
+                    self._be_child(name, queue, board, parent)
+                self._by_pid[pid] = Child(pid, name, queue, board)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def _be_child(self, name: str, queue: str, board: Board, parent: int) -> None:
+        be_child(
+            lambda: self._work(name, queue, board),
+            board,
+            self._served.target,
+            parent=parent,
+            reload=self._options.reload,
+            loaded_before=self.ever_ready,
+        )
+
+    def _work(self, name: str, queue: str, board: Board) -> None:
+        # Imported here: the parent stays small, and an app's own patching finds a fresh process.
+        from wsgi_timeout_jobs.worker import run_worker  # noqa: PLC0415
+
+        if self._options.ready_fd >= 0 and not self.ever_ready:
+            os.close(self._options.ready_fd)
+        options = WorkerOptions(
+            worker=name,
+            url=self._served.url,
+            target=self._served.target,
+            name=self.name,
+            queue=queue,
+            processes=self._wanted(queue),
+            pool_inbox=self._served.inbox,
+            max_requests=self._options.max_requests,
+            patience=1.5 * self._settings.lease_seconds,
+            lease_seconds=self._settings.lease_seconds,
+        )
+        run_worker(options, board)
+
+    # -- watching
+
+    def came_up(self) -> list[Child]:
+        """Return those that have loaded the target since the last time."""
+        new = [child for child in self if child.board.ready and not child.keeper_name]
+        for child in new:
+            self.note_ready(child)
+        for child in self:
+            if child.board.leaving and child.stopping_since is None:
+                child.stopping_since = time.monotonic()
+        return new
+
+    def note_ready(self, child: Child) -> None:
+        """Learn from a child that has loaded the target what it serves."""
+        self.name, self._queues = child.board.offered()
+        self.ever_ready = True
+        child.keeper_name = f"{self.name}:{child.queue}" if child.queue else self.name
+
+    def reap(self) -> list[tuple[Child, int]]:
+        """Return those that have ended, each with its exit code."""
+        ended = []
+        for child in self:
+            done, status = os.waitpid(child.pid, os.WNOHANG)
+            if done:
+                del self._by_pid[child.pid]
+                code = os.waitstatus_to_exitcode(status)
+                self._note_end(child, code)
+                ended.append((child, code))
+        return ended
+
+    def _note_end(self, child: Child, code: int) -> None:
+        if child.board.ready and not child.keeper_name:
+            self.note_ready(child)
+        if code < 0 and self.stopping_since is None:
+            log.warning("worker %s (pid %d) was killed by signal %d", child.name, child.pid, -code)
+        if child.board.ready or code == EXIT_RELOAD:
+            self._failures = 0
+            return
+        self._failures += 1
+        first, most = _BACKOFF_SECONDS
+        self._spawn_after = time.monotonic() + min(most, first * 2**self._failures)
+        self.load_failed = code == EXIT_LOAD_FAILED and not self.ever_ready
+
+    def check_memory(self) -> None:
+        """Replace those that are over `max_memory`."""
+        if not self._options.max_memory:
+            return
+        for child in self:
+            # One that is too large from the start is worth a call: else no call would ever run.
+            used = any(child.board.counts()) or child.board.running()
+            if used and child.stopping_since is None and child.memory() > self._options.max_memory:
+                log.info("worker %s is over max_memory, and replaced when its calls have ended", child.name)
+                child.stop()
+
+    # -- stopping
+
+    def stop(self) -> None:
+        """Start no more, and have each end when its calls have."""
+        self.stopping_since = time.monotonic()
+        for child in self:
+            child.stop()
+
+    def stop_now(self) -> None:
+        """Give running calls no more time."""
+        self.stopping_since = float("-inf")
+
+    def check_stop(self) -> None:
+        """Kill those that have not ended within `graceful_timeout`."""
+        since = self.stopping_since
+        if since is not None and time.monotonic() - since > self._options.graceful_timeout:
+            for child in self:
+                child.kill()

@@ -1,0 +1,84 @@
+"""How a running call is ended from outside: at its deadline, by a cancel, or because others have it now."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from wsgi_timeout.store.calls import Outcome
+from wsgi_timeout_jobs.pool.child import Child, Interruption
+from wsgi_timeout_jobs.pool.children import Children
+from wsgi_timeout_jobs.pool.queue_keeper import AWAY_OR_REFUSED, QueueKeeper
+from wsgi_timeout_jobs.process.board import Running
+from wsgi_timeout_jobs.process.interrupts import SIGNAL
+
+log = logging.getLogger("wsgi_timeout.pool")
+
+#: Seconds in which a handler that was interrupted may record its own end.
+_UNANSWERED_SECONDS = 2.0
+
+
+class Deadlines:
+    """Interrupts what runs too long or was cancelled, and kills what does not end then."""
+
+    def __init__(
+        self, children: Children, keepers: dict[str, QueueKeeper], *, threads: int, grace: float
+    ) -> None:
+        """`grace`: seconds that an interrupted handler may go on. `keepers`: by the full name of a queue."""
+        self._children = children
+        self._keepers = keepers
+        self._threads = threads
+        self._grace = grace
+
+    def check(self) -> None:
+        """Interrupt handlers that are over their deadline; escalate where one has not ended since."""
+        now = time.monotonic()
+        for child, running in self._children.running():
+            interruption = child.interrupted.get(running.attempt_of)
+            if running.settling:
+                continue
+            if interruption is None:
+                if now >= running.deadline:
+                    self.interrupt(child, running, Outcome.TIMEOUT)
+            elif self._threads == 1:
+                self._escalate(child, running, interruption)
+        for child in self._children:
+            there = {running.attempt_of for running in child.board.running()}
+            child.interrupted = {key: found for key, found in child.interrupted.items() if key in there}
+
+    def _escalate(self, child: Child, running: Running, interruption: Interruption) -> None:
+        """Go on with a handler that was interrupted, and has not ended."""
+        seconds = time.monotonic() - interruption.since
+        if seconds > min(self._grace, _UNANSWERED_SECONDS) and not interruption.ended:
+            # Whoever waits need not wait for its `finally`.
+            interruption.ended = True
+            self.record(child, running, interruption.outcome)
+        # Recording may take long, and the child runs another call then.
+        if seconds > self._grace and running in child.board.running():
+            log.warning("%s: did not end when interrupted, %s is killed", running.call_id, child.name)
+            child.kill()
+
+    def interrupt(self, child: Child, running: Running, outcome: Outcome, *, ended: bool = False) -> None:
+        """Have a handler end; `ended`: its outcome is recorded already."""
+        if running.settling or running.attempt_of in child.interrupted:
+            return
+        child.interrupted[running.attempt_of] = Interruption(time.monotonic(), outcome, ended)
+        child.board.interrupt(running, outcome)
+        if self._threads == 1:
+            child.send(SIGNAL)
+        else:
+            # No exception reaches a thread that sleeps: the outcome is recorded now, the process is
+            # replaced when its other calls have ended.
+            if not ended:
+                self.record(child, running, outcome)
+            child.stop()
+
+    def record(self, child: Child, running: Running, outcome: Outcome) -> None:
+        """Record an outcome that the worker does not record itself."""
+        detail = "the handler ran longer than its timeout" if outcome is Outcome.TIMEOUT else "cancelled"
+        keeper = self._keepers[child.keeper_name]
+        keeper.end(running.call_id, outcome, detail, running.attempt)
+        try:
+            keeper.settle()
+        except AWAY_OR_REFUSED as error:
+            log.warning("%s: %s cannot be recorded yet: %s", running.call_id, outcome, error)

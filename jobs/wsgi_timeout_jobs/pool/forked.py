@@ -1,0 +1,91 @@
+"""What a forked child does before it is a worker, and how it ends: it never runs the parent's code."""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+
+from wsgi_timeout.errors import ConfigurationError
+from wsgi_timeout.reloading import Reloader
+from wsgi_timeout_jobs.process.board import Board
+
+#: Exit codes of a child.
+EXIT_LOAD_FAILED = 3
+EXIT_RELOAD = 4
+
+STOPS = (signal.SIGTERM, signal.SIGINT)
+#: Held back around a fork.
+HELD = (*STOPS, signal.SIGHUP)
+
+
+def be_child(
+    work: Callable[[], None], board: Board, target: str, *, parent: int, reload: bool, loaded_before: bool
+) -> None:
+    """Run `work` and end this process: never returns.
+
+    `loaded_before`: another child has loaded the target, so that its name is no typing error.
+    """
+    code = 1
+    reloader = Reloader() if reload else None
+    try:
+        _die_with_parent(parent)
+        _default_signals()
+        if reloader:
+            reloader.start()
+        # What an app registers to run at exit does so here; what the parent registered does not.
+        atexit._clear()  # noqa: SLF001
+        work()
+        atexit._run_exitfuncs()  # noqa: SLF001
+        code = EXIT_RELOAD if reloader else 0
+    except BaseException as error:  # noqa: BLE001 - the last frame of this process
+        # One write: the lines of several processes must not mix.
+        sys.stderr.write(_complaint(error, board, target))
+        if not board.ready:
+            code = _load_failed(error, reloader, loaded_before=loaded_before)
+    finally:
+        # Nobody may read them any more. In no case does this process go on as if it were the parent.
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(Exception):
+                stream.flush()
+        os._exit(code)
+
+
+def _complaint(error: BaseException, board: Board, target: str) -> str:
+    if isinstance(error, ConfigurationError):
+        return f"wsgi-timeout: {error}\n"
+    end = "" if board.ready else f"wsgi-timeout: importing {target!r} failed, see above\n"
+    return "".join(traceback.format_exception(error)) + end
+
+
+def _load_failed(error: BaseException, reloader: Reloader | None, *, loaded_before: bool) -> int:
+    """Return the exit code of a child that could not load the app: with `--reload` after an edit."""
+    mistyped = isinstance(error, ConfigurationError) and not loaded_before
+    if reloader is None or mistyped:
+        return EXIT_LOAD_FAILED
+    reloader.wait()
+    return EXIT_RELOAD
+
+
+def _die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent dies (Linux; elsewhere the lease does it)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    # It may have died before that.
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _default_signals() -> None:
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGCHLD, *STOPS):
+        signal.signal(number, signal.SIG_DFL)
+    # The pool tells it when to stop. Not ignored: what the app starts would inherit that.
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)

@@ -1,0 +1,24 @@
+"""What a pool is told by its command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class PoolOptions:
+    """How many processes and threads, and when to replace them."""
+
+    processes: int = 1
+    threads: int = 1
+    #: Calls after which a process is replaced; 0: never.
+    max_requests: int = 0
+    #: Bytes of memory after which an idle process is replaced; 0: never.
+    max_memory: int = 0
+    #: Seconds that running calls may finish in after SIGTERM.
+    graceful_timeout: float = 30.0
+    reload: bool = False
+    #: Processes for each queue of functions that the target has.
+    function_processes: int = 1
+    #: A pipe into which the pool writes the target's name when a first child has loaded it; -1: none.
+    ready_fd: int = -1
