@@ -7,8 +7,8 @@ import pytest
 from harness import until
 
 from wsgi_timeout.errors import TooManyWaiting
-from wsgi_timeout.front import process
-from wsgi_timeout.front.process import HOP_RESERVE, Places
+from wsgi_timeout.front import places as places_module
+from wsgi_timeout.front.places import HOP_RESERVE, Places
 
 #: Seconds within which a place is free again.
 SOON = 1.5
@@ -64,7 +64,7 @@ def test_a_kept_place_is_taken_once():
 
 def test_a_place_that_nobody_came_back_for(monkeypatch):
     """A kept place is free again after a moment."""
-    monkeypatch.setattr(process, "_KEPT_SECONDS", 0.1)
+    monkeypatch.setattr(places_module, "_KEPT_SECONDS", 0.1)
     places = Places(1)
     with places.take() as place:
         place.kept_for = "fc-1"
