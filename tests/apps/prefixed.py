@@ -5,7 +5,7 @@ from werkzeug.exceptions import NotFound
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from wsgi_timeout.integrations import gateway
+from wsgi_timeout import gateway
 
 
 def _app(name):

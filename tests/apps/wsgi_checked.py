@@ -6,7 +6,7 @@ from wsgiref.validate import validator
 import wsgi_odd
 from webtest import lint
 
-from wsgi_timeout.integrations import gateway
+from wsgi_timeout import gateway
 
 # Both warn of methods that they do not know.
 warnings.filterwarnings("ignore", "Unknown REQUEST_METHOD")

@@ -9,13 +9,13 @@ from wsgi_timeout import (
     RequestTimeouts,
     Stub,
     asgi_app,
+    gateway,
     gather,
     progress,
     web_endpoint,
     wsgi_app,
     wsgi_blueprint,
 )
-from wsgi_timeout.integrations import gateway
 
 app = Flask(__name__)
 RequestTimeouts(app, only=["/reports/*"], routes={"POST /ocr": {"wait_for_response": False, "timeout": 7200}})
