@@ -13,7 +13,9 @@ POLICY = f"{WEB}front/policy.py"
 REPLAY = f"{WEB}front/replay.py"
 UPLOAD = f"{WEB}http/request_body.py"
 FRONT = f"{WEB}front/front.py"
-RESULTS = f"{WEB}front/wait.py"
+DELIVERY = f"{WEB}front/delivery.py"
+PENDING = f"{WEB}http/pending.py"
+LARGE_BODY = f"{WEB}front/large_body.py"
 MESSAGES = f"{WEB}store/messages.py"
 STREAMS = f"{WEB}store/streams.py"
 SUBMISSION = f"{WEB}front/submit.py"
@@ -311,8 +313,8 @@ MUTANTS = [
     Mutant(
         "52",
         REPLAY,
-        "        self._done = not again\n",
-        "        self._done = True\n",
+        "        self._whole = False\n",
+        "        self._whole = True\n",
         "tests/wsgi/test_bodies.py::test_a_download_that_was_broken_off_is_fetched_again",
     ),
     Mutant(
@@ -338,29 +340,29 @@ MUTANTS = [
     ),
     Mutant(
         "58, 59",
-        RESULTS,
-        'delivery = deliver if method != "HEAD" or not known else None',
-        "delivery = deliver",
+        DELIVERY,
+        'elif whole and self.method != "HEAD":',
+        "elif whole:",
         f"{RESULT}test_head_consumes_nothing",
     ),
-    Mutant("61", RESULTS, "self.hop + 1)", "self.hop)", f"{REDIRECTS}test_hops_count_up_on_one_call"),
+    Mutant("61", PENDING, "self.hop + 1)", "self.hop)", f"{REDIRECTS}test_hops_count_up_on_one_call"),
     Mutant(
         "51 (fork)",
-        f"{JOBS}forks.py",
+        f"{JOBS}process/forks.py",
         "    if not in_fork():\n",
         "    if True:\n",
         f"{PROCESSES}test_a_handler_uses_its_process",
     ),
     Mutant(
         "51 (fork, function)",
-        f"{JOBS}run_function.py",
+        f"{JOBS}attempt/function.py",
         "            forks.end_here(error)\n",
         "",
         f"{PROCESSES}test_a_function_forks",
     ),
     Mutant(
         "51 (signals)",
-        f"{JOBS}forks.py",
+        f"{JOBS}process/forks.py",
         "        signal.signal(number, signal.SIG_DFL)\n",
         "        pass\n",
         f"{PROCESSES}test_a_handler_uses_its_process",
@@ -368,7 +370,7 @@ MUTANTS = [
     Mutant(
         "51 (SIGINT)",
         f"{JOBS}worker.py",
-        "signal.signal(signal.SIGINT, _pass_over)",
+        "signal.signal(signal.SIGINT, _ignore)",
         "signal.signal(signal.SIGINT, signal.SIG_IGN)",
         f"{PROCESSES}test_a_handler_uses_its_process",
     ),
@@ -430,8 +432,8 @@ MUTANTS = [
     ),
     Mutant(
         "50 (throttle, up)",
-        SUBMISSION,
-        "limits = Limits(self._settings.buffer, self._settings.buffer)",
+        LARGE_BODY,
+        "limits = Limits(settings.buffer, settings.buffer)",
         "limits = Limits(1 << 40, 1 << 40)",
         f"{BODIES}test_a_handler_that_reads_slowly_holds_its_client_up",
     ),
