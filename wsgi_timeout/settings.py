@@ -9,9 +9,10 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import Any, Self
+from typing import Any
 from urllib.parse import urlsplit
 
+from wsgi_timeout.compat import Self
 from wsgi_timeout.errors import ConfigurationError
 
 ENV_PREFIX = "WSGI_TIMEOUT_"

@@ -17,17 +17,18 @@ import threading
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import redis
 import rq
 
 from wsgi_timeout import target as targets
+from wsgi_timeout.compat import Self
 from wsgi_timeout.current import enter_worker
 from wsgi_timeout.integrations.stub import NAME_VARIABLE
 from wsgi_timeout.store import keys, rq_state
 from wsgi_timeout.store.calls import Calls, Outcome
-from wsgi_timeout.store.connection import AWAY, REFUSING, SOCKET_TIMEOUT
+from wsgi_timeout.store.connection import AWAY, REFUSING, SOCKET_TIMEOUT, client_of
 from wsgi_timeout.store.messages import WIRE_VERSION
 from wsgi_timeout.watching import live_workers
 from wsgi_timeout.watching.leases import WORKER_DIED
@@ -141,7 +142,7 @@ def _client(connection: redis.Redis, *, connections: int) -> redis.Redis:
     pool = connection.connection_pool
     options = {key: value for key, value in pool.connection_kwargs.items() if key != "socket_timeout"}
     blocking: Any = redis.BlockingConnectionPool  # without annotations in redis-py
-    return redis.Redis.from_pool(
+    return client_of(
         blocking(
             connection_class=pool.connection_class,
             max_connections=connections,

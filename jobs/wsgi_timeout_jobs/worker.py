@@ -15,6 +15,7 @@ from types import FrameType
 
 import redis
 import rq
+from rq.serializers import JSONSerializer
 from rq.worker import BaseWorker
 
 from wsgi_timeout import target as targets
@@ -91,7 +92,10 @@ class CallWorker(BaseWorker):
         threads = board.slots if board.slots > 1 else 0
         self._calls = Calls(connect(options.url, connections=1 + threads + 1), queue)
         super().__init__(
-            [rq_state.queue_name(queue)], name=options.worker, connection=self._calls.redis, serializer="json"
+            [rq_state.queue_name(queue)],
+            name=options.worker,
+            connection=self._calls.redis,
+            serializer=JSONSerializer,
         )
         self._board = board
         self._options = options

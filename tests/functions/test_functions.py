@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from function_processes import python
@@ -216,7 +216,7 @@ class TestWhileItRuns:
         ended = call.status()
         assert (ended["state"], ended["outcome"], ended["attempts"]) == ("ended", "done", 1)
         assert ended["created"] <= ended["started"] <= ended["ended"]
-        assert abs(datetime.now(UTC) - ended["ended"]) < timedelta(minutes=1)
+        assert abs(datetime.now(timezone.utc) - ended["ended"]) < timedelta(minutes=1)
 
     @pytest.mark.usefixtures("busy")
     def test_status_of_a_call_that_waits(self, app):

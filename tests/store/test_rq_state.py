@@ -2,7 +2,7 @@
 
 import socket
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 
 import pytest
 import rq
@@ -41,7 +41,7 @@ def started(calls):
 
 
 def recently(moment):
-    return datetime.now(UTC) - timedelta(seconds=10) < moment <= datetime.now(UTC)
+    return datetime.now(timezone.utc) - timedelta(seconds=10) < moment <= datetime.now(timezone.utc)
 
 
 # -- the queue
@@ -219,7 +219,9 @@ def test_rqs_maintenance_leaves_a_running_call_alone(calls):
     call = running(calls)
     queue = the_queue(calls)
     clean_registries(queue)
-    StartedJobRegistry(queue=queue).cleanup(timestamp=(datetime.now(UTC) + timedelta(days=365)).timestamp())
+    StartedJobRegistry(queue=queue).cleanup(
+        timestamp=(datetime.now(timezone.utc) + timedelta(days=365)).timestamp()
+    )
     job = the_job(calls, call)
     assert job.get_status() is JobStatus.STARTED
     assert started(calls) == [call.id]
@@ -310,7 +312,7 @@ def test_a_stock_worker_counts_while_it_lives(calls):
 
 def test_a_timestamp():
     """A time is written as RQ writes it, and RQ reads it back."""
-    moment = datetime(2026, 11, 9, 8, 7, 6, 5, tzinfo=UTC)
+    moment = datetime(2026, 11, 9, 8, 7, 6, 5, tzinfo=timezone.utc)
     assert rq_state.timestamp(moment) == "2026-11-09T08:07:06.000005Z" == utcformat(moment)
     assert utcparse(rq_state.timestamp(moment)) == moment
     assert recently(utcparse(rq_state.timestamp()))

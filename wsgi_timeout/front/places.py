@@ -7,8 +7,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Self
 
+from wsgi_timeout.compat import Self
 from wsgi_timeout.errors import TooManyWaiting
 from wsgi_timeout.watching.listener import Waiter
 

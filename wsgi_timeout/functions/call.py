@@ -7,10 +7,11 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from functools import partial
 from typing import Any, Generic, TypeVar, overload
 
+from wsgi_timeout.compat import add_note
 from wsgi_timeout.errors import (
     CallCancelled,
     CallFailed,
@@ -55,7 +56,7 @@ class _Get(Generic[R]):
     def __call__(self, timeout: float | None = None) -> R:
         return self._get(timeout)
 
-    async def aio(self, timeout: float | None = None) -> R:  # noqa: ASYNC109 - as the other
+    async def aio(self, timeout: float | None = None) -> R:
         """Await it without blocking the event loop: `await call.get.aio(timeout=10)`."""
         deadline = None if timeout is None else time.monotonic() + timeout
         threads = client().threads
@@ -231,9 +232,9 @@ def _raisable(error: Any, traceback: str) -> BaseException:
         wrapped = RemoteError(f"the function raised {type(error).__name__}: {error}\n{traceback}")
         wrapped.__cause__ = error
         return wrapped
-    error.add_note(f"In the worker:\n{traceback}")
+    add_note(error, f"In the worker:\n{traceback}")
     return error
 
 
 def _moment(milliseconds: str | None) -> datetime | None:
-    return None if milliseconds is None else datetime.fromtimestamp(int(milliseconds) / 1000, UTC)
+    return None if milliseconds is None else datetime.fromtimestamp(int(milliseconds) / 1000, timezone.utc)

@@ -176,7 +176,7 @@ def _open_standard_streams() -> None:
 
 
 def _start_logging(level: str) -> None:
-    if level.upper() not in logging.getLevelNamesMapping():
+    if level.upper() not in {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}:
         raise ConfigurationError(f"WSGI_TIMEOUT_LOG_LEVEL={level!r}: use DEBUG, INFO, WARNING or ERROR")
     # The root logger is the app's: its basicConfig() would have no effect where a handler is there before.
     ours = logging.getLogger("wsgi_timeout")

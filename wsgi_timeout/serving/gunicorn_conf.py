@@ -6,7 +6,9 @@ gunicorn -c python:wsgi_timeout.gunicorn_conf 'wsgi_timeout:gateway("legacy:app"
 from __future__ import annotations
 
 import os
+from typing import Any
 
+from wsgi_timeout.serving.gunicorn_threads import limits
 from wsgi_timeout.settings import RESERVE_THREADS, Settings
 
 _settings = Settings.load()
@@ -44,3 +46,9 @@ accesslog = "-"
 limit_request_line = 4094 + 128
 # Heartbeat files on a disk can block a process; memory cannot.
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108, PTH112
+
+
+def on_starting(server: Any) -> None:
+    """Say once what an old gunicorn cannot do (a hook of gunicorn's)."""
+    if told := limits():
+        server.log.warning(told)

@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
+from gunicorn import __version__, version_info
 from gunicorn.glogging import Logger as GunicornLogger
 from gunicorn.util import make_fail_app
 from gunicorn.workers import gthread
@@ -24,16 +25,12 @@ _LINGER_SECONDS = 2.0
 _LINGER_BYTES = 65_536
 
 
-class ThreadWorker(gthread.ThreadWorker):
-    """Answers every waiter when told to stop, and never waits for a client in its main thread.
+#: The first gunicorn whose gthread `PatientWorker` can build on.
+_OLDEST = (26,)
 
-    gthread closes connections there, up to 2 s each (RFC 9112 section 9.6 wants the lingering), so
-    that a few clients that are slow to close would delay all others.
-    """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._lingering: deque[_Lingering] = deque()
+class DrainingWorker(gthread.ThreadWorker):
+    """gunicorn's own gthread, of any version, that answers every waiter when told to stop."""
 
     @property
     def alive(self) -> bool:
@@ -66,6 +63,18 @@ class ThreadWorker(gthread.ThreadWorker):
             self.log.exception("the app cannot be loaded: waiting for an edit")
             self.wsgi = make_fail_app("".join(traceback.format_exception(error)))
 
+
+class PatientWorker(DrainingWorker):
+    """Never waits for a client in its main thread.
+
+    gthread closes connections there, up to 2 s each (RFC 9112 section 9.6 wants the lingering), so
+    that a few clients that are slow to close would delay all others.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._lingering: deque[_Lingering] = deque()
+
     def finish_request(self, conn: Any, fs: Future[Any]) -> None:
         if fs.cancelled() or fs.exception() is not None or fs.result() is not False:
             super().finish_request(conn, fs)
@@ -94,6 +103,19 @@ class ThreadWorker(gthread.ThreadWorker):
             self.poller.unregister(lingering.conn.sock)
             self.nr_conns -= 1
             lingering.conn.close()
+
+
+ThreadWorker = PatientWorker if version_info >= _OLDEST else DrainingWorker
+
+
+def limits() -> str:
+    """Return what this gunicorn is too old for, empty if it is not."""
+    if ThreadWorker is PatientWorker:
+        return ""
+    return (
+        f"gunicorn {__version__} serves with its own gthread worker: clients that are slow to send or to "
+        f"close can delay others; gunicorn {_OLDEST[0]} or newer has no such limit"
+    )
 
 
 class _Lingering:

@@ -16,13 +16,13 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from hashlib import sha256
-from typing import Any, Self
+from typing import Any
 
 import msgpack
 import redis
 
+from wsgi_timeout.compat import Self, StrEnum
 from wsgi_timeout.errors import Fenced, NoWorker, QueueFull, RedisUnavailable
 from wsgi_timeout.store import keys, rq_state
 from wsgi_timeout.store.connection import SOCKET_TIMEOUT, Commands, Scripts

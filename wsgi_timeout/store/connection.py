@@ -87,7 +87,22 @@ def _client(url: str, connections: int, socket_timeout: float, retries: int) -> 
         )
     except ValueError as error:
         raise ConfigurationError(f"REDIS_URL={without_password(url)!r}: {error}") from None
-    return redis.Redis.from_pool(pool)
+    return client_of(pool)
+
+
+class _ClosesItsPool(redis.Redis):
+    """Before redis-py 5 `close` left the pool as it was."""
+
+    def close(self) -> None:
+        super().close()
+        self.connection_pool.disconnect()
+
+
+def client_of(pool: redis.ConnectionPool) -> redis.Redis:
+    """Return a client that owns `pool`: to close one is to close the other."""
+    if hasattr(redis.Redis, "from_pool"):
+        return redis.Redis.from_pool(pool)
+    return _ClosesItsPool(connection_pool=pool)
 
 
 def refuses(error: redis.exceptions.ResponseError) -> bool:

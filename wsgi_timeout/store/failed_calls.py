@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, Self
+from datetime import datetime, timezone
+from typing import Any
 
 import msgpack
 import redis
 
+from wsgi_timeout.compat import Self
 from wsgi_timeout.store import keys, rq_state
 
 _COLUMNS = ("ID", "NAME", "CALL", "OUTCOME", "ATTEMPTS", "WHEN", "DETAIL")
@@ -25,7 +26,7 @@ class FailedCall:
     call: str
     outcome: str
     attempts: int
-    #: ISO 8601, UTC.
+    #: ISO 8601, timezone.utc.
     when: str
     #: The reason, or the end of a traceback.
     detail: str
@@ -35,7 +36,7 @@ class FailedCall:
         words = [word.decode(errors="replace") for word in msgpack.unpackb(packed, raw=True)]
         call_id, method, path, outcome, attempts, ended, detail = words
         call = f"{path}()" if method == "CALL" else f"{method} {path}"
-        when = datetime.fromtimestamp(int(ended) / 1000, UTC).isoformat(timespec="seconds")
+        when = datetime.fromtimestamp(int(ended) / 1000, timezone.utc).isoformat(timespec="seconds")
         return cls(call_id, name, call, outcome, int(attempts), when, detail)
 
 

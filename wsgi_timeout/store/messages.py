@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import msgpack
 
+from wsgi_timeout.compat import Self
 from wsgi_timeout.errors import ConfigurationError
 
 #: The wire format. Both halves of a deployment must speak the same one.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Any
 
 #: The one function that an RQ job of ours may name.
@@ -69,7 +69,7 @@ def workers_of_queue_key(name: str) -> str:
 def timestamp(moment: datetime | None = None) -> str:
     """Return a time as RQ writes it."""
     # Not strftime: it looks for the machine's time zone on its disk each time.
-    return (moment or datetime.now(UTC)).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return (moment or datetime.now(timezone.utc)).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def job_fields(name: str, call_id: str, description: str, timeout: float) -> dict[str, Any]:

@@ -18,10 +18,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, Self
+from typing import Any
 
 import redis
 
+from wsgi_timeout.compat import Self
 from wsgi_timeout.store import keys
 from wsgi_timeout.store.connection import AWAY, REFUSING, Commands
 

@@ -1,0 +1,32 @@
+"""What Python 3.10 does not have: the same names, from where they are."""
+
+from __future__ import annotations
+
+import sys
+
+if sys.version_info >= (3, 11):
+    from enum import StrEnum
+    from typing import Self
+else:
+    from enum import Enum
+
+    from typing_extensions import Self
+
+    class StrEnum(str, Enum):
+        """A string that is one of a few."""
+
+        __str__ = str.__str__
+
+        def __format__(self, format_spec: str) -> str:
+            return str(self).__format__(format_spec)
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Have a traceback of `error` show a note; Python 3.10 keeps it, and shows none."""
+    if sys.version_info >= (3, 11):
+        error.add_note(note)
+    else:
+        vars(error).setdefault("__notes__", []).append(note)
+
+
+__all__ = ["Self", "StrEnum", "add_note"]
