@@ -67,9 +67,15 @@ running: ContextVar[RunningCall | None] = ContextVar("wsgi_timeout_running", def
 
 
 def progress(done: float, total: float | None = None, message: str = "") -> None:
-    """Report how far the current call is: shown on its status URL. Outside a call it does nothing.
+    """Report how far the current call is.
 
-    `done` and `total` are in any unit of yours, `total` None if it is not known.
+    It is shown on the call's status URL and by `FunctionCall.status`. Works from anywhere in a handler or
+    a function; outside a call it does nothing.
+
+    Args:
+        done: how much is done, in any unit of yours.
+        total: how much there is to do, in the same unit; None if it is not known.
+        message: what is being done, for people.
     """
     call = running.get()
     if call is not None:

@@ -53,8 +53,10 @@ class Settings:
     """How calls are waited for, run and kept.
 
     Every field can be given as a keyword argument, as `WSGI_TIMEOUT_<FIELD>` in Flask's config, or
-    as an environment variable of that name. Sources of the defaults: `wait_seconds` is what Modal's
-    web endpoints wait; the others were chosen, see `docs/decisions.md`.
+    as an environment variable of that name; `Settings.load` reads them. Sources of the defaults:
+    `wait_seconds` is what Modal's web endpoints wait; the others were chosen, see `docs/decisions.md`.
+
+    Raises `ConfigurationError` for a value of another type or out of its range.
     """
 
     wait_seconds: float = _setting(
@@ -128,7 +130,15 @@ class Settings:
     def load(cls, config: Mapping[str, Any] | None = None, /, **given: Any) -> Self:
         """Read the settings: keyword arguments first, then Flask's `config`, then the environment.
 
-        Raises `ConfigurationError` for an unknown keyword or environment variable of ours, or a bad value.
+        Args:
+            config: Flask's `app.config`, or any mapping with `WSGI_TIMEOUT_...` keys.
+            given: settings by the names of the fields; None stands for "not given".
+
+        Returns:
+            The settings; what is given nowhere has its default.
+
+        Raises:
+            ConfigurationError: an unknown keyword or environment variable of ours, or a bad value.
         """
         _check_environment()
         names = {spec.name: spec for spec in dataclasses.fields(cls)}
@@ -146,8 +156,26 @@ class Settings:
         return cls(**values)
 
     def replace(self, **changes: Any) -> Self:
-        """Return a copy with some settings changed."""
+        """Return a copy with some settings changed.
+
+        Args:
+            changes: settings by the names of the fields.
+
+        Raises:
+            ConfigurationError: a bad value.
+        """
         return dataclasses.replace(self, **changes)
+
+
+def _described(spec: dataclasses.Field[Any]) -> str:
+    facts = ", ".join(filter(None, (str(spec.type), spec.metadata["unit"], f"default {spec.default!r}")))
+    return f"    {spec.name} ({facts}): {spec.metadata['meaning']}"
+
+
+# The fields, for `help(Settings)`.
+Settings.__doc__ = "\n".join(
+    [(Settings.__doc__ or "").rstrip(), "", "    Fields:", *map(_described, dataclasses.fields(Settings))]
+)
 
 
 def _check_environment() -> None:

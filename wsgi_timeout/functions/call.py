@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from functools import partial
 from typing import Any, Generic, TypeVar, overload
 
 from wsgi_timeout.compat import add_note
@@ -24,6 +21,7 @@ from wsgi_timeout.errors import (
 )
 from wsgi_timeout.functions import payload
 from wsgi_timeout.functions.client import Client, client
+from wsgi_timeout.functions.with_aio import with_aio
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.store import keys
 from wsgi_timeout.store.calls import Outcome
@@ -37,38 +35,12 @@ T = TypeVar("T")
 _RETRY_SECONDS = 0.5
 #: Seconds between two looks at a call, for a wake that was lost.
 _RECHECK_SECONDS = 5.0
-#: Seconds that async code waits in one thread.
-_SLICE_SECONDS = 2.0
 
 _FAILURES: dict[Outcome, type[CallFailed]] = {
     Outcome.LOST: WorkerLost,
     Outcome.TIMEOUT: CallTimedOut,
     Outcome.CANCELLED: CallCancelled,
 }
-
-
-class _Get(Generic[R]):
-    """`FunctionCall.get`, with the same beside it for async code."""
-
-    def __init__(self, get: Callable[[float | None], R]) -> None:
-        self._get = get
-
-    def __call__(self, timeout: float | None = None) -> R:
-        return self._get(timeout)
-
-    async def aio(self, timeout: float | None = None) -> R:
-        """Await it without blocking the event loop: `await call.get.aio(timeout=10)`."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        threads = client().threads
-        while True:
-            left = _SLICE_SECONDS if deadline is None else max(0.0, deadline - time.monotonic())
-            get = partial(self._get, min(left, _SLICE_SECONDS))
-            try:
-                # In slices: when it is cancelled its thread soon ends too, which an exit waits for.
-                return await asyncio.get_running_loop().run_in_executor(threads, get)
-            except ResultNotReady:
-                if deadline is not None and time.monotonic() >= deadline:
-                    raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,26 +54,73 @@ class _Ended:
 
 
 class FunctionCall(Generic[R]):
-    """The handle of one spawned call; its id is all that it needs to be found again."""
+    """The handle of one spawned call.
+
+    It holds nothing but the id, so it can be pickled, or made anew from the id in any process that has
+    the same `REDIS_URL` and `WSGI_TIMEOUT_SECRET`. The call itself lies in Redis: it goes on when the
+    process that spawned it ends, and its result is kept for `function_result_ttl` seconds (7 days).
+    """
 
     def __init__(self, object_id: str) -> None:
+        """Make the handle of a call; see `from_id`.
+
+        Args:
+            object_id: the `object_id` of a handle, as `spawn` returned it.
+        """
+        #: The id of the call, as text that may stand in URLs and logs: "fc-" and 22 characters.
         self.object_id = object_id
-        #: Return the result, waiting up to `timeout` seconds: None waits for ever, 0 only looks.
-        #:
-        #: May be called again, from any process with the same `REDIS_URL` and secret, until the
-        #: result expires. Raises `ResultNotReady` (a `TimeoutError`) while it runs; the function's own
-        #: exception, with its remote traceback as a note; `RemoteError` where that is itself a
-        #: `TimeoutError`, no `Exception` (as `SystemExit`), or cannot be read; `CallTimedOut`,
-        #: `CallCancelled`, `WorkerLost`; `OutputExpiredError` for a call that is unknown or expired.
-        self.get = _Get(self._get)
 
     @classmethod
     def from_id(cls, object_id: str) -> FunctionCall[Any]:
-        """Return the handle of a call by its id, without looking for it."""
+        """Return the handle of a call by its id.
+
+        Redis is not asked: an id that nobody knows is noticed by `get`, `status` and `cancel`.
+
+        Args:
+            object_id: the `object_id` of a handle, as `spawn` returned it.
+        """
         return FunctionCall(object_id)
 
+    @with_aio
+    def get(self, timeout: float | None = None) -> R:
+        """Wait for the call to end, and return what the function returned.
+
+        May be called again, from any process, until the result expires. `await call.get.aio(timeout)`
+        does the same in async code. While Redis is away this waits on, up to `timeout`.
+
+        Args:
+            timeout: seconds; None waits until the call has ended, 0 only looks.
+
+        Returns:
+            What the function returned, unpickled.
+
+        Raises:
+            ResultNotReady: it has not ended within `timeout`; it is a `TimeoutError` too.
+            Exception: what the function raised, with the worker's traceback as a note.
+            RemoteError: what the function raised cannot be raised here: a `TimeoutError` of its own, which
+                would look like "still running", a `SystemExit` and the like, or a class that this
+                process cannot import.
+            CallTimedOut: it ran longer than its `timeout`.
+            CallCancelled: somebody cancelled it.
+            WorkerLost: the worker died, and the function may not run again.
+            OutputExpiredError: there is no such call, or its result has expired.
+            PayloadRefused: the result was signed with another secret.
+        """
+        return self._get(timeout)
+
     def cancel(self) -> bool:
-        """Cancel the call; returns False if it had ended. Raises `OutputExpiredError`."""
+        """Cancel the call, whether it is queued or running.
+
+        A running function is interrupted: its `finally` blocks run, its `except Exception` blocks do
+        not. When it has not ended 10 s later (`interrupt_grace`), its process is killed.
+
+        Returns:
+            True if this cancelled it, False if it had ended before.
+
+        Raises:
+            OutputExpiredError: there is no such call, or its result has expired.
+            RedisUnavailable: Redis does not answer.
+        """
         with unavailable_is_refusal():
             if self._record(client()) is None:
                 raise self._expired()
@@ -109,9 +128,19 @@ class FunctionCall(Generic[R]):
             return client().calls("").end(self.object_id, Outcome.CANCELLED, "cancelled by its caller", ttl)
 
     def status(self) -> dict[str, Any]:
-        """Return `state` (queued, running, delayed, ended), `outcome`, `attempts`, times, `progress`.
+        """Return what is known of the call now, without waiting.
 
-        Raises `OutputExpiredError`.
+        Returns:
+            A dict. `state`: "queued", "running", "delayed" (waiting for a retry) or "ended".
+                `outcome`: None until it has ended, then "done", "raised", "timeout", "cancelled" or
+                "lost".
+                `attempts`: how often it was started. `created`, `started`, `ended`, `due` (the next
+                retry): a `datetime` in UTC, or None. `progress`: what the function said last by
+                `progress()`, a dict with `done`, `total` and `message`, or None.
+
+        Raises:
+            OutputExpiredError: there is no such call, or its result has expired.
+            RedisUnavailable: Redis does not answer.
         """
         with unavailable_is_refusal():
             found = client().calls("").status(self.object_id)
@@ -220,7 +249,17 @@ def gather() -> list[Any]: ...
 @overload
 def gather(*calls: FunctionCall[T]) -> list[T]: ...
 def gather(*calls: FunctionCall[Any]) -> list[Any]:
-    """Return the results of several calls, in their order; the first exception in that order is raised."""
+    """Wait for several calls, and return their results in the order of the arguments.
+
+    Args:
+        calls: handles, as `spawn` returns them; none gives an empty list.
+
+    Returns:
+        The list of results.
+
+    Raises:
+        Exception: what `get` raises for the first call, in this order, that failed. The other calls go on.
+    """
     return [call.get() for call in calls]
 
 

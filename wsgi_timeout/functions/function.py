@@ -31,7 +31,11 @@ _RETRY_SECONDS = 0.1
 
 
 class Function(Generic[P, R]):
-    """A function of a stub: run here, run elsewhere and waited for, or spawned."""
+    """A function of a stub, as `@stub.function()` makes it.
+
+    `f(...)` and `f.local(...)` run it here, `f.remote(...)` runs it in a worker and waits for it,
+    `f.spawn(...)` runs it in a worker and returns a handle at once.
+    """
 
     def __init__(
         self,
@@ -41,7 +45,14 @@ class Function(Generic[P, R]):
         timeout: float,
         retries: int,
     ) -> None:
-        """`queue` returns the name of the queue, which may be known only later."""
+        """Wrap a function; `Stub.function` does it.
+
+        Args:
+            function: what workers run; found there by its name.
+            queue: returns the name of the queue, which may be known only later.
+            timeout: seconds that it may run.
+            retries: how often it runs again after an exception.
+        """
         self._function = function
         self._queue = queue
         self._timeout = timeout
@@ -49,25 +60,51 @@ class Function(Generic[P, R]):
         functools.update_wrapper(self, function)
 
     def local(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run the function here, as any other."""
+        """Run the function in this process, as if it had no decorator."""
         return self._function(*args, **kwargs)
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run the function here."""
+        """Run the function in this process; the same as `local`."""
         return self._function(*args, **kwargs)
 
     def spawn(self, /, *args: P.args, **kwargs: P.kwargs) -> FunctionCall[R]:
-        """Have a worker run the function, and return at once: one round trip for small arguments.
+        """Queue the function for a worker, and return at once.
 
-        Raises `TypeError` for arguments that cannot be pickled, `PayloadTooLarge`, `CallRefused`.
+        One round trip to Redis for arguments of up to 64 KiB. Once this returns the call is durable:
+        it runs also when this process ends, and it waits for a worker up to `queue_ttl`, or
+        `function_result_ttl` where that is longer (7 days).
+
+        Args:
+            args: the function's positional arguments: anything that cloudpickle can pickle, together at
+                most `max_payload` bytes (100 MiB).
+            kwargs: its keyword arguments.
+
+        Returns:
+            The handle of the call.
+
+        Raises:
+            TypeError: an argument cannot be pickled.
+            PayloadTooLarge: the arguments are larger than `max_payload`.
+            QueueFull: `max_spawned` calls wait already.
+            RedisUnavailable: Redis did not take the call within `worker_wait` seconds.
+            ConfigurationError: no secret is set for a Redis of your own (`WSGI_TIMEOUT_SECRET`).
         """
         return self._enqueue(args, kwargs, needs_worker=False)
 
     def remote(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Have a worker run the function, wait for it, and return its result.
+        """Run the function in a worker, wait for it, and return its result.
 
-        Raises what `FunctionCall.get` raises, and `NoWorker` where nobody else could run it, or where
-        no worker has come up within `worker_wait`.
+        Args:
+            args: the function's positional arguments, as for `spawn`.
+            kwargs: its keyword arguments.
+
+        Returns:
+            What the function returned.
+
+        Raises:
+            NoWorker: this process is the only one that could run it, or no worker has come up within
+                `worker_wait` seconds (5).
+            Exception: what `spawn` and `FunctionCall.get` raise.
         """
         queue = self._queue()
         if current_queue() == queue and current_slots() < 2:

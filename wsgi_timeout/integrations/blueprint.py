@@ -40,11 +40,29 @@ def wsgi_blueprint(
 ) -> Blueprint:
     """Return a blueprint that runs requests below its `url_prefix` as calls of `target`.
 
-    The host's `before_request`, `after_request` and session guard a first request and its result URL
-    alike. `target` is an import string, imported by workers only (`wsgi-timeout worker TARGET`), but
-    where handlers run in place: with `only` or `except_`, in a worker, and when `eager` or the host's
-    `testing` is set. `name` is the queue's and the blueprint's, by default the target's top module.
-    Raises `ConfigurationError`.
+    `host.register_blueprint(wsgi_blueprint("legacy:app"), url_prefix="/legacy")`; workers run
+    `wsgi-timeout worker legacy:app`. The host's `before_request`, `after_request` and session guard a
+    first request and its result URL alike.
+
+    Args:
+        target: an import string: `module:app`, `module:factory()` or `file.py:app`. It is imported by
+            workers only, but where handlers run in this process: with `only` or `except_`, in a worker,
+            and with `eager` or the host's `testing`.
+        name: the queue's and the blueprint's name, by default the target's top module.
+        only: patterns of the requests that run as calls, as "/reports/*" or "POST /ocr"; all others are
+            answered in the web process.
+        except_: patterns of the requests that do not run as calls.
+        routes: settings of single routes, by pattern: `{"POST /ocr": {"timeout": 7200}}`.
+        eager: run handlers in this process; by default when the host's `testing` is set.
+        settings: any of `Settings`; they stand before the host's `config["WSGI_TIMEOUT_..."]`, and that
+            before the environment.
+
+    Returns:
+        A Flask blueprint, to be registered once or at several prefixes.
+
+    Raises:
+        ConfigurationError: a setting or a pattern that cannot work; the message says what to change.
+        TargetError: the import string is malformed.
     """
     patterns = listed("only", only), listed("except_", except_)
     mounted = _Mounted(target, name or targets.name_of(target), *patterns, routes or {}, settings)

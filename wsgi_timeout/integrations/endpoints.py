@@ -39,7 +39,19 @@ class WebFunction(Generic[P, R]):
 def wsgi_app(
     *args: Any, wait_for_response: bool = True, label: str | None = None
 ) -> Callable[[Callable[P, R]], WebFunction[P, R]]:
-    """Mark a function that returns a WSGI app; it is called in workers only, once per process."""
+    """Mark a function that returns a WSGI app; it is called in workers only, once per process.
+
+    Args:
+        args: nothing: all options are keywords.
+        wait_for_response: False answers each request with 202 and a result URL at once.
+        label: the name under which the stub mounts it, by default the function's.
+
+    Returns:
+        A decorator, for right above the `def` and below `@stub.function()`.
+
+    Raises:
+        ConfigurationError: it was written without parentheses, or the label cannot stand in a path.
+    """
     _no_parentheses("wsgi_app()", args)
     return _marker("wsgi", label, wait_for_response=wait_for_response)
 
@@ -47,7 +59,19 @@ def wsgi_app(
 def asgi_app(
     *args: Any, wait_for_response: bool = True, label: str | None = None
 ) -> Callable[[Callable[P, R]], WebFunction[P, R]]:
-    """Mark a function that returns an ASGI app; it is called in workers only, once per process."""
+    """Mark a function that returns an ASGI app; it is called in workers only, once per process.
+
+    Args:
+        args: nothing: all options are keywords.
+        wait_for_response: False answers each request with 202 and a result URL at once.
+        label: the name under which the stub mounts it, by default the function's.
+
+    Returns:
+        A decorator, for right above the `def` and below `@stub.function()`.
+
+    Raises:
+        ConfigurationError: it was written without parentheses, or the label cannot stand in a path.
+    """
     _no_parentheses("asgi_app()", args)
     return _marker("asgi", label, wait_for_response=wait_for_response)
 
@@ -57,9 +81,23 @@ def web_endpoint(
 ) -> Callable[[Callable[P, R]], WebFunction[P, R]]:
     """Mark a function that answers requests of one method.
 
-    Its parameters come from the query string, a form or a JSON object, by their type hints; an only
-    parameter, of a model or a dict, takes the whole object. It may return what a Flask view may, and
-    numbers, booleans and None as JSON.
+    Its parameters come from the query string, a form or a JSON object, and are converted by their type
+    hints; a request that does not fit gets 422. A function with one parameter, whose type is a Pydantic
+    model or a dict, gets the whole JSON object as that parameter. It may return what a Flask view may,
+    and numbers, booleans and None, as JSON.
+
+    Args:
+        args: nothing: all options are keywords.
+        method: "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE" or "OPTIONS".
+        wait_for_response: False answers each request with 202 and a result URL at once.
+        label: the name under which the stub mounts it, by default the function's.
+
+    Returns:
+        A decorator, for right above the `def` and below `@stub.function()`.
+
+    Raises:
+        ConfigurationError: it was written without parentheses, with another method, or with a label that
+            cannot stand in a path.
     """
     _no_parentheses('web_endpoint(method="GET")', args)
     if method.upper() not in _METHODS:

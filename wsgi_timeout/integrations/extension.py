@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,10 @@ EXTENSION = "wsgi_timeout"
 
 
 class RequestTimeouts:
-    """Puts the front before `app.wsgi_app`; workers run `wsgi-timeout worker MODULE:APP`.
+    """A Flask app's own requests run as calls: it puts the front before `app.wsgi_app`.
+
+    `RequestTimeouts(app)`, or `RequestTimeouts().init_app(app)`; workers run
+    `wsgi-timeout worker MODULE:APP`.
 
     Middleware that is put around the app later stands outside, and runs in the web process only. In
     a worker, and while `app.testing` is set, requests run in place.
@@ -43,10 +47,19 @@ class RequestTimeouts:
     ) -> None:
         """Take what runs as calls and how; with `app`, call `init_app` too.
 
-        `name` is the queue's, by default the app's top module. `only`, `except_` and `routes` are
-        patterns of method and path (see `wsgi_timeout.routes`). `eager` runs handlers in place, by
-        default when `app.testing` is set. `settings` are those of `Settings`, and stand before
-        `app.config["WSGI_TIMEOUT_..."]`. Raises `ConfigurationError`.
+        Args:
+            app: a Flask app; without one, call `init_app` later.
+            name: the queue's name, `wt:<name>`, by default the app's top module.
+            only: patterns of the requests that run as calls, as "/reports/*" or "POST /ocr"; all others
+                are answered in the web process.
+            except_: patterns of the requests that do not run as calls.
+            routes: settings of single routes, by pattern: `{"POST /ocr": {"timeout": 7200}}`.
+            eager: run handlers in this process; by default when `app.testing` is set.
+            settings: any of `Settings`; they stand before `app.config["WSGI_TIMEOUT_..."]`, and that
+                before the environment.
+
+        Raises:
+            ConfigurationError: a setting or a pattern that cannot work; the message says what to change.
         """
         self._name = name
         self._only = listed("only", only)
@@ -59,20 +72,23 @@ class RequestTimeouts:
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
-        """Put the front before `app.wsgi_app`; its connections are made with the first request."""
-        place = app.extensions[EXTENSION] = Place(self, app)
+        """Put the front before `app.wsgi_app`; its connections are made with the first request.
+
+        Args:
+            app: a Flask app, as often as there are apps; its configuration is read with the first request.
+        """
+        place = app.extensions[EXTENSION] = Place(
+            app,
+            name=self._name or name_of(app),
+            eager=self._eager,
+            make_front=partial(self._new_front, app),
+        )
         if not in_worker():
             app.wsgi_app = place  # type: ignore[method-assign]
 
-    def is_eager(self, app: Flask) -> bool:
-        return app.testing if self._eager is None else self._eager
-
-    def name(self, app: Flask) -> str:
-        return self._name or name_of(app)
-
-    def front(self, app: Flask, inner: WSGIApplication) -> Front:
+    def _new_front(self, app: Flask, name: str, inner: WSGIApplication) -> Front:
         routes = self._routes_for(Settings.load(app.config, **self._settings))
-        return Front(redis_url(), self.name(app), routes, entry=PLACE, app=inner)
+        return Front(redis_url(), name, routes, entry=PLACE, app=inner)
 
     def _routes_for(self, settings: Settings) -> Routes:
         return Routes(settings, only=self._only, except_=self._except, routes=self._routes)
@@ -81,26 +97,31 @@ class RequestTimeouts:
 class Place:
     """Where the front of one app stands; built with the first request, when the configuration is complete."""
 
-    def __init__(self, extension: RequestTimeouts, app: Flask) -> None:
+    def __init__(
+        self,
+        app: Flask,
+        *,
+        name: str,
+        eager: bool | None,
+        make_front: Callable[[str, WSGIApplication], Front],
+    ) -> None:
         #: What workers run: what stands outside has run in the web process.
         self.inner: WSGIApplication = app.wsgi_app
-        self._extension = extension
+        #: The name of the queue, `wt:<name>`.
+        self.name = name
         self._app = app
+        self._eager = eager
+        self._make_front = make_front
         self._lock = threading.Lock()
         self._front: Front | None = None
 
-    @property
-    def name(self) -> str:
-        """The name of the queue, `wt:<name>`."""
-        return self._extension.name(self._app)
-
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         if self._front is None:
-            if IN_PLACE_KEY in environ or self._extension.is_eager(self._app):
+            if IN_PLACE_KEY in environ or (self._app.testing if self._eager is None else self._eager):
                 return self.inner(environ, start_response)
             with self._lock:
                 if self._front is None:
-                    self._front = self._extension.front(self._app, self.inner)
+                    self._front = self._make_front(self.name, self.inner)
         return self._front(environ, start_response)
 
 

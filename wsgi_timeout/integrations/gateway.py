@@ -23,10 +23,25 @@ def gateway(
 ) -> Front:
     """Return the WSGI callable that runs requests to `target` as calls.
 
-    `target` is an import string as gunicorn takes it, and is not imported here, unless `only` or
-    `except_` leave routes in the web process. `name` is the queue's, by default the target's top
-    module. `routes` gives settings to patterns, `settings` are those of `Settings`. Raises
-    `ConfigurationError`, with what to set.
+    For a web server: `gunicorn 'wsgi_timeout:gateway("legacy:app")'`. Workers run the same target:
+    `wsgi-timeout worker legacy:app`.
+
+    Args:
+        target: an import string: `module:app`, `module:factory()` or `file.py:app`. It is imported by
+            workers only, but where `only` or `except_` leave routes in the web process.
+        name: the queue's name, `wt:<name>`, by default the target's top module.
+        only: patterns of the requests that run as calls, as "/reports/*" or "POST /ocr"; all others are
+            answered in the web process.
+        except_: patterns of the requests that do not run as calls.
+        routes: settings of single routes, by pattern: `{"POST /ocr": {"timeout": 7200}}`.
+        settings: any of `Settings`; they stand before the environment.
+
+    Returns:
+        A WSGI callable.
+
+    Raises:
+        ConfigurationError: a setting or a pattern that cannot work; the message says what to change.
+        TargetError: the import string names no WSGI app.
     """
     given = Routes(Settings.load(**settings), only=only, except_=except_, routes=routes)
     app = None if given.capture_all else targets.load(target)

@@ -39,16 +39,26 @@ _DAY_SECONDS = 86_400.0
 class Stub:
     """A WSGI callable whose web functions, and functions, run in worker processes.
 
-    Serve it with `wsgi-timeout serve FILE.py:stub`, or with gunicorn and `wsgi-timeout worker`.
+    Serve it with `wsgi-timeout serve FILE.py:stub`, or with gunicorn and `wsgi-timeout worker FILE.py:stub`.
+    One web function is mounted at `/`; of several, each at `/<label>`.
     """
 
     def __init__(self, name: str | None = None) -> None:
-        """Take the queue's name, by default that of the module in which the stub is made."""
+        """Make a stub; one per program.
+
+        Args:
+            name: the queue's name, `wt:<name>`, by default the top module in which the stub is made. The
+                environment's `WSGI_TIMEOUT_NAME`, which `--name` sets, decides over it.
+
+        Raises:
+            ConfigurationError: the name is no text, or has other characters than letters, digits and _-.
+        """
         if name is not None and not isinstance(name, str):
             raise ConfigurationError(f"Stub({name!r}): the name is text, as in Stub('ocr')")
         self.explicit_name = None if name is None else check_name(name)
         # The module that calls us is the program, wherever it is imported from.
         self._module = sys._getframe(1).f_globals.get("__name__", "stub")  # noqa: SLF001
+        #: Web functions by their label, and functions by their name: what workers run.
         self.web: dict[str, WebFunction[Any, Any]] = {}
         self.functions: dict[str, Function[Any, Any]] = {}
         #: Queues of functions, after the stub's name.
@@ -76,13 +86,23 @@ class Stub:
         max_attempts: int | None = None,
         queue: str = FUNCTIONS,
     ) -> _Decorator:
-        """Make a function of this program run in workers.
+        """Make a function, or a web function, of this program run in workers.
 
-        `timeout` is in seconds, 1 s to 24 h, by default 300 for a function, for a web function the
-        setting of this name. `retries` is how often a function runs again after an exception.
-        `max_attempts` is how often a web function's call may run when workers die under it, by default
-        the setting. `queue` gives functions worker processes of their own: `wt:<name>:<queue>`. Raises
-        `ConfigurationError`.
+        Args:
+            args: nothing: all options are keywords.
+            timeout: seconds that it may run, 1 s to 24 h. By default 300 for a function, the setting
+                `timeout` for a web function.
+            retries: how often a function runs again after an exception, with pauses that double from
+                `retry_backoff` (1 s) up to 60 s.
+            max_attempts: how often a web function's call may run when workers die under it, by default the
+                setting of this name (2).
+            queue: gives functions worker processes of their own: `wt:<name>:<queue>`.
+
+        Returns:
+            A decorator: of a function it makes a `Function`; a web function stays what it is.
+
+        Raises:
+            ConfigurationError: it was written without parentheses, or an option is out of its range.
         """
         if args:
             raise ConfigurationError(
@@ -99,14 +119,16 @@ class Stub:
             raise ConfigurationError(
                 f"queue={queue!r}: use letters, digits, '-', '_' and '.', as in 'reports'"
             )
-        return _Decorator(self, timeout, retries, max_attempts, queue)
+        web = partial(self._add_web, timeout=timeout, max_attempts=max_attempts)
+        function = partial(self._add_function, timeout=timeout, retries=retries, queue=queue)
+        return _Decorator(web, function, retries)
 
-    def add_web(self, web: WebFunction[P, R], timeout: float | None, max_attempts: int | None) -> None:
+    def _add_web(self, web: WebFunction[P, R], timeout: float | None, max_attempts: int | None) -> None:
         self._check_name(web.label, self.web, "web functions with the label")
         self.web[web.label] = web
         self._mounted[web.label] = Mount(web.wait_for_response, timeout, max_attempts)
 
-    def add_function(
+    def _add_function(
         self, function: Callable[P, R], timeout: float | None, retries: int, queue: str
     ) -> Function[P, R]:
         name = getattr(function, "__name__", "")
@@ -123,6 +145,7 @@ class Stub:
 
     @property
     def mounts(self) -> Mounts:
+        """Where the web functions stand, as workers tell it."""
         return Mounts(self._mounted)
 
     def _queue_name(self, queue: str) -> str:
@@ -154,13 +177,14 @@ class _Decorator:
     """What `stub.function()` returns."""
 
     def __init__(
-        self, stub: Stub, timeout: float | None, retries: int, max_attempts: int | None, queue: str
+        self,
+        add_web: Callable[[WebFunction[Any, Any]], None],
+        add_function: Callable[[Callable[..., Any]], Function[..., Any]],
+        retries: int,
     ) -> None:
-        self._stub = stub
-        self._timeout = timeout
+        self._add_web = add_web
+        self._add_function = add_function
         self._retries = retries
-        self._max_attempts = max_attempts
-        self._queue = queue
 
     @overload
     def __call__(self, function: WebFunction[P, R]) -> WebFunction[P, R]: ...
@@ -172,7 +196,7 @@ class _Decorator:
                 raise ConfigurationError(
                     "retries= is for functions; a web function has max_attempts=, for workers that die"
                 )
-            self._stub.add_web(function, self._timeout, self._max_attempts)
+            self._add_web(function)
             return function
         if not callable(function):
             raise ConfigurationError(
@@ -181,4 +205,4 @@ class _Decorator:
             )
         if isinstance(function, Function):
             raise ConfigurationError(f"{function!r} has @stub.function() twice")
-        return self._stub.add_function(function, self._timeout, self._retries, self._queue)
+        return self._add_function(function)
