@@ -16,13 +16,14 @@ import load
 import matplotlib as mpl
 import psutil
 import redis
+from halves import BothHalves
 from harness import RedisServer, until
 from rows import GEVENT_OURS
 
 from wsgi_timeout.store import rq_state
-from wsgi_timeout.store.calls import Calls, NewCall, Outcome, new_id, new_token
 from wsgi_timeout.store.connection import connect
 from wsgi_timeout.store.messages import CallRequest, ResponseHead
+from wsgi_timeout.store.record import NewCall, Outcome, new_id, new_token
 
 mpl.use("svg")
 mpl.rcParams["svg.hashsalt"] = "wsgi-timeout"
@@ -72,8 +73,8 @@ def main(names):
 def pending():
     """Redis' own time for a call, and its memory, with more and more calls pending."""
     server = RedisServer()
-    calls = Calls(connect(server.url, connections=2), "scaling")
-    calls.register("w", "pool", {"target": "x:app", "wire": "1", "folder": "/"}, {"birth": "now"})
+    calls = BothHalves(connect(server.url, connections=2), "scaling")
+    calls.workers.register("w", "pool", {"target": "x:app", "wire": "1", "folder": "/"}, {"birth": "now"})
     rows, there = [], 0
     empty = server.client.info("memory")["used_memory"]
     for count in (10, 1000, 10_000, 100_000, 1_000_000):
@@ -118,9 +119,14 @@ def enqueue(calls):
 def through(calls):
     """Put one call into the queue and take another out, through its whole life."""
     enqueue(calls)
-    taken = calls.take("", "w")
-    calls.finish(taken.call_id, "w", taken.attempt, Outcome.DONE, 600, response=(HEAD, b"x" * 200))
-    calls.redis.unlink(*calls.kept(taken.call_id, taken.attempt))
+    taken = calls.attempts.take("", "w")
+    calls.attempts.finish(
+        taken.attempt,
+        Outcome.DONE,
+        600,
+        response=(HEAD, b"x" * 200),
+    )
+    calls.redis.unlink(*calls.kept(taken.attempt.call_id, taken.attempt.number))
     calls.redis.delete("wt:inbox:inbox")
 
 

@@ -2,16 +2,12 @@
 
 import contextlib
 
+from halves import BothHalves
+
 from wsgi_timeout.store import keys, rq_state
-from wsgi_timeout.store.calls import (
-    Calls,
-    NewCall,
-    Outcome,
-    new_id,
-    new_token,
-)
 from wsgi_timeout.store.connection import connect
 from wsgi_timeout.store.messages import CallRequest, ResponseHead
+from wsgi_timeout.store.record import Attempt, NewCall, Outcome, new_id, new_token
 from wsgi_timeout.store.streams import Limits, StreamWriter
 
 W1, W2 = "calls-w1", "calls-w2"
@@ -25,7 +21,7 @@ ROOMY = Limits(1000, 1000)
 def fresh_calls(redis_server, name, *, workers=(W1,)):
     client = connect(redis_server.url + "?db=1", connections=2)
     client.flushdb()
-    calls = Calls(client, name)
+    calls = BothHalves(client, name)
     for worker in workers:
         be_born(calls, worker)
     yield calls
@@ -35,7 +31,7 @@ def fresh_calls(redis_server, name, *, workers=(W1,)):
 
 def be_born(calls, worker):
     birth = rq_state.worker_fields(calls.name, 42, "host", ("3.0.0", "3.11"))
-    calls.register(worker, f"pool-of-{worker}", {"target": "legacy:app"}, birth)
+    calls.workers.register(worker, f"pool-of-{worker}", {"target": "legacy:app"}, birth)
 
 
 def a_request(**changes):
@@ -67,7 +63,7 @@ def a_call(**changes):
     }
     values |= changes
     if values["request"].body is None:
-        values.setdefault("beside", keys.request_body(values["id"]))
+        values.setdefault("payload_key", keys.request_body(values["id"]))
     return NewCall(**values)
 
 
@@ -87,14 +83,14 @@ def running(calls, worker=W1, inbox="", **changes):
     """Return a call whose first attempt runs."""
     call = queued(calls, inbox, **changes)
     assert hold(calls, worker) == call.id
-    assert calls.take(call.id, worker) is not None
+    assert calls.attempts.take(call.id, worker) is not None
     return call
 
 
 def ended(calls, worker=W1, **changes):
     """Return a call that was answered."""
     call = running(calls, worker, **changes)
-    calls.finish(call.id, worker, 1, Outcome.DONE, 600, response=(HEAD, b"body"))
+    calls.attempts.finish(Attempt(call.id, 1, worker), Outcome.DONE, 600, response=(HEAD, b"body"))
     return call
 
 

@@ -27,9 +27,12 @@ from wsgi_timeout.compat import Self
 from wsgi_timeout.current import enter_worker
 from wsgi_timeout.integrations.stub import NAME_VARIABLE
 from wsgi_timeout.store import keys, rq_state
-from wsgi_timeout.store.calls import Calls, Outcome
-from wsgi_timeout.store.connection import AWAY, REFUSING, SOCKET_TIMEOUT, client_of
+from wsgi_timeout.store.attempts import Attempts
+from wsgi_timeout.store.connection import SOCKET_TIMEOUT, client_of, connection_class
 from wsgi_timeout.store.messages import WIRE_VERSION
+from wsgi_timeout.store.record import Outcome
+from wsgi_timeout.store.redis_errors import ANY
+from wsgi_timeout.store.workers import Workers
 from wsgi_timeout.watching import live_workers
 from wsgi_timeout.watching.leases import WORKER_DIED
 from wsgi_timeout.watching.listener import Listener
@@ -54,10 +57,10 @@ def run_call(call_id: str) -> object:
     if job is None or not isinstance(call_id, str) or not _CALL_ID.fullmatch(call_id):
         raise ValueError(f"not a call of wsgi-timeout: {call_id!r}")
     name = rq_state.name_of_queue(job.origin)
-    calls = Calls(_client(job.connection, connections=3), name)
+    attempts = Attempts(_client(job.connection, connections=3), name)
     target = os.environ.get(TARGET_VARIABLE, "")
     trouble = (
-        live_workers.look(calls, target).stranger
+        live_workers.look(attempts, target).stranger
         if target
         else f"{TARGET_VARIABLE} is not set: set it to the app of queue {job.origin}, as in legacy:app"
     )
@@ -67,22 +70,23 @@ def run_call(call_id: str) -> object:
         # RQ's own way to put a job back: at once, and without end.
         return rq.Retry(max=10**9)
     enter_worker()
-    with _Keeper(calls, f"{job.worker_name}-{secrets.token_hex(4)}", target) as keeper:
-        calls.hold(call_id, keeper.worker)
-        taken = calls.take(call_id, keeper.worker, stock=True)
+    with _Keeper(attempts, f"{job.worker_name}-{secrets.token_hex(4)}", target) as keeper:
+        attempts.hold(call_id, keeper.worker)
+        taken = attempts.take(call_id, keeper.worker, stock=True)
         if taken:
-            keeper.runner(job.connection).run(0, call_id, taken.attempt, taken.request)
+            keeper.runner(job.connection).run(0, taken.attempt, taken.request)
     return None
 
 
 class _Keeper:
     """Does for one call what a pool does for its children: the lease, cancels, the deadline."""
 
-    def __init__(self, calls: Calls, worker: str, target: str) -> None:
+    def __init__(self, attempts: Attempts, worker: str, target: str) -> None:
         self.worker = worker
         self.board = Board(1)
         self.interrupts = Interrupts(partial(self.board.reason, 0))
-        self._calls = calls
+        self._attempts = attempts
+        self._workers = Workers.of(attempts)
         self._target = target
         self._inbox = secrets.token_urlsafe(12)
         self._ended = threading.Event()
@@ -93,32 +97,32 @@ class _Keeper:
         self.interrupts.install()
         info = {"target": targets.normal(self._target), "wire": str(WIRE_VERSION), "folder": str(Path.cwd())}
         # RQ knows this worker already, by its own name: no birth.
-        self._calls.register(self.worker, self._inbox, info, {})
+        self._workers.register(self.worker, self._inbox, info, {})
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
-        self._calls.recover(self.worker, None, WORKER_DIED)
+        self._workers.recover(self.worker, None, WORKER_DIED)
 
     def runner(self, connection: redis.Redis) -> RequestRunner | FunctionRunner:
-        name, _, queue = self._calls.name.partition(":")
+        name, _, queue = self._attempts.name.partition(":")
         os.environ[NAME_VARIABLE] = name
         offered = of_target(targets.load(self._target), queue=queue)
         if queue:
-            return FunctionRunner(offered.functions, self._calls, self.interrupts, self.board, self.worker)
+            return FunctionRunner(offered.functions, self._attempts, self.interrupts, self.board)
         listener = Listener(partial(_client, connection, connections=1))
-        return RequestRunner(offered.apps, self._calls, listener, self.interrupts, self.board, self.worker)
+        return RequestRunner(offered.apps, self._attempts, listener, self.interrupts, self.board)
 
     def _keep(self) -> None:
         while not self._ended.wait(_KEEP_SECONDS):
             try:
-                if self._calls.renew([self.worker]):
+                if self._workers.renew([self.worker]):
                     log.warning("worker %s lost its lease and is stopped", self.worker)
                     os.kill(os.getpid(), signal.SIGKILL)
-                heard = self._calls.redis.lpop(keys.inbox(self._inbox), 1000)
-            except (*AWAY, *REFUSING, redis.exceptions.ResponseError) as error:
+                heard = self._attempts.redis.lpop(keys.inbox(self._inbox), 1000)
+            except ANY as error:
                 log.warning("Redis is away (%s); the call goes on", error)
                 continue
             for running in self.board.running():
@@ -144,7 +148,7 @@ def _client(connection: redis.Redis, *, connections: int) -> redis.Redis:
     blocking: Any = redis.BlockingConnectionPool  # without annotations in redis-py
     return client_of(
         blocking(
-            connection_class=pool.connection_class,
+            connection_class=connection_class(pool.connection_class),
             max_connections=connections,
             timeout=SOCKET_TIMEOUT,
             socket_timeout=SOCKET_TIMEOUT,

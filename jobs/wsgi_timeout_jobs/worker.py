@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
-import redis
 import rq
 from rq.serializers import JSONSerializer
 from rq.worker import BaseWorker
@@ -23,9 +22,12 @@ from wsgi_timeout.current import enter_worker, serve_queue
 from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.integrations.stub import NAME_VARIABLE
 from wsgi_timeout.store import keys, rq_state
-from wsgi_timeout.store.calls import Calls, Taken
-from wsgi_timeout.store.connection import AWAY, REFUSING, SOCKET_TIMEOUT, connect, connect_to_listen
+from wsgi_timeout.store.attempts import Attempts
+from wsgi_timeout.store.connection import SOCKET_TIMEOUT, connect, connect_to_listen
 from wsgi_timeout.store.messages import WIRE_VERSION
+from wsgi_timeout.store.record import Taken
+from wsgi_timeout.store.redis_errors import ANY, UNAVAILABLE
+from wsgi_timeout.store.workers import Workers
 from wsgi_timeout.watching import live_workers
 from wsgi_timeout.watching.leases import LeaseWatch
 from wsgi_timeout.watching.listener import Listener
@@ -78,7 +80,7 @@ def _connected(options: WorkerOptions, offered: Entries, queue: str, board: Boar
     while True:
         try:
             return CallWorker(options, offered, queue, board)
-        except (*AWAY, *REFUSING) as error:
+        except UNAVAILABLE as error:
             log.warning("worker %s: Redis is away (%s), trying again", options.worker, error)
             time.sleep(_RETRY_SECONDS)
 
@@ -90,11 +92,11 @@ class CallWorker(BaseWorker):
         """Connect, to take the calls of `wt:<queue>`."""
         # One for the main thread's BLMOVE, and one for each handler beside it.
         threads = board.slots if board.slots > 1 else 0
-        self._calls = Calls(connect(options.url, connections=1 + threads + 1), queue)
+        self._attempts = Attempts(connect(options.url, connections=1 + threads + 1), queue)
         super().__init__(
             [rq_state.queue_name(queue)],
             name=options.worker,
-            connection=self._calls.redis,
+            connection=self._attempts.redis,
             serializer=JSONSerializer,
         )
         self._board = board
@@ -139,16 +141,16 @@ class CallWorker(BaseWorker):
         self._wait_for_handlers()
 
     def _runner(self) -> RequestRunner | FunctionRunner:
-        calls, interrupts, board = self._calls, self._interrupts, self._board
+        attempts, interrupts, board = self._attempts, self._interrupts, self._board
         if self._options.queue:
-            return FunctionRunner(self._offered.functions, calls, interrupts, board, self.name)
-        return RequestRunner(self._offered.apps, calls, self._listener, interrupts, board, self.name)
+            return FunctionRunner(self._offered.functions, attempts, interrupts, board)
+        return RequestRunner(self._offered.apps, attempts, self._listener, interrupts, board)
 
     def _check_others(self) -> None:
         """Refuse to serve a queue beside live workers of another app, or of another wire version."""
         deadline = time.monotonic() + self._options.patience
-        watch = LeaseWatch(self._calls, self._options.lease_seconds)
-        while conflict := live_workers.look(self._calls, self._options.target).stranger:
+        watch = LeaseWatch(Workers.of(self._attempts), self._options.lease_seconds)
+        while conflict := live_workers.look(self._attempts, self._options.target).stranger:
             # What is left of a crash stands there until its lease is lost: maybe nobody else sees that.
             watch.step()
             if time.monotonic() > deadline:
@@ -163,8 +165,8 @@ class CallWorker(BaseWorker):
             "mounts": self._offered.mounts,
         }
         versions = (rq.__version__, sys.version.split()[0])
-        birth = rq_state.worker_fields(self._calls.name, os.getpid(), self.hostname or "", versions)
-        self._calls.register(self.name, self._options.pool_inbox, info, birth)
+        birth = rq_state.worker_fields(self._attempts.name, os.getpid(), self.hostname or "", versions)
+        Workers.of(self._attempts).register(self.name, self._options.pool_inbox, info, birth)
 
     def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
         self._stopping = True
@@ -181,7 +183,7 @@ class CallWorker(BaseWorker):
         except _Stop:
             self._give_back(slot, None)
             return
-        except (*AWAY, *REFUSING, redis.exceptions.ResponseError) as error:
+        except ANY as error:
             # Also a BLMOVE that is broken off because the server became a replica.
             self._lost_reply = True
             log.warning("worker %s: Redis is away (%s), trying again", self.name, error)
@@ -192,7 +194,7 @@ class CallWorker(BaseWorker):
             self._give_back(slot, None)
             return
         self._left -= 1
-        self._active.add((taken.call_id, taken.attempt))
+        self._active.add((taken.attempt.call_id, taken.attempt.number))
         if self._board.slots == 1:
             self._more = taken.more
             self._run(runner, slot, taken)
@@ -204,13 +206,13 @@ class CallWorker(BaseWorker):
         args = (runner, slot, taken)
         while True:
             try:
-                threading.Thread(target=self._run, args=args, name=taken.call_id, daemon=True).start()
+                threading.Thread(target=self._run, args=args, name=taken.attempt.call_id, daemon=True).start()
             except RuntimeError as error:
                 # Too many threads, or too little memory. Neighbours need not end for it; with none this
                 # process does, and the call is recovered.
                 if not self._handlers_go_on(but=taken):
                     raise
-                log.warning("%s: no thread can be started (%s), trying again", taken.call_id, error)
+                log.warning("%s: no thread can be started (%s), trying again", taken.attempt.call_id, error)
                 time.sleep(_RETRY_SECONDS)
                 if not self._still_runs(taken):
                     self._give_back(slot, taken)
@@ -220,13 +222,13 @@ class CallWorker(BaseWorker):
 
     def _still_runs(self, taken: Taken) -> bool:
         """Whether a call that waits for its thread was not ended meanwhile; one that was is let go."""
-        with suppress(*AWAY, *REFUSING, redis.exceptions.ResponseError):
-            return self._calls.take(taken.call_id, self.name) is not None
+        with suppress(*ANY):
+            return self._attempts.take(taken.attempt.call_id, self.name) is not None
         return True
 
     def _run(self, runner: RequestRunner | FunctionRunner, slot: int, taken: Taken) -> None:
         try:
-            runner.run(slot, taken.call_id, taken.attempt, taken.request)
+            runner.run(slot, taken.attempt, taken.request)
         finally:
             self._give_back(slot, taken)
 
@@ -234,10 +236,10 @@ class CallWorker(BaseWorker):
         if self._more and not self._lost_reply and not self._idle():
             # One round trip instead of two while there is a queue.
             self._more = False
-            if taken := self._calls.take("", self.name):
+            if taken := self._attempts.take("", self.name):
                 return taken
         call_id = self._next()
-        return self._calls.take(call_id, self.name) if call_id else None
+        return self._attempts.take(call_id, self.name) if call_id else None
 
     def _next(self) -> str | None:
         """Return the id of a call that this worker now holds."""
@@ -245,11 +247,11 @@ class CallWorker(BaseWorker):
             return None if self._idle() else left_over[0]
         self._blocking = True
         try:
-            moved = None if self._idle() else self._calls.pop(self.name, _BLOCK_SECONDS)
+            moved = None if self._idle() else self._attempts.pop(self.name, _BLOCK_SECONDS)
         finally:
             self._blocking = False
         if moved and (self._board.suspended or self._lease_at_risk()):
-            self._calls.give_back(moved, self.name)
+            self._attempts.give_back(moved, self.name)
             return None
         return moved
 
@@ -274,7 +276,7 @@ class CallWorker(BaseWorker):
 
     def _not_begun(self) -> list[str]:
         """Return what lies with this worker, and does not run here."""
-        held = self._calls.redis.lrange(keys.held(self.name), 0, -1)
+        held = self._attempts.redis.lrange(keys.held(self.name), 0, -1)
         active = {call_id for call_id, _ in tuple(self._active)}
         return [call_id.decode() for call_id in held if call_id.decode() not in active]
 
@@ -289,7 +291,7 @@ class CallWorker(BaseWorker):
         with self._changed:
             self._free.append(slot)
             if taken:
-                self._active.discard((taken.call_id, taken.attempt))
+                self._active.discard((taken.attempt.call_id, taken.attempt.number))
             self._changed.notify()
 
     def _wait_for_handlers(self) -> None:
@@ -303,11 +305,11 @@ class CallWorker(BaseWorker):
         # Not by the board alone: a thread may not have come to it yet.
         given_up = {on.attempt_of for on in self._board.running() if self._board.reason(on.slot)}
         if but:
-            given_up.add((but.call_id, but.attempt))
+            given_up.add((but.attempt.call_id, but.attempt.number))
         return not given_up.issuperset(tuple(self._active))
 
     def _let_go(self) -> None:
         """Give back what a BLMOVE moved here when it was broken off: it must not wait for the handlers."""
-        with suppress(*AWAY, *REFUSING, redis.exceptions.ResponseError):
+        with suppress(*ANY):
             for call_id in self._not_begun():
-                self._calls.give_back(call_id, self.name)
+                self._attempts.give_back(call_id, self.name)

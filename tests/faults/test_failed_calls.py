@@ -10,8 +10,8 @@ from call_steps import W1, W2, be_born, ended, fresh_calls, queued, running
 from harness import environment
 
 from wsgi_timeout.store import keys
-from wsgi_timeout.store.calls import Outcome
 from wsgi_timeout.store.failed_calls import FailedCall, failed_calls
+from wsgi_timeout.store.record import Attempt, Outcome
 
 #: What the list keeps of one name.
 KEPT = 1000
@@ -34,10 +34,10 @@ def test_each_fate_but_done_is_listed(calls, redis_server):
     ended(calls)
     be_born(calls, W2)
     lost = running(calls, W2, method="POST", path="/orders")
-    calls.recover(W2, None, "its worker died while it ran (signal 9)")
+    calls.workers.recover(W2, None, "its worker died while it ran (signal 9)")
     raised = running(calls, method="CALL", path="slow_operation")
     detail = "Traceback:\n" + "  deep\n" * 1000 + "ValueError: as intended"
-    calls.finish(raised.id, W1, 1, Outcome.RAISED, 600, detail=detail)
+    calls.attempts.finish(Attempt(raised.id, 1, W1), Outcome.RAISED, 600, detail=detail)
     cancelled = queued(calls, path="/slow")
     calls.end(cancelled.id, Outcome.CANCELLED, "cancelled", 600)
 
@@ -66,7 +66,7 @@ def test_a_repeat_lists_nothing_twice(calls):
     """An outcome whose reply was lost, and that is recorded again, is one line."""
     call = running(calls)
     for _ in range(2):
-        calls.finish(call.id, W1, 1, Outcome.RAISED, 600, detail="as intended")
+        calls.attempts.finish(Attempt(call.id, 1, W1), Outcome.RAISED, 600, detail="as intended")
         calls.end(call.id, Outcome.TIMEOUT, "late", 600)
     (found,) = failed_calls(calls.redis, None, 100)
     assert isinstance(found, FailedCall)

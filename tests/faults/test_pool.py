@@ -364,7 +364,7 @@ def test_a_cancel_in_a_process_that_the_pool_does_not_know_yet(deploy, tmp_path)
 FROZEN = """
 import os, signal
 from contextlib import suppress
-from wsgi_timeout.store.calls import Calls
+from wsgi_timeout.store.workers import Workers
 from wsgi_timeout.serving.cli import main
 
 def and_freeze(*args):
@@ -374,7 +374,7 @@ def and_freeze(*args):
         file.flush()
         os.kill(os.getpid(), signal.SIGSTOP)
 
-register, Calls.register = Calls.register, and_freeze
+register, Workers.register = Workers.register, and_freeze
 main()
 """
 

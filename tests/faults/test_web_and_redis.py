@@ -340,7 +340,7 @@ def test_a_redis_that_is_read_only_for_a_while(site, aside, gate, seen, reads):
 def test_silence_while_redis_refuses_writes_proves_nothing(redis_server):
     """A lease that nobody could renew, since Redis was a replica, is looked at anew when it is none."""
     with fresh_calls(redis_server, "refusing") as calls:
-        watch = LeaseWatch(calls, 1.0)
+        watch = LeaseWatch(calls.workers, 1.0)
         began = time.monotonic()
 
         def look_for(seconds):

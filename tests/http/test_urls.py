@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from wsgi_timeout.http import urls
-from wsgi_timeout.store.calls import new_id, new_token
+from wsgi_timeout.store.record import new_id, new_token
 
 ID = "fc-AbC_-123456"
 TOKEN = "t0ken_t0ken-t0ken"

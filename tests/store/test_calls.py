@@ -22,18 +22,12 @@ from call_steps import (
     running,
     woken,
 )
+from halves import BothHalves
 from remains import eternal
 
 from wsgi_timeout.errors import Fenced, NoWorker, QueueFull, RedisUnavailable
 from wsgi_timeout.store import keys, rq_state
-from wsgi_timeout.store.calls import (
-    Calls,
-    Outcome,
-    Tombstone,
-    new_id,
-    new_token,
-    now_ms,
-)
+from wsgi_timeout.store.record import Attempt, Outcome, Tombstone, new_id, new_token, now_ms
 from wsgi_timeout.store.streams import StreamReader, StreamWriter
 
 NAME = "calls"
@@ -145,9 +139,9 @@ def test_cancel_of_nothing(calls):
 def test_an_end_meant_for_an_old_attempt_is_dropped(calls):
     """A timeout of attempt 1 does not end attempt 2."""
     call = running(calls)
-    calls.recover(W1, None, "died")
+    calls.workers.recover(W1, None, "died")
     hold(calls, W2)
-    calls.take(call.id, W2)
+    calls.attempts.take(call.id, W2)
     assert calls.end(call.id, Outcome.TIMEOUT, "", 600, attempt=1) is False
     assert calls.look(call.id).state == "running"
     assert calls.end(call.id, Outcome.TIMEOUT, "", 600, attempt=2) is True
@@ -162,7 +156,7 @@ def test_what_was_sent_of_a_response_goes_with_its_call(calls, how):
     if how == "end":
         calls.end(call.id, Outcome.CANCELLED, "", 30)
     else:
-        assert calls.recover(W1, None, "killed") == [(call.id, "lost")]
+        assert calls.workers.recover(W1, None, "killed") == [(call.id, "lost")]
     assert 0 < calls.redis.ttl(keys.response_body(call.id, 1)) <= 30
 
 
@@ -170,9 +164,9 @@ def test_an_ended_call_is_not_listed_as_running(calls):
     """A call that was ended from outside leaves no trace among the started ones when its worker dies."""
     call = running(calls)
     # By somebody who knows its id only.
-    Calls(calls.redis, "").end(call.id, Outcome.TIMEOUT, "", 600)
+    BothHalves(calls.redis, "").end(call.id, Outcome.TIMEOUT, "", 600)
     calls.redis.unlink(*calls.kept(call.id, 1))
-    assert calls.recover(W1, None, "killed") == [(call.id, "dropped")]
+    assert calls.workers.recover(W1, None, "killed") == [(call.id, "dropped")]
     assert calls.redis.zcard(rq_state.started_key(NAME)) == 0
 
 
@@ -220,9 +214,9 @@ def test_delivery_deletes_the_streams(calls):
     StreamWriter(calls.scripts, call.id, "uploader", ROOMY, ttl=60).offer(b"request")
     calls.enqueue(call)
     hold(calls)
-    calls.take(call.id, W1)
+    calls.attempts.take(call.id, W1)
     response_stream(calls, call.id, 1).offer(b"response")
-    calls.finish(call.id, W1, 1, Outcome.DONE, 600, streamed=1)
+    calls.attempts.finish(Attempt(call.id, 1, W1), Outcome.DONE, 600, streamed=1)
     calls.deliver(call.id, call.token, call.path, 1, 30)
     assert not calls.redis.exists(keys.request_body(call.id))
     assert 0 < calls.redis.pttl(keys.response_body(call.id, 1)) <= 30_000
@@ -296,7 +290,7 @@ def test_joining_makes_an_inbox_woken(calls):
     call = running(calls, inbox="first")
     for inbox in ("second", "second", "first"):
         assert calls.join(call.id, inbox).state == "running"
-    calls.finish(call.id, W1, 1, Outcome.DONE, 600, response=(HEAD, b""))
+    calls.attempts.finish(Attempt(call.id, 1, W1), Outcome.DONE, 600, response=(HEAD, b""))
     for inbox in ("first", "second"):
         (wake,) = calls.redis.lrange(keys.inbox(inbox), 0, -1)
         assert wake.startswith(call.id.encode())
@@ -316,12 +310,12 @@ def test_joining_what_is_not_there(calls):
 def test_progress_of_the_current_attempt(calls):
     """Progress is shown for the run that reports it; an old run's word is dropped."""
     call = running(calls)
-    calls.progress(call.id, 1, {"done": 1})
+    calls.attempts.progress(Attempt(call.id, 1, W1), {"done": 1})
     assert calls.status(call.id)["progress"] == '{"done": 1}'
-    calls.recover(W1, None, "died")
-    calls.progress(call.id, 1, {"done": 2})
+    calls.workers.recover(W1, None, "died")
+    calls.attempts.progress(Attempt(call.id, 1, W1), {"done": 2})
     assert "progress" not in calls.status(call.id)
-    calls.progress("fc-unknown", 1, {"done": 3})
+    calls.attempts.progress(Attempt("fc-unknown", 1, W1), {"done": 3})
     assert calls.look("fc-unknown").state is None
 
 
@@ -332,7 +326,7 @@ def test_the_position_counts_what_was_taken(calls):
     assert position == [1, 2, 3]
     for call in (first, second):
         hold(calls)
-        calls.take(call.id, W1)
+        calls.attempts.take(call.id, W1)
     assert "position" not in calls.status(first.id)
     assert calls.status(third.id)["position"] == 1
 
@@ -340,10 +334,10 @@ def test_the_position_counts_what_was_taken(calls):
 def test_a_requeued_call_stands_in_front(calls):
     """A call that is run again is first in the queue, and does not set others back."""
     first, second = running(calls), queued(calls)
-    calls.recover(W1, None, "died")
+    calls.workers.recover(W1, None, "died")
     assert calls.status(first.id)["position"] == 1
     hold(calls, W2)
-    calls.take(first.id, W2)
+    calls.attempts.take(first.id, W2)
     assert calls.status(second.id)["position"] == 1
 
 
@@ -388,7 +382,7 @@ def test_every_key_has_a_ttl(calls):
         call = queued(calls)
         calls.redis.lrem(rq_state.queue_key(NAME), 1, call.id)
         calls.redis.rpush(keys.held(W2), call.id)
-        calls.take(call.id, W2)
+        calls.attempts.take(call.id, W2)
         response_stream(calls, call.id, 1).offer(b"begin")
         StreamReader(calls.scripts, call.id, "reader", 1).poll()
         calls.end(call.id, fate, "", 600)
@@ -401,12 +395,12 @@ def test_every_key_has_a_ttl(calls):
     zombie = queued(calls)
     calls.redis.lrem(rq_state.queue_key(NAME), 1, zombie.id)
     calls.redis.rpush(keys.held(W2), zombie.id)
-    calls.take(zombie.id, W2)
-    calls.recover(W2, None, "silent")
+    calls.attempts.take(zombie.id, W2)
+    calls.workers.recover(W2, None, "silent")
     with pytest.raises(Fenced):
-        calls.finish(zombie.id, W2, 1, Outcome.DONE, 600)
-    calls.take(zombie.id, W2)
-    calls.renew([W1, W2])
+        calls.attempts.finish(Attempt(zombie.id, 1, W2), Outcome.DONE, 600)
+    calls.attempts.take(zombie.id, W2)
+    calls.workers.renew([W1, W2])
     assert eternal(calls.redis) == []
     assert len([key for key in calls.redis.scan_iter() if calls.redis.ttl(key) == -1]) >= 6
 
@@ -424,7 +418,7 @@ def test_scripts_survive_a_flushed_script_cache(calls):
     call = queued(calls)
     calls.redis.script_flush()
     hold(calls)
-    assert calls.take(call.id, W1) is not None
+    assert calls.attempts.take(call.id, W1) is not None
 
 
 def test_a_wrong_type_is_not_hidden(calls):

@@ -7,12 +7,13 @@ import time
 from collections import Counter
 
 import pytest
+from halves import BothHalves
 from harness import ask, until
 
 from wsgi_timeout.store import keys, rq_state
-from wsgi_timeout.store.calls import Calls, NewCall, Outcome, new_id, new_token
 from wsgi_timeout.store.connection import connect
 from wsgi_timeout.store.messages import CallRequest, FunctionRequest, ResponseHead
+from wsgi_timeout.store.record import NewCall, Outcome, new_id, new_token
 
 #: Requests of one count.
 REQUESTS = 200
@@ -151,10 +152,10 @@ def test_nothing_is_paid_for_what_a_call_does_not_use(site, redis_server):
 
 @pytest.fixture
 def calls(redis_server):
-    calls = Calls(connect(redis_server.url, connections=2), "costs")
-    calls.register("w", "pool", {"target": "x:app", "wire": "1", "folder": "/"}, {"birth": "now"})
+    calls = BothHalves(connect(redis_server.url, connections=2), "costs")
+    calls.workers.register("w", "pool", {"target": "x:app", "wire": "1", "folder": "/"}, {"birth": "now"})
     yield calls
-    calls.recover("w", None, "the test is over")
+    calls.workers.recover("w", None, "the test is over")
     for pattern in ("*costs*", "wt:call:*", "rq:job:*"):
         for batch in _batches(redis_server.client.scan_iter(pattern, 10_000)):
             redis_server.client.unlink(*batch)
@@ -221,8 +222,13 @@ def costs(redis_server, calls):
 
     def through():
         calls.enqueue(a_call(a_request()), "inbox")
-        taken = calls.take("", "w")
-        calls.finish(taken.call_id, "w", taken.attempt, Outcome.DONE, 60, response=(HEAD, b"ok"))
+        taken = calls.attempts.take("", "w")
+        calls.attempts.finish(
+            taken.attempt,
+            Outcome.DONE,
+            60,
+            response=(HEAD, b"ok"),
+        )
 
     def spawn():
         request = FunctionRequest("f", b"", 60.0, 0, 1.0, 65536, 1 << 20, 60.0)
@@ -233,7 +239,7 @@ def costs(redis_server, calls):
         "spawn": cost(redis_server, spawn),
         "status": cost(redis_server, lambda: calls.status(placed.id)),
         "authorize": cost(redis_server, lambda: calls.authorize(placed.id, placed.token, "/")),
-        "renew": cost(redis_server, lambda: calls.renew(["w"])),
+        "renew": cost(redis_server, lambda: calls.workers.renew(["w"])),
     }
 
 

@@ -16,7 +16,7 @@ from rq.worker import WorkerStatus
 
 from wsgi_timeout.errors import Fenced, NoWorker
 from wsgi_timeout.store import keys, rq_state
-from wsgi_timeout.store.calls import Outcome
+from wsgi_timeout.store.record import Attempt, Outcome
 
 NAME = "contract"
 
@@ -127,7 +127,7 @@ def test_a_running_job(calls):
 def test_an_ended_job(calls, outcome):
     """To RQ a call that has ended is gone, as a job without a result TTL, and nothing counts as running."""
     call = running(calls)
-    calls.finish(call.id, W1, 1, outcome, 600, response=(HEAD, b""))
+    calls.attempts.finish(Attempt(call.id, 1, W1), outcome, 600, response=(HEAD, b""))
     assert not rq.job.Job.exists(call.id, connection=calls.redis)
     assert started(calls) == []
 
@@ -145,9 +145,9 @@ def test_a_stopped_job_of_a_stock_worker(calls):
     """A call whose process RQ killed on command is cancelled: it is not run again, nor lost."""
     call = queued(calls)
     hold(calls)
-    calls.take(call.id, W1, stock=True)
+    calls.attempts.take(call.id, W1, stock=True)
     the_job(calls, call).set_status(JobStatus.STOPPED)
-    assert calls.recover(W1, None, "died") == [(call.id, "cancelled")]
+    assert calls.workers.recover(W1, None, "died") == [(call.id, "cancelled")]
     assert calls.look(call.id).outcome is Outcome.CANCELLED
 
 
@@ -158,15 +158,15 @@ def test_a_stock_workers_name_stays_in_its_job(calls):
     job.worker_name = "theirs"
     job.save()
     hold(calls)
-    calls.take(call.id, W1, stock=True)
+    calls.attempts.take(call.id, W1, stock=True)
     assert the_job(calls, call).worker_name == "theirs"
     # Run again by a pool, it is the pool's.
-    calls.recover(W1, None, "died")
+    calls.workers.recover(W1, None, "died")
     be_born(calls, W2)
     hold(calls, W2)
-    calls.take(call.id, W2)
+    calls.attempts.take(call.id, W2)
     assert the_job(calls, call).worker_name == W2
-    calls.finish(call.id, W2, 2, Outcome.DONE, 600, response=(HEAD, b""))
+    calls.attempts.finish(Attempt(call.id, 2, W2), Outcome.DONE, 600, response=(HEAD, b""))
     assert not rq.job.Job.exists(call.id, connection=calls.redis)
 
 
@@ -174,20 +174,20 @@ def test_the_job_of_a_stock_worker(calls):
     """A job that RQ's own worker runs stays, until that worker deletes it."""
     call = queued(calls)
     hold(calls)
-    calls.take(call.id, W1, stock=True)
-    calls.finish(call.id, W1, 1, Outcome.DONE, 600, response=(HEAD, b""))
+    calls.attempts.take(call.id, W1, stock=True)
+    calls.attempts.finish(Attempt(call.id, 1, W1), Outcome.DONE, 600, response=(HEAD, b""))
     assert rq.job.Job.exists(call.id, connection=calls.redis)
 
 
 def test_a_job_that_runs_again(calls):
     """A recovered call is queued for RQ too, and its second run is listed once."""
     call = running(calls)
-    calls.recover(W1, None, "died")
+    calls.workers.recover(W1, None, "died")
     assert the_job(calls, call).get_status() is JobStatus.QUEUED
     assert started(calls) == []
     be_born(calls, W2)
     hold(calls, W2)
-    calls.take(call.id, W2)
+    calls.attempts.take(call.id, W2)
     assert the_job(calls, call).worker_name == W2
     assert started(calls) == [call.id]
 
@@ -195,9 +195,9 @@ def test_a_job_that_runs_again(calls):
 def test_a_delayed_job(calls):
     """A function that waits for its retry is scheduled, then queued, for RQ."""
     call = running(calls)
-    calls.retry(call.id, W1, 1, 0, "raised")
+    calls.attempts.retry(Attempt(call.id, 1, W1), 0, "raised")
     assert the_job(calls, call).get_status() is JobStatus.SCHEDULED
-    calls.release()
+    calls.workers.release()
     assert the_job(calls, call).get_status() is JobStatus.QUEUED
 
 
@@ -226,7 +226,7 @@ def test_rqs_maintenance_leaves_a_running_call_alone(calls):
     assert job.get_status() is JobStatus.STARTED
     assert started(calls) == [call.id]
     assert FailedJobRegistry(queue=queue).get_job_ids() == []
-    calls.finish(call.id, W1, 1, Outcome.DONE, 600, response=(HEAD, b"body"))
+    calls.attempts.finish(Attempt(call.id, 1, W1), Outcome.DONE, 600, response=(HEAD, b"body"))
     assert calls.look(call.id).body == b"body"
 
 
@@ -269,7 +269,7 @@ def test_a_heartbeat(calls):
     """A renewed lease is a heartbeat for RQ, which keeps the worker listed."""
     before = the_worker(calls).last_heartbeat
     calls.redis.expire(rq_state.worker_key(W1), 1)
-    calls.renew([W1])
+    calls.workers.renew([W1])
     assert the_worker(calls).last_heartbeat > before
     assert calls.redis.ttl(rq_state.worker_key(W1)) > 1
 
@@ -277,9 +277,9 @@ def test_a_heartbeat(calls):
 def test_a_dead_worker(calls):
     """A worker that was given up is not listed any more, nor by what it says after that."""
     call = running(calls)
-    calls.recover(W1, None, "died")
+    calls.workers.recover(W1, None, "died")
     with pytest.raises(Fenced):
-        calls.finish(call.id, W1, 1, Outcome.DONE, 600)
+        calls.attempts.finish(Attempt(call.id, 1, W1), Outcome.DONE, 600)
     assert rq.Worker.all(connection=calls.redis) == []
     assert rq.Worker.count(queue=the_queue(calls)) == 0
 
@@ -296,7 +296,7 @@ def test_a_birth(calls):
 
 def test_a_stock_worker_counts_while_it_lives(calls):
     """A call is accepted while RQ says that a worker of its own lives, and refused when that is gone."""
-    calls.recover(W1, None, "gone")
+    calls.workers.recover(W1, None, "gone")
     with pytest.raises(NoWorker):
         queued(calls)
     stock = rq.SimpleWorker([the_queue(calls)], connection=calls.redis)

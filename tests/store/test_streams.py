@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from wsgi_timeout.errors import Fenced, ResultTrimmed, StreamLost
 from wsgi_timeout.store import keys
-from wsgi_timeout.store.calls import Outcome, new_id
+from wsgi_timeout.store.record import Attempt, Outcome, new_id
 from wsgi_timeout.store.streams import CHUNK, READ_AHEAD, Limits, StreamReader, StreamWriter, split
 
 ROOMY = Limits(1000, 1000)
@@ -146,7 +146,7 @@ def test_the_rest_of_a_body_that_nobody_wants(calls):
     call = running(calls)
     writer, _ = upload(calls, call_id=call.id)
     writer.offer(b"first")
-    calls.finish(call.id, W1, 1, Outcome.DONE, 600, response=(HEAD, b""))
+    calls.attempts.finish(Attempt(call.id, 1, W1), Outcome.DONE, 600, response=(HEAD, b""))
     assert not writer.offer(b"second")
     for end in ("complete", "broken"):
         writer.close(end, 60)
@@ -441,11 +441,11 @@ def test_an_old_attempt_takes_no_chunk(calls):
     """A worker that was given up writes nothing more, neither before nor after its call runs again."""
     call, old, _ = download(calls)
     old.offer(b"old")
-    calls.recover(W1, None, "died")
+    calls.workers.recover(W1, None, "died")
     with pytest.raises(Fenced):
         old.offer(b"older")
     calls.redis.rpush(keys.held("w2"), call.id)
-    assert calls.take(call.id, "w2").attempt == 2
+    assert calls.attempts.take(call.id, "w2").attempt.number == 2
     with pytest.raises(Fenced):
         old.offer(b"oldest")
     new = StreamWriter(calls.scripts, call.id, "writer", ROOMY, ttl=60, attempt=2, head=HEAD.pack())
@@ -461,15 +461,15 @@ def test_an_old_attempt_acknowledges_nothing(calls):
         assert writer.offer(chunk)
     calls.enqueue(call)
     hold(calls)
-    calls.take(call.id, W1)
+    calls.attempts.take(call.id, W1)
     old = StreamReader(calls.scripts, call.id, "old", reader=1)
     assert old.poll() == [b"1111", b"2222"]
-    assert calls.recover(W1, None, "died") == [(call.id, "requeued")]
+    assert calls.workers.recover(W1, None, "died") == [(call.id, "requeued")]
     # Its attempt counts on only when the next one begins.
     assert (old.poll(), old.missing) == ([], True)
     assert not writer.offer(b"3333")
     calls.redis.rpush(keys.held("w2"), call.id)
-    calls.take(call.id, "w2")
+    calls.attempts.take(call.id, "w2")
     new = StreamReader(calls.scripts, call.id, "new", reader=2)
     assert new.poll() == [b"1111", b"2222"]
 
@@ -487,7 +487,7 @@ def test_a_response_that_is_not_whole_never_looks_so(calls, lost):
         calls.redis.hdel(stream, "1")
         calls.redis.hset(stream, "count", 1)
     for _ in range(2):
-        calls.finish(call.id, W1, 1, Outcome.DONE, 600, streamed=2)
+        calls.attempts.finish(Attempt(call.id, 1, W1), Outcome.DONE, 600, streamed=2)
     assert calls.look(call.id).outcome is Outcome.BROKEN
     reader = reader_of()
     assert rest(reader) == ([] if lost == "all" else [b"one"])
@@ -499,7 +499,7 @@ def test_a_request_body_has_no_fence(calls):
     """A request body is written whatever its call does: a handler may answer before it has read all."""
     call = running(calls)
     writer, _ = upload(calls, call_id=call.id)
-    calls.finish(call.id, W1, 1, Outcome.DONE, 600, response=(HEAD, b""))
+    calls.attempts.finish(Attempt(call.id, 1, W1), Outcome.DONE, 600, response=(HEAD, b""))
     assert writer.offer(b"rest")
 
 

@@ -13,8 +13,8 @@ from call_steps import HEAD, W1, ended, fresh_calls, queued, response_stream, ru
 from harness import RedisServer, until
 
 from wsgi_timeout.store import keys
-from wsgi_timeout.store.calls import Outcome, new_id
 from wsgi_timeout.store.connection import Commands, connect
+from wsgi_timeout.store.record import Attempt, Outcome, new_id
 from wsgi_timeout.watching import listener as waiting
 from wsgi_timeout.watching.listener import Listener, drain
 
@@ -94,7 +94,7 @@ def test_the_end_of_a_call_is_a_wake(calls, listener):
     """A call that ends wakes who waits for it with this process's inbox."""
     call = running(calls, inbox=listener.inbox)
     with listener.waiter(call.id) as waiter:
-        calls.finish(call.id, W1, 1, Outcome.DONE, 600, response=(HEAD, b""))
+        calls.attempts.finish(Attempt(call.id, 1, W1), Outcome.DONE, 600, response=(HEAD, b""))
         assert woken(waiter)
 
 
@@ -224,7 +224,7 @@ def test_an_outage_loses_no_wake(own_server, caplog):
             own_server.start()
             # No wake: what was pushed to a listener that died with its connection is gone.
             calls.redis.hdel(keys.call(call.id), "inboxes")
-            calls.finish(call.id, W1, 1, Outcome.DONE, 600, response=(HEAD, b""))
+            calls.attempts.finish(Attempt(call.id, 1, W1), Outcome.DONE, 600, response=(HEAD, b""))
             assert woken(waiter, 5)
         assert caplog.text.count("Redis is away") == 1
         with listener.waiter("again") as waiter:
@@ -272,7 +272,7 @@ def test_who_is_woken_after_an_outage_may_look(own_server, monkeypatch):
             waiter.reset()
             said.clear()
             own_server.start()
-            calls.finish(call.id, W1, 1, Outcome.DONE, 600, response=(HEAD, b""))
+            calls.attempts.finish(Attempt(call.id, 1, W1), Outcome.DONE, 600, response=(HEAD, b""))
             assert woken(waiter, 5)
     assert said
     assert not any(said)

@@ -5,12 +5,10 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-import redis
-
 from wsgi_timeout.front.process import Runtime
 from wsgi_timeout.http.pending import Pending
-from wsgi_timeout.store.calls import Snapshot
-from wsgi_timeout.store.connection import AWAY
+from wsgi_timeout.store.record import Snapshot
+from wsgi_timeout.store.redis_errors import ANY
 
 log = logging.getLogger("wsgi_timeout")
 
@@ -44,6 +42,6 @@ class Delivery:
             self.runtime.calls.deliver(
                 pending.call_id, pending.token, pending.path, self.snapshot.attempt, self.grace_seconds
             )
-        except (*AWAY, redis.exceptions.ResponseError) as error:
+        except ANY as error:
             # It stays until its TTL: having a result twice beats losing it.
             log.warning("could not note a delivery: %s", error)

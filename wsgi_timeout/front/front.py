@@ -26,7 +26,7 @@ from wsgi_timeout.http.pending import Pending
 from wsgi_timeout.http.request_body import Upload
 from wsgi_timeout.http.routes import Routes
 from wsgi_timeout.settings import Settings
-from wsgi_timeout.store.calls import new_id, new_token
+from wsgi_timeout.store.record import new_id, new_token
 from wsgi_timeout.target import check_name
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from wsgi_timeout.errors import RedisUnavailable, StreamLost, UploadBroken, Wsgi
 from wsgi_timeout.front.process import Runtime
 from wsgi_timeout.http.request_body import Upload
 from wsgi_timeout.settings import Settings
-from wsgi_timeout.store.calls import Outcome
-from wsgi_timeout.store.connection import AWAY, REFUSING
 from wsgi_timeout.store.keys import UPLOAD_TTL
+from wsgi_timeout.store.record import Outcome
+from wsgi_timeout.store.redis_errors import UNAVAILABLE
 from wsgi_timeout.store.streams import Limits, StreamWriter
 from wsgi_timeout.watching.listener import RECHECK_SECONDS, Waiter
 
@@ -95,7 +95,7 @@ class LargeBody:
     def _offer(self, chunk: bytes) -> bool:
         try:
             return self._writer.offer(chunk)
-        except (*AWAY, *REFUSING):
+        except UNAVAILABLE:
             # What is away, or full, is waited for like a reader that is slow.
             return False
 
@@ -107,7 +107,7 @@ class LargeBody:
             raise UploadBroken("the client closed the connection")
         try:
             snapshot = self._runtime.calls.look(self._call_id)
-        except (*AWAY, *REFUSING):
+        except UNAVAILABLE:
             return True
         if snapshot.ended or snapshot.state is None:
             return False
@@ -125,7 +125,7 @@ class LargeBody:
         ttl = self._settings.queue_ttl + self._settings.timeout
         try:
             self._writer.close(end, ttl)
-        except (*AWAY, *REFUSING):
+        except UNAVAILABLE:
             # A handler that is told of no end waits for one until its timeout. The client waits for
             # its response meanwhile, and is redirected in time.
             self._runtime.uploads.close_later(lambda: self._close_late(end, ttl), self._settings.timeout)
@@ -138,5 +138,5 @@ class LargeBody:
 
     def _cancel(self, detail: str) -> None:
         # The handler learns of a broken body anyway.
-        with suppress(*AWAY, *REFUSING):
+        with suppress(*UNAVAILABLE):
             self._runtime.calls.end(self._call_id, Outcome.CANCELLED, detail, self._settings.result_ttl)

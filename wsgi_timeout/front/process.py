@@ -14,6 +14,7 @@ from wsgi_timeout.http.mounts import Mounts
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.store.calls import Calls
 from wsgi_timeout.store.connection import connect, connect_to_listen
+from wsgi_timeout.store.workers import Workers
 from wsgi_timeout.watching.housekeeper import Watch
 from wsgi_timeout.watching.listener import Listener
 
@@ -37,7 +38,7 @@ class Runtime:
         #: To be held while Redis is asked. In a burst thousands stand in line: here they hold next to
         #: nothing, at the connections each its message, and frames enough for another page of memory.
         self.turns = threading.Semaphore(_TURNS)
-        watched = Calls(connect(url, connections=1), name)
+        watched = Workers(connect(url, connections=1), name)
         self._watch = Watch(watched, target, settings.lease_seconds, self.places.closing)
         self._patience = max(settings.worker_wait, _FIRST_LOOK_SECONDS)
 

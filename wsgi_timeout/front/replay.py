@@ -6,8 +6,6 @@ import logging
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-import redis
-
 from wsgi_timeout.errors import (
     CallCancelled,
     CallFailed,
@@ -21,8 +19,8 @@ from wsgi_timeout.front import policy
 from wsgi_timeout.front.delivery import Delivery
 from wsgi_timeout.front.places import Seat
 from wsgi_timeout.front.wait import Ready
-from wsgi_timeout.store.calls import Outcome, Snapshot
-from wsgi_timeout.store.connection import AWAY, REFUSING
+from wsgi_timeout.store.record import Outcome, Snapshot
+from wsgi_timeout.store.redis_errors import ANY, UNAVAILABLE
 from wsgi_timeout.store.streams import StreamReader
 from wsgi_timeout.watching.listener import RECHECK_SECONDS, Waiter
 
@@ -93,7 +91,7 @@ class Replay:
     def _leave(reader: StreamReader) -> None:
         try:
             reader.leave()
-        except (*AWAY, redis.exceptions.ResponseError):
+        except ANY:
             log.debug("could not leave a stream; its TTL ends it")
 
     def __del__(self) -> None:
@@ -129,7 +127,7 @@ def _next(reader: StreamReader, waiter: Waiter) -> list[bytes]:
                 return chunks
         except ResultTrimmed as error:
             raise ResponseBroken(str(error)) from error
-        except (*AWAY, *REFUSING):
+        except UNAVAILABLE:
             # The response goes on when Redis is back; until then its client waits, or leaves.
             log.debug("Redis is away while a response is sent")
         if waiter.gone:

@@ -22,8 +22,9 @@ from wsgi_timeout.http import answers, urls
 from wsgi_timeout.http.pending import Pending
 from wsgi_timeout.http.request_body import Upload, impatient
 from wsgi_timeout.settings import Settings
-from wsgi_timeout.store.calls import Calls, Snapshot, Tombstone
-from wsgi_timeout.store.connection import AWAY, REFUSING, unavailable_is_refusal
+from wsgi_timeout.store.calls import Calls
+from wsgi_timeout.store.record import Snapshot, Tombstone
+from wsgi_timeout.store.redis_errors import UNAVAILABLE, unavailable_is_refusal
 from wsgi_timeout.watching.listener import Waiter
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ class Results:
                     found = _authorize(runtime.calls, pending)
                     if isinstance(found, Snapshot) and not found.ended:
                         runtime.calls.join(pending.call_id, runtime.listener.inbox)
-            except (*AWAY, *REFUSING):
+            except UNAVAILABLE:
                 if time.monotonic() >= deadline or runtime.listener.draining:
                     return None
                 if waiter.gone:

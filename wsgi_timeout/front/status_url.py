@@ -8,7 +8,8 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from wsgi_timeout.http import answers
-from wsgi_timeout.store.calls import Calls, Outcome
+from wsgi_timeout.store.calls import Calls
+from wsgi_timeout.store.record import Outcome
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse

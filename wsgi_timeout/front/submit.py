@@ -14,9 +14,9 @@ from wsgi_timeout.http.pending import Pending
 from wsgi_timeout.http.request_body import Upload, impatient
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.store import keys
-from wsgi_timeout.store.calls import NewCall
-from wsgi_timeout.store.connection import unavailable_is_refusal
 from wsgi_timeout.store.messages import CallRequest
+from wsgi_timeout.store.record import NewCall
+from wsgi_timeout.store.redis_errors import unavailable_is_refusal
 from wsgi_timeout.watching.listener import Waiter
 
 #: Seconds between two looks for a first worker, or for a Redis that comes back.
@@ -98,7 +98,7 @@ class Submission:
             ),
             max_attempts=settings.max_attempts,
             max_queued=settings.max_queued,
-            beside=keys.request_body(self._call_id) if body is None else "",
+            payload_key=keys.request_body(self._call_id) if body is None else "",
             queue_ttl=settings.queue_ttl,
         )
 

@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from wsgi_timeout.store.connection import AWAY, REFUSING, Scripts
+from wsgi_timeout.store.connection import Scripts
 from wsgi_timeout.store.keys import UPLOAD_TTL
+from wsgi_timeout.store.redis_errors import UNAVAILABLE
 from wsgi_timeout.watching.listener import Surprises
 
 log = logging.getLogger("wsgi_timeout")
@@ -81,7 +82,7 @@ class UploadKeeper:
         try:
             for stream in streams:
                 self._scripts.run("keep", [stream], [UPLOAD_TTL])
-        except (*AWAY, *REFUSING) as error:
+        except UNAVAILABLE as error:
             log.debug("chunks of uploads are not kept now: %s", error)
 
     def _close(self, closing: tuple[Callable[[], None], float]) -> None:
@@ -89,7 +90,7 @@ class UploadKeeper:
         again = False
         try:
             close()
-        except (*AWAY, *REFUSING):
+        except UNAVAILABLE:
             again = time.monotonic() < deadline
         finally:
             if not again:

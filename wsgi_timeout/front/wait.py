@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from wsgi_timeout.errors import CallUnknown
 from wsgi_timeout.front.places import Seat
 from wsgi_timeout.front.process import Runtime
-from wsgi_timeout.store.calls import Outcome, Snapshot
-from wsgi_timeout.store.connection import AWAY, REFUSING
+from wsgi_timeout.store.record import Outcome, Snapshot
+from wsgi_timeout.store.redis_errors import UNAVAILABLE
 from wsgi_timeout.store.streams import StreamReader
 
 #: Seconds between two tries while Redis is away.
@@ -68,7 +68,7 @@ def _look(runtime: Runtime, seat: Seat) -> Ready | None:
         # Its first byte binds the response to this attempt; without it another run may yet come.
         reader = StreamReader(calls.scripts, call_id, runtime.listener.inbox, snapshot.attempt)
         first = reader.poll()
-    except (*AWAY, *REFUSING):
+    except UNAVAILABLE:
         seat.waiter.wait(RETRY_SECONDS)
         return None
     if reader.missing and snapshot.ended:

@@ -24,8 +24,8 @@ from wsgi_timeout.functions.client import Client, client
 from wsgi_timeout.functions.with_aio import with_aio
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.store import keys
-from wsgi_timeout.store.calls import Outcome
-from wsgi_timeout.store.connection import AWAY, REFUSING, unavailable_is_refusal
+from wsgi_timeout.store.record import Outcome
+from wsgi_timeout.store.redis_errors import UNAVAILABLE, unavailable_is_refusal
 from wsgi_timeout.watching.listener import Waiter
 
 R = TypeVar("R")
@@ -176,7 +176,7 @@ class FunctionCall(Generic[R]):
                     here.listener.check()
                     here.calls("").join(self.object_id, here.listener.inbox)
                     joined = True
-            except (*AWAY, *REFUSING):
+            except UNAVAILABLE:
                 # Away, which the next look finds too; or full, and nobody will wake us.
                 pass
             ended = self._look(here, deadline)
@@ -197,7 +197,7 @@ class FunctionCall(Generic[R]):
             if record[0] != b"ended":
                 return None
             return self._ended(here, record)
-        except (*AWAY, *REFUSING):
+        except UNAVAILABLE:
             left = _RETRY_SECONDS if deadline is None else deadline - time.monotonic()
             time.sleep(max(0.0, min(left, _RETRY_SECONDS)))
             return None

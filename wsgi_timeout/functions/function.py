@@ -15,9 +15,11 @@ from wsgi_timeout.functions.call import FunctionCall, gather
 from wsgi_timeout.functions.client import client
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.store import keys
-from wsgi_timeout.store.calls import Calls, NewCall, new_id
-from wsgi_timeout.store.connection import unavailable_is_refusal
+from wsgi_timeout.store.calls import Calls
 from wsgi_timeout.store.messages import FunctionRequest
+from wsgi_timeout.store.record import NewCall, new_id
+from wsgi_timeout.store.redis_errors import unavailable_is_refusal
+from wsgi_timeout.store.workers import Workers
 
 __all__ = ["Function", "FunctionCall", "gather"]
 
@@ -109,7 +111,7 @@ class Function(Generic[P, R]):
         queue = self._queue()
         if current_queue() == queue and current_slots() < 2:
             with unavailable_is_refusal():
-                processes = client().calls(queue).slots()
+                processes = Workers.of(client().calls(queue)).slots()
             if processes < 2:
                 raise NoWorker(
                     f"{self._function.__name__}.remote() would wait for ever: this is the only worker "
@@ -146,7 +148,7 @@ class Function(Generic[P, R]):
             max_attempts=1,
             max_queued=settings.max_spawned,
             queue_ttl=max(settings.queue_ttl, settings.function_result_ttl),
-            beside="" if inline else keys.arguments(call_id),
+            payload_key="" if inline else keys.arguments(call_id),
             needs_worker=needs_worker,
         )
         with unavailable_is_refusal():

@@ -17,8 +17,9 @@ from wsgi_timeout import target as targets
 from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.serving.serve import ServeOptions, serve
 from wsgi_timeout.settings import Settings
-from wsgi_timeout.store.connection import AWAY, connect, redis_url
+from wsgi_timeout.store.connection import connect, redis_url
 from wsgi_timeout.store.failed_calls import failed_calls, table
+from wsgi_timeout.store.redis_errors import AWAY
 
 _STDERR = 2
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from functools import cache
 from hashlib import sha1
 from importlib.resources import files
 from queue import Empty
@@ -17,7 +17,8 @@ import redis
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
-from wsgi_timeout.errors import ConfigurationError, RedisUnavailable
+from wsgi_timeout.errors import ConfigurationError
+from wsgi_timeout.store.redis_errors import Parser, Refused
 
 #: Seconds until a silent server counts as away.
 SOCKET_TIMEOUT = 5.0
@@ -28,24 +29,8 @@ _TURN_TIMEOUT = 30.0
 #: ours may run twice, so a short retry hides a reconnect; longer outages are the caller's to handle.
 _RETRIES = 2
 _RETRY_PAUSE_SECONDS = 0.1
-
-
-class WritesRefused(redis.exceptions.ResponseError):
-    """A refusal that redis-py has no exception for, as one of a write within a script."""
-
-
-#: What redis-py raises when the server is away, restarting, full, read-only, or has changed our rights.
-AWAY = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)
-REFUSING = (
-    redis.exceptions.ReadOnlyError,
-    redis.exceptions.OutOfMemoryError,
-    redis.exceptions.BusyLoadingError,
-    redis.exceptions.NoPermissionError,
-    redis.exceptions.MasterDownError,
-    WritesRefused,
-)
-#: Words of its refusals: full, a replica, its disk full, loading, a script that hangs, rights taken away.
-_REFUSALS = ("OOM", "READONLY", "MISCONF", "LOADING", "NOREPLICAS", "BUSY ", "NOPERM", "ACL failure")
+#: Answers of a server that is a replica now.
+_REPLICA = ("READONLY", "MASTERDOWN", "UNBLOCKED")
 
 
 def redis_url() -> str:
@@ -74,8 +59,30 @@ def connect_to_listen(url: str) -> redis.Redis:
     return _client(url, 1, _LISTEN_TIMEOUT, 0)
 
 
+@cache
+def connection_class(kind: type) -> type:
+    """Return one of redis-py's classes of connections, which tells refusals and leaves a replica."""
+
+    class Connection(kind):  # type: ignore[misc]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **{**options, "parser_class": Parser})
+
+        def read_response(self, *args: Any, **options: Any) -> Any:
+            try:
+                return super().read_response(*args, **options)
+            except Refused as error:
+                # After a failover the name leads to another server; this connection would stay for ever.
+                if str(error).startswith(_REPLICA):
+                    self.disconnect()
+                raise
+
+    return Connection
+
+
 def _client(url: str, connections: int, socket_timeout: float, retries: int) -> redis.Redis:
     try:
+        parse: Any = redis.connection.parse_url  # without annotations in redis-py
+        kind = parse(url).get("connection_class", redis.Connection)
         pool = redis.BlockingConnectionPool.from_url(
             url,
             max_connections=connections,
@@ -83,6 +90,7 @@ def _client(url: str, connections: int, socket_timeout: float, retries: int) -> 
             socket_timeout=socket_timeout,
             socket_connect_timeout=socket_timeout,
             # Not after a timeout: a silent server is not asked again.
+            connection_class=connection_class(kind),
             retry=Retry(ConstantBackoff(_RETRY_PAUSE_SECONDS), retries, (redis.exceptions.ConnectionError,)),
         )
     except ValueError as error:
@@ -105,11 +113,6 @@ def client_of(pool: redis.ConnectionPool) -> redis.Redis:
     return _ClosesItsPool(connection_pool=pool)
 
 
-def refuses(error: redis.exceptions.ResponseError) -> bool:
-    """Whether Redis takes no writes now."""
-    return any(word in str(error) for word in _REFUSALS)
-
-
 def eviction(client: redis.Redis) -> str:
     """Return what is wrong with a server that throws keys away when it is full; empty if it does not."""
     memory: Any = client.info("memory")
@@ -120,20 +123,6 @@ def eviction(client: redis.Redis) -> str:
         f"Redis has maxmemory-policy {policy}: when it is full it throws calls and results away without a "
         "word. Set it to noeviction"
     )
-
-
-@contextmanager
-def unavailable_is_refusal() -> Iterator[None]:
-    """Turn a Redis that is away, or takes no writes, into `RedisUnavailable` (503)."""
-    try:
-        yield
-    except (*AWAY, *REFUSING) as error:
-        raise RedisUnavailable(f"Redis does not take this request: {error}") from error
-    except redis.exceptions.ResponseError as error:
-        # redis-py's own client passes it on as it is.
-        if refuses(error):
-            raise RedisUnavailable(f"Redis does not take this request: {error}") from error
-        raise
 
 
 class Commands:
@@ -160,9 +149,7 @@ class Commands:
             except redis.exceptions.ConnectionError:
                 if tries >= self._retries:
                     raise
-            except redis.exceptions.ResponseError as error:
-                if refuses(error):
-                    raise WritesRefused(str(error)) from error
+            except redis.exceptions.ResponseError:
                 raise
             except BaseException:
                 # Whoever broke it off, as a timeout of gevent does, has left a reply for the next command.
@@ -204,19 +191,22 @@ class Scripts:
     def __init__(self, send: Callable[..., Any]) -> None:
         """Take how to send one command: `Commands.send`."""
         self._send = send
-        self._digests: dict[str, str] = {}
 
     def run(self, name: str, keys: list[str], args: list[Any]) -> Any:
-        digest = self._digests.get(name)
-        if digest is None:
-            digest = self._digests[name] = sha1(source(name).encode(), usedforsecurity=False).hexdigest()
         try:
-            return self._send("EVALSHA", digest, len(keys), *keys, *args)
+            return self._send("EVALSHA", digest(name), len(keys), *keys, *args)
         except redis.exceptions.NoScriptError:
-            self._send("SCRIPT", "LOAD", source(name))
-            return self._send("EVALSHA", digest, len(keys), *keys, *args)
+            # The whole text, which the server keeps too: between a load and a run it may lose it again.
+            return self._send("EVAL", source(name), len(keys), *keys, *args)
 
 
+@cache
+def digest(name: str) -> str:
+    """Return the name under which Redis keeps a script."""
+    return sha1(source(name).encode(), usedforsecurity=False).hexdigest()
+
+
+@cache
 def source(name: str) -> str:
     """Return the text of a script, the shared prelude first."""
     folder = files("wsgi_timeout.store") / "lua"

@@ -10,11 +10,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
-import redis
-
 from wsgi_timeout.store import rq_state
-from wsgi_timeout.store.calls import Calls
-from wsgi_timeout.store.connection import AWAY, REFUSING, eviction
+from wsgi_timeout.store.connection import eviction
+from wsgi_timeout.store.redis_errors import ANY
+from wsgi_timeout.store.workers import Workers
 from wsgi_timeout.watching import live_workers
 from wsgi_timeout.watching.leases import LOOK_SECONDS, LeaseWatch
 from wsgi_timeout.watching.listener import Surprises
@@ -29,9 +28,9 @@ class Watch:
     """Asks Redis in its own thread only: nobody who makes one, or reads what it saw, waits for that."""
 
     def __init__(
-        self, calls: Calls, target: str, lease_seconds: float, closing: deque[Callable[[], None]]
+        self, workers: Workers, target: str, lease_seconds: float, closing: deque[Callable[[], None]]
     ) -> None:
-        """Take `calls` with a connection of their own, and the `target` that workers should serve.
+        """Take `workers` with a connection of their own, and the `target` that workers should serve.
 
         `closing` ends what was dropped unclosed.
         """
@@ -40,11 +39,11 @@ class Watch:
         #: Why there is none.
         self.trouble = "it has not answered yet"
         self._closing = closing
-        self._calls = calls
+        self._workers = workers
         self._target = target
         self._lease_seconds = lease_seconds
         #: By queue: the web calls' own, and those of functions.
-        self._leases = {calls.name: LeaseWatch(calls, lease_seconds)}
+        self._leases = {workers.name: LeaseWatch(workers, lease_seconds)}
         self._next_queues = 0.0
         self._looked_at_server = False
         self._surprises = Surprises("watch")
@@ -84,8 +83,8 @@ class Watch:
 
     def _look_at_workers(self) -> None:
         try:
-            seen = live_workers.look(self._calls, self._target)
-        except (*AWAY, *REFUSING, redis.exceptions.ResponseError) as error:
+            seen = live_workers.look(self._workers, self._target)
+        except ANY as error:
             self.trouble = str(error)
             return
         except Exception as error:
@@ -101,17 +100,17 @@ class Watch:
         """Watch the queues of functions too: whoever polls such a call waits for it as others for theirs."""
         if time.monotonic() < self._next_queues:
             return
-        with suppress(*AWAY, *REFUSING, redis.exceptions.ResponseError):
-            for key in self._calls.redis.smembers(rq_state.QUEUES):
+        with suppress(*ANY):
+            for key in self._workers.redis.smembers(rq_state.QUEUES):
                 name = key.decode().removeprefix(rq_state.queue_key(""))
-                if name.startswith(f"{self._calls.name}:") and name not in self._leases:
-                    self._leases[name] = LeaseWatch(Calls(self._calls.redis, name), self._lease_seconds)
+                if name.startswith(f"{self._workers.name}:") and name not in self._leases:
+                    self._leases[name] = LeaseWatch(Workers(self._workers.redis, name), self._lease_seconds)
             self._next_queues = time.monotonic() + _QUEUES_SECONDS
 
     def _look_at_server(self) -> None:
         if self._looked_at_server:
             return
-        with suppress(*AWAY, redis.exceptions.ResponseError):
-            if trouble := eviction(self._calls.redis):
+        with suppress(*ANY):
+            if trouble := eviction(self._workers.redis):
                 log.warning(trouble)
             self._looked_at_server = True

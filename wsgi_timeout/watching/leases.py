@@ -10,11 +10,9 @@ from __future__ import annotations
 import logging
 import time
 
-import redis
-
 from wsgi_timeout.store import keys, rq_state
-from wsgi_timeout.store.calls import Calls
-from wsgi_timeout.store.connection import AWAY, REFUSING
+from wsgi_timeout.store.redis_errors import ANY
+from wsgi_timeout.store.workers import Workers
 
 log = logging.getLogger("wsgi_timeout")
 
@@ -30,16 +28,16 @@ WORKER_DIED = "its worker died while it ran"
 class LeaseWatch:
     """One observer of the leases of one name."""
 
-    def __init__(self, calls: Calls, lease_seconds: float) -> None:
-        self._calls = calls
+    def __init__(self, workers: Workers, lease_seconds: float) -> None:
+        self._workers = workers
         self._lease_seconds = lease_seconds
         #: Leases as they stand in Redis, by worker, each with since when.
         self._seen: dict[str, tuple[bytes, float]] = {}
         self._popped: dict[str, float] = {}
         self._failed: dict[str, float] = {}
         self._looked = time.monotonic()
-        self._intermediate = rq_state.intermediate_key(calls.name)
-        self._failures = rq_state.failed_key(calls.name)
+        self._intermediate = rq_state.intermediate_key(workers.name)
+        self._failures = rq_state.failed_key(workers.name)
 
     def step(self) -> None:
         """Look once; recover the calls of every worker whose lease is lost."""
@@ -60,15 +58,15 @@ class LeaseWatch:
             for worker, (count, since) in tuple(self._seen.items()):
                 if now - since >= self._lease_seconds:
                     self._recover(worker, count)
-        except (*AWAY, *REFUSING, redis.exceptions.ResponseError):
+        except ANY:
             # Silence seen through a broken connection proves nothing: begin again.
             self._forget()
 
     def _leases(self) -> dict[bytes, bytes]:
-        pipe = self._calls.redis.pipeline(transaction=False)
+        pipe = self._workers.redis.pipeline(transaction=False)
         # A write that changes nothing: while Redis refuses writes, nobody can renew a lease.
-        pipe.hdel(keys.leases(self._calls.name), "")
-        pipe.hgetall(keys.leases(self._calls.name))
+        pipe.hdel(keys.leases(self._workers.name), "")
+        pipe.hgetall(keys.leases(self._workers.name))
         leases: dict[bytes, bytes] = pipe.execute()[1]
         return leases
 
@@ -79,26 +77,26 @@ class LeaseWatch:
 
     def _look_at_intermediate(self, now: float) -> None:
         """Put calls back that a stock `rq worker` popped and never started: it keeps them for itself."""
-        ids = [call_id.decode() for call_id in self._calls.redis.lrange(self._intermediate, 0, _MOST)]
+        ids = [call_id.decode() for call_id in self._workers.redis.lrange(self._intermediate, 0, _MOST)]
         self._popped = {call_id: self._popped.get(call_id, now) for call_id in ids}
         for call_id, since in tuple(self._popped.items()):
             if now - since >= self._lease_seconds:
-                self._calls.put_back(call_id)
+                self._workers.put_back(call_id)
                 del self._popped[call_id]
                 log.warning("%s: popped by an rq worker and not started, put back", call_id)
 
     def _look_at_failed(self, now: float) -> None:
         """Queue calls again that a stock `rq worker` failed and never began: RQ would not run them again."""
-        ids = [call_id.decode() for call_id in self._calls.redis.zrevrange(self._failures, 0, _MOST)]
+        ids = [call_id.decode() for call_id in self._workers.redis.zrevrange(self._failures, 0, _MOST)]
         self._failed = {call_id: self._failed.get(call_id, now) for call_id in ids}
         for call_id, since in tuple(self._failed.items()):
             if now - since >= self._lease_seconds:
-                if self._calls.revive(call_id):
+                if self._workers.revive(call_id):
                     log.warning("%s: failed in an rq worker before it began, put back", call_id)
                 self._failed[call_id] = now
 
     def _recover(self, worker: str, count: bytes) -> None:
-        settled = self._calls.recover(worker, count, WORKER_DIED)
+        settled = self._workers.recover(worker, count, WORKER_DIED)
         self._seen.pop(worker, None)
         if settled is not None:
             log.warning(

@@ -24,7 +24,8 @@ import redis
 
 from wsgi_timeout.compat import Self
 from wsgi_timeout.store import keys
-from wsgi_timeout.store.connection import AWAY, REFUSING, Commands
+from wsgi_timeout.store.connection import Commands
+from wsgi_timeout.store.redis_errors import ANY
 
 log = logging.getLogger("wsgi_timeout")
 
@@ -188,7 +189,7 @@ class Listener:
         if not self._useless:
             return
         # A connection of its own: the listener's one is in a blocking read, and on gevent for ever.
-        with suppress(*AWAY, redis.exceptions.ResponseError):
+        with suppress(*ANY):
             self._unlink(Commands(self._make_client(), retries=0))
 
     def _start(self) -> None:
@@ -222,7 +223,7 @@ class Listener:
             if was_away or time.monotonic() >= self._next_recheck:
                 self._recheck(commands, everybody=was_away)
                 self._next_recheck = time.monotonic() + RECHECK_SECONDS
-        except (*AWAY, *REFUSING, redis.exceptions.ResponseError) as error:
+        except ANY as error:
             if not was_away:
                 log.warning("listener: Redis is away (%s); requests go on waiting", error)
             self._lost_touch()

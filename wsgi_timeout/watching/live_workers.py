@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from wsgi_timeout.http.mounts import Mounts
 from wsgi_timeout.store import keys
-from wsgi_timeout.store.calls import Calls
 from wsgi_timeout.store.messages import WIRE_VERSION
+from wsgi_timeout.store.queue import Queue
 from wsgi_timeout.target import normal
 
 
@@ -23,15 +23,15 @@ class Fleet:
     alive: bool = False
 
 
-def look(calls: Calls, target: str) -> Fleet:
+def look(queue: Queue, target: str) -> Fleet:
     """Return what the live workers of this name serve; `target` is what they should ("": anything)."""
-    workers = [worker.decode() for worker in calls.redis.hkeys(keys.leases(calls.name))]
-    pipe = calls.redis.pipeline(transaction=False)
+    workers = [worker.decode() for worker in queue.redis.hkeys(keys.leases(queue.name))]
+    pipe = queue.redis.pipeline(transaction=False)
     for worker in workers:
         pipe.hmget(keys.worker(worker), ("wire", "target", "mounts"))
     mounts = None
     for worker, (wire, theirs, mounted) in zip(workers, pipe.execute() if workers else (), strict=True):
-        if stranger := _misfit(calls.name, worker, wire, theirs, target):
+        if stranger := _misfit(queue.name, worker, wire, theirs, target):
             return Fleet(stranger, None)
         mounts = mounted or mounts
     return Fleet("", Mounts.loads(mounts.decode()) if mounts else None, alive=bool(workers))

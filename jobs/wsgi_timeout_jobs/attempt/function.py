@@ -27,8 +27,9 @@ from wsgi_timeout.errors import (
 )
 from wsgi_timeout.functions import payload
 from wsgi_timeout.store import keys
-from wsgi_timeout.store.calls import Calls, Outcome
+from wsgi_timeout.store.attempts import Attempts
 from wsgi_timeout.store.messages import FunctionRequest
+from wsgi_timeout.store.record import Attempt, Outcome
 from wsgi_timeout_jobs.attempt.persist import (
     ends_process_on_error,
     fail_unreadable,
@@ -62,53 +63,52 @@ class FunctionRunner:
     """What a worker process needs to run functions, one at a time in each of its slots."""
 
     functions: Mapping[str, Callable[..., Any]]
-    calls: Calls
+    attempts: Attempts
     interrupts: Interrupts
     board: Board
-    worker: str
 
-    def run(self, slot: int, call_id: str, attempt: int, packed: bytes) -> None:
+    def run(self, slot: int, attempt: Attempt, packed: bytes) -> None:
         """Run one attempt to its end. When it raises, this process must end: the call is recovered then."""
         with ends_process_on_error(self.board):
-            self._run(slot, call_id, attempt, packed)
+            self._run(slot, attempt, packed)
 
-    def _run(self, slot: int, call_id: str, attempt: int, packed: bytes) -> None:
+    def _run(self, slot: int, attempt: Attempt, packed: bytes) -> None:
         try:
             request = FunctionRequest.unpack(packed)
         except ConfigurationError as error:
-            fail_unreadable(self.calls, call_id, self.worker, attempt, error)
+            fail_unreadable(self.attempts, attempt, error)
             return
         started = time.monotonic()
         deadline = started + request.timeout
-        self.board.begin(slot, call_id, attempt, deadline)
+        self.board.begin(slot, attempt.call_id, attempt.number, deadline)
         succeeded = False
         try:
-            ending = self._attempt(call_id, attempt, request)
+            ending = self._attempt(attempt, request)
             forks.end_here()  # before it touches what the worker shares with its parent
             # A Redis that is away must not cost a result.
             with self.board.settling(slot):
-                succeeded = self._settle(call_id, attempt, request, ending, deadline)
+                succeeded = self._settle(attempt, request, ending, deadline)
         finally:
             self.board.clear(slot, failed=not succeeded)
         elapsed = time.monotonic() - started
-        log.info("%s %s() attempt %d, %.3f s", call_id, request.function, attempt, elapsed)
+        log.info("%s %s() attempt %d, %.3f s", attempt.call_id, request.function, attempt.number, elapsed)
 
-    def _attempt(self, call_id: str, attempt: int, request: FunctionRequest) -> _Ending:
+    def _attempt(self, attempt: Attempt, request: FunctionRequest) -> _Ending:
         """Run the function; returns how it ended, which nobody was told yet."""
-        call = RunningCall(call_id, attempt, partial(self._report, call_id, attempt))
+        call = RunningCall(attempt.call_id, attempt.number, partial(self._report, attempt))
         token = running.set(call)
         try:
             with self.interrupts.armed():
                 try:
-                    return self._returned(call_id, attempt, request, self._call(call_id, request))
+                    return self._returned(attempt, request, self._call(attempt.call_id, request))
                 except BaseException as error:
                     forks.end_here(error)
                     # Whatever a function raises ends its call, and not this process.
                     if isinstance(error, CallInterrupted):
                         raise
-                    return self._raised(call_id, attempt, request, error)
+                    return self._raised(attempt, request, error)
         except CallInterrupted as interruption:
-            log.warning("%s: %s", call_id, interruption.reason)
+            log.warning("%s: %s", attempt.call_id, interruption.reason)
             return _interrupted(request, Outcome(interruption.reason))
         finally:
             running.reset(token)
@@ -129,35 +129,36 @@ class FunctionRunner:
 
     def _large_arguments(self, call_id: str) -> bytes:
         def read() -> bytes | None:
-            count = int(self.calls.redis.hlen(keys.arguments(call_id)))
-            return payload.read_chunks(self.calls.redis, keys.arguments(call_id), count) if count else None
+            count = int(self.attempts.redis.hlen(keys.arguments(call_id)))
+            return payload.read_chunks(self.attempts.redis, keys.arguments(call_id), count) if count else None
 
         blob = until_redis_answers(read, self.interrupts.shield)
         if blob is None:
             raise OutputExpiredError(f"the arguments of call {call_id} are not kept any more")
         return blob
 
-    def _returned(self, call_id: str, attempt: int, request: FunctionRequest, result: Any) -> _Ending:
+    def _returned(self, attempt: Attempt, request: FunctionRequest, result: Any) -> _Ending:
         try:
-            return _Ending(Outcome.DONE, blob=payload.pack(result, call_id, "result", request.max_payload))
+            return _Ending(
+                Outcome.DONE, blob=payload.pack(result, attempt.call_id, "result", request.max_payload)
+            )
         except (TypeError, WsgiTimeoutError) as error:
-            return self._raised(call_id, attempt, request, error, again=False)
+            return self._raised(attempt, request, error, again=False)
 
     def _raised(
         self,
-        call_id: str,
-        attempt: int,
+        attempt: Attempt,
         request: FunctionRequest,
         error: BaseException,
         *,
         again: bool = True,
     ) -> _Ending:
         detail = _shortened("".join(traceback.format_exception(error)))
-        log.error("%s: %s() raised\n%s", call_id, request.function, detail)
-        if again and attempt <= request.retries:
-            pause = min(_LONGEST_PAUSE_SECONDS, request.retry_backoff * 2 ** (attempt - 1))
+        log.error("%s: %s() raised\n%s", attempt.call_id, request.function, detail)
+        if again and attempt.number <= request.retries:
+            pause = min(_LONGEST_PAUSE_SECONDS, request.retry_backoff * 2 ** (attempt.number - 1))
             return _Ending(Outcome.RAISED, detail, pause=pause)
-        return _Ending(Outcome.RAISED, detail, self._packed(call_id, request, error))
+        return _Ending(Outcome.RAISED, detail, self._packed(attempt.call_id, request, error))
 
     @staticmethod
     def _packed(call_id: str, request: FunctionRequest, error: BaseException) -> bytes:
@@ -173,53 +174,45 @@ class FunctionRunner:
             return payload.pack(RemoteError(text), call_id, "result", sys.maxsize)
         return blob
 
-    def _settle(
-        self, call_id: str, attempt: int, request: FunctionRequest, ending: _Ending, deadline: float
-    ) -> bool:
+    def _settle(self, attempt: Attempt, request: FunctionRequest, ending: _Ending, deadline: float) -> bool:
         """Record how an attempt ended; returns whether its result is there."""
         try:
             try:
-                self._record(call_id, attempt, request, ending, deadline)
+                self._record(attempt, request, ending, deadline)
             except CallInterrupted as interruption:
-                log.warning("%s: Redis had no room for its result in time", call_id)
+                log.warning("%s: Redis had no room for its result in time", attempt.call_id)
                 ending = _interrupted(request, Outcome(interruption.reason))
-                self._record(call_id, attempt, request, ending, deadline)
+                self._record(attempt, request, ending, deadline)
             except redis.exceptions.RedisError as error:
-                log.exception("%s: its outcome could not be recorded", call_id)
+                log.exception("%s: its outcome could not be recorded", attempt.call_id)
                 ending = _Ending(Outcome.LOST, f"its outcome could not be recorded: {error}")
-                self._record(call_id, attempt, request, ending, deadline)
+                self._record(attempt, request, ending, deadline)
         except Fenced as error:
-            log.warning("%s: given up, its outcome was recorded elsewhere (%s)", call_id, error)
-            self._let_go(call_id, attempt, request)
+            log.warning("%s: given up, its outcome was recorded elsewhere (%s)", attempt.call_id, error)
+            self._let_go(attempt, request)
             return False
         return ending.outcome is Outcome.DONE
 
-    def _let_go(self, call_id: str, attempt: int, request: FunctionRequest) -> None:
+    def _let_go(self, attempt: Attempt, request: FunctionRequest) -> None:
         # Refused too, and with that the worker holds the call no longer.
-        finish = partial(self.calls.finish, call_id, self.worker, attempt, Outcome.LOST, request.result_ttl)
+        finish = partial(self.attempts.finish, attempt, Outcome.LOST, request.result_ttl)
         with suppress(Fenced):
             until_redis_answers(finish, self.interrupts.shield)
 
-    def _record(
-        self, call_id: str, attempt: int, request: FunctionRequest, ending: _Ending, deadline: float
-    ) -> None:
+    def _record(self, attempt: Attempt, request: FunctionRequest, ending: _Ending, deadline: float) -> None:
         shield = self.interrupts.shield
         if (pause := ending.pause) is not None:
-            retry = partial(self.calls.retry, call_id, self.worker, attempt, pause, ending.detail)
+            retry = partial(self.attempts.retry, attempt, pause, ending.detail)
             until_redis_answers(retry, shield)
             return
         value, count = ending.blob, 0
         if value is not None and len(value) > request.inline_body:
             for number, chunk in payload.chunks_of(value):
-                until_redis_answers(
-                    partial(self.calls.store, call_id, attempt, number, chunk), shield, deadline
-                )
+                until_redis_answers(partial(self.attempts.store, attempt, number, chunk), shield, deadline)
                 count = number + 1
             value = None
         finish = partial(
-            self.calls.finish,
-            call_id,
-            self.worker,
+            self.attempts.finish,
             attempt,
             ending.outcome,
             request.result_ttl,
@@ -229,12 +222,12 @@ class FunctionRunner:
         )
         until_redis_answers(finish, shield)
 
-    def _report(self, call_id: str, attempt: int, report: dict[str, Any]) -> None:
+    def _report(self, attempt: Attempt, report: dict[str, Any]) -> None:
         try:
             with self.interrupts.shield():
-                self.calls.progress(call_id, attempt, report)
+                self.attempts.progress(attempt, report)
         except redis.exceptions.RedisError as error:
-            log.debug("%s: progress was not recorded: %s", call_id, error)
+            log.debug("%s: progress was not recorded: %s", attempt.call_id, error)
 
 
 def _interrupted(request: FunctionRequest, outcome: Outcome) -> _Ending:

@@ -12,12 +12,11 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from functools import partial
 from typing import TypeVar
 
-import redis
-
 from wsgi_timeout.errors import CallInterrupted, ConfigurationError, Fenced
 from wsgi_timeout.settings import Settings
-from wsgi_timeout.store.calls import Calls, Outcome
-from wsgi_timeout.store.connection import AWAY, REFUSING, refuses
+from wsgi_timeout.store.attempts import Attempts
+from wsgi_timeout.store.record import Attempt, Outcome
+from wsgi_timeout.store.redis_errors import AWAY, Refused
 from wsgi_timeout_jobs.process import forks
 from wsgi_timeout_jobs.process.board import Board
 
@@ -40,9 +39,7 @@ def until_redis_answers(
                 return action()
         except AWAY:
             time.sleep(_RETRY_SECONDS)
-        except redis.exceptions.ResponseError as error:
-            if not isinstance(error, REFUSING) and not refuses(error):
-                raise
+        except Refused as error:
             if time.monotonic() > deadline:
                 raise CallInterrupted(Outcome.TIMEOUT) from error
             time.sleep(_RETRY_SECONDS)
@@ -62,10 +59,10 @@ def ends_process_on_error(board: Board) -> Iterator[None]:
         raise
 
 
-def fail_unreadable(calls: Calls, call_id: str, worker: str, attempt: int, error: ConfigurationError) -> None:
+def fail_unreadable(attempts: Attempts, attempt: Attempt, error: ConfigurationError) -> None:
     """End a call that a process of another version has sent: no run of ours can help it."""
-    log.error("%s: %s", call_id, error)
+    log.error("%s: %s", attempt.call_id, error)
     ttl = Settings().result_ttl
-    finish = partial(calls.finish, call_id, worker, attempt, Outcome.LOST, ttl, detail=str(error))
+    finish = partial(attempts.finish, attempt, Outcome.LOST, ttl, detail=str(error))
     with suppress(Fenced):
         until_redis_answers(finish, nullcontext)

@@ -17,8 +17,9 @@ import redis
 from wsgi_timeout.current import ENVIRON_KEY, RunningCall, running
 from wsgi_timeout.errors import CallInterrupted, ConfigurationError, Fenced
 from wsgi_timeout.http.environ import restore
-from wsgi_timeout.store.calls import Calls, Outcome
+from wsgi_timeout.store.attempts import Attempts
 from wsgi_timeout.store.messages import CallRequest
+from wsgi_timeout.store.record import Attempt, Outcome
 from wsgi_timeout.store.streams import StreamReader
 from wsgi_timeout.watching.listener import Listener
 from wsgi_timeout_jobs.apps.offered import WSGIApp
@@ -45,41 +46,39 @@ class RequestRunner:
 
     #: The target's WSGI apps by entry.
     apps: Mapping[str, WSGIApp]
-    calls: Calls
+    attempts: Attempts
     listener: Listener
     interrupts: Interrupts
     board: Board
-    worker: str
 
-    def run(self, slot: int, call_id: str, attempt: int, packed: bytes) -> None:
+    def run(self, slot: int, attempt: Attempt, packed: bytes) -> None:
         """Run one attempt to its end. When it raises, this process must end: the call is recovered then."""
         with ends_process_on_error(self.board):
-            self._run(slot, call_id, attempt, packed)
+            self._run(slot, attempt, packed)
 
-    def _run(self, slot: int, call_id: str, attempt: int, packed: bytes) -> None:
+    def _run(self, slot: int, attempt: Attempt, packed: bytes) -> None:
+        call_id = attempt.call_id
         try:
             request = CallRequest.unpack(packed)
         except ConfigurationError as error:
-            fail_unreadable(self.calls, call_id, self.worker, attempt, error)
+            fail_unreadable(self.attempts, attempt, error)
             return
         started = time.monotonic()
         deadline = started + request.timeout
         response = Response(
-            self.calls,
+            self.attempts,
             self.listener,
             self.interrupts,
-            call_id,
-            self.worker,
             attempt,
             request,
             deadline,
             partial(self.board.settling, slot),
             partial(self.board.recorded, slot),
         )
-        self.board.begin(slot, call_id, attempt, deadline)
+        self.board.begin(slot, call_id, attempt.number, deadline)
         try:
             with self.interrupts.armed():
-                self._respond(call_id, attempt, request, response)
+                self._respond(attempt, request, response)
         except Fenced as error:
             log.warning("%s: given up, its outcome was recorded elsewhere (%s)", call_id, error)
             self._let_go(response)
@@ -98,18 +97,18 @@ class RequestRunner:
             call_id,
             environ["REQUEST_METHOD"],
             environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""),
-            attempt,
+            attempt.number,
             time.monotonic() - started,
         )
 
-    def _respond(self, call_id: str, attempt: int, request: CallRequest, response: Response) -> None:
+    def _respond(self, attempt: Attempt, request: CallRequest, response: Response) -> None:
         capture = Capture(response)
         with ExitStack() as held:
-            body = self._body(call_id, attempt, request, held)
+            body = self._body(attempt, request, held)
             multithread = self.board.slots > 1
             environ = restore(request.environ, body, sys.stderr, multithread=multithread)
             call = environ[ENVIRON_KEY] = RunningCall(
-                call_id, attempt, partial(self._report, call_id, attempt)
+                attempt.call_id, attempt.number, partial(self._report, attempt)
             )
             app = self.apps.get(request.entry)
             if app is None:  # another worker of this name told of it
@@ -123,18 +122,22 @@ class RequestRunner:
                 # Whatever an app raises ends its call, and not this process.
                 if isinstance(error, Fenced | CallInterrupted):
                     raise
-                self._raised(call_id, response, error)
+                self._raised(attempt.call_id, response, error)
             finally:
-                self._close(call_id, capture)
+                self._close(attempt.call_id, capture)
                 running.reset(token)
 
-    def _body(self, call_id: str, attempt: int, request: CallRequest, held: ExitStack) -> BinaryIO:
+    def _body(self, attempt: Attempt, request: CallRequest, held: ExitStack) -> BinaryIO:
         if request.body is not None:
             return SmallBody(request.body)
-        waiter = held.enter_context(self.listener.waiter(call_id))
+        waiter = held.enter_context(self.listener.waiter(attempt.call_id))
         waiter.streaming = True
-        reader = StreamReader(self.calls.scripts, call_id, self.listener.inbox, reader=attempt)
-        return buffered(RequestBody(reader, waiter, self.interrupts, Uploader(self.calls, call_id)))
+        reader = StreamReader(
+            self.attempts.scripts, attempt.call_id, self.listener.inbox, reader=attempt.number
+        )
+        return buffered(
+            RequestBody(reader, waiter, self.interrupts, Uploader(self.attempts, attempt.call_id))
+        )
 
     @staticmethod
     def _close(call_id: str, capture: Capture) -> None:
@@ -167,10 +170,10 @@ class RequestRunner:
         with suppress(Fenced):
             response.fail(Outcome.LOST, "")
 
-    def _report(self, call_id: str, attempt: int, report: dict[str, Any]) -> None:
+    def _report(self, attempt: Attempt, report: dict[str, Any]) -> None:
         try:
             with self.interrupts.shield():
-                self.calls.progress(call_id, attempt, report)
+                self.attempts.progress(attempt, report)
         except redis.exceptions.RedisError as error:
             # Progress is a courtesy: it must not end a handler.
-            log.debug("%s: progress was not recorded: %s", call_id, error)
+            log.debug("%s: progress was not recorded: %s", attempt.call_id, error)

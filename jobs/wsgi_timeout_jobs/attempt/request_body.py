@@ -9,8 +9,8 @@ import time
 from wsgi_timeout.errors import UploadBroken
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.store import keys
-from wsgi_timeout.store.calls import Calls
-from wsgi_timeout.store.connection import AWAY, REFUSING
+from wsgi_timeout.store.queue import Queue
+from wsgi_timeout.store.redis_errors import UNAVAILABLE
 from wsgi_timeout.store.streams import StreamReader
 from wsgi_timeout.watching.listener import RECHECK_SECONDS, Waiter
 from wsgi_timeout_jobs.process.interrupts import Interrupts
@@ -34,8 +34,8 @@ class Uploader:
     A client may pause, or send so little that no chunk is full: silence alone proves nothing.
     """
 
-    def __init__(self, calls: Calls, call_id: str) -> None:
-        self._redis = calls.redis
+    def __init__(self, queue: Queue, call_id: str) -> None:
+        self._redis = queue.redis
         self._stream = keys.request_body(call_id)
         self._lease_seconds = Settings.load().lease_seconds
         self.forget()
@@ -102,7 +102,7 @@ class RequestBody(io.RawIOBase):
                 with self._interrupts.shield():
                     self._chunks = self._reader.poll()
                     gone = time.monotonic() - asked > RECHECK_SECONDS and self._uploader.is_gone()
-            except (*AWAY, *REFUSING):
+            except UNAVAILABLE:
                 self._uploader.forget()
                 self._waiter.wait(RECHECK_SECONDS)
                 continue

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from wsgi_timeout.errors import CallInterrupted
-from wsgi_timeout.store.calls import Calls, Outcome
+from wsgi_timeout.store.attempts import Attempts
 from wsgi_timeout.store.messages import CallRequest, ResponseHead
+from wsgi_timeout.store.record import Attempt, Outcome
 from wsgi_timeout.store.streams import Limits, StreamWriter, split
 from wsgi_timeout.watching.listener import RECHECK_SECONDS, Listener, Waiter
 from wsgi_timeout_jobs.attempt.persist import until_redis_answers
@@ -26,12 +27,10 @@ class Response:
 
     def __init__(
         self,
-        calls: Calls,
+        attempts: Attempts,
         listener: Listener,
         interrupts: Interrupts,
-        call_id: str,
-        worker: str,
-        attempt: int,
+        attempt: Attempt,
         request: CallRequest,
         deadline: float,
         hold: Callable[[], AbstractContextManager[None]],
@@ -41,11 +40,9 @@ class Response:
 
         `tell` is called when its outcome is recorded.
         """
-        self._calls = calls
+        self._attempts = attempts
         self._listener = listener
         self._interrupts = interrupts
-        self._call_id = call_id
-        self._worker = worker
         self._attempt = attempt
         self._request = request
         self._deadline = deadline
@@ -147,12 +144,12 @@ class Response:
             limits = Limits(request.buffer, request.max_result)
             ttl = request.timeout + request.result_ttl
             self._writer = StreamWriter(
-                self._calls.scripts,
-                self._call_id,
+                self._attempts.scripts,
+                self._attempt.call_id,
                 self._listener.inbox,
                 limits,
                 ttl=ttl,
-                attempt=self._attempt,
+                attempt=self._attempt.number,
                 head=self._head.pack(),
             )
         data = b"".join(self._held)
@@ -165,7 +162,7 @@ class Response:
         return until_redis_answers(lambda: writer.offer(chunk), self._interrupts.shield, self._patience)
 
     def _wait_for_room(self, writer: StreamWriter, chunk: bytes) -> None:
-        with self._listener.waiter(self._call_id) as waiter:
+        with self._listener.waiter(self._attempt.call_id) as waiter:
             waiter.streaming = True
             # Also a reader that reads nothing: its process may have died and left its name behind.
             deadline = time.monotonic() + self._request.unread_timeout
@@ -188,9 +185,7 @@ class Response:
         response: tuple[ResponseHead, bytes] | None = None,
     ) -> None:
         until_redis_answers(
-            lambda: self._calls.finish(
-                self._call_id,
-                self._worker,
+            lambda: self._attempts.finish(
                 self._attempt,
                 outcome,
                 self._request.result_ttl,

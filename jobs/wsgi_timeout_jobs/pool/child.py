@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wsgi_timeout.store.calls import Outcome
+from wsgi_timeout.store.record import Outcome
 from wsgi_timeout_jobs.process.board import Board
 
 log = logging.getLogger("wsgi_timeout.pool")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import time
 
-from wsgi_timeout.store.calls import Outcome
+from wsgi_timeout.store.record import Outcome
+from wsgi_timeout.store.redis_errors import ANY
 from wsgi_timeout_jobs.pool.child import Child, Interruption
 from wsgi_timeout_jobs.pool.children import Children
-from wsgi_timeout_jobs.pool.queue_keeper import AWAY_OR_REFUSED, QueueKeeper
+from wsgi_timeout_jobs.pool.queue_keeper import QueueKeeper
 from wsgi_timeout_jobs.process.board import Running
 from wsgi_timeout_jobs.process.interrupts import SIGNAL
 
@@ -80,5 +81,5 @@ class Deadlines:
         keeper.end(running.call_id, outcome, detail, running.attempt)
         try:
             keeper.settle()
-        except AWAY_OR_REFUSED as error:
+        except ANY as error:
             log.warning("%s: %s cannot be recorded yet: %s", running.call_id, outcome, error)

@@ -20,8 +20,9 @@ import redis
 
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.store import keys, rq_state
-from wsgi_timeout.store.calls import Outcome
-from wsgi_timeout.store.connection import AWAY, REFUSING, connect, eviction, refuses
+from wsgi_timeout.store.connection import connect, eviction
+from wsgi_timeout.store.record import Outcome
+from wsgi_timeout.store.redis_errors import UNAVAILABLE
 from wsgi_timeout.watching.leases import WORKER_DIED
 from wsgi_timeout.watching.listener import Surprises
 from wsgi_timeout_jobs.pool.child import Child
@@ -145,12 +146,7 @@ class Pool:
         with self._surprises:  # one odd answer must not keep the other parts from their turn
             try:
                 part()
-            except (*AWAY, *REFUSING) as error:
-                self._note_away(error)
-                return False
-            except redis.exceptions.ResponseError as error:
-                if not refuses(error):
-                    raise
+            except UNAVAILABLE as error:
                 self._note_away(error)
                 return False
         return True

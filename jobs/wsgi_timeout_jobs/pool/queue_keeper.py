@@ -8,14 +8,13 @@ import time
 import redis
 
 from wsgi_timeout.store import keys
-from wsgi_timeout.store.calls import Calls, Outcome
-from wsgi_timeout.store.connection import AWAY, REFUSING
+from wsgi_timeout.store.attempts import Attempts
+from wsgi_timeout.store.calls import Calls
+from wsgi_timeout.store.record import Outcome
+from wsgi_timeout.store.workers import Workers
 from wsgi_timeout.watching.leases import LeaseWatch
 
 log = logging.getLogger("wsgi_timeout.pool")
-
-#: What is tried again later: Redis does not answer, or takes nothing now.
-AWAY_OR_REFUSED = (*AWAY, *REFUSING, redis.exceptions.ResponseError)
 
 
 class QueueKeeper:
@@ -23,18 +22,20 @@ class QueueKeeper:
 
     def __init__(self, client: redis.Redis, name: str, lease_seconds: float) -> None:
         self.calls = Calls(client, name)
-        self._watch = LeaseWatch(self.calls, lease_seconds)
+        self._attempts = Attempts.of(self.calls)
+        self._workers = Workers.of(self.calls)
+        self._watch = LeaseWatch(self._workers, lease_seconds)
         self._lease_seconds = lease_seconds
         self._ends: list[tuple[str, Outcome, str, int]] = []
         self._unsettled: list[tuple[str, str]] = []
-        self._workers: list[str] = []
+        self._live: list[str] = []
         #: Calls that live workers hold, by worker and call, each with since when.
         self._held: dict[tuple[str, str], float] = {}
 
     def renew(self, workers: list[str]) -> list[str]:
         """Renew the leases of live workers; return those that lost theirs, whose calls others have now."""
-        lost = self.calls.renew(workers) if workers else []
-        self._workers = [worker for worker in workers if worker not in lost]
+        lost = self._workers.renew(workers) if workers else []
+        self._live = [worker for worker in workers if worker not in lost]
         return lost
 
     def end(self, call_id: str, outcome: Outcome, detail: str, attempt: int) -> None:
@@ -43,7 +44,7 @@ class QueueKeeper:
 
     def worker_died(self, worker: str, death: str) -> None:
         """Note a worker's death, for `settle`."""
-        self._workers = [each for each in self._workers if each != worker]
+        self._live = [each for each in self._live if each != worker]
         self._unsettled.append((worker, death))
 
     def settle(self) -> None:
@@ -54,7 +55,7 @@ class QueueKeeper:
             self._ends.pop(0)
         while self._unsettled:
             worker, death = self._unsettled[0]
-            for call_id, what in self.calls.recover(worker, None, death) or ():
+            for call_id, what in self._workers.recover(worker, None, death) or ():
                 if what != "dropped":
                     log.warning("%s: %s, call %s", call_id, death, what)
             self._unsettled.pop(0)
@@ -62,7 +63,7 @@ class QueueKeeper:
     def release(self) -> None:
         """Queue the function calls whose pause before a retry is over."""
         if ":" in self.calls.name:
-            self.calls.release()
+            self._workers.release()
 
     def look(self) -> None:
         """Look for workers of other pools that are gone, and for what reached our stuck ones."""
@@ -71,14 +72,14 @@ class QueueKeeper:
 
     def _look_at_held(self, now: float) -> None:
         """Put back what a live worker holds and does not begin: one that is frozen keeps its lease, by us."""
-        if not self._workers:
+        if not self._live:
             return
         pipe = self.calls.redis.pipeline(transaction=False)
-        for worker in self._workers:
+        for worker in self._live:
             pipe.lrange(keys.held(worker), 0, -1)
         held = [
             (worker, call_id.decode())
-            for worker, ids in zip(self._workers, pipe.execute(raise_on_error=False), strict=True)
+            for worker, ids in zip(self._live, pipe.execute(raise_on_error=False), strict=True)
             # One that others gave up a moment ago has no list any more: we shall hear of it.
             if not isinstance(ids, Exception)
             for call_id in ids
@@ -86,6 +87,6 @@ class QueueKeeper:
         self._held = {each: self._held.get(each, now) for each in held}
         for (worker, call_id), since in tuple(self._held.items()):
             if now - since >= self._lease_seconds:
-                if self.calls.give_back(call_id, worker):
+                if self._attempts.give_back(call_id, worker):
                     log.warning("%s: worker %s did not begin it, put back", call_id, worker)
                 self._held[worker, call_id] = now

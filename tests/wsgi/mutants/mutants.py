@@ -285,7 +285,7 @@ MUTANTS = [
     Mutant(
         "48",
         RUN,
-        "                self._close(call_id, capture)\n",
+        "                self._close(attempt.call_id, capture)\n",
         "",
         "tests/wsgi/test_points_served.py::test_close_is_called_once",
     ),
@@ -419,8 +419,8 @@ MUTANTS = [
     Mutant(
         "48 (once)",
         RUN,
-        "                self._close(call_id, capture)\n",
-        "                self._close(call_id, capture); self._close(call_id, capture)\n",
+        "                self._close(attempt.call_id, capture)\n",
+        "                self._close(attempt.call_id, capture); self._close(call_id, capture)\n",
         f"{FLASK}test_what_a_client_leaves_behind_is_closed_once",
     ),
     Mutant(

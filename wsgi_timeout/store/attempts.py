@@ -1,0 +1,130 @@
+"""A worker's half of the call record: to take calls, and to end what was taken."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import redis
+
+from wsgi_timeout.errors import Fenced
+from wsgi_timeout.store import keys, rq_state
+from wsgi_timeout.store.connection import Commands
+from wsgi_timeout.store.messages import ResponseHead
+from wsgi_timeout.store.queue import Queue
+from wsgi_timeout.store.record import Attempt, Outcome, Taken, now_ms
+
+
+class Attempts(Queue):
+    """The calls of one name, as a worker sees them that takes and runs them."""
+
+    def __init__(self, client: redis.Redis, name: str, send: Callable[..., Any] | None = None) -> None:
+        super().__init__(client, name, send)
+        self._send_once = Commands(client, retries=0).send
+
+    def pop(self, worker: str, seconds: float) -> str | None:
+        """Wait for a queued call, and move it to what the worker holds; None: there was none.
+
+        Not sent again when the reply was lost: the worker then looks at what it holds.
+        """
+        moved = self._send_once("BLMOVE", self._queue, keys.held(worker), "LEFT", "RIGHT", seconds)
+        return moved.decode() if moved else None
+
+    def take(self, call_id: str, worker: str, *, stock: bool = False) -> Taken | None:
+        """Start an attempt of a held call, or with an empty id of the queue's next; None: nothing to run."""
+        answer = self.scripts.run(
+            "take",
+            [self._queue, self._started, keys.held(worker)],
+            [call_id, worker, now_ms(), rq_state.timestamp(), "1" if stock else ""],
+        )
+        if not answer:
+            return None
+        return Taken(Attempt(answer[0].decode(), int(answer[1]), worker), answer[2], bool(answer[3]))
+
+    def hold(self, call_id: str, worker: str) -> None:
+        """Note that a worker has a call which it did not move from the queue itself."""
+        pipe = self.redis.pipeline()
+        pipe.lrem(keys.held(worker), 0, call_id)
+        pipe.rpush(keys.held(worker), call_id)
+        pipe.execute()
+
+    def give_back(self, call_id: str, worker: str) -> bool:
+        """Put a held call back to the front of the queue if it was not started; says whether it did."""
+        touched = [keys.held(worker), self._queue, keys.call(call_id)]
+        return bool(self.scripts.run("put_back", touched, [call_id]))
+
+    def store(self, attempt: Attempt, number: int, chunk: bytes) -> None:
+        """Keep a chunk of an attempt's large result; raises `Fenced` if it is no longer the current one."""
+        touched = [keys.value(attempt.call_id, attempt.number), keys.call(attempt.call_id)]
+        if self.scripts.run("store", touched, [attempt.number, number, chunk]) == b"fenced":
+            raise _fenced(attempt)
+
+    def progress(self, attempt: Attempt, report: dict[str, Any]) -> None:
+        """Note how far an attempt is; `report` is JSON-able."""
+        self.scripts.run("progress", [keys.call(attempt.call_id)], [attempt.number, json.dumps(report)])
+
+    def finish(
+        self,
+        attempt: Attempt,
+        outcome: Outcome,
+        result_ttl: float,
+        *,
+        detail: str = "",
+        response: tuple[ResponseHead, bytes] | None = None,
+        streamed: int = 0,
+        value: bytes | None = None,
+        chunks: int = 0,
+    ) -> None:
+        """End an attempt with its outcome; raises `Fenced` if it is no longer the current one.
+
+        `response` is a small whole one; another one's body lies in the attempt's stream, in `streamed`
+        chunks. If Redis has lost some of them, the outcome is `BROKEN`.
+        `value` is a function's small result; a large one lies in so many `chunks`.
+        """
+        fields: list[Any] = []
+        if response:
+            fields = ["head", response[0].pack(), "body", response[1]]
+        if value is not None:
+            fields = ["body", value]
+        if chunks:
+            fields = ["chunks", chunks]
+        answer = self.scripts.run(
+            "finish",
+            [
+                *self._touched(attempt),
+                keys.response_body(attempt.call_id, attempt.number),
+            ],
+            [
+                attempt.call_id,
+                attempt.worker,
+                attempt.number,
+                now_ms(),
+                outcome,
+                detail,
+                int(result_ttl),
+                streamed or "",
+                *fields,
+            ],
+        )
+        if answer == b"fenced":
+            raise _fenced(attempt)
+
+    def retry(self, attempt: Attempt, pause: float, detail: str) -> None:
+        """End an attempt of a function, for another one after `pause` seconds; raises `Fenced`."""
+        answer = self.scripts.run(
+            "retry",
+            [*self._touched(attempt), keys.delayed(self.name)],
+            [attempt.call_id, attempt.worker, attempt.number, int(pause * 1000), detail],
+        )
+        if answer == b"fenced":
+            raise _fenced(attempt)
+
+    def _touched(self, attempt: Attempt) -> list[str]:
+        """Return the keys that change when an attempt ends."""
+        call_id = attempt.call_id
+        return [keys.call(call_id), rq_state.job_key(call_id), self._started, keys.held(attempt.worker)]
+
+
+def _fenced(attempt: Attempt) -> Fenced:
+    return Fenced(f"attempt {attempt.number} of {attempt.call_id} is no longer the current one")

@@ -1,0 +1,127 @@
+"""The value types of calls: what a call is, what it was asked for, how it ended."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass
+
+from wsgi_timeout.compat import Self, StrEnum
+from wsgi_timeout.store.messages import CallRequest, FunctionRequest, ResponseHead
+
+#: Methods that may run again after a worker died (RFC 9110 section 9.2.2).
+IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
+
+
+class Outcome(StrEnum):
+    """How a call ended."""
+
+    DONE = "done"
+    RAISED = "raised"
+    BROKEN = "broken"
+    LOST = "lost"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+    UNREAD = "unread"
+
+
+def new_id() -> str:
+    """Return a public call id, 128 random bits. RQ allows letters, digits, `_` and `-`."""
+    return "fc-" + secrets.token_urlsafe(16)
+
+
+def new_token() -> str:
+    """Return the secret part of a result URL: 192 random bits."""
+    return secrets.token_urlsafe(24)
+
+
+def now_ms() -> int:
+    """Return wall-clock time in ms since 1970, for people to read; durations use the monotonic clock."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class NewCall:
+    """A call that is to be queued."""
+
+    id: str
+    token: str
+    #: The local path on which its result URL is valid.
+    path: str
+    method: str
+    request: CallRequest | FunctionRequest
+    max_attempts: int
+    max_queued: int
+    #: Seconds that it may wait for a worker.
+    queue_ttl: float
+    #: The key where what did not fit into the request lies already; empty: all did.
+    payload_key: str = ""
+    #: Whether it is refused while nobody lives who could run it.
+    needs_worker: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a call is at one moment; `state` is None if there is no such call (any more)."""
+
+    state: str | None
+    outcome: Outcome | None
+    detail: str
+    attempt: int
+    head: ResponseHead | None
+    #: The whole response body; None: it is in the stream of `attempt`.
+    body: bytes | None
+    delivered_ms: int | None
+
+    FIELDS = ("state", "outcome", "detail", "attempt", "head", "body", "delivered")
+
+    @classmethod
+    def read(cls, values: list[bytes | None]) -> Self:
+        state, outcome, detail, attempt, head, body, delivered = values
+        return cls(
+            state.decode() if state else None,
+            Outcome(outcome.decode()) if outcome else None,
+            (detail or b"").decode(errors="replace"),
+            int(attempt or 0),
+            ResponseHead.unpack(head) if head else None,
+            body,
+            int(delivered) if delivered else None,
+        )
+
+    @classmethod
+    def carried(cls, message: bytes) -> Self:
+        """Read a small whole response that came with the wake: see `finish.lua`."""
+        attempt, size, rest = message.split(b" ", 2)
+        head = ResponseHead.unpack(rest[: int(size)])
+        return cls("ended", Outcome.DONE, "", int(attempt), head, rest[int(size) :], None)
+
+    @property
+    def ended(self) -> bool:
+        return self.state == "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One run of a call by one worker; its number counts from 1."""
+
+    call_id: str
+    number: int
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """An attempt that a worker has started."""
+
+    attempt: Attempt
+    #: The packed request.
+    request: bytes
+    #: Whether other calls wait in the queue.
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """What stays of a delivered call."""
+
+    delivered_ms: int

@@ -1,0 +1,69 @@
+"""What Redis answers when it does not do what it was told: the one place that says what kind it is.
+
+    away       it cannot be reached, is silent, loads, or does not know our password     `AWAY`
+    refused    it takes no such command now: full, a replica, disk, rights taken away    `Refused`
+    a bug      what will fail however often it is sent: our error, or junk in a key      the rest
+
+The first two may be sent again later, together they are `UNAVAILABLE`. A bug ends the one item that
+it was met with, and no loop: `ANY` is all three. Servers word their refusals as they like, and change
+it; so a refusal is whatever is not known to be a bug.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import redis
+from redis.connection import DefaultParser
+
+from wsgi_timeout.errors import RedisUnavailable
+
+
+class Refused(redis.exceptions.ResponseError):
+    """Redis takes no such command now, and may take it later."""
+
+
+AWAY = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)
+UNAVAILABLE = (*AWAY, Refused)
+ANY = (redis.exceptions.RedisError, OSError)
+
+#: The first word of an answer; within a script Redis 6.2 puts words of its own before it.
+_CODE = re.compile(r"(?:.*@user_script: ?\d+: -?)?([A-Z]+)\b", re.DOTALL)
+#: What no repetition mends, after the code ERR: a wrong command or argument, an error of a script.
+_FOR_EVER = re.compile(
+    r"attempt to |bad argument|too many results|stack overflow|unknown (?:redis )?command|unknown subcommand"
+    r"|wrong number of arg|syntax error|not an integer|not a valid float|out of range|invalid|no such key"
+    r"|hash value|lua redis lib|compiling|nonexistent global|protocol",
+    re.IGNORECASE,
+)
+
+
+def is_bug(text: str) -> bool:
+    """Whether an error reply says that the command can never succeed on this data."""
+    code = _CODE.match(text)
+    if code and code[1] not in {"ERR", "WRONGTYPE"}:
+        return False
+    return text.startswith("WRONGTYPE") or (code and code[1] == "WRONGTYPE") or bool(_FOR_EVER.search(text))
+
+
+class Parser(DefaultParser):  # type: ignore[misc, valid-type]  # chosen when redis-py is imported
+    """redis-py's parser, with refusals told from bugs; it knows an exception for a few of both only."""
+
+    def parse_error(self, response: str) -> Exception:
+        error: Exception = super().parse_error(response)
+        if isinstance(error, (*AWAY, redis.exceptions.NoScriptError)) or is_bug(response):
+            return error
+        refused = Refused(response)
+        refused.__cause__ = error
+        return refused
+
+
+@contextmanager
+def unavailable_is_refusal() -> Iterator[None]:
+    """Turn a Redis that is away, or refuses, into `RedisUnavailable` (503)."""
+    try:
+        yield
+    except UNAVAILABLE as error:
+        raise RedisUnavailable(f"Redis does not take this request: {error}") from error

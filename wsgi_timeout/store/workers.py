@@ -1,0 +1,89 @@
+"""The workers of one name: their leases, and the calls that they leave behind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wsgi_timeout.store import keys, rq_state
+from wsgi_timeout.store.queue import Queue
+from wsgi_timeout.store.record import now_ms
+
+
+class Workers(Queue):
+    """The workers of one name, as pools keep them and observers watch them."""
+
+    def register(self, worker: str, pool_inbox: str, info: dict[str, str], birth: dict[str, Any]) -> None:
+        """Make a worker known: its lease, what it serves (`info`), and its `birth` as RQ records it."""
+        key = rq_state.worker_key(worker)
+        args: list[Any] = [
+            worker,
+            pool_inbox,
+            keys.WORKER_TTL,
+            self._queue,
+            key,
+            len(info) * 2,
+        ]
+        for mapping in (info, birth):
+            for item in mapping.items():
+                args.extend(item)
+        self.scripts.run(
+            "register",
+            [
+                self._leases,
+                keys.worker(worker),
+                rq_state.WORKERS,
+                rq_state.workers_of_queue_key(self.name),
+                rq_state.QUEUES,
+                key,
+                keys.held(worker),
+            ],
+            args,
+        )
+
+    def renew(self, workers: list[str]) -> list[str]:
+        """Raise the leases of live workers; return those whose lease was lost to a recovery."""
+        args = [rq_state.timestamp(), keys.WORKER_TTL, *workers]
+        return [worker.decode() for worker in self.scripts.run("renew", [self._leases], args)]
+
+    def slots(self) -> int:
+        """Return how many worker processes live that take calls of this name."""
+        return int(self.redis.hlen(self._leases))
+
+    def put_back(self, call_id: str) -> None:
+        """Put a call back that a stock worker of RQ popped and did not start."""
+        popped = rq_state.intermediate_key(self.name)
+        self.scripts.run("put_back", [popped, self._queue, keys.call(call_id)], [call_id])
+
+    def revive(self, call_id: str) -> bool:
+        """Queue a call again that a stock worker of RQ failed before it began; says whether it was one."""
+        failed, job = rq_state.failed_key(self.name), rq_state.job_key(call_id)
+        return bool(self.scripts.run("revive", [failed, self._queue, keys.call(call_id), job], [call_id]))
+
+    def release(self) -> None:
+        """Queue the calls whose pause before a retry is over."""
+        self.scripts.run("release", [keys.delayed(self.name), self._queue, self._sequence], [1000])
+
+    def recover(self, worker: str, lease: bytes | None, detail: str) -> list[tuple[str, str]] | None:
+        """Settle what a dead worker held: `[(call id, "requeued" | "lost" | "dropped")]`, None if it lives.
+
+        `lease` is its counter as it was last seen in Redis; None: its death is certain.
+        """
+        key = rq_state.worker_key(worker)
+        answer = self.scripts.run(
+            "recover",
+            [
+                self._leases,
+                keys.held(worker),
+                self._queue,
+                self._started,
+                rq_state.WORKERS,
+                rq_state.workers_of_queue_key(self.name),
+                key,
+                keys.worker(worker),
+            ],
+            [worker, "" if lease is None else lease, now_ms(), detail, key, keys.FENCE_TTL],
+        )
+        if answer is None:
+            return None
+        words = [word.decode() for word in answer]
+        return list(zip(words[::2], words[1::2], strict=True))
