@@ -73,6 +73,12 @@ class Settings:
     upload_timeout: float = _setting(
         60.0, "s", "how long a client may pause within its request body", least=0.01
     )
+    min_upload_rate: int = _setting(
+        500, "bytes/s", "a client that sends its body more slowly than this uses up `upload_timeout`", least=1
+    )
+    head_timeout: float = _setting(
+        10.0, "s", "how long a client may take for the head of its request (our worker classes)", least=0.1
+    )
     inline_body: int = _setting(
         64 * _KIB, "bytes", "bodies up to this travel with the call, without a stream"
     )

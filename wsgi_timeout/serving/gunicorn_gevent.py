@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import os
 import warnings
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import gevent
+from gevent.lock import Semaphore
 from gevent.monkey import MonkeyPatchWarning
 from gevent.server import StreamServer
+from gunicorn.http.body import ChunkedReader, LengthReader
 from gunicorn.workers import ggevent
 
+from wsgi_timeout.http.urls import MARK
+from wsgi_timeout.serving.arrival import BODY_AHEAD
+from wsgi_timeout.serving.paced_socket import END_OF_CHUNKS, PacedSocket
+from wsgi_timeout.settings import Settings
 from wsgi_timeout.watching import listener
 
 
@@ -21,6 +28,9 @@ class GeventWorker(ggevent.GeventWorker):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._servers: list[StreamServer] = []
+        self._settings = Settings.load()
+        #: So many requests whose large body is still to come may wait; others stand in line.
+        self._upload_places = Semaphore(max(1, self._settings.max_waiting // 2))
 
     def patch(self) -> None:
         with warnings.catch_warnings():
@@ -52,14 +62,76 @@ class GeventWorker(ggevent.GeventWorker):
         # gunicorn goes on accepting for up to a second, in which a redirected client would come back to
         # this worker again and again, until it has no redirect left.
         for server in self._servers:
-            server.stop_accepting()
+            self._accept_the_last(server)
+            # Whom the kernel accepts from now on nobody would answer.
+            server.close()
         listener.drain()
+
+    def _accept_the_last(self, server: StreamServer) -> None:
+        server.stop_accepting()
+        with suppress(OSError):
+            while not server.full() and (accepted := server.do_read()):
+                server.do_handle(*accepted)
+
+    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
+        """Run the app when its body is in, or its first 64 KiB: until then a slow client takes no place."""
+        paced = req.unreader.sock
+        if not isinstance(paced, PacedSocket):
+            paced = req.unreader.sock = PacedSocket(sock, least_rate=self._settings.min_upload_rate)
+        paced.allow(self._settings.upload_timeout)
+        missing = self._missing(req, paced)
+        if missing == 0:
+            super().handle_request(listener_name, req, sock, addr)
+            return
+        place = _Place(self._upload_places)
+        paced.expect(missing, place.give_back)
+        try:
+            super().handle_request(listener_name, req, sock, addr)
+        finally:
+            place.give_back()
+
+    def _missing(self, req: Any, paced: PacedSocket) -> int | None:
+        """Receive a small body; return how many bytes are still to come, None if nobody knows."""
+        reader = req.body.reader
+        length: int | None = reader.length if isinstance(reader, LengthReader) else None
+        if length is None and not isinstance(reader, ChunkedReader):
+            return 0
+        there: bytes = req.unreader.buf.getvalue()
+        if not (MARK in (req.query or "") or getattr(req, "_expected_100_continue", True)):
+            wanted = BODY_AHEAD if length is None else min(BODY_AHEAD, length)
+            paced.fill(wanted - len(there), END_OF_CHUNKS if length is None else b"", there)
+        if length is not None:
+            return max(0, length - len(there) - len(paced.ahead))
+        return 0 if (there + paced.ahead).endswith(END_OF_CHUNKS) else None
 
     def server_class(self, sock: Any, *, spawn: Any, **options: Any) -> StreamServer:
         """Return the server that gunicorn makes itself where this is not given, known to us."""
         ssl = {"ssl_context": options["ssl_context"]} if "ssl_context" in options else {}
-        server = StreamServer(sock, handle=partial(self.handle, sock), spawn=spawn, **ssl)
+        server = StreamServer(sock, handle=partial(self.handle, _Name(sock)), spawn=spawn, **ssl)
         if self.cfg.workers > 1:
             server.max_accept = 1
         self._servers.append(server)
         return server
+
+
+class _Name:
+    """Where a connection came in, also when that door is closed."""
+
+    def __init__(self, listening: Any) -> None:
+        self._name = listening.getsockname()
+
+    def getsockname(self) -> Any:
+        return self._name
+
+
+class _Place:
+    """One of the places for uploads, given back once."""
+
+    def __init__(self, places: Semaphore) -> None:
+        places.acquire()
+        self._places: Semaphore | None = places
+
+    def give_back(self) -> None:
+        if self._places is not None:
+            self._places.release()
+            self._places = None

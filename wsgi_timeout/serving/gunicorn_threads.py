@@ -1,103 +1,246 @@
-"""gunicorn's thread worker, made fit for requests that wait: it drains, and closes without blocking."""
+"""gunicorn's thread worker, made fit for requests that wait: a thread waits for no client, and it drains."""
 
 from __future__ import annotations
 
-import logging
 import selectors
 import time
-import traceback
 from collections import deque
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from gunicorn import __version__, version_info
-from gunicorn.glogging import Logger as GunicornLogger
-from gunicorn.util import make_fail_app
 from gunicorn.workers import gthread
 
-from wsgi_timeout.http.urls import TOKEN
-from wsgi_timeout.reloading import Reloader
-from wsgi_timeout.watching import listener
+from wsgi_timeout.serving.arrival import Arrival
+from wsgi_timeout.serving.gunicorn_draining import DrainingWorker
+from wsgi_timeout.serving.lingering import Lingering
+from wsgi_timeout.serving.paced_socket import PacedSocket
+from wsgi_timeout.settings import Settings
 
-#: Seconds and bytes for which a closed connection is still read, as in gunicorn's `close_graceful`.
-_LINGER_SECONDS = 2.0
-_LINGER_BYTES = 65_536
-
-
+_READ = 65_536
 #: The first gunicorn whose gthread `PatientWorker` can build on.
 _OLDEST = (26,)
+#: Seconds in which a thread reads what an app left unread of a body, to keep the connection.
+_DRAIN_SECONDS = 0.5
+_TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+_TOO_MANY = (
+    b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n"
+)
 
 
-class DrainingWorker(gthread.ThreadWorker):
-    """gunicorn's own gthread, of any version, that answers every waiter when told to stop."""
+class _Connection(gthread.TConn):
+    """A connection whose bytes gunicorn's parser reads at the client's least rate."""
 
-    @property
-    def alive(self) -> bool:
-        return self._alive
+    def __init__(self, cfg: Any, sock: Any, client: Any, server: Any, settings: Settings) -> None:
+        super().__init__(cfg, sock, client, server)
+        self._settings = settings
+        self.paced = PacedSocket(sock, least_rate=settings.min_upload_rate)
+        #: It holds one of the places for uploads.
+        self.uploads = False
 
-    @alive.setter
-    def alive(self, value: bool) -> None:
-        # gunicorn clears it for every reason to stop but one: signals, max_requests, a reload.
-        self._alive = value
-        if not value:
-            listener.drain()
+    def init(self) -> None:
+        first = not self.initialized
+        super().init()
+        if first and not self.is_http2:
+            if self.cfg.is_ssl:  # now the socket is another one
+                self.paced = PacedSocket(self.sock, least_rate=self._settings.min_upload_rate)
+                self.paced.allow(self._settings.head_timeout)
+            self.parser.unreader.sock = self.paced
 
-    def is_parent_alive(self) -> bool:
-        there: bool = super().is_parent_alive()
-        if not there:
-            # gunicorn leaves its loop, and would cut off whoever still waits when graceful_timeout is over.
-            self.alive = False
-        return there
-
-    def load_wsgi(self) -> None:
-        if not self.cfg.reload:
-            super().load_wsgi()
-            return
-        # gunicorn's own misses an edit before its first look. It starts this one in its place.
-        self.reloader = Reloader()
-        try:
-            self.wsgi = self.app.wsgi()
-        except Exception as error:
-            # gunicorn outlives a SyntaxError only.
-            self.log.exception("the app cannot be loaded: waiting for an edit")
-            self.wsgi = make_fail_app("".join(traceback.format_exception(error)))
+    def leftover(self) -> bytes:
+        """Take what was read of a next request."""
+        return bytes(self.parser.unreader.take_buffered()) + self.paced.take_ahead()
 
 
 class PatientWorker(DrainingWorker):
-    """Never waits for a client in its main thread.
+    """Gives a thread only to what need not wait for a client.
 
-    gthread closes connections there, up to 2 s each (RFC 9112 section 9.6 wants the lingering), so
-    that a few clients that are slow to close would delay all others.
+    gthread gives each connection a thread that blocks for its head and body, for as long as the client
+    likes, and closes connections on its main thread, up to 2 s each (RFC 9112 section 9.6 wants the
+    lingering). Here the main thread receives heads and small bodies, and lingers, without ever blocking.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._lingering: deque[_Lingering] = deque()
+        self._settings = Settings.load()
+        self._lingering: deque[Lingering] = deque()
+        #: Threads receive what is not HTTP/1 in plain text: handshakes and frames block.
+        self._by_threads = (
+            self.cfg.is_ssl or "h2" in getattr(self.cfg, "http_protocols", ()) or self.cfg.protocol != "http"
+        )
+        #: Connections whose request is on its way in, the oldest first.
+        self._arriving: dict[_Connection, Arrival] = {}
+        #: Requests whose large body is still to come: so many have a thread, the others stand in line.
+        self._upload_places = max(1, min(self.cfg.threads // 4, self._settings.max_waiting // 2))
+        self._upload_line: deque[_Connection] = deque()
+        # Half of the connections, so that a flood of half heads leaves room for others.
+        self._most_arriving = max(1, self.worker_connections // 2)
+        self._most_in_line = max(1, self.worker_connections // 4)
 
-    def finish_request(self, conn: Any, fs: Future[Any]) -> None:
-        if fs.cancelled() or fs.exception() is not None or fs.result() is not False:
-            super().finish_request(conn, fs)
-            return
+    # -- how a request comes in
+
+    def accept(self, listener: Any) -> None:
+        with suppress(BlockingIOError, ConnectionAbortedError):
+            sock, client = listener.accept()
+            self.nr_conns += 1
+            conn = _Connection(self.cfg, sock, client, listener.getsockname(), self._settings)
+            if self._by_threads:
+                self.enqueue_req(conn)
+            else:
+                self._begin(conn)
+
+    def set_accept_enabled(self, enabled: bool) -> None:  # noqa: FBT001 - gunicorn's own
+        if not enabled and not self.alive:
+            self._accept_the_last()
+        super().set_accept_enabled(enabled)
+        if not enabled and not self.alive:
+            # Whom the kernel accepts from now on nobody would answer.
+            for sock in self.sockets:
+                sock.close()
+
+    def _accept_the_last(self) -> None:
+        for listening in self.sockets:
+            for _ in range(self.cfg.backlog):
+                before = self.nr_conns
+                with suppress(OSError):
+                    self.accept(listening)
+                if self.nr_conns == before:
+                    break
+
+    def on_client_socket_readable(self, conn: Any, client: Any) -> None:
+        self.poller.unregister(client)
+        self.keepalived_conns.remove(conn)
+        if self._by_threads:
+            self.enqueue_req(conn)
+        else:
+            self._begin(conn)
+
+    def _begin(self, conn: _Connection, data: bytes = b"") -> None:
+        """Wait for a request, without a thread."""
+        settings = self._settings
+        conn.sock.setblocking(False)
+        arrival = Arrival(conn, seconds=settings.head_timeout, rate=settings.min_upload_rate)
+        self._arriving[conn] = arrival
+        if data:
+            arrival.feed(data, settings.upload_timeout)
+        if arrival.ready:
+            self._is_in(arrival)
+        else:
+            self._read_on(arrival)
+        if len(self._arriving) > self._most_arriving:
+            self._give_up(next(iter(self._arriving.values())))
+
+    def _read_on(self, arrival: Arrival, _sock: Any = None) -> None:
+        conn = arrival.conn
         try:
-            lingering = _Lingering(conn)
-            self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._linger, lingering))
-            self._lingering.append(lingering)
-        except (OSError, ValueError, KeyError):
+            data = conn.sock.recv(_READ)
+            arrival.feed(data, self._settings.upload_timeout)
+        except BlockingIOError:
+            data = None
+        except OSError:
+            data = b""
+        if arrival.ready or data == b"":
+            self._is_in(arrival)
+        elif not arrival.registered:
+            arrival.registered = True
+            self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._read_on, arrival))
+
+    def _is_in(self, arrival: Arrival) -> None:
+        conn = arrival.conn
+        self._forget(arrival)
+        if not arrival.data:  # it has gone without a word
             self.nr_conns -= 1
             conn.close()
+            return
+        conn.data_ready = True
+        conn.paced.put_ahead(arrival.data)
+        conn.paced.allow(self._settings.upload_timeout)
+        if arrival.missing == 0:
+            self.enqueue_req(conn)
+            return
+        conn.paced.expect(arrival.missing, partial(self.method_queue.defer, self._upload_is_in, conn))
+        if self._upload_places:
+            self._start_upload(conn)
+        elif len(self._upload_line) < self._most_in_line:
+            self._upload_line.append(conn)
+        else:
+            self._refuse(conn, _TOO_MANY)
+
+    def _start_upload(self, conn: _Connection) -> None:
+        self._upload_places -= 1
+        conn.uploads = True
+        self.enqueue_req(conn)
+
+    def _upload_is_in(self, conn: _Connection) -> None:
+        if conn.uploads:
+            conn.uploads = False
+            self._upload_places += 1
+            if self._upload_line:
+                self._start_upload(self._upload_line.popleft())
+
+    def _forget(self, arrival: Arrival) -> None:
+        del self._arriving[arrival.conn]
+        if arrival.registered:
+            self.poller.unregister(arrival.conn.sock)
+
+    def _give_up(self, arrival: Arrival) -> None:
+        """End a connection whose request does not come."""
+        self._forget(arrival)
+        if arrival.data:
+            self._refuse(arrival.conn, _TOO_SLOW)
+        else:
+            self.nr_conns -= 1
+            arrival.conn.close()
+
+    def _refuse(self, conn: _Connection, answer: bytes) -> None:
+        with suppress(OSError):
+            conn.sock.send(answer)
+        self._close_slowly(conn)
+
+    def _keepalive_after(self, conn: Any, keepalive: Any) -> bool:
+        # gunicorn gives the client 5 s of this thread to send a body that nobody wants.
+        return bool(keepalive and conn.parser.finish_body(deadline=time.monotonic() + _DRAIN_SECONDS))
+
+    # -- how a connection goes on, or ends
+
+    def finish_request(self, conn: Any, fs: Future[Any]) -> None:
+        self._upload_is_in(conn)
+        if fs.cancelled() or fs.exception() is not None or fs.result() is False:
+            self._close_slowly(conn)
+        elif fs.result() is True and not self._by_threads and (data := conn.leftover()):
+            self._begin(conn, data)
+        else:
+            super().finish_request(conn, fs)
 
     def murder_pending(self) -> None:
         super().murder_pending()
         now = time.monotonic()
         while self._lingering and (self._lingering[0].closed or self._lingering[0].deadline <= now):
             self._let_go(self._lingering.popleft())
+        for arrival in [each for each in self._arriving.values() if each.deadline <= now]:
+            self._give_up(arrival)
 
-    def _linger(self, lingering: _Lingering, _sock: Any) -> None:
+    def _cap_keepalive(self, deadline: float) -> None:
+        super()._cap_keepalive(deadline)
+        for arrival in self._arriving.values():
+            arrival.deadline = min(arrival.deadline, deadline)
+
+    def _close_slowly(self, conn: Any) -> None:
+        try:
+            lingering = Lingering(conn)
+            self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._linger, lingering))
+            self._lingering.append(lingering)
+        except (OSError, ValueError, KeyError):
+            self.nr_conns -= 1
+            conn.close()
+
+    def _linger(self, lingering: Lingering, _sock: Any) -> None:
         if lingering.read_on():
             self._let_go(lingering)
 
-    def _let_go(self, lingering: _Lingering) -> None:
+    def _let_go(self, lingering: Lingering) -> None:
         if not lingering.closed:
             lingering.closed = True
             self.poller.unregister(lingering.conn.sock)
@@ -116,54 +259,3 @@ def limits() -> str:
         f"gunicorn {__version__} serves with its own gthread worker: clients that are slow to send or to "
         f"close can delay others; gunicorn {_OLDEST[0]} or newer has no such limit"
     )
-
-
-class _Lingering:
-    """A connection on which we have said all, and wait for the client to close."""
-
-    def __init__(self, conn: Any) -> None:
-        self.conn = conn
-        self.deadline = time.monotonic() + _LINGER_SECONDS
-        self.closed = False
-        self._left = _LINGER_BYTES
-        conn.sock.setblocking(False)
-        conn.sock.shutdown(1)  # SHUT_WR
-
-    def read_on(self) -> bool:
-        """Read what is there; True if the connection can be closed."""
-        try:
-            data = self.conn.sock.recv(_LINGER_BYTES)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-        self._left -= len(data)
-        return not data or self._left <= 0
-
-
-class Logger(GunicornLogger):
-    """gunicorn's logger for our lines too, without our tokens: whoever has one can read the result."""
-
-    def setup(self, cfg: Any) -> None:
-        super().setup(cfg)
-        ours = logging.getLogger("wsgi_timeout")
-        ours.handlers, ours.propagate = self.error_log.handlers, False
-        ours.setLevel(self.error_log.level)
-        for logger in (self.error_log, self.access_log):
-            if not any(isinstance(item, _Redaction) for item in logger.filters):
-                logger.addFilter(_Redaction())
-
-    def atoms(self, resp: Any, req: Any, environ: Any, request_time: Any) -> dict[str, Any]:
-        atoms: dict[str, Any] = super().atoms(resp, req, environ, request_time)
-        # For its own error answers gunicorn makes an environ without a path.
-        atoms["U"] = atoms["U"] or getattr(req, "path", "-")
-        return atoms
-
-
-class _Redaction(logging.Filter):
-    def filter(self, record: logging.LogRecord) -> bool:
-        message = record.getMessage()
-        redacted = TOKEN.sub(r"\1.-", message)
-        if redacted is not message:
-            record.msg, record.args = redacted, ()
-        return True

@@ -1,0 +1,91 @@
+"""Crowds of clients whose requests come in drop by drop: everybody else is served meanwhile."""
+
+import socket
+
+import pytest
+from harness import ask, until
+
+GEVENT = ("-k", "wsgi_timeout.gunicorn_gevent.GeventWorker")
+MADE_UP = f"/fast?__wsgi_timeout_call=fc-{'a' * 22}.{'b' * 32}&__wsgi_timeout_hop=1"
+
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
+
+
+@pytest.fixture(scope="module")
+def site(deploy):
+    return deploy(
+        pool=("--processes", "1"), wait_seconds=5, max_waiting=20, head_timeout=0.5, upload_timeout=0.3
+    )
+
+
+@pytest.fixture(scope="module", params=[(), GEVENT], ids=["gthread", "gevent"])
+def web(site, request):
+    """Threads, or places for those who wait, are fewer than the crowds."""
+    web = site.start_web(*request.param)
+    yield web
+    web.stop()
+
+
+def crowd(port, data, size=70):
+    """Return so many connections on which this was sent."""
+    clients = [socket.create_connection(("127.0.0.1", port), timeout=20) for _ in range(size)]
+    for client in clients:
+        client.sendall(data)
+    return clients
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        b"GET /fast HTTP/1.1\r\nHost: x\r\nX-Slow: ",
+        b"POST /fast HTTP/1.1\r\nHost: x\r\nContent-Length: 6000000\r\n\r\nx",
+        b"POST /fast HTTP/1.1\r\nHost: x\r\nContent-Length: 6000000\r\n\r\n" + b"x" * 100_000,
+        b"POST /fast HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nfffff\r\nx",
+        f"POST {MADE_UP} HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\nx".encode(),
+    ],
+    ids=["heads", "bodies", "begun bodies", "chunked bodies", "result URLs"],
+)
+def test_a_crowd_that_sends_drop_by_drop_stops_nobody(web, beginning):
+    """Beside more half requests than threads others get the app's answer, and the half ones are given up."""
+    ask(web.port, "/fast")
+    clients = crowd(web.port, beginning)
+    assert [ask(web.port, "/fast").status for _ in range(5)] == [200] * 5
+    for client in clients:
+        ended(client)
+
+
+def ended(client):
+    """Wait until the server has said that it gives up, or has closed the connection."""
+    with client:
+        try:
+            answer = client.recv(100)
+        except ConnectionResetError:
+            return
+    assert answer[9:12] in {b"", b"400", b"404", b"408"}
+
+
+def test_a_head_may_come_in_pieces(web):
+    """A request whose bytes come one by one, two requests in one packet, and one in two are all answered."""
+    body = b"POST /fast HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"
+    with socket.create_connection(("127.0.0.1", web.port), timeout=20) as client:
+        for byte in body:
+            client.sendall(bytes([byte]))
+        answers(client, 1)
+        client.sendall(body + body)
+        answers(client, 2)
+        client.sendall(body[:-20])
+        client.sendall(body[-20:] + body[:30])
+        answers(client, 1)
+        client.sendall(body[30:])
+        answers(client, 1)
+
+
+def answers(client, count):
+    seen = b""
+
+    def come():
+        nonlocal seen
+        seen += client.recv(65536)
+        return seen.count(b"HTTP/1.1 200") == count
+
+    until(come, what=f"{count} answers")

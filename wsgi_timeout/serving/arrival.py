@@ -1,0 +1,88 @@
+"""A request on its way in: its head, and the beginning of its body, before a thread has to do with it."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+from wsgi_timeout.http.urls import MARK
+from wsgi_timeout.serving.paced_socket import END_OF_CHUNKS
+
+#: Bytes of a body that are received without a thread: what travels with a call, without a stream.
+BODY_AHEAD = 64 * 1024
+#: Larger heads go to gunicorn as they are: it refuses them with 431, or 414.
+_LARGEST_HEAD = 64 * 1024
+#: https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt, section 2.2
+_PROXY_SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*(?=\r\n)", re.IGNORECASE)
+_CHUNKED = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
+_CONTINUE = re.compile(rb"\r\nexpect:[ \t]*100-continue", re.IGNORECASE)
+
+
+class Arrival:
+    """What has come in of one request; no I/O here.
+
+    `ready` when a thread can go on without waiting for a client: its head and a small body are whole, or
+    of a large body the first 64 KiB. Not waited for: the body of a request with our parameter, whose token
+    is looked at first, and one that the client holds back until it hears `100 Continue`.
+    """
+
+    def __init__(
+        self, conn: Any, *, seconds: float, rate: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Give the head `seconds`; then the body may fall so many behind `rate` bytes a second."""
+        self.conn = conn
+        self.data = bytearray()
+        self.registered = False
+        self.ready = False
+        #: Bytes of the body that have not come; None: nobody knows how many, 0: it is whole.
+        self.missing: int | None = 0
+        self._clock = clock
+        self._rate = rate
+        self.deadline = clock() + seconds
+        self._head_end = 0
+        self._looked = 0
+        self._body: int | None = 0
+
+    def feed(self, data: bytes, body_seconds: float) -> None:
+        """Take more bytes; once the head is in, the body may fall `body_seconds` behind the least rate."""
+        self.data += data
+        if self._head_end:
+            self.deadline = min(self._clock() + body_seconds, self.deadline + len(data) / self._rate)
+        elif end := self._find_head():
+            self._head_end = end
+            self.deadline = self._clock() + body_seconds
+            self._read_head()
+        else:
+            return
+        self._look_at_body()
+
+    def _find_head(self) -> int:
+        """Return where the head ends, 0 if it is not in."""
+        start = max(0, self._looked - 3)
+        if self.data.startswith(_PROXY_SIGNATURE):
+            start = max(start, 16 + int.from_bytes(self.data[14:16], "big"))
+        elif _PROXY_SIGNATURE.startswith(bytes(self.data)):
+            return 0
+        end = self.data.find(b"\r\n\r\n", start)
+        self._looked = len(self.data)
+        if end >= 0:
+            return end + 4
+        return len(self.data) if len(self.data) > _LARGEST_HEAD else 0
+
+    def _read_head(self) -> None:
+        head = bytes(self.data[: self._head_end])
+        length = _LENGTH.search(head)
+        self._body = None if _CHUNKED.search(head) else int(length[1]) if length else 0
+        if self._body != 0 and (_CONTINUE.search(head) or MARK.encode() in head.partition(b"\r\n")[0]):
+            self.ready = True
+
+    def _look_at_body(self) -> None:
+        there = len(self.data) - self._head_end
+        if self._body is None:
+            self.missing = 0 if self.data.endswith(END_OF_CHUNKS) else None
+        else:
+            self.missing = max(0, self._body - there)
+        self.ready = self.ready or self.missing == 0 or there >= BODY_AHEAD

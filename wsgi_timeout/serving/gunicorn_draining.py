@@ -1,0 +1,46 @@
+"""gunicorn's thread worker that drains: whoever waits is answered when it is told to stop."""
+
+from __future__ import annotations
+
+import traceback
+
+from gunicorn.util import make_fail_app
+from gunicorn.workers import gthread
+
+from wsgi_timeout.reloading import Reloader
+from wsgi_timeout.watching import listener
+
+
+class DrainingWorker(gthread.ThreadWorker):
+    """gunicorn's own gthread, of any version, that answers every waiter when told to stop."""
+
+    @property
+    def alive(self) -> bool:
+        return self._alive
+
+    @alive.setter
+    def alive(self, value: bool) -> None:
+        # gunicorn clears it for every reason to stop but one: signals, max_requests, a reload.
+        self._alive = value
+        if not value:
+            listener.drain()
+
+    def is_parent_alive(self) -> bool:
+        there: bool = super().is_parent_alive()
+        if not there:
+            # gunicorn leaves its loop, and would cut off whoever still waits when graceful_timeout is over.
+            self.alive = False
+        return there
+
+    def load_wsgi(self) -> None:
+        if not self.cfg.reload:
+            super().load_wsgi()
+            return
+        # gunicorn's own misses an edit before its first look. It starts this one in its place.
+        self.reloader = Reloader()
+        try:
+            self.wsgi = self.app.wsgi()
+        except Exception as error:
+            # gunicorn outlives a SyntaxError only.
+            self.log.exception("the app cannot be loaded: waiting for an edit")
+            self.wsgi = make_fail_app("".join(traceback.format_exception(error)))

@@ -1,0 +1,104 @@
+"""What gunicorn's parser reads a connection through: no client holds a thread by sending drop by drop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+#: What a chunked body ends with; data that looks like it is only taken for whole too early.
+END_OF_CHUNKS = b"0\r\n\r\n"
+
+
+class PacedSocket:
+    """Gives out what was received ahead, then reads on while the client keeps a least rate.
+
+    The client has an allowance of seconds in which a read may block. Blocked time is taken from it, each
+    byte that comes gives some back: at the least rate it lasts for ever, below it a read ends with
+    `TimeoutError`. What the reader does in between costs the client nothing.
+    """
+
+    def __init__(self, sock: Any, *, least_rate: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """Read from `sock`, whose client must send `least_rate` bytes a second."""
+        self._sock = sock
+        self._least_rate = least_rate
+        self._clock = clock
+        #: What was received and not given out yet.
+        self.ahead = bytearray()
+        self._allowance = self._most = 0.0
+        #: Bytes of the body that are still to come; None: nobody knows.
+        self._missing: int | None = None
+        self._on_whole: Callable[[], None] | None = None
+
+    def allow(self, seconds: float) -> None:
+        """Begin with a full allowance."""
+        self._allowance = self._most = seconds
+
+    def expect(self, missing: int | None, on_whole: Callable[[], None]) -> None:
+        """Have `on_whole` called when so many more bytes were read, or when a chunked body ends."""
+        self._missing, self._on_whole = missing, on_whole
+
+    def put_ahead(self, data: bytes | bytearray) -> None:
+        """Give this out before what the socket has."""
+        self.ahead += data
+
+    def fill(self, size: int, end: bytes, before: bytes) -> None:
+        """Receive ahead up to `size` bytes, to `end` if given, or to where the client ends or is too slow.
+
+        `before` is what the reader has already.
+        """
+        with suppress(OSError):
+            while len(self.ahead) < size and not (end and (before[-len(end) :] + self.ahead).endswith(end)):
+                data = self._receive(size - len(self.ahead), 0)
+                if not data:
+                    return
+                self.ahead += data
+
+    def take_ahead(self) -> bytes:
+        """Return what was received ahead and not read."""
+        data, self.ahead = bytes(self.ahead), bytearray()
+        return data
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        """Return up to `size` bytes; raises `TimeoutError` for a client that is too slow."""
+        if self.ahead:
+            data = bytes(self.ahead[:size])
+            del self.ahead[:size]
+            return data
+        return self._receive(size, flags)
+
+    def _receive(self, size: int, flags: int) -> bytes:
+        before = self._sock.gettimeout()
+        if self._allowance <= 0:
+            raise TimeoutError(f"the client sends less than {self._least_rate:g} bytes a second")
+        self._sock.settimeout(self._allowance if before is None else min(before, self._allowance))
+        began = self._clock()
+        try:
+            data: bytes = self._sock.recv(size, flags) if flags else self._sock.recv(size)
+        finally:
+            self._allowance -= self._clock() - began
+            with suppress(OSError):  # it may be closed by now
+                self._sock.settimeout(before)
+        self._allowance = min(self._most, self._allowance + len(data) / self._least_rate)
+        self._count(data)
+        return data
+
+    def _count(self, data: bytes) -> None:
+        if self._on_whole is None:
+            return
+        if self._missing is not None:
+            self._missing -= len(data)
+            whole = self._missing <= 0
+        else:
+            whole = data.endswith(END_OF_CHUNKS)
+        if whole or not data:
+            self._on_whole()
+            self._on_whole = None
+
+    def gettimeout(self) -> float | None:
+        timeout: float | None = self._sock.gettimeout()
+        return timeout
+
+    def settimeout(self, seconds: float | None) -> None:
+        self._sock.settimeout(seconds)
