@@ -15,7 +15,7 @@ FONT = /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
 PYTEST = $(BIN)/python -m pytest -n 4 --dist loadscope
 
 .DEFAULT_GOAL := help
-.PHONY: help run ocr test test-long test-mutants test-faults-20 soak bench bench-quick scaling lint types wheel lock ci clean wrk tools tesseract
+.PHONY: help run ocr test coverage test-long test-mutants test-faults-20 soak bench bench-quick scaling lint types wheel lock ci clean wrk tools tesseract
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -46,6 +46,12 @@ test: $(VENV)/.installed-dev $(VENV)/redis-6.2 tools ## Run the tests, but those
 
 test-long: $(VENV)/.installed-dev tools ## Run the tests marked slow
 	$(PYTEST) -m slow $(ARGS) || test $$? -eq 5  # 5: there are none
+
+coverage: $(VENV)/.installed-dev $(VENV)/redis-6.2 tools ## Run the tests, and list the lines and branches that they do not reach; ARGS='tests/store'
+	rm -f .coverage .coverage.*
+	$(BIN)/coverage run -m pytest -n 4 --dist loadscope $(ARGS) || test $$? -eq 1
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report
 
 test-mutants: $(VENV)/.installed-dev ## Break each point of PEP 3333 in a copy, and see its test fail; ARGS='46 47'
 	$(BIN)/python tests/wsgi/mutants/run.py $(ARGS)

@@ -1,8 +1,7 @@
 """The API as users type it: checked by mypy (and clean under pyright), never run."""
 
-from typing import assert_type
-
 from flask import Blueprint, Flask
+from typing_extensions import assert_type
 
 from wsgi_timeout import (
     FunctionCall,

@@ -1,0 +1,48 @@
+"""What the documents say of the source is true: the files and rooms that they name are there."""
+
+import re
+
+import pytest
+from harness import ROOT
+
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+GLOSSARY = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+HALVES = (ROOT / "wsgi_timeout", ROOT / "jobs" / "wsgi_timeout_jobs")
+PACKAGES = [
+    folder for half in HALVES for folder in sorted(half.iterdir()) if (folder / "__init__.py").exists()
+]
+
+#: The words that the design defines.
+WORDS = (
+    *("call", "id", "token", "result URL", "status URL", "hop", "wait", "function timeout", "attempt"),
+    *("lease", "delivery", "grace", "inbox", "front", "name", "label"),
+)
+
+
+@pytest.mark.parametrize("file", sorted(set(re.findall(r"`([\w/]+\.(?:py|lua))`", ARCHITECTURE))))
+def test_a_file_that_the_architecture_names_is_there(file):
+    """Each file on a request's way exists, below one of the halves or of the store."""
+    roots = (*HALVES, HALVES[0] / "store", ROOT)
+    assert any((root / file.removeprefix("jobs/.../")).exists() for root in roots)
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda folder: folder.name)
+def test_every_package_is_on_the_map(package):
+    """The architecture's table and CONTRIBUTING's map have every package of both halves."""
+    table = r"^\| `(?:jobs/\.\.\./)?" + package.name + r"` \|"
+    assert re.search(table, ARCHITECTURE, re.MULTILINE)
+    assert re.search(rf"\b{package.name}/", CONTRIBUTING)
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_the_glossary_has_every_word(word):
+    """Each word that the design defines has its entry."""
+    assert f"\n**{word}**\n" in GLOSSARY
+
+
+def test_the_glossary_is_in_order():
+    """Entries are sorted, and each has a text."""
+    words = re.findall(r"^\*\*(.+)\*\*$", GLOSSARY, re.MULTILINE)
+    assert words == sorted(words, key=str.lower)
+    assert len(re.findall(r"^:   ", GLOSSARY, re.MULTILINE)) == len(words)
