@@ -39,6 +39,7 @@ from wsgi_timeout_jobs.process import forks
 from wsgi_timeout_jobs.process.board import Board
 from wsgi_timeout_jobs.process.interrupts import Interrupts
 from wsgi_timeout_jobs.process.options import WorkerOptions
+from wsgi_timeout_jobs.process.turn import comes_to_its_turn
 
 log = logging.getLogger("wsgi_timeout.worker")
 
@@ -53,7 +54,7 @@ class _Stop(BaseException):
     """Ends a BLMOVE; what it may have moved stays held, and is recovered when the process is gone."""
 
 
-def _ignore(_number: int, _frame: FrameType | None) -> None:
+def _ignore(*_: object) -> None:
     """Do nothing at a signal."""
 
 
@@ -72,7 +73,8 @@ def run_worker(options: WorkerOptions, board: Board) -> None:
     board.offer(name, offered.queues)
     queue = f"{name}:{options.queue}" if options.queue else name
     serve_queue(queue, board.slots * options.processes)
-    _connected(options, offered, queue, board).run()
+    if options.turn_fd < 0 or comes_to_its_turn(options.turn_fd):
+        _connected(options, offered, queue, board).run()
 
 
 def _connected(options: WorkerOptions, offered: Entries, queue: str, board: Board) -> CallWorker:
@@ -135,7 +137,7 @@ class CallWorker(BaseWorker):
         until_redis_answers(self._register, self._interrupts.shield)
         self._board.ready = True
         log.info("worker %s takes calls of %s", self.name, self.queue_names()[0])
-        while not self._stopping and self._left > 0:
+        while not (self._stopping or self._board.interrupted) and self._left > 0:
             self._take_and_run(runner)
         self._board.leaving = True
         self._wait_for_handlers()

@@ -101,8 +101,8 @@ def test_an_interrupt_is_for_one_attempt(site, seen):
         began = time.monotonic()
         assert functions.converts.spawn("converts").get(timeout=20) == 3
         seen("the third run's result", [time.monotonic() - began])
-    # The same process ran all three.
-    assert len({run.split()[1] for run in site.runs("converts")}) == 1
+    # What an interrupted run leaves behind reaches no other.
+    assert len({run.split()[1] for run in site.runs("converts")}) == 3
     assert site.pool.popen.poll() is None
 
 
@@ -135,11 +135,9 @@ def test_what_goes_on_after_its_response_has_a_deadline(site):
     answer = ask(site.web.port, "/goes-on?tag=on", "POST")
     assert (answer.status, answer.text) == (200, "all of it\n")
     assert not site.runs("on-finally")
-    worker = begun(site, "on")
     until(lambda: site.runs("on-finally"), what="its finally")
     taken = [float(site.runs(tag)[0].split()[2]) for tag in ("on", "on-finally")]
     assert TIMEOUT - 0.1 <= taken[1] - taken[0] < TIMEOUT + 2
-    assert worker in {process.pid for process in site.pool.workers()}
 
 
 def records(site):
@@ -182,14 +180,13 @@ def test_a_cancel_whose_word_is_lost_ends_the_handler(site, proxy, seen):
     """A cancel that Redis has handed to the pool, which never got it, is noticed all the same."""
     with functions_of(site) as functions:
         call = functions.hangs.spawn("hangs")
-        worker = begun(site, "hangs")
+        begun(site, "hangs")
         lost = lose_word_of(call, proxy)
         assert call.cancel()
         cancelled = time.monotonic()
         until(lambda: site.runs("hangs-finally"), what="its finally")
         seen("its finally, from the cancel", [time.monotonic() - cancelled])
         assert lost.struck
-    assert worker in {process.pid for process in site.pool.workers()}
 
 
 def test_a_cancel_whose_word_is_lost_ends_a_process_of_threads(threaded, proxy):
@@ -281,10 +278,8 @@ def test_an_interrupt_before_a_handler_is_raised_when_it_begins():
 @pytest.mark.parametrize(("seconds", "status"), [(0, 200), (30, 504)])
 def test_what_ends_with_an_exit_has_one_outcome(site, seconds, status):
     """A GET whose `close()` wants to end the process runs once, and is answered, also at its deadline."""
-    workers = {process.pid for process in site.pool.workers()}
     assert ask(site.web.port, f"/leaves?tag=leaves-{seconds}&seconds={seconds}").status == status
     assert len(site.runs(f"leaves-{seconds}")) == 1
-    assert {process.pid for process in site.pool.workers()} == workers
 
 
 @pytest.fixture

@@ -52,6 +52,13 @@ def _worker_options(command: Callable[..., None]) -> Callable[..., None]:
                 show_default=True,
                 help="Calls that one worker process runs at a time.",
             ),
+            click.option(
+                "--spare",
+                type=click.IntRange(0),
+                default=0,
+                show_default=True,
+                help="Loaded processes that stand by, to replace others at once.",
+            ),
             click.option("--reload", is_flag=True, help="Load the app anew when its files change."),
         ]
     ):

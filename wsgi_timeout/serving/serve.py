@@ -44,6 +44,7 @@ class ServeOptions:
     threads: int = 1
     web_threads: int | None = None
     function_processes: int = 2
+    spare: int = 0
     data_dir: str | None = None
     only: tuple[str, ...] = ()
     except_: tuple[str, ...] = ()
@@ -228,7 +229,7 @@ def _start_pool(options: ServeOptions, environment: dict[str, str]) -> _Part:
     command = [sys.executable, "-m", "wsgi_timeout.serving.cli", "worker", options.target]
     command += ["--name", options.name] if options.name else []
     command += ["--processes", str(options.processes), "--threads", str(options.threads)]
-    command += ["--function-processes", str(options.function_processes)]
+    command += ["--function-processes", str(options.function_processes), "--spare", str(options.spare)]
     command += ["--ready-fd", str(write), *(["--reload"] if options.reload else [])]
     part = _Part("the worker pool", command, environment, (write,))
     os.close(write)

@@ -6,11 +6,13 @@ import logging
 import os
 import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from wsgi_timeout.store.record import Outcome
 from wsgi_timeout_jobs.process.board import Board
+from wsgi_timeout_jobs.process.descendants import descendants, kill_all
 
 log = logging.getLogger("wsgi_timeout.pool")
 
@@ -41,8 +43,24 @@ class Child:
     stopping_since: float | None = None
     #: By call and attempt, for as long as these run.
     interrupted: dict[tuple[str, int], Interruption] = field(default_factory=dict)
+    #: When a handler of it was last interrupted: monotonic seconds. It takes no more calls since.
+    interrupted_since: float | None = None
     #: What RQ was last told of it: state, calls that succeeded and failed.
     told: tuple[str, int, int] = ("idle", 0, 0)
+    #: The pipe that tells a spare process to take calls; -1: it takes calls.
+    turn_fd: int = -1
+
+    @property
+    def spare(self) -> bool:
+        """Whether it only stands by, to replace another."""
+        return self.turn_fd >= 0
+
+    def take_turn(self) -> None:
+        """Have a spare process take calls."""
+        fd, self.turn_fd = self.turn_fd, -1
+        with suppress(BrokenPipeError):  # it has ended: that is noticed, and another one is started
+            os.write(fd, b"1")
+        os.close(fd)
 
     def stop(self) -> None:
         """Have it take no more calls, and end when those that it runs have."""
@@ -53,6 +71,12 @@ class Child:
     def kill(self) -> None:
         """End it at once; what it runs is recovered."""
         self.send(signal.SIGKILL)
+
+    def kill_with_descendants(self) -> None:
+        """End it and all that its handlers have started."""
+        below = descendants(self.pid)
+        self.kill()
+        kill_all(below)
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal; nothing happens if the process is gone already."""

@@ -83,39 +83,53 @@ class Children:
         """Start as many as are missing; one that is stopping is replaced before it has ended."""
         if self.stopping_since is not None or time.monotonic() < self._spawn_after:
             return
-        for queue in ("", *self._queues):
-            there = [c for c in self if c.queue == queue and c.stopping_since is None]
-            # One alone at first: an app that cannot be loaded then says so once.
-            for _ in range((self._wanted(queue) if self.ever_ready else 1) - len(there)):
-                try:
-                    self._spawn(queue)
-                except OSError as error:
-                    # Too many processes, or too little memory: those that run need not end for it.
-                    log.warning("no new worker can be started: %s", error)
-                    self._spawn_after = time.monotonic() + _FORK_PAUSE_SECONDS
-                    return
+        try:
+            for queue in ("", *self._queues):
+                self._spawn_missing_of(queue)
+        except OSError as error:
+            # Too many processes, or too little memory: those that run need not end for it.
+            log.warning("no new worker can be started: %s", error)
+            self._spawn_after = time.monotonic() + _FORK_PAUSE_SECONDS
+
+    def _spawn_missing_of(self, queue: str) -> None:
+        there = [c for c in self if c.queue == queue and c.stopping_since is None]
+        spare = sorted((c for c in there if c.spare), key=lambda child: not child.board.loaded)
+        # One alone at first: an app that cannot be loaded then says so once.
+        wanted = self._wanted(queue) if self.ever_ready else 1
+        missing = wanted - (len(there) - len(spare))
+        for child in spare[: max(0, missing)]:
+            child.take_turn()
+        for _ in range(missing - len(spare)):
+            self._spawn(queue)
+        # Spare ones are loaded when the others are: those are waited for.
+        if self.ever_ready and all(child.board.ready for child in there if not child.spare):
+            for _ in range(self._options.spare - max(0, len(spare) - max(0, missing))):
+                self._spawn(queue, spare=True)
 
     def _wanted(self, queue: str) -> int:
         return self._options.function_processes if queue else self._options.processes
 
-    def _spawn(self, queue: str) -> None:
+    def _spawn(self, queue: str, *, spare: bool = False) -> None:
         known = self.name or targets.name_of(self._served.target)
         name = f"{known}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         board, parent = Board(self._options.threads), os.getpid()
+        read_fd, write_fd = os.pipe() if spare else (-1, -1)
         # A stop that came around the fork would miss the child, or be handled in it as if it were the parent.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
         try:
             if self.stopping_since is None:
                 pid = os.fork()
                 if pid == 0:
-                    self._be_child(name, queue, board, parent)
-                self._by_pid[pid] = Child(pid, name, queue, board)
+                    self._be_child(name, queue, board, parent, read_fd)
+                self._by_pid[pid] = Child(pid, name, queue, board, turn_fd=write_fd)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            if spare:
+                os.close(read_fd)
 
-    def _be_child(self, name: str, queue: str, board: Board, parent: int) -> None:
+    def _be_child(self, name: str, queue: str, board: Board, parent: int, turn_fd: int) -> None:
         be_child(
-            lambda: self._work(name, queue, board),
+            lambda: self._work(name, queue, board, turn_fd),
             board,
             self._served.target,
             parent=parent,
@@ -123,7 +137,7 @@ class Children:
             loaded_before=self.ever_ready,
         )
 
-    def _work(self, name: str, queue: str, board: Board) -> None:
+    def _work(self, name: str, queue: str, board: Board, turn_fd: int) -> None:
         # Imported here: the parent stays small, and an app's own patching finds a fresh process.
         from wsgi_timeout_jobs.worker import run_worker  # noqa: PLC0415
 
@@ -140,6 +154,7 @@ class Children:
             max_requests=self._options.max_requests,
             patience=1.5 * self._settings.lease_seconds,
             lease_seconds=self._settings.lease_seconds,
+            turn_fd=turn_fd,
         )
         run_worker(options, board)
 
@@ -176,9 +191,11 @@ class Children:
     def _note_end(self, child: Child, code: int) -> None:
         if child.board.ready and not child.keeper_name:
             self.note_ready(child)
-        if code < 0 and self.stopping_since is None:
+        if child.spare:
+            os.close(child.turn_fd)
+        if code < 0 and child.stopping_since is None:
             log.warning("worker %s (pid %d) was killed by signal %d", child.name, child.pid, -code)
-        if child.board.ready or code == EXIT_RELOAD:
+        if child.board.loaded or code == EXIT_RELOAD:
             self._failures = 0
             return
         self._failures += 1

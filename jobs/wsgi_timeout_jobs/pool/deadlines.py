@@ -32,7 +32,7 @@ class Deadlines:
         self._grace = grace
 
     def check(self) -> None:
-        """Interrupt handlers that are over their deadline; escalate where one has not ended since."""
+        """Interrupt handlers that are over their deadline; kill what has not ended in time since."""
         now = time.monotonic()
         for child, running in self._children.running():
             interruption = child.interrupted.get(running.attempt_of)
@@ -42,37 +42,47 @@ class Deadlines:
                 if now >= running.deadline:
                     self.interrupt(child, running, Outcome.TIMEOUT)
             elif self._threads == 1:
-                self._escalate(child, running, interruption)
+                self._tell_who_waits(child, running, interruption)
         for child in self._children:
             there = {running.attempt_of for running in child.board.running()}
             child.interrupted = {key: found for key, found in child.interrupted.items() if key in there}
+            self._kill_after_grace(child)
 
-    def _escalate(self, child: Child, running: Running, interruption: Interruption) -> None:
-        """Go on with a handler that was interrupted, and has not ended."""
+    def _tell_who_waits(self, child: Child, running: Running, interruption: Interruption) -> None:
+        """Record the outcome of a handler that goes on in its `finally`."""
         seconds = time.monotonic() - interruption.since
         if seconds > min(self._grace, _UNANSWERED_SECONDS) and not interruption.ended:
-            # Whoever waits need not wait for its `finally`.
             interruption.ended = True
             self.record(child, running, interruption.outcome)
-        # Recording may take long, and the child runs another call then.
-        if seconds > self._grace and running in child.board.running():
-            log.warning("%s: did not end when interrupted, %s is killed", running.call_id, child.name)
-            child.kill()
+
+    def _kill_after_grace(self, child: Child) -> None:
+        """End a process whose interrupted handler goes on, or has left behind what does."""
+        since = child.interrupted_since
+        if since is None or time.monotonic() - since <= self._grace:
+            return
+        running = child.board.running()
+        # Its neighbours may end first, and so may what has its outcome on the way to Redis.
+        if any(each.settling or each.attempt_of not in child.interrupted for each in running):
+            return
+        what = ", ".join(each.call_id for each in running) or "its last call"
+        log.warning("%s: did not end when interrupted, %s is killed", what, child.name)
+        child.kill_with_descendants()
 
     def interrupt(self, child: Child, running: Running, outcome: Outcome, *, ended: bool = False) -> None:
         """Have a handler end; `ended`: its outcome is recorded already."""
         if running.settling or running.attempt_of in child.interrupted:
             return
-        child.interrupted[running.attempt_of] = Interruption(time.monotonic(), outcome, ended)
+        now = child.interrupted_since = time.monotonic()
+        child.interrupted[running.attempt_of] = Interruption(now, outcome, ended)
         child.board.interrupt(running, outcome)
+        # What the handler leaves undone must not reach another call: its process ends, and is replaced now.
+        child.stop()
         if self._threads == 1:
             child.send(SIGNAL)
-        else:
-            # No exception reaches a thread that sleeps: the outcome is recorded now, the process is
-            # replaced when its other calls have ended.
-            if not ended:
-                self.record(child, running, outcome)
-            child.stop()
+        elif not ended:
+            # No exception reaches a thread that sleeps: the outcome is recorded now, the process goes on
+            # until its other calls have ended.
+            self.record(child, running, outcome)
 
     def record(self, child: Child, running: Running, outcome: Outcome) -> None:
         """Record an outcome that the worker does not record itself."""

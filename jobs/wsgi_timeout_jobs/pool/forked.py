@@ -14,6 +14,7 @@ from contextlib import suppress
 from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.reloading import Reloader
 from wsgi_timeout_jobs.process.board import Board
+from wsgi_timeout_jobs.process.descendants import descendants, kill_all
 
 #: Exit codes of a child.
 EXIT_LOAD_FAILED = 3
@@ -53,6 +54,9 @@ def be_child(
         for stream in (sys.stdout, sys.stderr):
             with suppress(Exception):
                 stream.flush()
+        if board.interrupted:
+            # Nor does what an interrupted handler has started.
+            kill_all(descendants(os.getpid()))
         os._exit(code)
 
 

@@ -20,5 +20,7 @@ class PoolOptions:
     reload: bool = False
     #: Processes for each queue of functions that the target has.
     function_processes: int = 1
+    #: Processes of each queue that have loaded the target and stand by, to replace others.
+    spare: int = 0
     #: A pipe into which the pool writes the target's name when a first child has loaded it; -1: none.
     ready_fd: int = -1

@@ -92,6 +92,8 @@ class Pool:
             self._keep,
             self._children.check_memory,
             self._deadlines.check,
+            # Whom this has stopped is replaced now, not when it has gone.
+            self._children.spawn_missing,
             self._children.check_stop,
         ):
             with self._surprises:

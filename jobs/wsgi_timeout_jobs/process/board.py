@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 from wsgi_timeout.errors import ConfigurationError
 
-#: Ready, suspended, leaving; calls that succeeded and failed; when the lease was renewed.
-_HEADER = struct.Struct("=BBB5xIId")
+#: Ready, suspended, leaving, interrupted, loaded; calls that succeeded and failed; the lease's last renewal.
+_HEADER = struct.Struct("=BBBBB3xIId")
 _COUNTS = struct.Struct("=II")
 _COUNTS_OFFSET = 8
 _WORD = 8
@@ -76,6 +76,7 @@ class Board:
         if len(text) > _OFFER_BYTES:
             raise ConfigurationError(f"{len(queues)} queues are more than one target can have")
         self._memory[-_OFFER_BYTES:] = text.ljust(_OFFER_BYTES, b"\0")
+        self._memory[4] = 1
 
     def offered(self) -> tuple[str, tuple[str, ...]]:
         """Return what `offer` was given; only of a child that is ready."""
@@ -108,6 +109,16 @@ class Board:
     @leaving.setter
     def leaving(self, value: bool) -> None:
         self._memory[2] = int(value)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a handler was interrupted here: what it left undone must reach no other call."""
+        return bool(self._memory[3])
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the child has loaded the app; a spare one takes no calls yet."""
+        return bool(self._memory[4])
 
     @property
     def renewed(self) -> float:
@@ -160,7 +171,8 @@ class Board:
         return found
 
     def interrupt(self, running: Running, reason: str) -> None:
-        """Leave the reason that the child's signal handler will find."""
+        """Leave the reason that the child's signal handler will find; the child takes no more calls."""
+        self._memory[3] = 1
         at = self._start(running.slot) + _REASON_OFFSET
         _REASON.pack_into(self._memory, at, reason.encode(), running.attempt, running.call_id.encode())
 

@@ -26,3 +26,5 @@ class WorkerOptions:
     patience: float
     #: Seconds without a renewal of its lease after which a worker is given up.
     lease_seconds: float
+    #: A pipe that tells a spare process to take calls; -1: it takes them at once.
+    turn_fd: int = -1
