@@ -10,26 +10,20 @@ import threading
 import time
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from types import FrameType
 
-import rq
 from rq.serializers import JSONSerializer
 from rq.worker import BaseWorker
 
 from wsgi_timeout import target as targets
 from wsgi_timeout.current import enter_worker, serve_queue
-from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.integrations.stub import NAME_VARIABLE
 from wsgi_timeout.store import keys, rq_state
 from wsgi_timeout.store.attempts import Attempts
 from wsgi_timeout.store.connection import SOCKET_TIMEOUT, connect, connect_to_listen
-from wsgi_timeout.store.messages import WIRE_VERSION
 from wsgi_timeout.store.record import Taken
 from wsgi_timeout.store.redis_errors import ANY, UNAVAILABLE
 from wsgi_timeout.store.workers import Workers
-from wsgi_timeout.watching import live_workers
-from wsgi_timeout.watching.leases import LeaseWatch
 from wsgi_timeout.watching.listener import Listener
 from wsgi_timeout_jobs.apps.offered import Entries, of_target
 from wsgi_timeout_jobs.attempt.function import FunctionRunner
@@ -39,6 +33,7 @@ from wsgi_timeout_jobs.process import forks
 from wsgi_timeout_jobs.process.board import Board
 from wsgi_timeout_jobs.process.interrupts import Interrupts
 from wsgi_timeout_jobs.process.options import WorkerOptions
+from wsgi_timeout_jobs.process.registration import refuse_conflict, register
 from wsgi_timeout_jobs.process.turn import comes_to_its_turn
 
 log = logging.getLogger("wsgi_timeout.worker")
@@ -131,10 +126,13 @@ class CallWorker(BaseWorker):
         else:
             # Handlers run in other threads, where no signal reaches them: the pool ends their calls.
             signal.signal(signal.SIGUSR2, _ignore)
-        until_redis_answers(self._check_others, self._interrupts.shield)
+        workers = Workers.of(self._attempts)
+        refuse = partial(refuse_conflict, workers, self._attempts, self._options)
+        until_redis_answers(refuse, self._interrupts.shield)
         # The lease's age: this process may be frozen before it is ready, and nobody renews it so long.
         self._board.renewed = time.monotonic()
-        until_redis_answers(self._register, self._interrupts.shield)
+        described = partial(register, workers, self._options, self._offered.mounts)
+        until_redis_answers(described, self._interrupts.shield)
         self._board.ready = True
         log.info("worker %s takes calls of %s", self.name, self.queue_names()[0])
         while not (self._stopping or self._board.interrupted) and self._left > 0:
@@ -147,28 +145,6 @@ class CallWorker(BaseWorker):
         if self._options.queue:
             return FunctionRunner(self._offered.functions, attempts, interrupts, board)
         return RequestRunner(self._offered.apps, attempts, self._listener, interrupts, board)
-
-    def _check_others(self) -> None:
-        """Refuse to serve a queue beside live workers of another app, or of another wire version."""
-        deadline = time.monotonic() + self._options.patience
-        watch = LeaseWatch(Workers.of(self._attempts), self._options.lease_seconds)
-        while conflict := live_workers.look(self._attempts, self._options.target).stranger:
-            # What is left of a crash stands there until its lease is lost: maybe nobody else sees that.
-            watch.step()
-            if time.monotonic() > deadline:
-                raise ConfigurationError(f"{conflict}; this worker is refused")
-            time.sleep(_RETRY_SECONDS)
-
-    def _register(self) -> None:
-        info = {
-            "target": targets.normal(self._options.target),
-            "wire": str(WIRE_VERSION),
-            "folder": str(Path.cwd()),
-            "mounts": self._offered.mounts,
-        }
-        versions = (rq.__version__, sys.version.split()[0])
-        birth = rq_state.worker_fields(self._attempts.name, os.getpid(), self.hostname or "", versions)
-        Workers.of(self._attempts).register(self.name, self._options.pool_inbox, info, birth)
 
     def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
         self._stopping = True

@@ -1,0 +1,51 @@
+"""A worker makes itself known, and refuses to serve beside workers of another app."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+
+import rq
+
+from wsgi_timeout import target as targets
+from wsgi_timeout.errors import ConfigurationError
+from wsgi_timeout.store import rq_state
+from wsgi_timeout.store.attempts import Attempts
+from wsgi_timeout.store.messages import WIRE_VERSION
+from wsgi_timeout.store.workers import Workers
+from wsgi_timeout.watching import live_workers
+from wsgi_timeout.watching.leases import LeaseWatch
+from wsgi_timeout_jobs.process.options import WorkerOptions
+
+_LOOK_SECONDS = 0.5
+
+
+def refuse_conflict(workers: Workers, attempts: Attempts, options: WorkerOptions) -> None:
+    """Refuse to serve a queue beside live workers of another app, or of another wire version.
+
+    Raises `ConfigurationError`.
+    """
+    deadline = time.monotonic() + options.patience
+    watch = LeaseWatch(workers, options.lease_seconds)
+    while conflict := live_workers.look(attempts, options.target).stranger:
+        # What is left of a crash stands there until its lease is lost: maybe nobody else sees that.
+        watch.step()
+        if time.monotonic() > deadline:
+            raise ConfigurationError(f"{conflict}; this worker is refused")
+        time.sleep(_LOOK_SECONDS)
+
+
+def register(workers: Workers, options: WorkerOptions, mounts: str) -> None:
+    """Tell web processes, pools and RQ of this worker; `mounts`: a stub's web functions as JSON."""
+    info = {
+        "target": targets.normal(options.target),
+        "wire": str(WIRE_VERSION),
+        "folder": str(Path.cwd()),
+        "mounts": mounts,
+    }
+    versions = (rq.__version__, sys.version.split()[0])
+    birth = rq_state.worker_fields(workers.name, os.getpid(), socket.gethostname(), versions)
+    workers.register(options.worker, options.pool_inbox, info, birth)
