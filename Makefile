@@ -53,8 +53,9 @@ coverage: $(VENV)/.installed-dev $(VENV)/redis-6.2 tools ## Run the tests, and l
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
 
-test-mutants: $(VENV)/.installed-dev ## Break each point of PEP 3333 in a copy, and see its test fail; ARGS='46 47'
+test-mutants: $(VENV)/.installed-dev ## Break each point of PEP 3333, and a sample of 40 operators, in a copy, and see a test fail
 	$(BIN)/python tests/wsgi/mutants/run.py $(ARGS)
+	$(BIN)/python tests/wsgi/mutants/run.py operators
 
 test-faults-20: $(VENV)/.installed-dev ## Run the fault tests that take times, twenty times; ARGS='--times 4 -- -k frozen'
 	PYTHONPATH=tests:tests/apps $(BIN)/python -m faults.measure $(ARGS)

@@ -1,6 +1,7 @@
 """Break the product, one point at a time, in a copy of the tree, and see the named test fail.
 
-python tests/wsgi/mutants/run.py [POINT ...]
+python tests/wsgi/mutants/run.py [POINT ...]         the points of PEP 3333, or some of them
+python tests/wsgi/mutants/run.py operators [N]       a sample of changed operators: 40, or N
 """
 
 # ruff: noqa: T201 - a program for the terminal
@@ -16,10 +17,11 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from mutants import MUTANTS, Mutant
+from operators import SAMPLE, OperatorMutant, sample
 
 ROOT = Path(__file__).resolve().parents[3]
 #: How many tests run at a time: each one starts processes of its own.
-AT_A_TIME = 3
+AT_A_TIME = int(os.environ.get("AT_A_TIME", "3"))
 
 
 class Tree:
@@ -45,6 +47,18 @@ class Tree:
         )
         return done.returncode, done.stdout
 
+    def sees_operator(self, mutant: OperatorMutant):
+        """Return the mutant, and what is wrong: nothing if one of its tests fails with it in place."""
+        file = self.folder / mutant.file
+        source = file.read_text()
+        file.write_text(mutant.source)
+        try:
+            code, _ = self.test(*mutant.tests)
+        finally:
+            file.write_text(source)
+        where = f"{mutant.file}, {mutant.function}:\n  - {mutant.old}\n  + {mutant.new}"
+        return mutant, "" if code == 1 else where
+
     def sees(self, mutant: Mutant):
         """Return the mutant, and what is wrong: nothing if the test fails with it in place."""
         file = self.folder / mutant.file
@@ -65,34 +79,61 @@ class Tree:
         return mutant, ""
 
 
-def main(points):
-    """Check the mutants of `points`, or all; returns how many were not seen."""
+class Trees:
+    """Copies of the tree, each used by one test at a time."""
+
+    def __init__(self, folder, number=AT_A_TIME):
+        self._free = SimpleQueue()
+        for name in range(number):
+            self._free.put(Tree(Path(folder) / str(name)))
+
+    def with_one(self, action, *words):
+        """Return what an action on a free tree returns, and the seconds that it took."""
+        tree = self._free.get()
+        began = time.monotonic()
+        try:
+            return *action(tree, *words), time.monotonic() - began
+        finally:
+            self._free.put(tree)
+
+
+def check_points(trees, threads, points):
+    """Check the mutants of `points`, or all; returns how many there are, and what is wrong."""
     chosen = [mutant for mutant in MUTANTS if not points or mutant.point in points]
-    with tempfile.TemporaryDirectory(prefix="wt-mutants-") as folder:
-        trees = SimpleQueue()
-        for number in range(AT_A_TIME):
-            trees.put(Tree(Path(folder) / str(number)))
+    tests = sorted({mutant.test for mutant in chosen})
+    shares = [tests[start::AT_A_TIME] for start in range(min(AT_A_TIME, len(tests)))]
+    wrong = []
+    for code, output, seconds in threads.map(lambda share: trees.with_one(Tree.test, *share), shares):
+        print(f"{seconds:5.1f} s  a share of the tests without a mutant", flush=True)
+        wrong += [output[-3000:]] if code else []
+    for mutant, text, seconds in threads.map(lambda mutant: trees.with_one(Tree.sees, mutant), chosen):
+        print(f"{'MISSED' if text else 'seen':7} {seconds:5.1f} s  point {mutant.point}", flush=True)
+        wrong += [text] if text else []
+    return len(chosen), wrong
 
-        def with_tree(action, *words):
-            tree = trees.get()
-            began = time.monotonic()
-            try:
-                return *action(tree, *words), time.monotonic() - began
-            finally:
-                trees.put(tree)
 
-        with ThreadPoolExecutor(AT_A_TIME) as threads:
-            tests = sorted({mutant.test for mutant in chosen})
-            shares = [tests[start::AT_A_TIME] for start in range(min(AT_A_TIME, len(tests)))]
-            wrong = []
-            for code, output, seconds in threads.map(lambda share: with_tree(Tree.test, *share), shares):
-                print(f"{seconds:5.1f} s  a share of the tests without a mutant", flush=True)
-                wrong += [output[-3000:]] if code else []
-            for mutant, text, seconds in threads.map(lambda mutant: with_tree(Tree.sees, mutant), chosen):
-                print(f"{'MISSED' if text else 'seen':7} {seconds:5.1f} s  point {mutant.point}", flush=True)
-                wrong += [text] if text else []
+def check_operators(trees, threads, count):
+    """Check a sample of changed operators; returns how many there are, and those that no test saw."""
+    chosen, wrong = sample(count), []
+    for mutant, text, seconds in threads.map(lambda one: trees.with_one(Tree.sees_operator, one), chosen):
+        print(f"{'MISSED' if text else 'seen':7} {seconds:5.1f} s  {mutant.file}: {mutant.new}", flush=True)
+        wrong += [text] if text else []
+    return len(chosen), wrong
+
+
+def main(words):
+    """Check what is asked for; returns how many mutants were not seen."""
+    with (
+        tempfile.TemporaryDirectory(prefix="wt-mutants-") as folder,
+        ThreadPoolExecutor(AT_A_TIME) as threads,
+    ):
+        trees = Trees(folder)
+        if words[:1] == ["operators"]:
+            number, wrong = check_operators(trees, threads, int(words[1]) if words[1:] else SAMPLE)
+        else:
+            number, wrong = check_points(trees, threads, words)
     print("\n".join(wrong))
-    print(f"{len(chosen)} mutants, {len(wrong)} of them or of their tests not as they must be")
+    print(f"{number} mutants, {len(wrong)} of them or of their tests not as they must be")
     return len(wrong)
 
 

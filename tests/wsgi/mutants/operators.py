@@ -1,0 +1,136 @@
+"""One operator changed at a time: a seeded sample over store, front, pool and worker.
+
+A sample stays the same as long as its own lines do: a mutant is chosen by a digest of the seed, its file,
+its function and its line, and not by its place in a list.
+"""
+
+import ast
+import hashlib
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[3]
+SEED = 1
+SAMPLE = 40
+
+#: What is mutated, and the tests that must see it, the quick ones first.
+SUBJECTS = {
+    "wsgi_timeout/store/": ("store", "watching", "functions", "front/contract", "faults/test_redis_away.py"),
+    "wsgi_timeout/front/": (
+        *("front", "faults/test_clients.py", "faults/test_broken_uploads.py", "faults/test_no_worker.py"),
+        *("serving/test_other_servers.py",),
+    ),
+    "jobs/wsgi_timeout_jobs/pool/": (
+        *("jobs", "faults/test_pool.py", "faults/test_stops.py", "faults/test_handlers.py"),
+    ),
+    "jobs/wsgi_timeout_jobs/worker.py": (
+        *("jobs", "faults/test_stops.py", "faults/test_redis_away.py", "faults/test_pool.py"),
+    ),
+}
+
+SWAPPED = {
+    ast.Eq: "!=",
+    ast.NotEq: "==",
+    ast.Lt: "<=",
+    ast.LtE: "<",
+    ast.Gt: ">=",
+    ast.GtE: ">",
+    ast.Is: "is not",
+    ast.IsNot: "is",
+    ast.In: "not in",
+    ast.NotIn: "in",
+    ast.And: "or",
+    ast.Or: "and",
+    ast.Add: "-",
+    ast.Sub: "+",
+    ast.Mult: "/",
+    ast.Div: "*",
+}
+
+#: Comparisons of moments: whether a clock hits a boundary exactly is no behaviour.
+_BOUNDARIES = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
+_MOMENTS = ("monotonic()", "now", "deadline")
+
+#: Mutants that no test can see, and why: they change nothing that anybody could tell.
+EQUIVALENT: dict[tuple[str, str], str] = {}
+
+
+class OperatorMutant(NamedTuple):
+    file: str
+    function: str
+    #: The changed line before and after it, without their indentation.
+    old: str
+    new: str
+    #: The whole source with the change in place.
+    source: str
+    tests: tuple[str, ...]
+
+    @property
+    def digest(self):
+        words = (str(SEED), self.file, self.function, self.old, self.new)
+        return hashlib.sha256("\n".join(words).encode()).hexdigest()
+
+
+def sample(count=SAMPLE):
+    """Return the chosen mutants, but for those that are known to be equivalent."""
+    found = [mutant for prefix in SUBJECTS for file in files(prefix) for mutant in mutants_of(file, prefix)]
+    chosen = sorted(found, key=lambda mutant: mutant.digest)[: count + len(EQUIVALENT)]
+    return [mutant for mutant in chosen if (mutant.old, mutant.new) not in EQUIVALENT][:count]
+
+
+def files(prefix):
+    path = ROOT / prefix
+    return [path] if path.is_file() else sorted(path.glob("*.py"))
+
+
+def mutants_of(path, prefix):
+    """Yield each mutant of one file."""
+    source = path.read_text(encoding="utf-8")
+    tests = tuple(f"tests/{name}" for name in SUBJECTS[prefix])
+    for function, start, end, operator in operators(ast.parse(source), source):
+        changed = source[:start] + operator + source[end:]
+        line = source.count("\n", 0, start)
+        old, new = (text.splitlines()[line].strip() for text in (source, changed))
+        yield OperatorMutant(path.relative_to(ROOT).as_posix(), function, old, new, changed, tests)
+
+
+def operators(tree, source):
+    """Yield the function, the range in the source, and what to write there, of each operator in functions."""
+    offsets = [0]
+    for line in source.splitlines(keepends=True):
+        offsets.append(offsets[-1] + len(line))
+
+    def at(line, column):
+        text = source[offsets[line - 1] : offsets[line]]
+        return offsets[line - 1] + len(text.encode()[:column].decode())
+
+    for outer in ast.walk(tree):
+        if not isinstance(outer, ast.FunctionDef):
+            continue
+        for node in (inner for statement in outer.body for inner in ast.walk(statement)):
+            for left, right, kind in pairs(node):
+                start, end = at(left.end_lineno, left.end_col_offset), at(right.lineno, right.col_offset)
+                between = source[start:end]
+                # Brackets and line breaks around an operator stay where they are.
+                word = between.strip(" ()\n")
+                if word and "\n" not in word and between.count(word) == 1:
+                    first = start + between.index(word)
+                    yield outer.name, first, first + len(word), SWAPPED[type(kind)]
+            if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+                start = at(node.lineno, node.col_offset)
+                yield outer.name, start, start + len("not "), ""
+
+
+def pairs(node):
+    """Yield what stands left and right of each operator of an expression."""
+    if isinstance(node, ast.Compare):
+        terms = [node.left, *node.comparators]
+        text = ast.unparse(node)
+        of_moments = any(word in text for word in _MOMENTS)
+        for left, right, kind in zip(terms, terms[1:], node.ops, strict=False):
+            if not (of_moments and isinstance(kind, _BOUNDARIES)):
+                yield left, right, kind
+    elif isinstance(node, ast.BoolOp):
+        yield from ((left, right, node.op) for left, right in zip(node.values, node.values[1:], strict=False))
+    elif isinstance(node, ast.BinOp) and type(node.op) in SWAPPED:
+        yield node.left, node.right, node.op
