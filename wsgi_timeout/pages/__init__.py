@@ -1,0 +1,1 @@
+"""The pages that people see: pure rendering, no Redis and no request handling."""
