@@ -38,6 +38,8 @@ def others(field):
             return (field.default + 0.5, field.default + 1.5, field.default + 2.5)
     if field.name == "public_url":
         return ("https://one.example", "http://two.example:8000", "https://three.example")
+    if field.name == "waiting_page":
+        return ("never", "at-once", "")
     return ("10.0.0.1", "*", "10.0.0.2, fd00::1")
 
 

@@ -13,6 +13,7 @@ WsgiTimeoutError                500
     UploadStalled               408   its client said nothing for `upload_timeout`
   UpgradeUnsupported            501   WebSocket and the like
   CallUnknown                   404   unknown id, wrong token, wrong path: all alike
+  AlreadyDelivered              410   a result was sent in full, and its grace is over
   ResultTrimmed                 409   a second reader of a result that did not fit the buffer
   CallFailed                    500   the call ended without the app's response
     HandlerRaised               500   the app raised
@@ -103,6 +104,18 @@ class CallUnknown(WsgiTimeoutError):
     """No such call, or not with this token, or not on this path."""
 
     status = "404 Not Found"
+
+
+class AlreadyDelivered(WsgiTimeoutError):
+    """This result was sent in full, and is not kept any longer."""
+
+    status = "410 Gone"
+
+    def __init__(self, message: str, delivered_ms: int = 0, clean_url: str = "") -> None:
+        """Take when it was, in ms since 1970, and the address that can be opened anew."""
+        super().__init__(message)
+        self.delivered_ms = delivered_ms
+        self.clean_url = clean_url
 
 
 class ResultTrimmed(WsgiTimeoutError):

@@ -63,6 +63,23 @@ class Settings:
         150.0, "s", "how long one HTTP request blocks before it is redirected", least=0.01
     )
     timeout: float = _setting(3600.0, "s", "how long a handler may run", least=0.01)
+    page_after: float = _setting(
+        5.0, "s", "after how long a person's browser is shown the waiting page, if `waiting_page` is `auto`"
+    )
+    waiting_page: str = _text(
+        "auto",
+        "",
+        "what a person's browser gets: `auto`, a page after `page_after`; `at-once`; `never`, redirects",
+        {"auto", "at-once", "never"}.__contains__,
+        "auto, at-once or never",
+    )
+    templates: str = _text(
+        "",
+        "folder",
+        "templates, texts and a stylesheet of yours for the pages that people see",
+        lambda _text: True,
+        "a folder",
+    )
     wait_for_response: bool = _setting(default=True, unit="", meaning="`false`: answer 202 at once")
     max_attempts: int = _setting(
         2, "", "runs of one call when workers die under it; 1 forbids a second", least=1

@@ -43,6 +43,21 @@ def normal(target: str) -> str:
     return f"{Path(module).stem if _is_file(module) else module}:{expression or 'app'}"
 
 
+def templates_of(target: str) -> Path | None:
+    """Return where Flask looks for the templates of a target, without an import; None if it is not found."""
+    module, _ = _split(target)
+    if _is_file(module):
+        return Path(module).resolve().parent / "templates"
+    top = module.partition(".")[0]
+    for root in ("", *sys.path):
+        folder = Path(root).resolve()
+        if (folder / top).is_dir():
+            return folder / top / "templates"
+        if (folder / f"{top}.py").is_file():
+            return folder / "templates"
+    return None
+
+
 def load(target: str) -> Any:
     """Import a target, with the current folder on the path as gunicorn does, and return its app.
 

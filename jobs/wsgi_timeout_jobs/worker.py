@@ -128,11 +128,11 @@ class CallWorker(BaseWorker):
             signal.signal(signal.SIGUSR2, _ignore)
         workers = Workers.of(self._attempts)
         refuse = partial(refuse_conflict, workers, self._attempts, self._options)
-        until_redis_answers(workers, refuse, self._interrupts.shield)
+        until_redis_answers(refuse, self._interrupts.shield)
         # The lease's age: this process may be frozen before it is ready, and nobody renews it so long.
         self._board.renewed = time.monotonic()
         described = partial(register, workers, self._options, self._offered.mounts)
-        until_redis_answers(workers, described, self._interrupts.shield)
+        until_redis_answers(described, self._interrupts.shield)
         self._board.ready = True
         log.info("worker %s takes calls of %s", self.name, self.queue_names()[0])
         while not (self._stopping or self._board.interrupted) and self._left > 0:

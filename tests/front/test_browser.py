@@ -13,7 +13,7 @@ WAIT = 0.8
 
 @pytest.fixture(scope="module")
 def site(deploy):
-    return deploy(pool=("--processes", "1"), wait_seconds=WAIT)
+    return deploy(pool=("--processes", "1"), wait_seconds=WAIT, waiting_page="never")
 
 
 def test_a_navigation_ends_after_19_redirects(site, browser, gate):

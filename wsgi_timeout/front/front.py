@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsgi_timeout.errors import (
@@ -13,18 +15,21 @@ from wsgi_timeout.errors import (
     UpgradeUnsupported,
     WsgiTimeoutError,
 )
-from wsgi_timeout.front import replay
+from wsgi_timeout.front import error_pages, replay
 from wsgi_timeout.front.delivery import Delivery
 from wsgi_timeout.front.host_server import limit_silence, thread_limit, wait_limit
 from wsgi_timeout.front.process import Runtime
 from wsgi_timeout.front.result_urls import Results
 from wsgi_timeout.front.submit import Submission
 from wsgi_timeout.front.wait import ClientGone, wait
-from wsgi_timeout.http import answers, urls
+from wsgi_timeout.front.waiting_page import Visit
+from wsgi_timeout.http import answers, cookies, urls
 from wsgi_timeout.http.mounts import Mounts
+from wsgi_timeout.http.navigation import is_navigation
 from wsgi_timeout.http.pending import Pending
 from wsgi_timeout.http.request_body import Upload
 from wsgi_timeout.http.routes import Routes
+from wsgi_timeout.pages.pages import Pages, folders
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.store.record import new_id, new_token
 from wsgi_timeout.target import check_name
@@ -49,10 +54,12 @@ class Front:
         entry: str = "",
         app: WSGIApplication | None = None,
         mounts: Mounts | None = None,
+        templates: Sequence[Path | None] = (),
     ) -> None:
         """Take `url` of Redis, the workers' `target` and its `entry`, and `app` for what is not captured.
 
         `mounts` are a stub's web functions; of a target that is not imported here, workers tell them.
+        `templates` are folders of the app's own, where `wsgi_timeout/` may hold pages.
         """
         self.name = check_name(name)
         self._url = url
@@ -61,31 +68,70 @@ class Front:
         self._entry = entry
         self._app = app
         self._mounts = mounts
+        self._templates = templates
         self._lock = threading.Lock()
         self._runtime: Runtime | None = None
         self._wait_limit = float("inf")
         log.info("requests to %s run as calls of the queue wt:%s", target or "this app", name)
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        reference = urls.reference(environ.get("QUERY_STRING", ""))
+        cookie = cookies.take(environ)
+        query = environ.get("QUERY_STRING", "")
+        if urls.MARK in query and (asset := self._pages.assets.find(query)):
+            return answers.asset(start_response, *asset)
+        reference = urls.reference(query)
         settings = self._routes.match(environ)
         if reference is None and settings is None and self._app is not None:
             return self._app(environ, start_response)
-        settings = settings or self._routes.settings
+        return self._answer(settings or self._routes.settings, reference, cookie, environ, start_response)
+
+    def _answer(
+        self,
+        settings: Settings,
+        reference: urls.Reference | None,
+        cookie: str,
+        environ: dict[str, Any],
+        start_response: StartResponse,
+    ) -> Iterable[bytes]:
         try:
             runtime = self._here()
             limit_silence(environ, settings.unread_timeout)
             if settings.wait_seconds > self._wait_limit:
                 settings = settings.replace(wait_seconds=self._wait_limit)
+            visit = self._visit(runtime, settings, environ, start_response, cookie)
             if reference is not None:
-                return Results(settings).answer(runtime, reference, environ, start_response)
-            return self._accept(runtime, settings, environ, start_response)
+                return Results(settings).answer(runtime, reference, environ, start_response, visit)
+            if visit is not None and visit.tickets and environ["REQUEST_METHOD"] == "GET":
+                if (answered := visit.at_clean_url()) is not None:
+                    return answered
+                start_response = visit.forgetting()
+            return self._accept(runtime, settings, environ, start_response, visit)
         except (HandlerRaised, ResponseBroken):
             raise  # the server answers it as it would answer the app's own exception
         except ClientGone:
             return answers.client_gone(start_response)
         except WsgiTimeoutError as error:
-            return answers.error(environ, start_response, error)
+            clean_url = urls.clean_url(environ, settings.trusted_proxies)
+            return error_pages.answer(self._pages, environ, start_response, error, clean_url)
+
+    @cached_property
+    def _pages(self) -> Pages:
+        return Pages(folders(self._routes.settings.templates, *self._templates))
+
+    def _visit(
+        self,
+        runtime: Runtime,
+        settings: Settings,
+        environ: dict[str, Any],
+        start_response: StartResponse,
+        cookie: str,
+    ) -> Visit | None:
+        """Return the navigation of a person's browser, None for any other request."""
+        if settings.waiting_page == "never" or not is_navigation(environ):
+            return None
+        clean_url = urls.clean_url(environ, settings.trusted_proxies)
+        tickets = cookies.read(cookie, clean_url)
+        return Visit(runtime, settings, self._pages, environ, start_response, clean_url, tickets)
 
     def _here(self) -> Runtime:
         """Return this process's runtime, made after any fork."""
@@ -98,7 +144,12 @@ class Front:
         return self._runtime
 
     def _accept(
-        self, runtime: Runtime, settings: Settings, environ: dict[str, Any], start_response: StartResponse
+        self,
+        runtime: Runtime,
+        settings: Settings,
+        environ: dict[str, Any],
+        start_response: StartResponse,
+        visit: Visit | None,
     ) -> Iterable[bytes]:
         if environ.get("HTTP_UPGRADE", "").lower() == "websocket":
             raise UpgradeUnsupported("a WebSocket cannot run as a job: leave its route out with `--except`")
@@ -119,8 +170,13 @@ class Front:
         with runtime.seat(pending.call_id, environ, hop=pending.hop) as seat:
             Submission(runtime, settings, entry, environ, pending, seat.waiter).send(upload)
             if not settings.wait_for_response:
+                if visit is not None:
+                    return visit.accepted(pending)
                 return _accepted(settings, pending, start_response)
-            ready = wait(runtime, seat, settings.wait_seconds, look_first=False)
+            seconds = settings.wait_seconds if visit is None else visit.wait_seconds
+            ready = wait(runtime, seat, seconds, look_first=False)
+            if ready is None and visit is not None:
+                return visit.redirect(pending)
             if ready is None:
                 seat.keep_place()
                 return answers.redirect(start_response, "303 See Other", pending.next_url)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from wsgi_timeout.errors import (
+    AlreadyDelivered,
     BodyTooLarge,
     CallRefused,
     CallUnknown,
@@ -18,6 +19,7 @@ from wsgi_timeout.front import replay, status_url
 from wsgi_timeout.front.delivery import Delivery
 from wsgi_timeout.front.process import Runtime
 from wsgi_timeout.front.wait import RETRY_SECONDS, ClientGone, wait
+from wsgi_timeout.front.waiting_page import Visit
 from wsgi_timeout.http import answers, urls
 from wsgi_timeout.http.pending import Pending
 from wsgi_timeout.http.request_body import Upload, impatient
@@ -47,6 +49,7 @@ class Results:
         reference: urls.Reference,
         environ: dict[str, Any],
         start_response: StartResponse,
+        visit: Visit | None = None,
     ) -> Iterable[bytes]:
         """Answer a request with our parameter: it never reaches the app."""
         self._drain(environ)
@@ -57,7 +60,11 @@ class Results:
         if "prefetch" in environ.get("HTTP_SEC_PURPOSE", environ.get("HTTP_PURPOSE", "")):
             raise CallRefused("a prefetch must not use up a result")
         if reference.kind == "status":
-            return self._status(runtime, pending, method, environ, start_response)
+            # A person who cancels on the waiting page wants to see what became of it.
+            then = pending.next_url if visit is not None and method == "POST" else ""
+            return self._status(runtime, pending, method, start_response, then)
+        if visit is not None and method == "GET" and (page := visit.at_result_url(pending)) is not None:
+            return page
         return self._result(runtime, pending, method, environ, start_response)
 
     def _drain(self, environ: dict[str, Any]) -> None:
@@ -77,16 +84,16 @@ class Results:
         runtime: Runtime,
         pending: Pending,
         method: str,
-        environ: dict[str, Any],
         start_response: StartResponse,
+        then: str,
     ) -> Iterable[bytes]:
         calls, call_id = runtime.calls, pending.call_id
         with unavailable_is_refusal():
             found = _authorize(calls, pending)
             if isinstance(found, Tombstone):
-                return answers.gone(environ, start_response, found.delivered_ms, pending.clean_url)
+                raise _gone(found, pending)
             if method in {"POST", "DELETE"}:
-                return status_url.cancel(calls, call_id, self._settings.result_ttl, start_response)
+                return status_url.cancel(calls, call_id, self._settings.result_ttl, start_response, then)
             result_url = self._settings.public_url + pending.next_url
             return status_url.show(calls, call_id, result_url, start_response)
 
@@ -110,7 +117,7 @@ class Results:
             deadline = time.monotonic() + self._settings.wait_seconds
             found = self._find(runtime, pending, seat.waiter, deadline)
             if isinstance(found, Tombstone) or (found and found.delivered_ms and method not in _SAFE):
-                return _after_delivery(found, pending, method, environ, start_response)
+                return _after_delivery(found, pending, method, start_response)
             ready = None
             # A response that came with a wake may lie here already, for whoever named the id: without a
             # look at the token nobody waits for it.
@@ -156,10 +163,14 @@ def _after_delivery(
     found: Snapshot | Tombstone,
     pending: Pending,
     method: str,
-    environ: dict[str, Any],
     start_response: StartResponse,
 ) -> Iterable[bytes]:
     if method not in _SAFE:
         # A form without `action` posts to the address that the browser shows, which is this one.
         return answers.redirect(start_response, "307 Temporary Redirect", pending.clean_url)
-    return answers.gone(environ, start_response, found.delivered_ms or 0, pending.clean_url)
+    raise _gone(found, pending)
+
+
+def _gone(found: Snapshot | Tombstone, pending: Pending) -> AlreadyDelivered:
+    text = "this result was delivered, and is not kept any longer"
+    return AlreadyDelivered(text, found.delivered_ms or 0, pending.clean_url)

@@ -24,6 +24,7 @@ def show(calls: Calls, call_id: str, result_url: str, start_response: StartRespo
     body: dict[str, Any] = {
         "call_id": call_id,
         "state": found.get("state"),
+        "ready": ended or "answering" in found,
         "outcome": found.get("outcome"),
         "attempts": int(found.get("attempt", 0)),
         "position": found.get("position"),
@@ -38,9 +39,14 @@ def show(calls: Calls, call_id: str, result_url: str, start_response: StartRespo
     return answers.as_json(start_response, "200 OK", body, headers)
 
 
-def cancel(calls: Calls, call_id: str, grace: float, start_response: StartResponse) -> Iterable[bytes]:
-    """Cancel the call: 202, or 409 when it has ended."""
-    if calls.end(call_id, Outcome.CANCELLED, "cancelled on its status URL", grace):
+def cancel(
+    calls: Calls, call_id: str, grace: float, start_response: StartResponse, then: str = ""
+) -> Iterable[bytes]:
+    """Cancel the call: 202, or 409 when it has ended; with `then`, 303 to it in both cases."""
+    cancelled = calls.end(call_id, Outcome.CANCELLED, "cancelled on its status URL", grace)
+    if then:
+        return answers.redirect(start_response, "303 See Other", then)
+    if cancelled:
         return answers.as_json(start_response, "202 Accepted", {"call_id": call_id, "state": "cancelled"})
     return answers.as_json(start_response, "409 Conflict", {"call_id": call_id, "state": "ended"})
 

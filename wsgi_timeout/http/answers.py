@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from email.utils import formatdate
-from html import escape
 from typing import TYPE_CHECKING, Any
 
-from wsgi_timeout.errors import CallRefused, WsgiTimeoutError
+from wsgi_timeout.errors import WsgiTimeoutError
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
@@ -17,15 +15,6 @@ Headers = list[tuple[str, str]]
 
 #: On every answer of ours: a result URL is a secret, and what it answers changes.
 _PRIVATE: Headers = [("Cache-Control", "no-store"), ("Referrer-Policy", "no-referrer")]
-
-_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{title}</title>
-<style>body{{font:1rem/1.5 system-ui,sans-serif;max-width:36rem;margin:15vh auto;padding:0 1rem}}</style>
-<h1>{title}</h1>
-<p>{text}</p>
-{link}</html>
-"""
 
 
 def redirect(start_response: StartResponse, status: str, url: str) -> Iterable[bytes]:
@@ -46,35 +35,36 @@ def as_json(
     return _send(start_response, status, [*(headers or []), *_PRIVATE], data, "application/json")
 
 
-def error(
-    environ: Mapping[str, Any], start_response: StartResponse, problem: WsgiTimeoutError
+def problem(
+    start_response: StartResponse,
+    error: WsgiTimeoutError,
+    detail: str,
+    headers: Headers | None = None,
+    **members: str,
 ) -> Iterable[bytes]:
-    """Answer with an error's own status: a small page for a browser, else problem details (RFC 9457)."""
-    headers = [*_PRIVATE]
-    if isinstance(problem, CallRefused):
-        headers.append(("Retry-After", str(problem.retry_after)))
-    code, _, title = problem.status.partition(" ")
-    if _wants_html(environ):
-        page = _PAGE.format(title=escape(title), text=escape(str(problem)), link="")
-        return _send(start_response, problem.status, headers, page.encode(), "text/html; charset=utf-8")
-    body = {"type": "about:blank", "title": title, "status": int(code), "detail": str(problem)}
+    """Answer with an error's own status and problem details (RFC 9457), `members` beside the usual ones."""
+    code, _, title = error.status.partition(" ")
+    body = {"type": "about:blank", "title": title, "status": int(code), "detail": detail, **members}
     data = json.dumps(body).encode() + b"\n"
-    return _send(start_response, problem.status, headers, data, "application/problem+json")
+    return _send(
+        start_response, error.status, [*(headers or []), *_PRIVATE], data, "application/problem+json"
+    )
 
 
-def gone(
-    environ: Mapping[str, Any], start_response: StartResponse, delivered_ms: int, clean_url: str
+def as_page(
+    start_response: StartResponse, status: str, page: bytes, headers: Headers | None = None
 ) -> Iterable[bytes]:
-    """Answer 410: this result was delivered, and when; the link opens the address anew."""
-    when = formatdate(delivered_ms / 1000, usegmt=True)
-    text = f"This result was delivered on {when} and is not kept after that."
-    if _wants_html(environ):
-        link = f'<p><a href="{escape(clean_url)}">Open this address anew</a></p>\n'
-        page = _PAGE.format(title="Already delivered", text=escape(text), link=link)
-        return _send(start_response, "410 Gone", [*_PRIVATE], page.encode(), "text/html; charset=utf-8")
-    body = {"type": "about:blank", "title": "Gone", "status": 410, "detail": text, "url": clean_url}
-    data = json.dumps(body).encode() + b"\n"
-    return _send(start_response, "410 Gone", [*_PRIVATE], data, "application/problem+json")
+    """Answer with a page of ours."""
+    return _send(start_response, status, [*(headers or []), *_PRIVATE], page, "text/html; charset=utf-8")
+
+
+def asset(start_response: StartResponse, content_type: str, body: bytes, current: bool) -> Iterable[bytes]:  # noqa: FBT001
+    """Answer with a file of our pages; `current`: its URL names this very version, so that it can be kept."""
+    kept = "public, max-age=31536000, immutable" if current else "no-store"
+    headers = [("Cache-Control", kept), ("X-Content-Type-Options", "nosniff")]
+    length = ("Content-Length", str(len(body)))
+    start_response("200 OK", [("Content-Type", content_type), length, *headers])
+    return [body]
 
 
 def client_gone(start_response: StartResponse) -> Iterable[bytes]:
@@ -82,7 +72,7 @@ def client_gone(start_response: StartResponse) -> Iterable[bytes]:
     return _send(start_response, "499 Client Closed Request", [*_PRIVATE], b"", "text/plain")
 
 
-def _wants_html(environ: Mapping[str, Any]) -> bool:
+def wants_html(environ: Mapping[str, Any]) -> bool:
     return "text/html" in environ.get("HTTP_ACCEPT", "")
 
 

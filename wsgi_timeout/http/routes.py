@@ -19,9 +19,11 @@ from wsgi_timeout.settings import Settings
 #: The settings that may differ between routes; the others belong to the process.
 PER_ROUTE = frozenset(
     {
+        "page_after",
         "wait_seconds",
         "timeout",
         "wait_for_response",
+        "waiting_page",
         "max_attempts",
         "max_request_body",
         "max_result",

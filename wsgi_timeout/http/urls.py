@@ -86,7 +86,7 @@ def raw_path(environ: Mapping[str, Any]) -> str:
     return path or "/"
 
 
-def _local(path: str) -> str:
+def local(path: str) -> str:
     r"""Return `path` as something a browser cannot read as another host.
 
     `//evil.com/x` and `/\evil.com` are network-path references (RFC 3986 section 4.2).
@@ -97,7 +97,7 @@ def _local(path: str) -> str:
 
 def local_path(environ: Mapping[str, Any]) -> str:
     """Return this request's raw path in the form in which our URLs and records hold it."""
-    return _local(raw_path(environ))
+    return local(raw_path(environ))
 
 
 def prefix(environ: Mapping[str, Any], trusted_proxies: str) -> str:
@@ -109,7 +109,7 @@ def prefix(environ: Mapping[str, Any], trusted_proxies: str) -> str:
     # A unix socket's peer has no address and is local by nature.
     if not value or not (peer in trusted or "*" in trusted or peer == ""):
         return ""
-    return _local(value)
+    return local(value)
 
 
 def clean_url(environ: Mapping[str, Any], trusted_proxies: str) -> str:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from itertools import chain, islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from flask import Blueprint, Flask, Response, current_app, request
@@ -135,7 +136,8 @@ class _Mounted:
     def _new_front(self, host: Flask) -> Front:
         routes = self.routes(Settings.load(host.config, **self._settings))
         app = None if routes.capture_all else self._loaded
-        return Front(redis_url(), self.name, routes, target=self._target, app=app)
+        templates = [Path(host.root_path, host.template_folder or ""), targets.templates_of(self._target)]
+        return Front(redis_url(), self.name, routes, target=self._target, app=app, templates=templates)
 
     @cached_property
     def _loaded(self) -> WSGIApplication:

@@ -88,7 +88,8 @@ class RequestTimeouts:
 
     def _new_front(self, app: Flask, name: str, inner: WSGIApplication) -> Front:
         routes = self._routes_for(Settings.load(app.config, **self._settings))
-        return Front(redis_url(), name, routes, entry=PLACE, app=inner)
+        templates = [Path(app.root_path, app.template_folder or "")]
+        return Front(redis_url(), name, routes, entry=PLACE, app=inner, templates=templates)
 
     def _routes_for(self, settings: Settings) -> Routes:
         return Routes(settings, only=self._only, except_=self._except, routes=self._routes)

@@ -45,4 +45,11 @@ def gateway(
     """
     given = Routes(Settings.load(**settings), only=only, except_=except_, routes=routes)
     app = None if given.capture_all else targets.load(target)
-    return Front(redis_url(), name or targets.name_of(target), given, target=target, app=app)
+    return Front(
+        redis_url(),
+        name or targets.name_of(target),
+        given,
+        target=target,
+        app=app,
+        templates=[targets.templates_of(target)],
+    )

@@ -72,6 +72,10 @@ class Stub:
         """The name of the stub's queue, `wt:<name>`."""
         return os.environ.get(NAME_VARIABLE) or self.explicit_name or self._module_name()
 
+    def _templates(self) -> list[Path]:
+        file = getattr(sys.modules.get(self._module), "__file__", None)
+        return [Path(file).resolve().parent / "templates"] if file else []
+
     def _module_name(self) -> str:
         if self._module != "__main__":
             return str(self._module).partition(".")[0]
@@ -170,7 +174,9 @@ class Stub:
             )
         if self.functions:
             payload.check_secret()
-        return Front(redis_url(), self.name, Routes(Settings.load()), mounts=self.mounts)
+        return Front(
+            redis_url(), self.name, Routes(Settings.load()), mounts=self.mounts, templates=self._templates()
+        )
 
 
 class _Decorator:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
+
+import redis
 
 from wsgi_timeout.errors import Fenced
 from wsgi_timeout.store import keys, rq_state
+from wsgi_timeout.store.connection import Commands
 from wsgi_timeout.store.messages import ResponseHead
 from wsgi_timeout.store.queue import Queue
 from wsgi_timeout.store.record import Attempt, Outcome, Taken, now_ms
@@ -14,6 +18,10 @@ from wsgi_timeout.store.record import Attempt, Outcome, Taken, now_ms
 
 class Attempts(Queue):
     """The calls of one name, as a worker sees them that takes and runs them."""
+
+    def __init__(self, client: redis.Redis, name: str, send: Callable[..., Any] | None = None) -> None:
+        super().__init__(client, name, send)
+        self._send_once = Commands(client, retries=0).send
 
     def pop(self, worker: str, seconds: float) -> str | None:
         """Wait for a queued call, and move it to what the worker holds; None: there was none.

@@ -45,6 +45,7 @@ _STATUS_FIELDS = (
     "delivered",
     "due",
     "progress",
+    "head",
 )
 
 
@@ -149,8 +150,10 @@ class Calls(Queue):
         found = {
             field: value.decode()
             for field, value in zip(_STATUS_FIELDS, values, strict=True)
-            if value is not None
+            if value is not None and field != "head"
         }
+        if values[-1] is not None:
+            found["answering"] = True
         if found.get("state") == "queued":
             found["position"] = position
         return found

@@ -10,7 +10,6 @@ import redis
 from wsgi_timeout.compat import Self
 from wsgi_timeout.store import keys, rq_state
 from wsgi_timeout.store.connection import Commands, Scripts
-from wsgi_timeout.store.redis_errors import AWAY
 
 
 class Queue:
@@ -21,22 +20,11 @@ class Queue:
         self.redis: Any = client  # redis-py's annotations know no bytes
         self.name = name
         self._send = send or Commands(client).send
-        self._send_once = Commands(client, retries=0).send
         self.scripts = Scripts(self._send)
         self._queue = rq_state.queue_key(name)
         self._started = rq_state.started_key(name)
         self._leases = keys.leases(name)
         self._sequence = keys.sequence(name)
-
-    def answers(self) -> bool:
-        """Whether Redis answers a small command now, be it with a refusal."""
-        try:
-            self._send_once("PING")
-        except AWAY:
-            return False
-        except redis.exceptions.ResponseError:
-            return True
-        return True
 
     @classmethod
     def of(cls, other: Queue) -> Self:

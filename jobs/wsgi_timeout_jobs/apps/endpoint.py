@@ -43,7 +43,7 @@ class ByPath:
         try:
             label, _, below = self._mounts.find(environ)
         except NotFound as error:
-            return answers.error(environ, start_response, error)
+            return answers.problem(start_response, error, str(error))
         return self._apps[label](below, start_response)
 
 

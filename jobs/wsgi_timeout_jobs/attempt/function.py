@@ -132,7 +132,7 @@ class FunctionRunner:
             count = int(self.attempts.redis.hlen(keys.arguments(call_id)))
             return payload.read_chunks(self.attempts.redis, keys.arguments(call_id), count) if count else None
 
-        blob = until_redis_answers(self.attempts, read, self.interrupts.shield)
+        blob = until_redis_answers(read, self.interrupts.shield)
         if blob is None:
             raise OutputExpiredError(f"the arguments of call {call_id} are not kept any more")
         return blob
@@ -197,20 +197,18 @@ class FunctionRunner:
         # Refused too, and with that the worker holds the call no longer.
         finish = partial(self.attempts.finish, attempt, Outcome.LOST, request.result_ttl)
         with suppress(Fenced):
-            until_redis_answers(self.attempts, finish, self.interrupts.shield)
+            until_redis_answers(finish, self.interrupts.shield)
 
     def _record(self, attempt: Attempt, request: FunctionRequest, ending: _Ending, deadline: float) -> None:
         shield = self.interrupts.shield
         if (pause := ending.pause) is not None:
             retry = partial(self.attempts.retry, attempt, pause, ending.detail)
-            until_redis_answers(self.attempts, retry, shield)
+            until_redis_answers(retry, shield)
             return
         value, count = ending.blob, 0
         if value is not None and len(value) > request.inline_body:
             for number, chunk in payload.chunks_of(value):
-                until_redis_answers(
-                    self.attempts, partial(self.attempts.store, attempt, number, chunk), shield, deadline
-                )
+                until_redis_answers(partial(self.attempts.store, attempt, number, chunk), shield, deadline)
                 count = number + 1
             value = None
         finish = partial(
@@ -222,7 +220,7 @@ class FunctionRunner:
             value=value,
             chunks=count,
         )
-        until_redis_answers(self.attempts, finish, shield)
+        until_redis_answers(finish, shield)
 
     def _report(self, attempt: Attempt, report: dict[str, Any]) -> None:
         try:

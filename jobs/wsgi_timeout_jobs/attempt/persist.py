@@ -15,7 +15,6 @@ from typing import TypeVar
 from wsgi_timeout.errors import CallInterrupted, ConfigurationError, Fenced
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.store.attempts import Attempts
-from wsgi_timeout.store.queue import Queue
 from wsgi_timeout.store.record import Attempt, Outcome
 from wsgi_timeout.store.redis_errors import AWAY, Refused
 from wsgi_timeout_jobs.process import forks
@@ -26,36 +25,19 @@ log = logging.getLogger("wsgi_timeout.worker")
 #: Seconds between two tries while Redis is away.
 _RETRY_SECONDS = 0.5
 
-#: Seconds for which a command may break its connection while Redis answers others.
-_BREAKS_SECONDS = 8.0
-
 T = TypeVar("T")
 
 
 def until_redis_answers(
-    queue: Queue,
-    action: Callable[[], T],
-    shield: Callable[[], AbstractContextManager[None]],
-    deadline: float = math.inf,
+    action: Callable[[], T], shield: Callable[[], AbstractContextManager[None]], deadline: float = math.inf
 ) -> T:
-    """Repeat an idempotent command until Redis has taken it; one without room is asked until `deadline`.
-
-    Raises what redis-py raises for a command that goes on to break its connection, as large ones may,
-    while Redis answers others: it will never be taken.
-    """
+    """Repeat an idempotent command until Redis has taken it; one without room is asked until `deadline`."""
     forks.end_here()
-    breaks_since: float | None = None
     while True:
         try:
             with shield():
                 return action()
         except AWAY:
-            with shield():
-                alive = queue.answers()
-            now = time.monotonic()
-            breaks_since = (breaks_since or now) if alive else None
-            if breaks_since and now - breaks_since > _BREAKS_SECONDS:
-                raise
             time.sleep(_RETRY_SECONDS)
         except Refused as error:
             if time.monotonic() > deadline:
@@ -83,4 +65,4 @@ def fail_unreadable(attempts: Attempts, attempt: Attempt, error: ConfigurationEr
     ttl = Settings().result_ttl
     finish = partial(attempts.finish, attempt, Outcome.LOST, ttl, detail=str(error))
     with suppress(Fenced):
-        until_redis_answers(attempts, finish, nullcontext)
+        until_redis_answers(finish, nullcontext)

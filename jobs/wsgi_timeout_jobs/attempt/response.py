@@ -159,9 +159,7 @@ class Response:
                 self._wait_for_room(self._writer, chunk)
 
     def _offer(self, writer: StreamWriter, chunk: bytes) -> bool:
-        return until_redis_answers(
-            self._attempts, lambda: writer.offer(chunk), self._interrupts.shield, self._patience
-        )
+        return until_redis_answers(lambda: writer.offer(chunk), self._interrupts.shield, self._patience)
 
     def _wait_for_room(self, writer: StreamWriter, chunk: bytes) -> None:
         with self._listener.waiter(self._attempt.call_id) as waiter:
@@ -187,7 +185,6 @@ class Response:
         response: tuple[ResponseHead, bytes] | None = None,
     ) -> None:
         until_redis_answers(
-            self._attempts,
             lambda: self._attempts.finish(
                 self._attempt,
                 outcome,
