@@ -13,6 +13,13 @@ FIELDS = dataclasses.fields(Settings)
 NUMBERS = [field for field in FIELDS if field.type in {"int", "float"}]
 README = ROOT / "README.md"
 
+#: Good values of settings that are text, but of addresses.
+TEXTS = {
+    "public_url": ("https://one.example", "http://two.example:8000", "https://three.example"),
+    "waiting_page": ("never", "at-once", ""),
+    "event_streams": ("resumable", "", "resumable"),
+}
+
 every_field = pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
 every_number = pytest.mark.parametrize("field", NUMBERS, ids=lambda field: field.name)
 
@@ -36,11 +43,7 @@ def others(field):
             return (field.default + 1, field.default + 2, field.default + 3)
         case "float":
             return (field.default + 0.5, field.default + 1.5, field.default + 2.5)
-    if field.name == "public_url":
-        return ("https://one.example", "http://two.example:8000", "https://three.example")
-    if field.name == "waiting_page":
-        return ("never", "at-once", "")
-    return ("10.0.0.1", "*", "10.0.0.2, fd00::1")
+    return TEXTS.get(field.name, ("10.0.0.1", "*", "10.0.0.2, fd00::1"))
 
 
 def test_defaults():

@@ -119,6 +119,19 @@ class Settings:
     retry_backoff: float = _setting(
         1.0, "s", "pause before a function's first retry; doubled for each further one, up to 60 s", least=0
     )
+    event_streams: str = _text(
+        "plain",
+        "",
+        "`resumable`: event streams and lines of JSON go on in the same run after a lost connection",
+        {"plain", "resumable"}.__contains__,
+        "plain or resumable",
+    )
+    keepalive_seconds: float = _setting(
+        15.0, "s", "how long a resumable event stream is silent before a comment is sent", least=0.1
+    )
+    resume_window: float = _setting(
+        60.0, "s", "how long a resumable stream waits for its client, and keeps what it has read", least=0.1
+    )
     delivery_grace: float = _setting(60.0, "s", "how long a delivered result can be had again", least=0)
     worker_wait: float = _setting(5.0, "s", "how long a request waits for a first worker to appear", least=0)
     lease_seconds: float = _setting(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ from wsgi_timeout.errors import (
     UpgradeUnsupported,
     WsgiTimeoutError,
 )
-from wsgi_timeout.front import error_pages, replay
+from wsgi_timeout.front import error_pages, event_stream, resume
 from wsgi_timeout.front.delivery import Delivery
 from wsgi_timeout.front.host_server import limit_silence, thread_limit, wait_limit
 from wsgi_timeout.front.process import Runtime
@@ -98,6 +99,10 @@ class Front:
             limit_silence(environ, settings.unread_timeout)
             if settings.wait_seconds > self._wait_limit:
                 settings = settings.replace(wait_seconds=self._wait_limit)
+            if settings.event_streams == "resumable":
+                answered, environ = resume.answer(runtime, settings, environ, start_response)
+                if answered is not None:
+                    return answered
             visit = self._visit(runtime, settings, environ, start_response, cookie)
             if reference is not None:
                 return Results(settings).answer(runtime, reference, environ, start_response, visit)
@@ -174,6 +179,7 @@ class Front:
                     return visit.accepted(pending)
                 return _accepted(settings, pending, start_response)
             seconds = settings.wait_seconds if visit is None else visit.wait_seconds
+            deadline = time.monotonic() + settings.wait_seconds
             ready = wait(runtime, seat, seconds, look_first=False)
             if ready is None and visit is not None:
                 return visit.redirect(pending)
@@ -182,7 +188,7 @@ class Front:
                 return answers.redirect(start_response, "303 See Other", pending.next_url)
             method, grace = environ["REQUEST_METHOD"], settings.delivery_grace
             delivery = Delivery(runtime, pending, ready.snapshot, method, grace)
-            return replay.answer(ready, delivery, seat, start_response)
+            return event_stream.answer(ready, delivery, seat, start_response, environ, settings, deadline)
 
 
 def _accepted(settings: Settings, pending: Pending, start_response: StartResponse) -> Iterable[bytes]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from wsgi_timeout.errors import (
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("wsgi_timeout")
 
+#: A body on its way; what ends before its end returns False.
+Chunks = Generator[bytes, None, bool | None]
+
 
 _FAILURES: dict[Outcome, type[CallFailed]] = {
     Outcome.RAISED: HandlerRaised,
@@ -53,20 +56,18 @@ def answer(ready: Ready, delivery: Delivery, seat: Seat, start_response: StartRe
     headers = snapshot.head.headers
     start_response(snapshot.head.status, policy.on_result_url(headers) if delivery.pending.hop else headers)
     if delivery.method == "HEAD":
-        chunks: Iterator[bytes] = iter(())
+        chunks: Chunks = _nothing()
     elif ready.reader is None:
-        chunks = _whole(snapshot)
+        chunks = whole(snapshot, snapshot.body or b"")
     else:
-        chunks = _stream(ready.reader, ready.first, seat.waiter)
+        chunks = stream(ready.reader, ready.first, seat.waiter)
     return Replay(chunks, ready.reader, delivery, seat.pass_on())
 
 
 class Replay:
     """The iterable of one response. PEP 3333: the server calls `close()` at the end, however it came."""
 
-    def __init__(
-        self, chunks: Iterator[bytes], reader: StreamReader | None, delivery: Delivery, seat: Seat
-    ) -> None:
+    def __init__(self, chunks: Chunks, reader: StreamReader | None, delivery: Delivery, seat: Seat) -> None:
         self._chunks = chunks
         self._reader = reader
         self._delivery = delivery
@@ -75,8 +76,7 @@ class Replay:
         self._closed = False
 
     def __iter__(self) -> Iterator[bytes]:
-        yield from self._chunks
-        self._whole = True
+        self._whole = (yield from self._chunks) is not False
 
     def close(self) -> None:
         if self._closed:
@@ -101,13 +101,19 @@ class Replay:
             self._seat.close_later(self.close)
 
 
-def _whole(snapshot: Snapshot) -> Iterator[bytes]:
-    yield snapshot.body or b""
+def _nothing() -> Generator[bytes, None, None]:
+    yield from ()
+
+
+def whole(snapshot: Snapshot, body: bytes) -> Generator[bytes, None, None]:
+    """Yield a small body, or what there is of one that broke off."""
+    yield body
     if snapshot.outcome == Outcome.BROKEN:
         raise ResponseBroken(snapshot.detail)
 
 
-def _stream(reader: StreamReader, chunks: list[bytes], waiter: Waiter) -> Iterator[bytes]:
+def stream(reader: StreamReader, chunks: list[bytes], waiter: Waiter) -> Generator[bytes, None, None]:
+    """Yield `chunks`, which were read already, and all that comes after them."""
     waiter.streaming = True
     while True:
         yield from chunks

@@ -15,7 +15,7 @@ from wsgi_timeout.errors import (
     UploadBroken,
     UploadStalled,
 )
-from wsgi_timeout.front import replay, status_url
+from wsgi_timeout.front import event_stream, status_url
 from wsgi_timeout.front.delivery import Delivery
 from wsgi_timeout.front.process import Runtime
 from wsgi_timeout.front.wait import RETRY_SECONDS, ClientGone, wait
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 #: Seconds that a result URL is held where none can wait any more.
-_FULL_SECONDS = 1.0
+FULL_SECONDS = 1.0
 
 
 class Results:
@@ -52,7 +52,7 @@ class Results:
         visit: Visit | None = None,
     ) -> Iterable[bytes]:
         """Answer a request with our parameter: it never reaches the app."""
-        self._drain(environ)
+        drain(environ, self._settings)
         method = environ["REQUEST_METHOD"]
         path = urls.local_path(environ)
         clean_url = urls.clean_url(environ, self._settings.trusted_proxies)
@@ -66,18 +66,6 @@ class Results:
         if visit is not None and method == "GET" and (page := visit.at_result_url(pending)) is not None:
             return page
         return self._result(runtime, pending, method, environ, start_response)
-
-    def _drain(self, environ: dict[str, Any]) -> None:
-        # `curl -X POST -L` sends its body on every hop.
-        try:
-            upload = Upload(environ, self._settings.max_request_body)
-            if not upload.empty:
-                with impatient(environ, self._settings.upload_timeout):
-                    upload.discard()
-        except UploadStalled:
-            raise
-        except (UploadBroken, BodyTooLarge):
-            pass  # the server closes such a connection by itself
 
     def _status(
         self,
@@ -105,17 +93,18 @@ class Results:
         environ: dict[str, Any],
         start_response: StartResponse,
     ) -> Iterable[bytes]:
+        settings = self._settings
         try:
             seated = runtime.seat(pending.call_id, environ, hop=pending.hop)
         except TooManyWaiting:
             # Its call was accepted: it must not end in a 503, and comes again. Not at once, since
             # clients follow so many redirects only.
             if not runtime.listener.draining:
-                time.sleep(_FULL_SECONDS)
+                time.sleep(FULL_SECONDS)
             return answers.redirect(start_response, "303 See Other", pending.next_url)
         with seated as seat:
             deadline = time.monotonic() + self._settings.wait_seconds
-            found = self._find(runtime, pending, seat.waiter, deadline)
+            found = find(runtime, pending, seat.waiter, deadline)
             if isinstance(found, Tombstone) or (found and found.delivered_ms and method not in _SAFE):
                 return _after_delivery(found, pending, method, start_response)
             ready = None
@@ -126,30 +115,43 @@ class Results:
             if ready is None:
                 seat.keep_place()
                 return answers.redirect(start_response, "303 See Other", pending.next_url)
-            grace = self._settings.delivery_grace
-            delivery = Delivery(runtime, pending, ready.snapshot, method, grace)
-            return replay.answer(ready, delivery, seat, start_response)
+            delivery = Delivery(runtime, pending, ready.snapshot, method, settings.delivery_grace)
+            return event_stream.answer(ready, delivery, seat, start_response, environ, settings, deadline)
 
-    @staticmethod
-    def _find(
-        runtime: Runtime, pending: Pending, waiter: Waiter, deadline: float
-    ) -> Snapshot | Tombstone | None:
-        """Return the call, woken from now on; None if Redis stayed away: nobody knows then whose it is."""
-        while True:
-            try:
-                with runtime.turns:
-                    runtime.listener.check()
-                    found = _authorize(runtime.calls, pending)
-                    if isinstance(found, Snapshot) and not found.ended:
-                        runtime.calls.join(pending.call_id, runtime.listener.inbox)
-            except UNAVAILABLE:
-                if time.monotonic() >= deadline or runtime.listener.draining:
-                    return None
-                if waiter.gone:
-                    raise ClientGone from None
-                waiter.wait(RETRY_SECONDS)
-            else:
-                return found
+
+def drain(environ: dict[str, Any], settings: Settings) -> None:
+    """Read the body of a request that gives us none: `curl -X POST -L` sends it on every hop."""
+    try:
+        upload = Upload(environ, settings.max_request_body)
+        if not upload.empty:
+            with impatient(environ, settings.upload_timeout):
+                upload.discard()
+    except UploadStalled:
+        raise
+    except (UploadBroken, BodyTooLarge):
+        pass  # the server closes such a connection by itself
+
+
+def find(runtime: Runtime, pending: Pending, waiter: Waiter, deadline: float) -> Snapshot | Tombstone | None:
+    """Return the call, woken from now on; None if Redis stayed away: nobody knows then whose it is.
+
+    Raises `CallUnknown`, `ClientGone`.
+    """
+    while True:
+        try:
+            with runtime.turns:
+                runtime.listener.check()
+                found = _authorize(runtime.calls, pending)
+                if isinstance(found, Snapshot) and not found.ended:
+                    runtime.calls.join(pending.call_id, runtime.listener.inbox)
+        except UNAVAILABLE:
+            if time.monotonic() >= deadline or runtime.listener.draining:
+                return None
+            if waiter.gone:
+                raise ClientGone from None
+            waiter.wait(RETRY_SECONDS)
+        else:
+            return found
 
 
 def _authorize(calls: Calls, pending: Pending) -> Snapshot | Tombstone:

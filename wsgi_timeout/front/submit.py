@@ -95,6 +95,7 @@ class Submission:
                 max_result=settings.max_result,
                 unread_timeout=settings.unread_timeout,
                 result_ttl=settings.result_ttl,
+                resume_window=settings.resume_window if settings.event_streams == "resumable" else 0.0,
             ),
             max_attempts=settings.max_attempts,
             max_queued=settings.max_queued,

@@ -67,6 +67,12 @@ def asset(start_response: StartResponse, content_type: str, body: bytes, current
     return [body]
 
 
+def no_more(start_response: StartResponse) -> Iterable[bytes]:
+    """Answer 204, which ends an EventSource: there is nothing behind its last event."""
+    start_response("204 No Content", [*_PRIVATE])
+    return []
+
+
 def client_gone(start_response: StartResponse) -> Iterable[bytes]:
     """Answer nobody: the status is for the access log (nginx's code)."""
     return _send(start_response, "499 Client Closed Request", [*_PRIVATE], b"", "text/plain")

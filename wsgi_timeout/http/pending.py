@@ -22,3 +22,7 @@ class Pending:
     @property
     def next_url(self) -> str:
         return urls.result_url(self.clean_url, self.call_id, self.token, self.hop + 1)
+
+    @property
+    def status_url(self) -> str:
+        return urls.status_url(self.clean_url, self.call_id, self.token)

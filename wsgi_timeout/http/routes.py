@@ -30,6 +30,9 @@ PER_ROUTE = frozenset(
         "unread_timeout",
         "result_ttl",
         "delivery_grace",
+        "event_streams",
+        "keepalive_seconds",
+        "resume_window",
     }
 )
 

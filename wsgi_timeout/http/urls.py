@@ -4,6 +4,8 @@
     __wsgi_timeout_hop=N                makes every URL of a redirect chain different, since many
                                         clients call it a loop when they see one URL twice
     __wsgi_timeout_status=fc-ID.TOKEN   the status URL
+    __wsgi_timeout_offset=N             on a result URL: the byte at which a stream that was begun goes on;
+                                        also as `offset=N` behind our parameters
 
 Everything works on the raw query, byte for byte: other parameters keep order, case and escapes.
 """
@@ -20,6 +22,7 @@ MARK = "__wsgi_timeout_"
 CALL = MARK + "call"
 HOP = MARK + "hop"
 STATUS = MARK + "status"
+OFFSET = MARK + "offset"
 
 #: What may stand in a logged line instead of a token.
 TOKEN = re.compile(r"(__wsgi_timeout_(?:call|status)(?:=|%3[Dd])[^.&\s]*)\.[^&\s\"'<>]+")
@@ -37,6 +40,8 @@ class Reference:
     call_id: str
     token: str
     hop: int
+    #: The byte of its body to go on at, None for the beginning.
+    offset: int | None = None
 
 
 def reference(query: str) -> Reference | None:
@@ -53,7 +58,14 @@ def reference(query: str) -> Reference | None:
     hops = [value for name, _, value in found if name == HOP]
     hop = int(hops[0]) if hops and re.fullmatch(r"\d{1,4}", hops[0]) else 0
     call_id, token = match.groups() if match else ("", "")
-    return Reference(kind, call_id, token, hop)
+    offsets = [value for name, _, value in found if name == OFFSET]
+    offset = int(offsets[0]) if offsets and re.fullmatch(r"\d{1,15}", offsets[0]) else None
+    return Reference(kind, call_id, token, hop, offset)
+
+
+def with_our_offset(query: str) -> str:
+    """Return the query of a result URL with an `offset` behind our parameters as one of them."""
+    return re.sub(rf"({CALL}=[^&]*(?:&{MARK}[^&]*)*&)offset=(?=\d+$)", rf"\1{OFFSET}=", query)
 
 
 def strip_query(query: str) -> str:

@@ -58,6 +58,8 @@ class CallRequest(_Message):
     max_result: int
     unread_timeout: float
     result_ttl: float
+    #: Seconds that what was read of a stream is kept for who comes back; 0: it need not be.
+    resume_window: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,9 @@ A stream is one hash: chunks under their numbers, and
     read     chunks acknowledged            kept     bytes in Redis now
     readers  inboxes woken by a chunk       writer   inbox woken by room
     end      `complete` or `broken`         uploader inbox of who sends a request body
+    gone     bytes of the chunks before `first`
+    old, mark, marked   of a stream that can be resumed: chunks before `old` are older than its window;
+             `mark` is the number that `old` gets when the window has passed since `marked`
 
 What fits the buffer is kept whole, for a second reader or a second run. Over it, what was read goes.
 """
@@ -30,6 +33,8 @@ class Limits:
 
     with_reader: int
     without: int
+    #: Seconds that what was read is kept, within `without` bytes, for a reader that comes back.
+    window: float = 0.0
 
 
 class StreamWriter:
@@ -76,6 +81,7 @@ class StreamWriter:
                 self._inbox,
                 "" if self._attempt is None else self._attempt,
                 self._head if self.count == 0 else b"",
+                self._limits.window,
             ],
         )
         if answer == b"fenced":
@@ -110,14 +116,16 @@ class StreamReader:
         attempt: int | None = None,
         *,
         reader: int | None = None,
+        number: int = 0,
     ) -> None:
+        """Begin with chunk `number`."""
         self._scripts = scripts
         self._call_id = call_id
         self._inbox = inbox
         self._response = attempt is not None
         self._reader = reader
         self._key = keys.request_body(call_id) if attempt is None else keys.response_body(call_id, attempt)
-        self._number = 0
+        self._number = number
         #: `complete` or `broken` once the last chunk was returned, empty before.
         self.end = ""
         #: The stream is not there: not begun, deleted, or replaced by another attempt's.
@@ -150,6 +158,15 @@ class StreamReader:
     def leave(self) -> None:
         """Stop reading: the writer may use the larger limit again."""
         self._scripts.run("leave", [self._key], [self._call_id, self._inbox])
+
+
+def seek(scripts: Scripts, call_id: str, attempt: int, offset: int) -> tuple[int, int] | None:
+    """Return the chunk of a response in which byte `offset` lies, and its place there.
+
+    Returns None if it is not there any more, or was never written.
+    """
+    found = scripts.run("seek", [keys.response_body(call_id, attempt)], [offset])
+    return (int(found[0]), int(found[1])) if found else None
 
 
 def split(data: bytes) -> list[bytes]:

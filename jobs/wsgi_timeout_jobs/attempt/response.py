@@ -141,7 +141,7 @@ class Response:
         assert self._head is not None
         request = self._request
         if self._writer is None:
-            limits = Limits(request.buffer, request.max_result)
+            limits = Limits(request.buffer, request.max_result, request.resume_window)
             ttl = request.timeout + request.result_ttl
             self._writer = StreamWriter(
                 self._attempts.scripts,

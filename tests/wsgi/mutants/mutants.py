@@ -426,7 +426,7 @@ MUTANTS = [
     Mutant(
         "50 (throttle)",
         RESPONSE,
-        "limits = Limits(request.buffer, request.max_result)",
+        "limits = Limits(request.buffer, request.max_result, request.resume_window)",
         "limits = Limits(request.max_result, request.max_result)",
         f"{BODIES}test_a_reader_of_ten_kilobytes_a_second_holds_its_handler_up",
     ),

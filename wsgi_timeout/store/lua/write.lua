@@ -1,7 +1,8 @@
 -- Appends one chunk to a stream, or says that it is full. A repeat of the same number changes nothing.
 -- KEYS: stream, record
 -- ARGV: id, number, chunk, bytes kept with a reader, bytes kept without, TTL s, writer's inbox,
---       attempt ('' for a request body, which no attempt writes), head ('' but with a response's first chunk)
+--       attempt ('' for a request body, which no attempt writes), head ('' but with a response's first chunk),
+--       seconds that what was read is kept (0: not, once there is no room)
 -- Returns {'ok' | 'full' | 'fenced' | 'lost', 1 if somebody reads}
 local inboxes
 if ARGV[8] ~= '' then
@@ -21,20 +22,35 @@ if number > count then
   -- Redis was emptied, or came back without its last writes. A call that has ended takes its request body along.
   return {redis.call('HGET', KEYS[2], 'state') == 'ended' and 'full' or 'lost', 0}
 end
-local limit = tonumber(reader == 1 and ARGV[4] or ARGV[5])
-if kept > 0 and kept + size > limit then
-  -- Only a body that does not fit loses its beginning, and only what was read.
-  while first < read and kept + size > limit do
-    kept = kept - math.max(LEAST, redis.call('HSTRLEN', KEYS[1], first))
+local limit, gone = tonumber(reader == 1 and ARGV[4] or ARGV[5]), 0
+-- Only a body that does not fit loses its beginning, and only what was read.
+local function trim(before, most)
+  while first < before and kept + size > most do
+    local length = redis.call('HSTRLEN', KEYS[1], first)
+    kept, gone = kept - math.max(LEAST, length), gone + length
     redis.call('HDEL', KEYS[1], first)
     first = first + 1
   end
+end
+local window = tonumber(ARGV[10])
+if window > 0 then
+  limit = tonumber(ARGV[5])
+  local now, m = tonumber(redis.call('TIME')[1]), redis.call('HMGET', KEYS[1], 'marked', 'mark', 'old')
+  if not m[1] or now - m[1] > window then
+    redis.call('HSET', KEYS[1], 'marked', now, 'mark', count, 'old', m[2] or 0)
+  end
+  trim(math.min(read, tonumber(m[3] or 0)), tonumber(ARGV[4]))
+end
+if kept > 0 and kept + size > limit then
+  trim(read, limit)
   if kept > 0 and kept + size > limit then
     redis.call('HSET', KEYS[1], 'writer', ARGV[7], 'first', first, 'kept', kept)
+    if gone > 0 then redis.call('HINCRBY', KEYS[1], 'gone', gone) end
     return {'full', reader}
   end
 end
 redis.call('HSET', KEYS[1], number, ARGV[3], 'count', number + 1, 'first', first, 'kept', kept + size)
+if gone > 0 then redis.call('HINCRBY', KEYS[1], 'gone', gone) end
 if number == 0 and ARGV[8] == '' then redis.call('HSET', KEYS[1], 'uploader', ARGV[7]) end
 -- Never shortened: once its call is queued, a request body lives as long as that.
 if redis.call('TTL', KEYS[1]) < tonumber(ARGV[6]) then redis.call('EXPIRE', KEYS[1], ARGV[6]) end

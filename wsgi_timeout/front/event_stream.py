@@ -1,0 +1,234 @@
+"""Streams that a client can resume: named places, keep-alive comments, polite ends.
+
+An event stream gets an `id` in each event, which names the call, its token and the byte of the app's body
+where the event ends; a client that comes back with one (`Last-Event-ID`) goes on from there, see `resume`.
+Lines of JSON are left as they are: their clients count bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from wsgi_timeout.errors import ResponseBroken, ResultTrimmed
+from wsgi_timeout.front import policy, replay
+from wsgi_timeout.front.delivery import Delivery
+from wsgi_timeout.front.places import Seat
+from wsgi_timeout.front.wait import Ready
+from wsgi_timeout.http.events import EventMarker, media_type
+from wsgi_timeout.settings import Settings
+from wsgi_timeout.store.messages import ResponseHead
+from wsgi_timeout.store.record import Outcome, Snapshot
+from wsgi_timeout.store.redis_errors import UNAVAILABLE
+from wsgi_timeout.watching.listener import RECHECK_SECONDS
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse
+
+log = logging.getLogger("wsgi_timeout")
+
+EVENTS = "text/event-stream"
+_JSON_LINES = frozenset(
+    {
+        "application/x-ndjson",
+        "application/ndjson",
+        "application/jsonl",
+        "application/x-jsonlines",
+        "application/json-lines",
+        "application/json-seq",
+        "application/stream+json",
+    }
+)
+#: Milliseconds after which a client comes back.
+_RETRY_MS = 500
+#: The place behind everything, in the id of the event that tells a client that there will be no more.
+END = "end"
+#: Of a call that has ended so its stream breaks off.
+_WHOLE = frozenset({None, Outcome.DONE})
+
+
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """How long one connection to a stream lasts."""
+
+    #: Whether its client comes back by itself: only for such a one a stream ends between two events.
+    comes_back: bool
+    #: When it ends then; monotonic seconds.
+    deadline: float
+    keepalive_seconds: float
+
+    @classmethod
+    def of(cls, environ: Mapping[str, Any], settings: Settings, deadline: float) -> Stay:
+        """Tell it from a request: an EventSource says what it accepts."""
+        accepted = environ.get("HTTP_ACCEPT", "").lower()
+        event_source = environ["REQUEST_METHOD"] == "GET" and EVENTS in accepted
+        return cls(event_source, deadline, settings.keepalive_seconds)
+
+
+def kind(head: ResponseHead | None, settings: Settings) -> str:
+    """Return the media type of a response that can be resumed, empty for any other."""
+    found = media_type(head) if head and settings.event_streams == "resumable" else ""
+    return found if found == EVENTS or found in _JSON_LINES else ""
+
+
+def answer(
+    ready: Ready,
+    delivery: Delivery,
+    seat: Seat,
+    start_response: StartResponse,
+    environ: Mapping[str, Any],
+    settings: Settings,
+    deadline: float,
+) -> Iterable[bytes]:
+    """Answer with a response from its beginning; as `replay.answer` unless it is a resumable stream."""
+    snapshot = ready.snapshot
+    found = kind(snapshot.head, settings)
+    if not found or delivery.method == "HEAD" or snapshot.outcome not in {*_WHOLE, Outcome.BROKEN}:
+        return replay.answer(ready, delivery, seat, start_response)
+    return play(ready, delivery, seat, start_response, Stay.of(environ, settings, deadline), settings)
+
+
+def play(
+    ready: Ready,
+    delivery: Delivery,
+    seat: Seat,
+    start_response: StartResponse,
+    stay: Stay,
+    settings: Settings,
+    offset: int | None = None,
+    skip: int = 0,
+) -> Iterable[bytes]:
+    """Answer with a resumable stream, from byte `offset` if its client has come back (None: it has not).
+
+    `ready.first` holds `skip` bytes before it.
+    """
+    # From now on its URL is known, and a client may come back though it has had all.
+    pending = replace(delivery.pending, hop=max(1, delivery.pending.hop))
+    grace = max(delivery.grace_seconds, settings.resume_window)
+    delivery = replace(delivery, pending=pending, grace_seconds=grace)
+    head = ready.snapshot.head
+    assert head is not None
+    start_response(head.status, _headers(head, pending.next_url, pending.status_url))
+    first = ready.first if ready.reader else [ready.snapshot.body or b""]
+    first = [b"".join(first)[skip:]]
+    if kind(head, settings) == EVENTS:
+        chunks: replay.Chunks = _Events(ready, delivery, seat, stay, offset).run(first)
+    elif ready.reader:
+        chunks = replay.stream(ready.reader, first, seat.waiter)
+    else:
+        chunks = replay.whole(ready.snapshot, first[0])
+    return replay.Replay(chunks, ready.reader, delivery, seat.pass_on())
+
+
+def _headers(head: ResponseHead, result_url: str, status_url: str) -> list[tuple[str, str]]:
+    kept = [(name, value) for name, value in head.headers if name.lower() != "content-length"]
+    link = f'<{result_url}>; rel="self", <{status_url}>; rel="monitor"'
+    if not any(name.lower() == "x-accel-buffering" for name, _ in kept):
+        kept.append(("X-Accel-Buffering", "no"))  # nginx would hold events back
+    # The ids hold the token: no shared cache may keep them.
+    return [*policy.on_result_url(kept), ("Link", link)]
+
+
+class _Events:
+    """One connection's events."""
+
+    def __init__(self, ready: Ready, delivery: Delivery, seat: Seat, stay: Stay, offset: int | None) -> None:
+        self._snapshot: Snapshot = ready.snapshot
+        self._reader = ready.reader
+        self._runtime = delivery.runtime
+        self._waiter = seat.waiter
+        self._stay = stay
+        self._offset = offset or 0
+        self._prefix = f"{delivery.pending.call_id}.{delivery.pending.token}."
+        self._marker = EventMarker(resumed=offset is not None, retry_ms=_RETRY_MS)
+        #: Of a stream that breaks off an event that is not whole is kept back, as long as that is known.
+        self._held: list[bytes] | None = None if ready.snapshot.outcome in _WHOLE else []
+
+    def run(self, chunks: list[bytes]) -> replay.Chunks:
+        """Yield the stream's bytes; returns whether that was all."""
+        self._waiter.streaming = True
+        while True:
+            for chunk in chunks:
+                whole, rest = self._mark(chunk)
+                if whole and self._is_time() and self._marker.marked:
+                    yield whole
+                    return False
+                if whole or rest:
+                    yield whole + rest
+            end = self._end()
+            if end == "complete":
+                return True
+            if end:
+                yield self._lost()
+                return True
+            if self._is_time() and self._marker.between and self._marker.marked:
+                return False
+            chunks = yield from self._next()
+
+    def _mark(self, chunk: bytes) -> tuple[bytes, bytes]:
+        offset, self._offset = self._offset, self._offset + len(chunk)
+        whole, rest = self._marker.feed(chunk, lambda place: f"{self._prefix}{offset + place}".encode())
+        if self._held is None:
+            return whole, rest
+        if whole:
+            whole = b"".join((*self._held, whole))
+            self._held.clear()
+        self._held.append(rest)
+        return whole, b""
+
+    def _end(self) -> str:
+        if self._reader is None:
+            return "complete" if self._snapshot.outcome in _WHOLE else "broken"
+        return "broken" if self._reader.missing else self._reader.end
+
+    def _is_time(self) -> bool:
+        stay = self._stay
+        return stay.comes_back and (time.monotonic() >= stay.deadline or self._runtime.listener.draining)
+
+    def _next(self) -> Generator[bytes, None, list[bytes]]:
+        """Return the next chunks; empty at the stream's end, or when it is time to go."""
+        reader, waiter, stay = self._reader, self._waiter, self._stay
+        assert reader is not None
+        next_comment = time.monotonic() + stay.keepalive_seconds
+        while True:
+            waiter.reset()
+            try:
+                chunks = reader.poll()
+                if chunks or reader.end or reader.missing:
+                    return chunks
+            except ResultTrimmed as error:
+                raise ResponseBroken(str(error)) from error
+            except UNAVAILABLE:
+                log.debug("Redis is away while a stream is sent")
+            if waiter.gone:
+                raise ResponseBroken("the client closed the connection")
+            if self._is_time():
+                return []
+            now = time.monotonic()
+            if now >= next_comment:
+                next_comment = now + stay.keepalive_seconds
+                if self._marker.between and not self._marker.foreign:
+                    # One line, no event: some clients make an empty event of an empty line.
+                    yield b":" + self._marker.ending
+            seconds = min(RECHECK_SECONDS, max(0.01, next_comment - now))
+            if stay.comes_back:
+                seconds = min(seconds, max(0.01, stay.deadline - now))
+            waiter.wait(seconds)
+
+    def _lost(self) -> bytes:
+        """Return the event that tells that no more will come; an app with ids of its own is broken off."""
+        marker = self._marker
+        # A client that has a part of an event comes back for the whole, and is told then.
+        if marker.foreign or (not marker.between and self._held is None):
+            raise ResponseBroken("the response broke off in the worker")
+        outcome = self._snapshot.outcome
+        with suppress(*UNAVAILABLE):
+            outcome = self._runtime.calls.look(self._waiter.call_id).outcome or outcome
+        data = json.dumps({"outcome": outcome or Outcome.LOST})
+        lines = ("event: wsgi-timeout-lost", f"data: {data}", f"id: {self._prefix}{END}", "")
+        return b"".join(line.encode() + marker.ending for line in lines)

@@ -1,0 +1,170 @@
+"""Coming back to a stream: with the last event's id on the URL that the client knows, or with an offset."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from wsgi_timeout.errors import CallUnknown, ResultTrimmed, TooManyWaiting
+from wsgi_timeout.front import event_stream, replay
+from wsgi_timeout.front.delivery import Delivery
+from wsgi_timeout.front.event_stream import END, EVENTS, Stay
+from wsgi_timeout.front.places import Seat
+from wsgi_timeout.front.process import Runtime
+from wsgi_timeout.front.result_urls import FULL_SECONDS, drain, find
+from wsgi_timeout.front.wait import Ready
+from wsgi_timeout.http import answers, urls
+from wsgi_timeout.http.events import has_event
+from wsgi_timeout.http.pending import Pending
+from wsgi_timeout.settings import Settings
+from wsgi_timeout.store.record import Outcome, Snapshot, Tombstone
+from wsgi_timeout.store.redis_errors import UNAVAILABLE
+from wsgi_timeout.store.streams import StreamReader, seek
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse
+
+_NAMED = re.compile(r"(fc-[A-Za-z0-9_-]{8,64})\.([A-Za-z0-9_-]{16,128})\.(\d{1,15}|end)")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a client was."""
+
+    call_id: str
+    token: str
+    #: Bytes of the app's body; None: behind everything.
+    offset: int | None
+
+
+def _place(environ: dict[str, Any], reference: urls.Reference | None) -> Place | None:
+    """Return the place that a request names, None if it names none of ours."""
+    if named := _NAMED.fullmatch(environ.get("HTTP_LAST_EVENT_ID", "").strip()):
+        call_id, token, offset = named.groups()
+        return Place(call_id, token, None if offset == END else int(offset))
+    if reference and reference.kind == "call" and reference.offset is not None:
+        return Place(reference.call_id, reference.token, reference.offset)
+    return None
+
+
+def answer(
+    runtime: Runtime, settings: Settings, environ: dict[str, Any], start_response: StartResponse
+) -> tuple[Iterable[bytes] | None, dict[str, Any]]:
+    """Answer with the rest of a stream; None if the request names no place that is known (any more).
+
+    Returns the request's environ too, with an `offset` that is meant for us as a parameter of ours.
+    """
+    query = environ.get("QUERY_STRING", "")
+    if urls.MARK in query:
+        environ = {**environ, "QUERY_STRING": urls.with_our_offset(query)}
+    reference = urls.reference(environ.get("QUERY_STRING", ""))
+    at = _place(environ, reference)
+    if at is None:
+        return None, environ
+    hop = reference.hop if reference else 0
+    return _return(runtime, settings, at, hop, environ, start_response), environ
+
+
+def _return(
+    runtime: Runtime,
+    settings: Settings,
+    at: Place,
+    hop: int,
+    environ: dict[str, Any],
+    start_response: StartResponse,
+) -> Iterable[bytes] | None:
+    path, clean_url = urls.local_path(environ), urls.clean_url(environ, settings.trusted_proxies)
+    pending = Pending(at.call_id, at.token, path, clean_url, max(1, hop))
+    deadline = time.monotonic() + settings.wait_seconds
+    try:
+        seated = runtime.seat(pending.call_id, environ, hop=pending.hop)
+    except TooManyWaiting:
+        # A 503 would end an EventSource for good: it follows this, with its last id.
+        if not runtime.listener.draining:
+            time.sleep(FULL_SECONDS)
+        return answers.redirect(start_response, "303 See Other", pending.next_url)
+    with seated as seat:
+        try:
+            found = find(runtime, pending, seat.waiter, deadline)
+            if found is None:
+                seat.keep_place()
+                return answers.redirect(start_response, "303 See Other", pending.next_url)
+            return _Return(runtime, settings, at, pending, seat, environ, start_response, deadline).to(found)
+        except CallUnknown:
+            return None
+        except UNAVAILABLE:
+            return answers.redirect(start_response, "303 See Other", pending.next_url)
+
+
+@dataclass(frozen=True, slots=True)
+class _Return:
+    """One client that has come back to one call."""
+
+    runtime: Runtime
+    settings: Settings
+    at: Place
+    pending: Pending
+    seat: Seat
+    environ: dict[str, Any]
+    start_response: StartResponse
+    deadline: float
+
+    def to(self, found: Snapshot | Tombstone) -> Iterable[bytes] | None:
+        offset = self.at.offset
+        if offset is None:
+            return self._no_more()
+        if isinstance(found, Tombstone) or not event_stream.kind(found.head, self.settings):
+            return None
+        if found.body is not None:
+            ready, skip = Ready(found, None, []), offset
+            if offset > len(found.body):
+                return None
+        else:
+            place_in_chunk = seek(self.runtime.calls.scripts, self.pending.call_id, found.attempt, offset)
+            if place_in_chunk is None:
+                return None
+            number, skip = place_in_chunk
+            ready = self._read(found, number)
+        if self._is_over(ready, skip):
+            return self._no_more()
+        return self._go_on(ready, skip)
+
+    def _read(self, found: Snapshot, number: int) -> Ready:
+        calls, inbox = self.runtime.calls, self.runtime.listener.inbox
+        reader = StreamReader(calls.scripts, self.pending.call_id, inbox, found.attempt, number=number)
+        try:
+            first = reader.poll()
+        except ResultTrimmed as error:
+            raise CallUnknown(str(error)) from error
+        if reader.missing:
+            raise CallUnknown("this stream is not kept any more")
+        return Ready(found, reader, first)
+
+    def _is_over(self, ready: Ready, skip: int) -> bool:
+        """Whether nothing comes behind the place: its run has ended, and there is no other event."""
+        reader, snapshot = ready.reader, ready.snapshot
+        whole = reader.end == "complete" if reader else snapshot.body is not None
+        if not whole or snapshot.outcome not in {None, Outcome.DONE}:
+            return False
+        rest = (b"".join(ready.first) if reader else snapshot.body or b"")[skip:]
+        if event_stream.kind(snapshot.head, self.settings) != EVENTS:
+            return not rest
+        return not has_event(rest)
+
+    def _no_more(self) -> Iterable[bytes]:
+        drain(self.environ, self.settings)
+        return answers.no_more(self.start_response)
+
+    def _go_on(self, ready: Ready, skip: int) -> Iterable[bytes]:
+        drain(self.environ, self.settings)
+        method, settings = self.environ["REQUEST_METHOD"], self.settings
+        delivery = Delivery(self.runtime, self.pending, ready.snapshot, method, settings.delivery_grace)
+        if method == "HEAD":
+            return replay.answer(ready, delivery, self.seat, self.start_response)
+        stay = Stay.of(self.environ, settings, self.deadline)
+        return event_stream.play(
+            ready, delivery, self.seat, self.start_response, stay, settings, self.at.offset, skip
+        )
