@@ -25,7 +25,7 @@ import rq
 from wsgi_timeout import target as targets
 from wsgi_timeout.compat import Self
 from wsgi_timeout.current import enter_worker
-from wsgi_timeout.integrations.stub import NAME_VARIABLE
+from wsgi_timeout.settings import NAME_VARIABLE, TARGET_VARIABLE
 from wsgi_timeout.store import keys, rq_state
 from wsgi_timeout.store.attempts import Attempts
 from wsgi_timeout.store.connection import SOCKET_TIMEOUT, client_of, connection_class
@@ -44,7 +44,6 @@ from wsgi_timeout_jobs.process.interrupts import SIGNAL, Interrupts
 
 log = logging.getLogger("rq.worker")
 
-TARGET_VARIABLE = "WSGI_TIMEOUT_TARGET"
 _CALL_ID = re.compile(r"fc-[A-Za-z0-9_-]{8,64}")
 #: Seconds before a call that cannot run here goes back: nobody is helped by a busy loop.
 _PUT_BACK_SECONDS = 1.0

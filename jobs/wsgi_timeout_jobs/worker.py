@@ -17,7 +17,8 @@ from rq.worker import BaseWorker
 
 from wsgi_timeout import target as targets
 from wsgi_timeout.current import enter_worker, serve_queue
-from wsgi_timeout.integrations.stub import NAME_VARIABLE
+from wsgi_timeout.retrying import retry
+from wsgi_timeout.settings import NAME_VARIABLE
 from wsgi_timeout.store import keys, rq_state
 from wsgi_timeout.store.attempts import Attempts
 from wsgi_timeout.store.connection import SOCKET_TIMEOUT, connect, connect_to_listen
@@ -74,12 +75,12 @@ def run_worker(options: WorkerOptions, board: Board) -> None:
 
 def _connected(options: WorkerOptions, offered: Entries, queue: str, board: Board) -> CallWorker:
     """Return the worker, which RQ makes only where it reaches Redis."""
-    while True:
-        try:
-            return CallWorker(options, offered, queue, board)
-        except UNAVAILABLE as error:
-            log.warning("worker %s: Redis is away (%s), trying again", options.worker, error)
-            time.sleep(_RETRY_SECONDS)
+    return retry(
+        partial(CallWorker, options, offered, queue, board),
+        UNAVAILABLE,
+        pause=_RETRY_SECONDS,
+        failed=partial(log.warning, "worker %s: Redis is away (%s), trying again", options.worker),
+    )
 
 
 class CallWorker(BaseWorker):

@@ -207,7 +207,7 @@ def test_a_look_wakes_nobody_for_nothing(calls, listener, what):
 def test_who_waits_for_chunks_looks_himself(calls, listener):
     """A lost wake for a chunk is made up for too, though no record shows chunks."""
     with listener.waiter(running(calls).id) as waiter:
-        waiter.streaming = True
+        waiter.for_chunks()
         assert woken(waiter, 5)
 
 

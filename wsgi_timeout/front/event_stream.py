@@ -151,7 +151,7 @@ class _Events:
 
     def run(self, chunks: list[bytes]) -> replay.Chunks:
         """Yield the stream's bytes; returns whether that was all."""
-        self._waiter.streaming = True
+        self._waiter.for_chunks()
         while True:
             for chunk in chunks:
                 whole, rest = self._mark(chunk)

@@ -70,7 +70,7 @@ class LargeBody:
 
     def send_rest(self) -> None:
         """Send what did not fit; returns when all is sent, or the handler wants no more."""
-        self._waiter.streaming = True
+        self._waiter.for_chunks()
         try:
             self._close("complete" if self._offer_rest() else "broken")
         except UploadBroken:
@@ -81,9 +81,7 @@ class LargeBody:
             self._cancel(str(error))
             raise
         finally:
-            self._waiter.streaming = False
-            # The wake for the response may have been taken for one about room.
-            self._waiter.wake()
+            self._waiter.for_response()
 
     def _offer_rest(self) -> bool:
         for chunk in chain(self._left, self._chunks):

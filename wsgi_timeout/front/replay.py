@@ -114,7 +114,7 @@ def whole(snapshot: Snapshot, body: bytes) -> Generator[bytes, None, None]:
 
 def stream(reader: StreamReader, chunks: list[bytes], waiter: Waiter) -> Generator[bytes, None, None]:
     """Yield `chunks`, which were read already, and all that comes after them."""
-    waiter.streaming = True
+    waiter.for_chunks()
     while True:
         yield from chunks
         if reader.end == "complete":

@@ -45,7 +45,7 @@ class Submission:
         self._pending = pending
         self._waiter = waiter
         # In a burst a call may wait for its turn at Redis for longer than the listener does to look for it.
-        waiter.known = False
+        waiter.before_acceptance()
 
     def send(self, upload: Upload) -> None:
         """Queue the call; return when its body is in, or no longer wanted."""
@@ -72,7 +72,7 @@ class Submission:
         # A deploy may have no worker for a moment. And when a reply was lost nobody knows whether
         # the call was accepted, so the same call is sent again before we say that it was not.
         self._patiently(self._enqueue_once, body)
-        self._waiter.known = True
+        self._waiter.accepted()
 
     def _enqueue_once(self, body: bytes | None) -> None:
         inbox = self._runtime.listener.inbox if self._settings.wait_for_response else ""

@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from wsgi_timeout.log_once import LogOnce
 from wsgi_timeout.store.connection import Scripts
 from wsgi_timeout.store.keys import UPLOAD_TTL
 from wsgi_timeout.store.redis_errors import UNAVAILABLE
-from wsgi_timeout.watching.listener import Surprises
 
 log = logging.getLogger("wsgi_timeout")
 
@@ -35,7 +35,7 @@ class UploadKeeper:
         self._closings: list[tuple[Callable[[], None], float]] = []
         self._woken = threading.Event()
         self._thread: threading.Thread | None = None
-        self._surprises = Surprises("chunks of uploads")
+        self._surprises = LogOnce("chunks of uploads")
 
     @contextmanager
     def hold(self, stream: str) -> Iterator[None]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
-import time
 from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -13,6 +11,7 @@ from wsgi_timeout.errors import NoWorker, RedisUnavailable
 from wsgi_timeout.functions import payload
 from wsgi_timeout.functions.call import FunctionCall, gather
 from wsgi_timeout.functions.client import client
+from wsgi_timeout.retrying import retry
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.store import keys
 from wsgi_timeout.store.calls import Calls
@@ -166,14 +165,9 @@ def _enqueue(calls: Calls, call: NewCall, worker_wait: float) -> None:
     One that needs a worker waits for a first one to come up. And when a reply was lost nobody knows
     whether the call was accepted, so the same call is sent again before we say that it was not.
     """
-    deadline = math.inf
-    while True:
-        try:
-            with unavailable_is_refusal():
-                return calls.enqueue(call)
-        except (NoWorker, RedisUnavailable):
-            # From here on: that Redis is silent is known after seconds only.
-            deadline = min(deadline, time.monotonic() + worker_wait)
-            if time.monotonic() >= deadline:
-                raise
-        time.sleep(_RETRY_SECONDS)
+
+    def enqueue() -> None:
+        with unavailable_is_refusal():
+            calls.enqueue(call)
+
+    retry(enqueue, (NoWorker, RedisUnavailable), pause=_RETRY_SECONDS, seconds=worker_wait)

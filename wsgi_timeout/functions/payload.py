@@ -16,8 +16,7 @@ import redis
 from itsdangerous import BadSignature, Signer
 
 from wsgi_timeout.errors import ConfigurationError, PayloadRefused, PayloadTooLarge
-
-SECRET_VARIABLE = "WSGI_TIMEOUT_SECRET"  # noqa: S105 - its name
+from wsgi_timeout.settings import SECRET_VARIABLE
 
 #: Bytes of one chunk of a payload that does not travel with its call.
 CHUNK = 1024 * 1024

@@ -17,7 +17,7 @@ from wsgi_timeout.functions.function import Function
 from wsgi_timeout.http.mounts import Mount, Mounts
 from wsgi_timeout.http.routes import Routes
 from wsgi_timeout.integrations.endpoints import LABEL, WebFunction
-from wsgi_timeout.settings import Settings
+from wsgi_timeout.settings import NAME_VARIABLE, Settings
 from wsgi_timeout.store.connection import redis_url
 from wsgi_timeout.target import check_name
 
@@ -28,7 +28,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 #: Says how the running deployment is named; set by `serve` and `worker`, whose `--name` decides.
-NAME_VARIABLE = "WSGI_TIMEOUT_NAME"
 
 #: The queue of plain functions, after the stub's name.
 FUNCTIONS = "functions"

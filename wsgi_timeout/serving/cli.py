@@ -16,7 +16,7 @@ import click
 from wsgi_timeout import target as targets
 from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.serving.serve import ServeOptions, serve
-from wsgi_timeout.settings import Settings
+from wsgi_timeout.settings import LOG_LEVEL_VARIABLE, Settings
 from wsgi_timeout.store.connection import connect, redis_url
 from wsgi_timeout.store.failed_calls import failed_calls, table
 from wsgi_timeout.store.redis_errors import AWAY
@@ -166,7 +166,7 @@ def calls_command(*, failed: bool, name: str | None, limit: int, as_json: bool) 
 def _run(command: Callable[[], int]) -> None:
     try:
         _open_standard_streams()
-        _start_logging(os.environ.get("WSGI_TIMEOUT_LOG_LEVEL", "INFO"))
+        _start_logging(os.environ.get(LOG_LEVEL_VARIABLE, "INFO"))
         code = command()
     except ConfigurationError as error:
         click.echo(f"wsgi-timeout: {error}", err=True)

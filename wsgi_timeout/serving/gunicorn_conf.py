@@ -9,12 +9,12 @@ import os
 from typing import Any
 
 from wsgi_timeout.serving.gunicorn_threads import limits
-from wsgi_timeout.settings import RESERVE_THREADS, Settings
+from wsgi_timeout.settings import BIND_VARIABLE, RESERVE_THREADS, Settings
 
 _settings = Settings.load()
 
 # Where to listen; Heroku and its like give the port.
-bind = os.environ.get("WSGI_TIMEOUT_BIND") or (
+bind = os.environ.get(BIND_VARIABLE) or (
     f"0.0.0.0:{os.environ['PORT']}" if "PORT" in os.environ else "127.0.0.1:8000"
 )
 # A waiting request costs a thread, not a process: more processes only for more CPU.

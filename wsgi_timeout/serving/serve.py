@@ -21,10 +21,9 @@ import redis
 
 from wsgi_timeout import target as targets
 from wsgi_timeout.errors import ConfigurationError
-from wsgi_timeout.functions.payload import SECRET_VARIABLE
 from wsgi_timeout.http.routes import Routes
 from wsgi_timeout.serving.embedded_redis import EmbeddedServer, state_folder, terminate_with_parent
-from wsgi_timeout.settings import RESERVE_THREADS, Settings, environment_of
+from wsgi_timeout.settings import RESERVE_THREADS, SECRET_VARIABLE, Settings, environment_of
 from wsgi_timeout.store.connection import connect, without_password
 
 _STOP_SECONDS = 35.0

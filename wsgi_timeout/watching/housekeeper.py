@@ -10,13 +10,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
+from wsgi_timeout.log_once import LogOnce
 from wsgi_timeout.store import rq_state
 from wsgi_timeout.store.connection import eviction
 from wsgi_timeout.store.redis_errors import ANY
 from wsgi_timeout.store.workers import Workers
 from wsgi_timeout.watching import live_workers
 from wsgi_timeout.watching.leases import LOOK_SECONDS, LeaseWatch
-from wsgi_timeout.watching.listener import Surprises
 
 log = logging.getLogger("wsgi_timeout")
 
@@ -46,7 +46,7 @@ class Watch:
         self._leases = {workers.name: LeaseWatch(workers, lease_seconds)}
         self._next_queues = 0.0
         self._looked_at_server = False
-        self._surprises = Surprises("watch")
+        self._surprises = LogOnce("watch")
         #: Numbers of looks at the workers; who wants one that begins from now on wants the next.
         self._turn = threading.Condition()
         self._begun = self._ended = self._wanted = 0

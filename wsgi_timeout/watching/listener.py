@@ -23,6 +23,7 @@ from typing import Any
 import redis
 
 from wsgi_timeout.compat import Self
+from wsgi_timeout.log_once import LogOnce
 from wsgi_timeout.store import keys
 from wsgi_timeout.store.connection import Commands
 from wsgi_timeout.store.redis_errors import ANY
@@ -44,25 +45,6 @@ _BATCH = 1000
 _GONE = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
 
 
-class Surprises:
-    """Logs what nobody expected, each kind once, so that a thread which others rely on goes on."""
-
-    def __init__(self, where: str) -> None:
-        self._where = where
-        self._kinds: set[type[BaseException]] = set()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> bool:
-        if not isinstance(error, Exception):
-            return False
-        if type(error) not in self._kinds:
-            self._kinds.add(type(error))
-            log.error("%s: unexpected, told once; it goes on", self._where, exc_info=error)
-        return True
-
-
 class _Process:
     """What all listeners of this process share, those of its last moments too."""
 
@@ -72,7 +54,7 @@ class _Process:
 class Waiter:
     """Somebody who waits for a call, until the end of a `with` block."""
 
-    __slots__ = ("_asleep", "_listener", "call_id", "carried", "gone", "known", "sock", "streaming")
+    __slots__ = ("_accepted", "_asleep", "_chunks", "_listener", "call_id", "carried", "gone", "sock")
 
     def __init__(self, listener: Listener, call_id: str, sock: int) -> None:
         self._listener = listener
@@ -84,12 +66,33 @@ class Waiter:
         self._asleep.acquire()
         #: The response, if it came with the wake: see `calls.Snapshot.carried`.
         self.carried = b""
-        #: The call was accepted: when its record is missing, that is the end of it.
-        self.known = True
+        self._accepted = True
         #: Its client has closed the connection.
         self.gone = False
-        #: Waits for chunks, which no look at the call's record can show.
-        self.streaming = False
+        self._chunks = False
+
+    def before_acceptance(self) -> Self:
+        """Wait for a call that is to be sent yet: that it has no record means nothing, until `accepted`."""
+        self._accepted = False
+        return self
+
+    def accepted(self) -> None:
+        """Note that the call was accepted: when its record is missing, that is the end of it."""
+        self._accepted = True
+
+    def for_chunks(self) -> Self:
+        """Wait for chunks from now on, which no look at the call's record can show."""
+        self._chunks = True
+        return self
+
+    def for_response(self) -> None:
+        """Wait for the response again; the wake for it may have been taken for one about chunks."""
+        self._chunks = False
+        self.wake()
+
+    def news(self, state: bytes | None, head: bytes | None) -> bool:
+        """Whether there may be news for it in what a look at the call's record has found."""
+        return bool(self._chunks or head or state == b"ended" or (state is None and self._accepted))
 
     def __enter__(self) -> Self:
         return self
@@ -132,7 +135,7 @@ class Listener:
         self._looked = 0
         self._pop: Callable[[], list[bytes]] | None = None
         self._next_recheck = 0.0
-        self._surprises = Surprises("listener")
+        self._surprises = LogOnce("listener")
 
     def check(self, seconds: float = 0.0) -> None:
         """Raise redis-py's `ConnectionError` if Redis has been away for `seconds`: nobody need ask it too."""
@@ -267,7 +270,7 @@ class Listener:
             )
             for (_, waiters), (state, head) in zip(batch, answers, strict=True):
                 for waiter in waiters:
-                    if waiter.streaming or head or state == b"ended" or (state is None and waiter.known):
+                    if waiter.news(state, head):
                         waiter.wake()
 
 

@@ -131,7 +131,7 @@ class RequestRunner:
         if request.body is not None:
             return SmallBody(request.body)
         waiter = held.enter_context(self.listener.waiter(attempt.call_id))
-        waiter.streaming = True
+        waiter.for_chunks()
         reader = StreamReader(
             self.attempts.scripts, attempt.call_id, self.listener.inbox, reader=attempt.number
         )

@@ -163,7 +163,7 @@ class Response:
 
     def _wait_for_room(self, writer: StreamWriter, chunk: bytes) -> None:
         with self._listener.waiter(self._attempt.call_id) as waiter:
-            waiter.streaming = True
+            waiter.for_chunks()
             # Also a reader that reads nothing: its process may have died and left its name behind.
             deadline = time.monotonic() + self._request.unread_timeout
             while not self._offer(writer, chunk):

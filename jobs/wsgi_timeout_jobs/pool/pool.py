@@ -18,13 +18,13 @@ from types import FrameType
 
 import redis
 
+from wsgi_timeout.log_once import LogOnce
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.store import keys, rq_state
 from wsgi_timeout.store.connection import connect, eviction
 from wsgi_timeout.store.record import Outcome
 from wsgi_timeout.store.redis_errors import UNAVAILABLE
 from wsgi_timeout.watching.leases import WORKER_DIED
-from wsgi_timeout.watching.listener import Surprises
 from wsgi_timeout_jobs.pool.child import Child
 from wsgi_timeout_jobs.pool.children import Children, Served
 from wsgi_timeout_jobs.pool.deadlines import Deadlines
@@ -65,7 +65,7 @@ class Pool:
         self._deadlines = Deadlines(
             self._children, self._keepers, threads=options.threads, grace=settings.interrupt_grace
         )
-        self._surprises = Surprises("pool")
+        self._surprises = LogOnce("pool")
         self._away = False
         self._next_renewal = self._next_look = self._next_records = 0.0
         #: The attempts that ran when records were last looked at.
