@@ -59,6 +59,8 @@ def environment(**settings):
     """Return a clean environment with settings of ours."""
     env = {key: value for key, value in os.environ.items() if not key.startswith(("WSGI_TIMEOUT_", "REDIS_"))}
     env["PYTHONPATH"] = str(APPS)
+    if "secret" in settings:
+        settings["secret"] = str(settings["secret"]).ljust(32, ".")  # a short one is refused
     env.update({f"WSGI_TIMEOUT_{key.upper()}": str(value) for key, value in settings.items()})
     return env
 

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -16,6 +17,8 @@ from wsgi_timeout.compat import Self
 from wsgi_timeout.errors import ConfigurationError
 
 ENV_PREFIX = "WSGI_TIMEOUT_"
+#: Characters: 128 bits in hexadecimal.
+_LEAST_SECRET = 32
 #: Threads of a web process beyond `max_waiting`, for all that does not wait: 503s, fast routes, status.
 RESERVE_THREADS = 16
 
@@ -27,6 +30,9 @@ SECRET_VARIABLE = "WSGI_TIMEOUT_SECRET"  # noqa: S105 - its name
 TARGET_VARIABLE = "WSGI_TIMEOUT_TARGET"
 _OTHER_VARIABLES = frozenset(
     {BIND_VARIABLE, LOG_LEVEL_VARIABLE, NAME_VARIABLE, SECRET_VARIABLE, TARGET_VARIABLE}
+)
+_SERVICE_LINK = re.compile(
+    r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$"
 )
 
 _KIB = 1024
@@ -150,6 +156,9 @@ class Settings:
         "how long a handler may go on after a timeout or cancel, before its process is killed",
         least=0.1,
     )
+    embedded_memory: int = _setting(
+        0, "bytes", "`maxmemory` of `serve`'s embedded server; 0: a quarter of the machine's, or container's"
+    )
     public_url: str = _text(
         "",
         "URL",
@@ -223,11 +232,38 @@ Settings.__doc__ = "\n".join(
 
 def _check_environment() -> None:
     known = {ENV_PREFIX + spec.name.upper() for spec in dataclasses.fields(Settings)} | _OTHER_VARIABLES
-    for variable in os.environ:
-        if variable.startswith(ENV_PREFIX) and variable not in known:
+    for variable, value in os.environ.items():
+        if (
+            variable.startswith(ENV_PREFIX)
+            and variable not in known
+            and not _is_service_link(variable, value)
+        ):
             close = difflib.get_close_matches(variable, known, 1)
             hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(sorted(known))}"
             raise ConfigurationError(f"unknown environment variable {variable}: {hint}")
+    if secret := os.environ.get(SECRET_VARIABLE):
+        check_length(secret)
+
+
+def check_length(secret: str) -> None:
+    """Refuse a secret that can be guessed.
+
+    Raises:
+        ConfigurationError: it has fewer than 32 characters.
+    """
+    if len(secret) < _LEAST_SECRET:
+        raise ConfigurationError(
+            f"{SECRET_VARIABLE} has {len(secret)} characters and must have {_LEAST_SECRET} at least, so that "
+            "nobody guesses it: set one as from `openssl rand -hex 32`"
+        )
+
+
+def _is_service_link(variable: str, value: str) -> bool:
+    """Return whether Kubernetes wrote it, for a service whose name begins with `wsgi-timeout`."""
+    # https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
+    return bool(_SERVICE_LINK.search(variable)) or (
+        variable.endswith("_PORT") and value.startswith(("tcp://", "udp://", "sctp://"))
+    )
 
 
 def environment_of(settings: Mapping[str, Any]) -> dict[str, str]:

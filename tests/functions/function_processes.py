@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 #: Of every process of one deployment.
-SECRET = "of these tests"
+SECRET = "of these tests, and long enough too"
 #: Processes for each queue of functions.
 PROCESSES = 2
 

@@ -118,7 +118,7 @@ class TestFailures:
         call = app.add.spawn(1)
         call.get()
         code = "import sys, wsgi_timeout as w; w.FunctionCall.from_id(sys.argv[1]).get()"
-        complaint = python(site, code, call.object_id, WSGI_TIMEOUT_SECRET="another").stderr
+        complaint = python(site, code, call.object_id, WSGI_TIMEOUT_SECRET="another" * 5).stderr
         assert PayloadRefused.__name__ in complaint
         assert "set the same secret in every process" in complaint
 

@@ -20,7 +20,7 @@ from wsgi_timeout.functions.client import client
 from wsgi_timeout.store import keys
 from wsgi_timeout.store.messages import FunctionRequest
 
-SECRET = "of these tests"
+SECRET = "of these tests, and long enough too"
 CALL, OTHER = "fc-one-call", "fc-another-call"
 MIB = 1024 * 1024
 ROOM = 100 * MIB
@@ -84,7 +84,7 @@ class TestSignatures:
 
     def test_another_secret_is_refused(self, trap, secret):
         """A payload that was signed with another secret is refused."""
-        secret("another")
+        secret("another" * 5)
         blob = payload.pack(trap, CALL, "arguments", ROOM)
         secret(SECRET)
         with pytest.raises(PayloadRefused):
@@ -165,7 +165,7 @@ def attacked(app, redis_server, name, env, tmp_path_factory):
 
     calls["another secret"] = app.add.spawn(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("WSGI_TIMEOUT_SECRET", "another")
+        patch.setenv("WSGI_TIMEOUT_SECRET", "another" * 5)
         trap = ("add", (Trap(folder / "another secret"),), {})
         blob = payload.pack(trap, calls["another secret"].object_id, "arguments", ROOM)
     change(calls["another secret"], arguments=blob)

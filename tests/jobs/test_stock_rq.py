@@ -120,7 +120,7 @@ class TestWorker:
 
     def test_it_runs_functions(self, stock):
         """A stock worker of a functions' queue runs spawned calls."""
-        env = {**stock.env, "WSGI_TIMEOUT_SECRET": "one for all"}
+        env = {**stock.env, "WSGI_TIMEOUT_SECRET": "one for all" * 3}
         with joined(stock.server.url, "spawned-stock", env):
             from spawned import add
 

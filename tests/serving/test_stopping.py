@@ -77,22 +77,45 @@ class TestStopping:
         assert again.get(answer.headers["Location"]).text == "ann is through"
         assert not (tmp_path / "in-ann").exists(), "it ran a second time"
 
-    @pytest.mark.usefixtures("terminal")
-    def test_a_closed_terminal_is_a_stop(self, serve, door, together, sockets):
-        """SIGHUP ends all in order as Ctrl-C does; a second one, which a shell may send, does not hurry."""
+    @pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGTERM])
+    def test_a_stop_lets_a_handler_end(self, serve, door, together, sockets, number):
+        """QUIT ends all in order as Ctrl-C does: its waiting client is redirected, its handler ends."""
         server = serve("shop:app")
         waiting = together(server.get, "/wait/ann", params={"door": door}, allow_redirects=False)
         inside(door, "ann")
         family = server.descendants()
-        server.popen.send_signal(signal.SIGHUP)
+        server.popen.send_signal(number)
         assert waiting.result().status_code == 303
-        server.popen.send_signal(signal.SIGHUP)
         door.touch()
         assert server.popen.wait(20) == 0
         assert not alive(family)
         assert not list(sockets.iterdir())
-        assert "away" not in server.output
         assert "GET /wait/ann attempt 1" in server.output
+
+    @pytest.mark.usefixtures("terminal")
+    def test_hup_loads_the_app_anew(self, serve, door, together, folder):
+        """HUP: a request that waits is redirected to its result, and later ones find the edited app."""
+        server = serve("shop:app")
+        waiting = together(server.get, "/wait/ann", params={"door": door})
+        inside(door, "ann")
+        source = folder / "shop.py"
+        source.write_text(source.read_text().replace('"hello"', '"hello again"'))
+        server.popen.send_signal(signal.SIGUSR1)
+        server.popen.send_signal(signal.SIGUSR2)
+        server.popen.send_signal(signal.SIGHUP)
+        until(lambda: server.get().text == "hello again", 30, "the edited app")
+        door.touch()
+        assert waiting.result().text == "ann is through"
+        assert server.popen.poll() is None
+
+    def test_a_pool_that_dies_is_replaced(self, serve):
+        """When the pool's parent is killed serve starts another pool, and requests are served again."""
+        server = serve("shop:app")
+        server.get()
+        [pool] = [p for p in server.children() if " worker " in " ".join(p.cmdline())]
+        pool.kill()
+        server.wait_for("starting it anew", 10)
+        until(lambda: server.get().text == "hello", 30, "an answer")
 
     def test_closed_streams_do_not_matter(self, folder, env):
         """Without stdin, stdout and stderr, as some supervisors start it, it serves, and stops in order."""
@@ -147,7 +170,7 @@ class TestStopping:
         server.popen.wait()
         until(lambda: not alive(family), 20, "the end of its children")
 
-    @pytest.mark.parametrize("part", ["gunicorn", "worker", "unixsocket"])
+    @pytest.mark.parametrize("part", ["gunicorn", "unixsocket"])
     def test_a_part_that_dies_ends_all(self, serve, part):
         """When a part of it dies, serve says which, stops the rest and fails."""
         server = serve("shop:app")

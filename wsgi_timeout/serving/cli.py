@@ -15,7 +15,8 @@ import click
 
 from wsgi_timeout import target as targets
 from wsgi_timeout.errors import ConfigurationError
-from wsgi_timeout.serving.serve import ServeOptions, serve
+from wsgi_timeout.serving.parts import ServeOptions
+from wsgi_timeout.serving.serve import serve
 from wsgi_timeout.settings import LOG_LEVEL_VARIABLE, Settings
 from wsgi_timeout.store.connection import connect, redis_url
 from wsgi_timeout.store.failed_calls import failed_calls, table

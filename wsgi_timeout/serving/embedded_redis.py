@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -21,6 +22,8 @@ import redis
 from wsgi_timeout.errors import ConfigurationError
 
 _START_SECONDS = 10.0
+#: Bytes that the embedded server may use at least.
+_LEAST_MEMORY = 256 * 2**20
 
 
 def find_server() -> str:
@@ -53,6 +56,12 @@ def state_folder(target: str) -> Path:
     return Path(base) / "wsgi-timeout" / f"{slug}-{mark}"
 
 
+def keep_private_and_terminate_with_parent() -> None:
+    """Do as `terminate_with_parent`, and write files that only this user can read."""
+    os.umask(0o077)
+    terminate_with_parent()
+
+
 def terminate_with_parent() -> None:
     """Have the kernel send this process SIGTERM when its parent dies, even by SIGKILL (Linux)."""
     if sys.platform == "linux":
@@ -62,12 +71,13 @@ def terminate_with_parent() -> None:
 class EmbeddedServer:
     """One server, its data folder locked, its socket in a short path of its own."""
 
-    def __init__(self, folder: Path, *, alone: bool) -> None:
+    def __init__(self, folder: Path, *, alone: bool, memory: int = 0) -> None:
         """Lock `folder`; if it is in use, fail (`alone`), else take the next one: `folder-2` and so on."""
         self.folder, self._lock = _locked(folder, alone=alone)
         # A socket's path may have 108 bytes, which a deep data folder exceeds.
         self._socket_folder = tempfile.mkdtemp(prefix="wt-")
         self._socket = Path(self._socket_folder) / "s"
+        self._memory = memory
         self.url = f"unix://{self._socket}"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -77,6 +87,7 @@ class EmbeddedServer:
         Raises `ConfigurationError` with the end of its log.
         """
         binary = find_server()
+        _close_to_others(self.folder)
         log = self.folder / "server.log"
         options = {
             "port": "0",
@@ -88,6 +99,8 @@ class EmbeddedServer:
             "appendfsync": "everysec",
             "save": "",
             "maxmemory-policy": "noeviction",
+            # Of what holds everything in memory others on this machine keep most.
+            "maxmemory": str(self._memory or max(_LEAST_MEMORY, machine_memory() // 4)),
             "daemonize": "no",
         }
         arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
@@ -99,7 +112,7 @@ class EmbeddedServer:
                 stderr=subprocess.STDOUT,
                 # Ctrl-C is for us alone: this server stops last.
                 start_new_session=True,
-                preexec_fn=terminate_with_parent,  # noqa: PLW1509 - no thread runs here
+                preexec_fn=keep_private_and_terminate_with_parent,  # noqa: PLW1509 - no thread runs here
             )
         except OSError as error:
             raise ConfigurationError(f"{binary} does not start: {error}") from None
@@ -144,7 +157,7 @@ def _locked(folder: Path, *, alone: bool) -> tuple[Path, IO[str]]:
         candidate = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
         try:
             candidate.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = (candidate / "lock").open("w")
+            lock = open(candidate / "lock", "w", opener=_private)  # noqa: SIM115 - kept
         except OSError as error:
             raise ConfigurationError(
                 f"the data folder {candidate} cannot be used: {error}; choose another with --data-dir"
@@ -160,3 +173,25 @@ def _locked(folder: Path, *, alone: bool) -> tuple[Path, IO[str]]:
             continue
         return candidate, lock
     raise ConfigurationError(f"{folder} and 98 folders beside it are in use: clear some")
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _close_to_others(folder: Path) -> None:
+    """Take others' rights from files of ours that lie in a folder which others may enter."""
+    for name in ("lock", "secret", "server.log", "dump.rdb", "appendonlydir", "appendonlydir/*"):
+        for path in folder.glob(name):
+            with suppress(OSError):
+                path.chmod(path.stat().st_mode & 0o700)
+
+
+def machine_memory() -> int:
+    """Return how many bytes of memory there are here, or this container may use."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    # https://docs.kernel.org/admin-guide/cgroup-v2.html, and version 1 beside it.
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):
+            total = min(total, int(Path(path).read_text()))
+    return total

@@ -1,17 +1,23 @@
-"""gunicorn's logger, also for our lines, and without our tokens."""
+"""gunicorn's logger, also for our lines, without our tokens, and with statsd where that is set."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from gunicorn.glogging import Logger as GunicornLogger
+from gunicorn.instrument.statsd import Statsd
 
-from wsgi_timeout.http.urls import TOKEN
+from wsgi_timeout.http.printable import printable, without_token
 
 
 class Logger(GunicornLogger):
-    """gunicorn's logger for our lines too, without our tokens: whoever has one can read the result."""
+    """gunicorn's logger for our lines too: no token is logged, and no client writes lines of its own."""
+
+    def __new__(cls, cfg: Any) -> Any:
+        # gunicorn takes its statsd logger only in place of its own.
+        return super().__new__(_StatsdLogger if cls is Logger and cfg.statsd_host else cls)
 
     def setup(self, cfg: Any) -> None:
         super().setup(cfg)
@@ -23,16 +29,27 @@ class Logger(GunicornLogger):
                 logger.addFilter(_Redaction())
 
     def atoms(self, resp: Any, req: Any, environ: Any, request_time: Any) -> dict[str, Any]:
+        """Return what a line may show of a request, cleaned here: formatters read it from the record."""
         atoms: dict[str, Any] = super().atoms(resp, req, environ, request_time)
         # For its own error answers gunicorn makes an environ without a path.
         atoms["U"] = atoms["U"] or getattr(req, "path", "-")
+        for name, value in atoms.items():
+            if isinstance(value, str):
+                shown = value if value.isprintable() else printable(value)
+                atoms[name] = without_token(shown) if "wsgi_timeout" in shown else shown
         return atoms
+
+
+class _StatsdLogger(Logger, Statsd):
+    """The same, and gunicorn's numbers to `statsd_host`."""
 
 
 class _Redaction(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.args, Mapping):  # a line of the access log, whose atoms are clean
+            return True
         message = record.getMessage()
-        redacted = TOKEN.sub(r"\1.-", message)
+        redacted = without_token(message)
         if redacted is not message:
             record.msg, record.args = redacted, ()
         return True

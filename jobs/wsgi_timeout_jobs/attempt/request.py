@@ -17,6 +17,7 @@ import redis
 from wsgi_timeout.current import ENVIRON_KEY, RunningCall, running
 from wsgi_timeout.errors import CallInterrupted, ConfigurationError, Fenced
 from wsgi_timeout.http.environ import restore
+from wsgi_timeout.http.printable import printable
 from wsgi_timeout.store.attempts import Attempts
 from wsgi_timeout.store.messages import CallRequest
 from wsgi_timeout.store.record import Attempt, Outcome
@@ -96,7 +97,7 @@ class RequestRunner:
             "%s %s %s attempt %d, %.3f s",
             call_id,
             environ["REQUEST_METHOD"],
-            environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""),
+            printable(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")),
             attempt.number,
             time.monotonic() - started,
         )

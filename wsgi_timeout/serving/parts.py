@@ -1,0 +1,116 @@
+"""The child processes of `serve`: gunicorn and the pool of workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from wsgi_timeout.serving.embedded_redis import terminate_with_parent
+from wsgi_timeout.serving.signals import Signals
+
+_STOP_SECONDS = 35.0
+_POLL_SECONDS = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """What the command line says."""
+
+    target: str
+    bind: str = "127.0.0.1:8000"
+    name: str | None = None
+    processes: int = 2
+    threads: int = 1
+    web_threads: int | None = None
+    function_processes: int = 2
+    spare: int = 0
+    data_dir: str | None = None
+    only: tuple[str, ...] = ()
+    except_: tuple[str, ...] = ()
+    reload: bool = False
+    #: Settings given as options; None: not given.
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+class Part:
+    """One child process and its children, in a session of their own: Ctrl-C reaches only us."""
+
+    def __init__(
+        self, what: str, command: list[str], environment: dict[str, str], pass_fds: tuple[int, ...]
+    ) -> None:
+        self.what = what
+        #: Where the pool says that it has loaded the app; -1: it has said so.
+        self.ready_pipe = -1
+        self.process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            pass_fds=pass_fds,
+            start_new_session=True,
+            preexec_fn=terminate_with_parent,  # noqa: PLW1509 - no thread runs here
+        )
+
+    @property
+    def ended(self) -> bool:
+        return self.process.poll() is not None
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the process itself, not to its children."""
+        if not self.ended:
+            self.process.send_signal(number)
+
+    def read_name(self) -> str:
+        """Return the name that the pool serves, now that its pipe is readable; empty if it has ended."""
+        name = os.read(self.ready_pipe, 4096).decode().strip()
+        os.close(self.ready_pipe)
+        self.ready_pipe = -1
+        return name
+
+    def stop(self, signals: Signals) -> None:
+        """End it and wait: as long as it needs, up to a limit, or until somebody is in a hurry."""
+        self.send(signal.SIGTERM)
+        deadline = time.monotonic() + _STOP_SECONDS
+        while not self.ended:
+            if signals.hurry or time.monotonic() > deadline:
+                with suppress(ProcessLookupError):
+                    os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.wait()
+            time.sleep(_POLL_SECONDS)
+
+
+def start_pool(options: ServeOptions, environment: dict[str, str]) -> Part:
+    """Start the pool of workers; its `ready_pipe` tells when one has loaded the app."""
+    read, write = os.pipe()
+    command = [sys.executable, "-m", "wsgi_timeout.serving.cli", "worker", options.target]
+    command += ["--name", options.name] if options.name else []
+    command += ["--processes", str(options.processes), "--threads", str(options.threads)]
+    command += ["--function-processes", str(options.function_processes), "--spare", str(options.spare)]
+    command += ["--ready-fd", str(write), *(["--reload"] if options.reload else [])]
+    part = Part("the worker pool", command, environment, (write,))
+    os.close(write)
+    part.ready_pipe = read
+    return part
+
+
+def start_gunicorn(
+    options: ServeOptions, name: str, environment: dict[str, str], sock: socket.socket
+) -> Part:
+    """Start gunicorn, with our configuration alone, on a socket that we keep."""
+    routes = f"only={options.only!r}, except_={options.except_!r}"
+    app = f"wsgi_timeout:gateway({options.target!r}, name={name!r}, {routes})"
+    bind = f"fd://{sock.fileno()}"
+    command = [sys.executable, "-m", "gunicorn", "-c", "python:wsgi_timeout.gunicorn_conf", "-b", bind]
+    command += ["--log-level", "warning"]
+    command += ["--threads", str(options.web_threads)] if options.web_threads else []
+    command += ["--reload"] if options.reload and (options.only or options.except_) else []
+    command += [app]
+    # Another worker class would not drain, --daemon leave it behind: what serve promises is not optional.
+    own = {name: value for name, value in environment.items() if name != "GUNICORN_CMD_ARGS"}
+    return Part("the web server", command, own, (sock.fileno(),))
