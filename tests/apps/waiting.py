@@ -70,7 +70,7 @@ def raises():
     raise ValueError("as intended")
 
 
-@app.get("/dies")
+@app.route("/dies", methods=["GET", "POST"])
 def dies():
     hold_up()
     os.kill(os.getpid(), 9)

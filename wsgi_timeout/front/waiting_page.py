@@ -1,10 +1,11 @@
 """A person's browser waits under the app's own address: the waiting page, and the cookies that hold the call.
 
     GET /report      5 s, then 303 to the result URL, with the cookie `wait`
-    GET result URL   the cookie has come back: 303 to the clean URL; else the page stands here
-    GET /report      the cookie stands for the result URL: the waiting page
-    GET result URL   by the page, when the response is there: 303 to the clean URL, with the cookie `give`
-    GET /report      the response, and `give` goes
+    GET result URL   the cookie has come back: 303 to the clean URL, with the cookie `give`; else the page
+                     stands here
+    GET /report      what `give` names: the waiting page; and `give` goes
+    GET result URL   by the page, when the response is there: 303 to the clean URL, with `give`
+    GET /report      what `give` names: the response; and `give` goes
 
 So two tabs of one address get one response each: a page asks for the result URL of its own call, and
 the cookie `wait` joins whoever opens the address meanwhile. What was delivered is joined by nobody: F5
@@ -181,9 +182,9 @@ class Visit:
         except UNAVAILABLE:
             if ticket is None:
                 return self._page(pending, {})
-            ready = False
-        given = [cookies.give(ticket, self.clean_url, _GIVE_SECONDS, secure=self._secure)] if ready else []
-        return answers.redirect(self._with(*given), "303 See Other", self.clean_url)
+        # A hard reload says so on every hop: without this cookie the last one would run the app anew.
+        given = cookies.give(ticket, self.clean_url, _GIVE_SECONDS, secure=self._secure)
+        return answers.redirect(self._with(given), "303 See Other", self.clean_url)
 
     def _held(self, pending: Pending) -> bool:
         """Wait for a while, for a browser without JavaScript; return whether the response can begin."""
@@ -224,19 +225,18 @@ class Visit:
         headers: answers.Headers | None = None,
         keep: bool = False,
     ) -> Iterable[bytes]:
-        result_url = Pending(
-            pending.call_id, pending.token, pending.path, self.clean_url, max(1, pending.hop)
-        ).next_url
         page = self.pages.waiting(
             self.pages.texts(self.environ.get("HTTP_ACCEPT_LANGUAGE", "")),
             what=_readable(self.clean_url),
             status_url=urls.status_url(self.clean_url, pending.call_id, pending.token),
-            result_url=result_url,
+            result_url=pending.next_url,
             keep=keep,
             **_progress(found),
         )
-        refresh = ("Refresh", f"{_REFRESH_SECONDS}; url={result_url}")
-        return answers.as_page(self.start_response, status, page, [*(headers or []), refresh])
+        refresh = ("Refresh", f"{_REFRESH_SECONDS}; url={pending.next_url}")
+        return answers.as_page(
+            self.start_response, status, page, [*(headers or []), *self._no_give(), refresh]
+        )
 
     def _wait(self, ticket: Ticket, seconds: float | None = None) -> tuple[str, str]:
         kept = self.settings.result_ttl if seconds is None else seconds

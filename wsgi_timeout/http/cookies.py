@@ -1,7 +1,7 @@
 """Our cookies, by which the address of a page that waits stays the app's own: pure functions.
 
     __wsgi_timeout_wait_<address>_<call>   this browser waits for this call; one for each call
-    __wsgi_timeout_give_<address>          the next request for the address gets the response
+    __wsgi_timeout_give_<address>          of a redirect: the next request for the address is for this call
 
 `<address>` is a digest of the clean URL, since a browser sends a cookie to all paths below its own, and
 whatever the query is. The values are `ID.TOKEN.FLAGS`. The app never sees them.
@@ -101,7 +101,7 @@ def wait_for(ticket: Ticket, clean_url: str, seconds: float, *, secure: bool) ->
 
 
 def give(ticket: Ticket, clean_url: str, seconds: float, *, secure: bool) -> tuple[str, str]:
-    """Return the header by which the next request for the address gets the response; 0 seconds: none."""
+    """Return the header by which the next request is for this call; 0 seconds: no more."""
     return _set(_give(clean_url), ticket.value, clean_url, seconds, secure=secure)
 
 
