@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import traceback
+from typing import Any
 
 from gunicorn.util import make_fail_app
 from gunicorn.workers import gthread
 
 from wsgi_timeout.reloading import Reloader
+from wsgi_timeout.serving.unframed import reset_when_cut
 from wsgi_timeout.watching import listener
 
 
@@ -33,6 +35,10 @@ class DrainingWorker(gthread.ThreadWorker):
         return there
 
     def load_wsgi(self) -> None:
+        self._load()
+        self.wsgi: Any = reset_when_cut(self.wsgi)
+
+    def _load(self) -> None:
         if not self.cfg.reload:
             super().load_wsgi()
             return

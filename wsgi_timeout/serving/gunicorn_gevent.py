@@ -18,6 +18,7 @@ from gunicorn.workers import ggevent
 from wsgi_timeout.http.urls import MARK
 from wsgi_timeout.serving.arrival import BODY_AHEAD
 from wsgi_timeout.serving.paced_socket import END_OF_CHUNKS, PacedSocket
+from wsgi_timeout.serving.unframed import reset_when_cut
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.watching import listener
 
@@ -38,6 +39,10 @@ class GeventWorker(ggevent.GeventWorker):
             alone = r"(?s)Monkey-patching ssl after .*\(NOT patched\): \['redis\.asyncio\.connection [^']*'\]"
             warnings.filterwarnings("ignore", alone, MonkeyPatchWarning)
             super().patch()
+
+    def load_wsgi(self) -> None:
+        super().load_wsgi()
+        self.wsgi: Any = reset_when_cut(self.wsgi)
 
     @property
     def alive(self) -> bool:
