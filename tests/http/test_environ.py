@@ -10,9 +10,10 @@ from wsgiref.validate import check_environ
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from result_urls import OURS
 
 from wsgi_timeout.http.environ import capture, restore
+
+OURS = "__wsgi_timeout_call=fc-AbC_-123456.t0ken_t0ken-t0ken&__wsgi_timeout_hop=3"
 
 
 def gunicorns(**changes):

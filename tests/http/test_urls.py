@@ -6,18 +6,18 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from wsgi_timeout.http import urls
+from wsgi_timeout.http import parameters, urls
 from wsgi_timeout.store.record import new_id, new_token
 
 ID = "fc-AbC_-123456"
 TOKEN = "t0ken_t0ken-t0ken"
-OURS = f"{urls.CALL}={ID}.{TOKEN}&{urls.HOP}=3"
+OURS = f"{parameters.CALL}={ID}.{TOKEN}&{parameters.HOP}=3"
 
 derandomized = settings(derandomize=True, max_examples=200, deadline=None)
 latin1 = st.text(st.characters(max_codepoint=255))
 pairs = st.lists(
     st.text(st.characters(max_codepoint=255, exclude_characters="&")).filter(
-        lambda pair: not pair.startswith(urls.MARK)
+        lambda pair: not pair.startswith(parameters.MARK)
     )
 )
 
@@ -33,7 +33,7 @@ pairs = st.lists(
         "a&b=&=c&&",
         "a=__wsgi_timeout_call",
         "x__wsgi_timeout_call=1",
-        f"{urls.HOP}=3",
+        f"{parameters.HOP}=3",
         "__wsgi_timeout_other=1",
         f"__WSGI_TIMEOUT_CALL={ID}.{TOKEN}",
     ],
@@ -51,7 +51,7 @@ def test_a_result_url_is_read(query):
 
 def test_a_status_url_is_read():
     """A status parameter refers to the status, without a hop."""
-    found = urls.reference(f"a=1&{urls.STATUS}={ID}.{TOKEN}")
+    found = urls.reference(f"a=1&{parameters.STATUS}={ID}.{TOKEN}")
     assert found == urls.Reference("status", ID, TOKEN, 0)
 
 
@@ -78,12 +78,12 @@ def test_a_status_url_is_read():
 )
 def test_nonsense_refers_to_no_call(value):
     """A malformed parameter is still ours, and names no call: it never reaches the app, nor Redis."""
-    found = urls.reference(f"{urls.CALL}={value}")
+    found = urls.reference(f"{parameters.CALL}={value}")
     assert (found.call_id, found.token) == ("", "")
 
 
 @pytest.mark.parametrize(
-    "query", [f"{OURS}&{OURS}", f"{OURS}&{urls.STATUS}={ID}.{TOKEN}", f"{OURS}&{urls.CALL}"]
+    "query", [f"{OURS}&{OURS}", f"{OURS}&{parameters.STATUS}={ID}.{TOKEN}", f"{OURS}&{parameters.CALL}"]
 )
 def test_a_parameter_given_twice_refers_to_no_call(query):
     """More than one reference in one query is nobody's URL of ours."""
@@ -95,13 +95,13 @@ def test_a_parameter_given_twice_refers_to_no_call(query):
 )
 def test_a_hop_is_a_small_number(text, hop):
     """A hop that makes no sense counts as none, and does not hide the call."""
-    found = urls.reference(f"{urls.CALL}={ID}.{TOKEN}&{urls.HOP}={text}")
+    found = urls.reference(f"{parameters.CALL}={ID}.{TOKEN}&{parameters.HOP}={text}")
     assert (found.call_id, found.hop) == (ID, hop)
 
 
 def test_a_hop_of_other_digits_counts_as_none():
     """Digits of other scripts are no hop."""
-    found = urls.reference(f"{urls.CALL}={ID}.{TOKEN}&{urls.HOP}=\xb2\xb3")
+    found = urls.reference(f"{parameters.CALL}={ID}.{TOKEN}&{parameters.HOP}=\xb2\xb3")
     assert found.hop == 0
 
 
@@ -123,7 +123,7 @@ def test_the_rest_of_a_query_stays_byte_for_byte(others, place):
     """Order, case, escapes, duplicates and empty pairs of the client's own query are kept."""
     ours = OURS.split("&")
     mixed = [*others[:place], *ours, *others[place:]]
-    assert urls.strip_query("&".join(mixed)) == "&".join(others)
+    assert parameters.strip_query("&".join(mixed)) == "&".join(others)
 
 
 @pytest.mark.parametrize(
@@ -137,13 +137,13 @@ def test_the_rest_of_a_query_stays_byte_for_byte(others, place):
         (f"/a?{OURS}&b=1#top", "/a?b=1#top"),
         (f"/a?{OURS}#top", "/a#top"),
         (f"https://host/a?b&{OURS}", "https://host/a?b"),
-        (f"/{urls.CALL}/x", f"/{urls.CALL}/x"),
-        (f"/a?{urls.STATUS}={ID}.{TOKEN}", "/a"),
+        (f"/{parameters.CALL}/x", f"/{parameters.CALL}/x"),
+        (f"/a?{parameters.STATUS}={ID}.{TOKEN}", "/a"),
     ],
 )
 def test_a_uri_is_stripped(uri, stripped):
     """Our parameters go from a URI's query, and a `?` that only they needed."""
-    assert urls.strip_uri(uri) == stripped
+    assert parameters.strip(uri) == stripped
 
 
 # -- our own URLs
@@ -152,8 +152,8 @@ def test_a_uri_is_stripped(uri, stripped):
 @pytest.mark.parametrize(
     ("clean", "url"),
     [
-        ("/a", f"/a?{urls.CALL}={ID}.{TOKEN}&{urls.HOP}=1"),
-        ("/a?b=1", f"/a?b=1&{urls.CALL}={ID}.{TOKEN}&{urls.HOP}=1"),
+        ("/a", f"/a?{parameters.CALL}={ID}.{TOKEN}&{parameters.HOP}=1"),
+        ("/a?b=1", f"/a?b=1&{parameters.CALL}={ID}.{TOKEN}&{parameters.HOP}=1"),
     ],
 )
 def test_a_result_url(clean, url):
@@ -188,8 +188,9 @@ def follow(url):
 @example("*", "")
 def test_a_location_stays_on_its_host_and_path(path, query):
     """Whatever a client sends, its Location is a plain path of this host, and leads to its own call."""
-    path = path.replace("?", "")
-    environ = {"RAW_URI": f"{path}?{query}", "QUERY_STRING": urls.strip_query(query)}
+    # Python's `urljoin` drops the `;` of an empty parameter.
+    path = path.replace("?", "").rstrip(";")
+    environ = {"RAW_URI": f"{path}?{query}", "QUERY_STRING": parameters.strip_query(query)}
     clean = urls.clean_url(environ, "*")
     assert clean.startswith("/")
     assert not clean.startswith(("//", "/\\"))
@@ -286,9 +287,9 @@ def test_a_prefix_leads_nowhere_else(value, prefix):
     "line",
     [
         f"GET /a?b=1&{OURS} HTTP/1.1",
-        f'Referer: "http://host/a?{urls.STATUS}={ID}.{TOKEN}"',
-        f"next=%2Fa%3F{urls.CALL}%3D{ID}.{TOKEN}",
-        f"<a href='/x?{urls.CALL}={ID}.{TOKEN}'>",
+        f'Referer: "http://host/a?{parameters.STATUS}={ID}.{TOKEN}"',
+        f"next=%2Fa%3F{parameters.CALL}%3D{ID}.{TOKEN}",
+        f"<a href='/x?{parameters.CALL}={ID}.{TOKEN}'>",
     ],
 )
 def test_a_token_can_be_taken_out_of_a_line(line):

@@ -40,7 +40,12 @@ class Delivery:
         pending = self.pending
         try:
             self.runtime.calls.deliver(
-                pending.call_id, pending.token, pending.path, self.snapshot.attempt, self.grace_seconds
+                pending.call_id,
+                pending.token,
+                pending.path,
+                self.snapshot.attempt,
+                self.grace_seconds,
+                pending.asked,
             )
         except ANY as error:
             # It stays until its TTL: having a result twice beats losing it.

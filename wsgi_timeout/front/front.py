@@ -24,7 +24,9 @@ from wsgi_timeout.front.result_urls import Results
 from wsgi_timeout.front.submit import Submission
 from wsgi_timeout.front.wait import ClientGone, wait
 from wsgi_timeout.front.waiting_page import Visit
-from wsgi_timeout.http import answers, cookies, urls
+from wsgi_timeout.http import answers, cookies, parameters, urls
+from wsgi_timeout.http.asked import SAFE, Asked
+from wsgi_timeout.http.environ import clean, without_conditions
 from wsgi_timeout.http.mounts import Mounts
 from wsgi_timeout.http.navigation import is_navigation
 from wsgi_timeout.http.pending import Pending
@@ -78,12 +80,12 @@ class Front:
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         cookie = cookies.take(environ)
         query = environ.get("QUERY_STRING", "")
-        if urls.MARK in query and (asset := self._pages.assets.find(query)):
+        if parameters.MARK in query and (asset := self._pages.assets.find(query)):
             return answers.asset(start_response, *asset)
         reference = urls.reference(query)
         settings = self._routes.match(environ)
         if reference is None and settings is None and self._app is not None:
-            return self._app(environ, start_response)
+            return self._app(clean(environ), start_response)
         return self._answer(settings or self._routes.settings, reference, cookie, environ, start_response)
 
     def _answer(
@@ -164,13 +166,19 @@ class Front:
             entry, mount, environ = mounts.find(environ)
             settings = mount.apply(settings)
             runtime.check_label(entry)
+        if environ["REQUEST_METHOD"] in SAFE and (
+            not settings.wait_for_response or urls.is_anew(environ.get("QUERY_STRING", ""))
+        ):
+            # Its response is fetched on a URL of ours, of which nobody has a copy to be confirmed.
+            environ = without_conditions(environ)
         upload = Upload(environ, settings.max_request_body)
         pending = Pending(
             new_id(),
             new_token(),
-            urls.local_path(environ),
+            urls.canonical_path(environ),
             urls.clean_url(environ, settings.trusted_proxies),
             hop=0,
+            asked=Asked.by(environ, waits=settings.wait_for_response).pack(),
         )
         with runtime.seat(pending.call_id, environ, hop=pending.hop) as seat:
             Submission(runtime, settings, entry, environ, pending, seat.waiter).send(upload)

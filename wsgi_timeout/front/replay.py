@@ -84,21 +84,28 @@ class Replay:
         self._closed = True
         with self._seat:
             if self._reader:
-                self._leave(self._reader)
+                _leave(self._reader)
             self._delivery.finish(whole=self._whole)
-
-    @staticmethod
-    def _leave(reader: StreamReader) -> None:
-        try:
-            reader.leave()
-        except ANY:
-            log.debug("could not leave a stream; its TTL ends it")
 
     def __del__(self) -> None:
         # Some middleware puts an answer of its own in place of ours, and closes nothing. The garbage
         # collector comes in the middle of anything: no lock may be taken here, nor Redis be asked.
         if not self._closed:
             self._seat.close_later(self.close)
+
+
+def pass_over(ready: Ready, delivery: Delivery) -> None:
+    """Let a response go that does not fit who asks: whoever it fitted is not among those who ask."""
+    if ready.reader:
+        _leave(ready.reader)
+    delivery.finish(whole=True)
+
+
+def _leave(reader: StreamReader) -> None:
+    try:
+        reader.leave()
+    except ANY:
+        log.debug("could not leave a stream; its TTL ends it")
 
 
 def _nothing() -> Generator[bytes, None, None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from wsgi_timeout.errors import (
@@ -15,12 +16,15 @@ from wsgi_timeout.errors import (
     UploadBroken,
     UploadStalled,
 )
-from wsgi_timeout.front import event_stream, status_url
+from wsgi_timeout.front import event_stream, replay, status_url
 from wsgi_timeout.front.delivery import Delivery
+from wsgi_timeout.front.places import Seat
 from wsgi_timeout.front.process import Runtime
 from wsgi_timeout.front.wait import RETRY_SECONDS, ClientGone, wait
 from wsgi_timeout.front.waiting_page import Visit
 from wsgi_timeout.http import answers, urls
+from wsgi_timeout.http.asked import SAFE, Asked, comes_back
+from wsgi_timeout.http.navigation import is_prefetch
 from wsgi_timeout.http.pending import Pending
 from wsgi_timeout.http.request_body import Upload, impatient
 from wsgi_timeout.settings import Settings
@@ -32,7 +36,6 @@ from wsgi_timeout.watching.listener import Waiter
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
 
-_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 #: Seconds that a result URL is held where none can wait any more.
 FULL_SECONDS = 1.0
 
@@ -52,32 +55,32 @@ class Results:
         visit: Visit | None = None,
     ) -> Iterable[bytes]:
         """Answer a request with our parameter: it never reaches the app."""
-        drain(environ, self._settings)
         method = environ["REQUEST_METHOD"]
-        path = urls.local_path(environ)
+        path = urls.canonical_path(environ)
         clean_url = urls.clean_url(environ, self._settings.trusted_proxies)
         pending = Pending(reference.call_id, reference.token, path, clean_url, max(1, reference.hop))
-        if "prefetch" in environ.get("HTTP_SEC_PURPOSE", environ.get("HTTP_PURPOSE", "")):
+        if is_prefetch(environ):
             raise CallRefused("a prefetch must not use up a result")
         if reference.kind == "status":
             # A person who cancels on the waiting page wants to see what became of it.
             then = pending.next_url if visit is not None and method == "POST" else ""
-            return self._status(runtime, pending, method, start_response, then)
+            return self._status(runtime, pending, environ, start_response, then)
         if visit is not None and method == "GET" and (page := visit.at_result_url(pending)) is not None:
             return page
-        return self._result(runtime, pending, method, environ, start_response)
+        return self._result(runtime, pending, environ, start_response)
 
     def _status(
         self,
         runtime: Runtime,
         pending: Pending,
-        method: str,
+        environ: dict[str, Any],
         start_response: StartResponse,
         then: str,
     ) -> Iterable[bytes]:
-        calls, call_id = runtime.calls, pending.call_id
+        calls, call_id, method = runtime.calls, pending.call_id, environ["REQUEST_METHOD"]
         with unavailable_is_refusal():
             found = _authorize(calls, pending)
+            drain(environ, self._settings)
             if isinstance(found, Tombstone):
                 raise _gone(found, pending)
             if method in {"POST", "DELETE"}:
@@ -89,11 +92,9 @@ class Results:
         self,
         runtime: Runtime,
         pending: Pending,
-        method: str,
         environ: dict[str, Any],
         start_response: StartResponse,
     ) -> Iterable[bytes]:
-        settings = self._settings
         try:
             seated = runtime.seat(pending.call_id, environ, hop=pending.hop)
         except TooManyWaiting:
@@ -105,22 +106,48 @@ class Results:
         with seated as seat:
             deadline = time.monotonic() + self._settings.wait_seconds
             found = find(runtime, pending, seat.waiter, deadline)
-            if isinstance(found, Tombstone) or (found and found.delivered_ms and method not in _SAFE):
-                return _after_delivery(found, pending, method, start_response)
-            ready = None
-            # A response that came with a wake may lie here already, for whoever named the id: without a
-            # look at the token nobody waits for it.
-            if found is not None:
-                ready = wait(runtime, seat, deadline - time.monotonic(), look_first=True)
-            if ready is None:
+            # Only now: of whoever has no token no body is read.
+            deadline += drain(environ, self._settings)
+            if found is None:
+                # A response that came with a wake may lie here already, for whoever named the id: without
+                # a look at the token nobody waits for it.
                 seat.keep_place()
                 return answers.redirect(start_response, "303 See Other", pending.next_url)
-            delivery = Delivery(runtime, pending, ready.snapshot, method, settings.delivery_grace)
-            return event_stream.answer(ready, delivery, seat, start_response, environ, settings, deadline)
+            pending = replace(pending, asked=found.asked)
+            request = _Request(Asked.by(environ), Asked.unpack(found.asked), pending, environ)
+            if request.is_new(found):
+                return request.anew(start_response)
+            if isinstance(found, Tombstone):
+                raise _gone(found, pending)
+            return self._respond(runtime, request, seat, deadline, start_response)
+
+    def _respond(
+        self,
+        runtime: Runtime,
+        request: _Request,
+        seat: Seat,
+        deadline: float,
+        start_response: StartResponse,
+    ) -> Iterable[bytes]:
+        pending, environ, settings = request.pending, request.environ, self._settings
+        ready = wait(runtime, seat, deadline - time.monotonic(), look_first=True)
+        if ready is None:
+            seat.keep_place()
+            return answers.redirect(start_response, "303 See Other", pending.next_url)
+        method, grace = environ["REQUEST_METHOD"], settings.delivery_grace
+        delivery = Delivery(runtime, pending, ready.snapshot, method, grace)
+        if not request.takes(ready.snapshot):
+            replay.pass_over(ready, delivery)
+            return request.anew(start_response, had_terms=request.call.has_terms)
+        return event_stream.answer(ready, delivery, seat, start_response, environ, settings, deadline)
 
 
-def drain(environ: dict[str, Any], settings: Settings) -> None:
-    """Read the body of a request that gives us none: `curl -X POST -L` sends it on every hop."""
+def drain(environ: dict[str, Any], settings: Settings) -> float:
+    """Drop a request's body, and return how many seconds that took.
+
+    `curl -X POST -L` sends its body on every hop.
+    """
+    began = time.monotonic()
     try:
         upload = Upload(environ, settings.max_request_body)
         if not upload.empty:
@@ -130,6 +157,7 @@ def drain(environ: dict[str, Any], settings: Settings) -> None:
         raise
     except (UploadBroken, BodyTooLarge):
         pass  # the server closes such a connection by itself
+    return time.monotonic() - began
 
 
 def find(runtime: Runtime, pending: Pending, waiter: Waiter, deadline: float) -> Snapshot | Tombstone | None:
@@ -156,21 +184,44 @@ def find(runtime: Runtime, pending: Pending, waiter: Waiter, deadline: float) ->
 
 def _authorize(calls: Calls, pending: Pending) -> Snapshot | Tombstone:
     found = calls.authorize(pending.call_id, pending.token, pending.path) if pending.call_id else None
-    if found is None:
+    if found is None or not found.asked:
         raise CallUnknown("there is no such call, or not for this URL")
     return found
 
 
-def _after_delivery(
-    found: Snapshot | Tombstone,
-    pending: Pending,
-    method: str,
-    start_response: StartResponse,
-) -> Iterable[bytes]:
-    if method not in _SAFE:
-        # A form without `action` posts to the address that the browser shows, which is this one.
-        return answers.redirect(start_response, "307 Temporary Redirect", pending.clean_url)
-    raise _gone(found, pending)
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """A request on the result URL of a call: the call's own one, or a new one."""
+
+    asked: Asked
+    call: Asked
+    pending: Pending
+    environ: dict[str, Any]
+
+    def is_new(self, found: Snapshot | Tombstone) -> bool:
+        """Whether it asks for something else than the call did, or for the same once more."""
+        if not self.asked.is_for(self.call):
+            return True
+        # Who did not wait for its response keeps this URL: a reload must start nothing.
+        if not self.call.waits or found.delivered_ms is None:
+            return False
+        return comes_back(self.environ, self.pending.call_id) or self.asked.other_terms(self.call)
+
+    def takes(self, snapshot: Snapshot) -> bool:
+        """Whether the recorded response answers this request."""
+        head = snapshot.head
+        return head is None or self.asked.takes(head.status, head.headers, self.call)
+
+    def anew(self, start_response: StartResponse, *, had_terms: bool = False) -> Iterable[bytes]:
+        """Redirect to where this request reaches the app; `had_terms`: the call's own one had conditions."""
+        clean_url = self.pending.clean_url
+        if self.environ["REQUEST_METHOD"] not in SAFE:
+            # A form without `action` posts to the address that the browser shows, which is ours.
+            return answers.redirect(start_response, "307 Temporary Redirect", clean_url)
+        # A client that has a copy of the clean URL would ask us there to confirm it, again and again.
+        lost_terms = had_terms and not self.asked.has_terms
+        url = urls.anew_url(clean_url) if lost_terms else clean_url
+        return answers.redirect(start_response, "303 See Other", url)
 
 
 def _gone(found: Snapshot | Tombstone, pending: Pending) -> AlreadyDelivered:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from wsgi_timeout.errors import CallUnknown, ResultTrimmed, TooManyWaiting
@@ -16,7 +16,7 @@ from wsgi_timeout.front.places import Seat
 from wsgi_timeout.front.process import Runtime
 from wsgi_timeout.front.result_urls import FULL_SECONDS, drain, find
 from wsgi_timeout.front.wait import Ready
-from wsgi_timeout.http import answers, urls
+from wsgi_timeout.http import answers, parameters, urls
 from wsgi_timeout.http.events import has_event
 from wsgi_timeout.http.pending import Pending
 from wsgi_timeout.settings import Settings
@@ -58,7 +58,7 @@ def answer(
     Returns the request's environ too, with an `offset` that is meant for us as a parameter of ours.
     """
     query = environ.get("QUERY_STRING", "")
-    if urls.MARK in query:
+    if parameters.MARK in query:
         environ = {**environ, "QUERY_STRING": urls.with_our_offset(query)}
     reference = urls.reference(environ.get("QUERY_STRING", ""))
     at = _place(environ, reference)
@@ -76,7 +76,7 @@ def _return(
     environ: dict[str, Any],
     start_response: StartResponse,
 ) -> Iterable[bytes] | None:
-    path, clean_url = urls.local_path(environ), urls.clean_url(environ, settings.trusted_proxies)
+    path, clean_url = urls.canonical_path(environ), urls.clean_url(environ, settings.trusted_proxies)
     pending = Pending(at.call_id, at.token, path, clean_url, max(1, hop))
     deadline = time.monotonic() + settings.wait_seconds
     try:
@@ -92,6 +92,7 @@ def _return(
             if found is None:
                 seat.keep_place()
                 return answers.redirect(start_response, "303 See Other", pending.next_url)
+            pending = replace(pending, asked=found.asked)
             return _Return(runtime, settings, at, pending, seat, environ, start_response, deadline).to(found)
         except CallUnknown:
             return None

@@ -101,6 +101,7 @@ class Submission:
             max_queued=settings.max_queued,
             payload_key=keys.request_body(self._call_id) if body is None else "",
             queue_ttl=settings.queue_ttl,
+            asked=self._pending.asked,
         )
 
     def _patiently(self, action: Callable[..., None], *args: Any) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -27,6 +27,7 @@ from wsgi_timeout.front.places import Seat
 from wsgi_timeout.front.process import Runtime
 from wsgi_timeout.front.wait import Ready, wait
 from wsgi_timeout.http import answers, cookies, urls
+from wsgi_timeout.http.asked import Asked
 from wsgi_timeout.http.cookies import Ticket, Tickets
 from wsgi_timeout.http.navigation import is_hard_reload
 from wsgi_timeout.http.pending import Pending
@@ -44,8 +45,6 @@ _HOLD_SECONDS = 10.0
 _GIVE_SECONDS = 60.0
 #: A Refresh of one second at most leaves no entry in a browser's history.
 _REFRESH_SECONDS = 1
-#: Answers to a condition that the request at hand does not carry.
-_CONDITIONAL = frozenset({"206", "304", "412", "416"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +105,7 @@ class Visit:
         except UNAVAILABLE:
             # It was accepted, and goes on: the page comes again when Redis is back.
             return self._page(pending, {})
-        return self._announced(ticket, found) or self._deliver(ticket, pending)
+        return self._announced(ticket, found) or self._deliver(ticket, replace(pending, asked=found.asked))
 
     def _is_old(self, call_id: str) -> bool:
         """Return whether the call ended so long ago that whoever comes now wants another one."""
@@ -141,14 +140,14 @@ class Visit:
                 return None
             if ready is None:
                 return self._page(pending, {})
-            if _is_conditional(ready.snapshot):
-                _leave(ready)
+            delivery = Delivery(self.runtime, pending, ready.snapshot, "GET", self.settings.delivery_grace)
+            if not self._takes(ready.snapshot, pending.asked):
+                replay.pass_over(ready, delivery)
                 return None
-            return self._answer(ticket, pending, ready, seat)
+            return self._answer(ticket, delivery, ready, seat)
 
-    def _answer(self, ticket: Ticket, pending: Pending, ready: Ready, seat: Seat) -> Iterable[bytes]:
+    def _answer(self, ticket: Ticket, delivery: Delivery, ready: Ready, seat: Seat) -> Iterable[bytes]:
         grace = self.settings.delivery_grace
-        delivery = Delivery(self.runtime, pending, ready.snapshot, "GET", grace)
         # The other tabs of this address have until the end of the grace to come for it.
         headers = [self._wait(ticket, grace), *self._no_give()]
         start = self._with(*headers)
@@ -174,7 +173,7 @@ class Visit:
         ticket = self.tickets.waiting_for(pending.call_id)
         try:
             found = self._find(pending)
-            if found is None or (found.delivered_ms and ticket is None):
+            if found is None or (found.delivered_ms and ticket is None) or not self._is_for(found):
                 return None
             ready = _can_begin(found) or (pending.hop > 1 and self._held(pending))
             if ticket is None:
@@ -204,13 +203,22 @@ class Visit:
         return bool(self.environ.get("wsgi.url_scheme") == "https")
 
     def _pending(self, ticket: Ticket, *, hop: int) -> Pending:
-        return Pending(ticket.call_id, ticket.token, urls.local_path(self.environ), self.clean_url, hop)
+        return Pending(ticket.call_id, ticket.token, urls.canonical_path(self.environ), self.clean_url, hop)
 
     def _find(self, pending: Pending) -> Snapshot | None:
         with self.runtime.turns:
             self.runtime.listener.check()
             found = self.runtime.calls.authorize(pending.call_id, pending.token, pending.path)
         return found if isinstance(found, Snapshot) else None
+
+    def _is_for(self, found: Snapshot) -> bool:
+        """Return whether this request asks for what the call's own one did, and not with another query."""
+        return bool(found.asked) and Asked.by(self.environ).is_for(Asked.unpack(found.asked))
+
+    def _takes(self, snapshot: Snapshot, asked: bytes) -> bool:
+        """Return whether a response fits this request, which may have a condition, or other credentials."""
+        head = snapshot.head
+        return head is None or Asked.by(self.environ).takes(head.status, head.headers, Asked.unpack(asked))
 
     def _wait_for(self, pending: Pending, seat: Seat, seconds: float) -> Ready | None:
         self.runtime.calls.join(pending.call_id, self.runtime.listener.inbox)
@@ -258,10 +266,6 @@ class Visit:
 
 def _can_begin(found: Snapshot) -> bool:
     return found.ended or found.head is not None
-
-
-def _is_conditional(found: Snapshot) -> bool:
-    return found.head is not None and found.head.status[:3] in _CONDITIONAL
 
 
 def _leave(ready: Ready) -> None:

@@ -15,7 +15,7 @@ from hashlib import sha256
 from typing import Any
 
 from wsgi_timeout.compat import Self
-from wsgi_timeout.http.urls import MARK
+from wsgi_timeout.http.parameters import MARK
 
 _VALUE = re.compile(r"(fc-[A-Za-z0-9_-]{8,64})\.([A-Za-z0-9_-]{16,128})\.([a-z]{0,4})")
 #: Browsers ignore a longer path.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, BinaryIO, TextIO
 from wsgiref.util import FileWrapper
 
-from wsgi_timeout.http import urls
+from wsgi_timeout.http import parameters
 
 WSGIEnvironment = dict[str, Any]
 
@@ -37,25 +37,54 @@ _REQUEST_KEYS = frozenset(
     }
 )
 _REQUEST_PREFIXES = ("HTTP_", "SSL_", "PROXY_")
+_URLS = frozenset({"QUERY_STRING", "RAW_URI", "REQUEST_URI"})
+
+#: Headers that make an answer fit their own request only: 304, 206, 412, 416.
+PRECONDITIONS = (
+    "HTTP_IF_MATCH",
+    "HTTP_IF_NONE_MATCH",
+    "HTTP_IF_MODIFIED_SINCE",
+    "HTTP_IF_UNMODIFIED_SINCE",
+)
+CONDITIONS = frozenset({*PRECONDITIONS, "HTTP_IF_RANGE", "HTTP_RANGE"})
 
 
 def capture(environ: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of `environ` that another process can use.
-
-    Our own query parameters are taken out wherever a client's URL may appear: in the query, the raw
-    URI, and the Referer that a browser sends from a page shown under a result URL.
-    """
+    """Return the part of `environ` that another process can use, without our parameters."""
     captured = {
         key: value
         for key, value in environ.items()
         if isinstance(value, str) and (key in _REQUEST_KEYS or key.startswith(_REQUEST_PREFIXES))
     }
-    for key in ("QUERY_STRING", "RAW_URI", "REQUEST_URI", "HTTP_REFERER"):
-        if urls.MARK in captured.get(key, ""):
-            strip = urls.strip_query if key == "QUERY_STRING" else urls.strip_uri
-            captured[key] = strip(captured[key])
+    captured.update(_cleaned(captured))
     captured.setdefault("QUERY_STRING", "")
     return captured
+
+
+def clean(environ: WSGIEnvironment) -> WSGIEnvironment:
+    """Return an environ without our parameters: the same one where it holds none."""
+    changes = _cleaned(environ)
+    return {**environ, **changes} if changes else environ
+
+
+def _cleaned(environ: Mapping[str, Any]) -> dict[str, str]:
+    """Return the values that hold parameters of ours, without them.
+
+    Those may be in the query, in the raw URI, and in any header: browsers and libraries send the address
+    of the page that they show (Referer, HX-Current-URL), which may be a result URL.
+    """
+    changes = {}
+    for key, value in environ.items():
+        may_hold = isinstance(value, str) and (key in _URLS or key.startswith("HTTP_"))
+        if may_hold and parameters.holds_ours(value):
+            strip = parameters.strip_query if key == "QUERY_STRING" else parameters.strip
+            changes[key] = strip(value)
+    return changes
+
+
+def without_conditions(environ: Mapping[str, Any]) -> WSGIEnvironment:
+    """Return a request's environ without conditions and ranges (RFC 9110 sections 13 and 14)."""
+    return {key: value for key, value in environ.items() if key not in CONDITIONS}
 
 
 def restore(

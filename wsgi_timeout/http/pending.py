@@ -13,11 +13,14 @@ class Pending:
 
     call_id: str
     token: str
+    #: Its path as `urls.canonical_path` spells it.
     path: str
     #: The request's own URL without our parameters.
     clean_url: str
     #: Redirects so far; 0: its result URL was never given out.
     hop: int
+    #: What the call's own request asked for, packed: see `http.asked`.
+    asked: bytes = b""
 
     @property
     def next_url(self) -> str:

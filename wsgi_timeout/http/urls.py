@@ -7,7 +7,7 @@
     __wsgi_timeout_offset=N             on a result URL: the byte at which a stream that was begun goes on;
                                         also as `offset=N` behind our parameters
 
-Everything works on the raw query, byte for byte: other parameters keep order, case and escapes.
+Other parameters keep order, case and escapes.
 """
 
 from __future__ import annotations
@@ -16,19 +16,17 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
-from urllib.parse import quote
+from urllib.parse import quote, unquote_to_bytes
 
-MARK = "__wsgi_timeout_"
-CALL = MARK + "call"
-HOP = MARK + "hop"
-STATUS = MARK + "status"
-OFFSET = MARK + "offset"
+from wsgi_timeout.http import parameters
+from wsgi_timeout.http.parameters import CALL, HOP, MARK, OFFSET, STATUS
 
 #: What may stand in a logged line instead of a token.
 TOKEN = re.compile(r"(__wsgi_timeout_(?:call|status)(?:=|%3[Dd])[^.&\s]*)\.[^&\s\"'<>]+")
 
 _REFERENCE = re.compile(r"(fc-[A-Za-z0-9_-]{8,64})\.([A-Za-z0-9_-]{16,128})")
 _ABSOLUTE_FORM = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
+_PATH_SAFE = "/;=,:@&+$!*'()~"
 _LEADING_SLASHES = re.compile(r"^[/\\]+")
 
 
@@ -46,19 +44,17 @@ class Reference:
 
 def reference(query: str) -> Reference | None:
     """Return what the query refers to, None for a request that is not ours."""
-    if MARK not in query:
-        return None
-    found = [pair.partition("=") for pair in query.split("&") if pair.startswith(MARK)]
-    references = [(name, value) for name, _, value in found if name in {CALL, STATUS}]
+    found = list(parameters.pairs(query)) if parameters.holds_ours(query) else []
+    references = [(name, value) for name, value in found if name in {CALL, STATUS}]
     if not references:
         # A hop alone refers to nothing; it is still never shown to the app.
         return None
     kind: Literal["call", "status"] = "call" if references[0][0] == CALL else "status"
     match = _REFERENCE.fullmatch(references[0][1]) if len(references) == 1 else None
-    hops = [value for name, _, value in found if name == HOP]
+    hops = [value for name, value in found if name == HOP]
     hop = int(hops[0]) if hops and re.fullmatch(r"\d{1,4}", hops[0]) else 0
     call_id, token = match.groups() if match else ("", "")
-    offsets = [value for name, _, value in found if name == OFFSET]
+    offsets = [value for name, value in found if name == OFFSET]
     offset = int(offsets[0]) if offsets and re.fullmatch(r"\d{1,15}", offsets[0]) else None
     return Reference(kind, call_id, token, hop, offset)
 
@@ -68,19 +64,9 @@ def with_our_offset(query: str) -> str:
     return re.sub(rf"({CALL}=[^&]*(?:&{MARK}[^&]*)*&)offset=(?=\d+$)", rf"\1{OFFSET}=", query)
 
 
-def strip_query(query: str) -> str:
-    """Return the query without our parameters; all else stays byte for byte."""
-    return "&".join(pair for pair in query.split("&") if not pair.startswith(MARK))
-
-
-def strip_uri(uri: str) -> str:
-    """Return a URI without our parameters; a `?` that only they needed goes too."""
-    head, mark, query = uri.partition("?")
-    if MARK not in query:
-        return uri
-    query, hash_mark, fragment = query.partition("#")
-    kept = strip_query(query)
-    return head + (mark + kept if kept else "") + hash_mark + fragment
+def is_anew(query: str) -> bool:
+    """Whether the query has a hop and no call: a new run of a request, without its conditions."""
+    return reference(query) is None and any(name == HOP for name, _ in parameters.pairs(query))
 
 
 def raw_path(environ: Mapping[str, Any]) -> str:
@@ -92,7 +78,7 @@ def raw_path(environ: Mapping[str, Any]) -> str:
     uri = environ.get("RAW_URI") or environ.get("REQUEST_URI")
     if not uri:
         path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-        return quote(path.encode("latin-1"), safe="/;=,:@&+$!*'()~")
+        return quote(path.encode("latin-1"), safe=_PATH_SAFE)
     # The absolute form (RFC 9112 section 3.2.2) names a host that we must not believe.
     path = _ABSOLUTE_FORM.sub("", str(uri).partition("?")[0], count=1)
     return path or "/"
@@ -108,8 +94,25 @@ def local(path: str) -> str:
 
 
 def local_path(environ: Mapping[str, Any]) -> str:
-    """Return this request's raw path in the form in which our URLs and records hold it."""
+    """Return this request's raw path in the form in which our URLs hold it."""
     return local(raw_path(environ))
+
+
+def canonical_path(environ: Mapping[str, Any]) -> str:
+    """Return this request's path in one spelling of many, without dot segments (RFC 3986 section 6.2.2).
+
+    Some clients spell the path of a redirect anew, so our records are compared by this one.
+    """
+    segments: list[bytes] = []
+    last = b""
+    for last in unquote_to_bytes(local_path(environ)).split(b"/"):
+        if last == b"..":
+            del segments[max(1, len(segments) - 1) :]
+        elif last != b".":
+            segments.append(last)
+    if last in {b".", b".."}:
+        segments.append(b"")
+    return quote(b"/".join(segments), safe=_PATH_SAFE)
 
 
 def prefix(environ: Mapping[str, Any], trusted_proxies: str) -> str:
@@ -127,8 +130,13 @@ def prefix(environ: Mapping[str, Any], trusted_proxies: str) -> str:
 def clean_url(environ: Mapping[str, Any], trusted_proxies: str) -> str:
     """Return this request's own URL, path-absolute, without our parameters."""
     path = prefix(environ, trusted_proxies) + local_path(environ)
-    query = strip_query(environ.get("QUERY_STRING", ""))
+    query = parameters.strip_query(environ.get("QUERY_STRING", ""))
     return path + ("?" + _printable(query) if query else "")
+
+
+def anew_url(clean: str) -> str:
+    """Return the URL that runs a request anew: no client has a copy of it that we might confirm."""
+    return f"{_with_query(clean)}{HOP}=0"
 
 
 def result_url(clean: str, call_id: str, token: str, hop: int) -> str:

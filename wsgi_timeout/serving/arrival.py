@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from wsgi_timeout.http.urls import MARK
+from wsgi_timeout.http.parameters import MARK
 from wsgi_timeout.serving.paced_socket import END_OF_CHUNKS
 
 #: Bytes of a body that are received without a thread: what travels with a call, without a stream.

@@ -15,7 +15,7 @@ from gevent.server import StreamServer
 from gunicorn.http.body import ChunkedReader, LengthReader
 from gunicorn.workers import ggevent
 
-from wsgi_timeout.http.urls import MARK
+from wsgi_timeout.http.parameters import MARK
 from wsgi_timeout.serving.arrival import BODY_AHEAD
 from wsgi_timeout.serving.paced_socket import END_OF_CHUNKS, PacedSocket
 from wsgi_timeout.serving.unframed import reset_when_cut

@@ -77,6 +77,8 @@ class Calls(Queue):
             "repeatable": int(call.method in IDEMPOTENT),
             "result_ttl": int(request.result_ttl),
         }
+        if call.asked:
+            record["asked"] = call.asked
         if inbox:
             record["inboxes"] = inbox
         description = f"{call.method} {call.path}"
@@ -132,16 +134,16 @@ class Calls(Queue):
         """
         record = keys.call(call_id)
         pipe = self.redis.pipeline(transaction=False)
-        pipe.hmget(record, ("token", "path", "name", *Snapshot.FIELDS))
+        pipe.hmget(record, ("token", "path", "name", "asked", *Snapshot.FIELDS))
         pipe.get(keys.tombstone(call_id))
-        (known, its_path, name, *values), grave = pipe.execute()
+        (known, its_path, name, asked, *values), grave = pipe.execute()
         if known is not None:
             same = hmac.compare_digest(known, token.encode()) and its_path == path.encode()
-            return Snapshot.read(values) if same and name == self.name.encode() else None
+            return Snapshot.read(values, asked or b"") if same and name == self.name.encode() else None
         if grave is not None:
-            delivered_ms, digest = msgpack.unpackb(grave)
+            delivered_ms, digest, asked = msgpack.unpackb(grave)
             if hmac.compare_digest(digest, self._digest(token, path)):
-                return Tombstone(delivered_ms)
+                return Tombstone(delivered_ms, asked)
         return None
 
     def status(self, call_id: str) -> dict[str, Any]:
@@ -163,7 +165,9 @@ class Calls(Queue):
         """Return the keys of a call that has ended: to be deleted once nobody can ask for it."""
         return (keys.call(call_id), keys.request_body(call_id), keys.response_body(call_id, attempt))
 
-    def deliver(self, call_id: str, token: str, path: str, attempt: int, grace: float) -> None:
+    def deliver(
+        self, call_id: str, token: str, path: str, attempt: int, grace: float, asked: bytes = b""
+    ) -> None:
         """Note that the response was sent in full: it stays for `grace` seconds, and then a tombstone."""
         self.scripts.run(
             "deliver",
@@ -176,7 +180,7 @@ class Calls(Queue):
             [
                 now_ms(),
                 int(grace * 1000),
-                msgpack.packb([now_ms(), self._digest(token, path)]),
+                msgpack.packb([now_ms(), self._digest(token, path), asked]),
                 keys.TOMBSTONE_TTL,
             ],
         )

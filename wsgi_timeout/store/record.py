@@ -58,6 +58,8 @@ class NewCall:
     payload_key: str = ""
     #: Whether it is refused while nobody lives who could run it.
     needs_worker: bool = True
+    #: What its request asked for, packed: `http.asked.Asked`; empty for a function call.
+    asked: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +74,13 @@ class Snapshot:
     #: The whole response body; None: it is in the stream of `attempt`.
     body: bytes | None
     delivered_ms: int | None
+    #: What its request asked for, packed; read by `authorize` only.
+    asked: bytes = b""
 
     FIELDS = ("state", "outcome", "detail", "attempt", "head", "body", "delivered")
 
     @classmethod
-    def read(cls, values: list[bytes | None]) -> Self:
+    def read(cls, values: list[bytes | None], asked: bytes = b"") -> Self:
         state, outcome, detail, attempt, head, body, delivered = values
         return cls(
             state.decode() if state else None,
@@ -86,6 +90,7 @@ class Snapshot:
             ResponseHead.unpack(head) if head else None,
             body,
             int(delivered) if delivered else None,
+            asked,
         )
 
     @classmethod
@@ -125,3 +130,5 @@ class Tombstone:
     """What stays of a delivered call."""
 
     delivered_ms: int
+    #: What its request asked for, packed.
+    asked: bytes = b""

@@ -111,8 +111,8 @@ MUTANTS = [
     Mutant(
         "14",
         ENVIRON,
-        '("QUERY_STRING", "RAW_URI", "REQUEST_URI", "HTTP_REFERER")',
-        '("QUERY_STRING", "REQUEST_URI", "HTTP_REFERER")',
+        'frozenset({"QUERY_STRING", "RAW_URI", "REQUEST_URI"})',
+        'frozenset({"QUERY_STRING", "REQUEST_URI"})',
         f"{ENV}test_our_parameters_are_not_shown",
     ),
     Mutant(

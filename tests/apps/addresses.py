@@ -1,0 +1,49 @@
+"""An app whose answers depend on the query, on conditions, on a log-in, on how far a client is."""
+
+from basic import hold_up, note
+from flask import Flask, Response, make_response, request
+
+app = Flask(__name__)
+BODY = "0123456789" * 40
+
+
+@app.before_request
+def slow():
+    note(f"-{request.method}")
+    hold_up()
+
+
+@app.route("/list")
+def items():
+    return f"page {request.args.get('page')}"
+
+
+@app.route("/copy")
+def copy():
+    """What a client may have a copy of, or want a part of."""
+    response = make_response(BODY)
+    response.set_etag("v1")
+    return response.make_conditional(request, accept_ranges=True, complete_length=len(BODY))
+
+
+@app.route("/private")
+def private():
+    if request.headers.get("Authorization") == "Bearer good":
+        return "welcome"
+    return Response("who?", 401, {"WWW-Authenticate": "Bearer"})
+
+
+@app.route("/feed")
+def feed():
+    last = int(request.headers.get("Last-Event-ID", 0))
+    return Response(f"id: {last + 1}\ndata: x\n\n", mimetype="text/event-stream")
+
+
+@app.route("/seen")
+def seen():
+    return {key: value for key, value in request.environ.items() if isinstance(value, str)}
+
+
+@app.route("/policy")
+def policy():
+    return Response("page", headers={"Referrer-Policy": request.args["policy"]})

@@ -1,0 +1,170 @@
+"""What one request asks for, so that its result URL knows it again, and who asks for something else.
+
+A result URL belongs to one request. Clients spell its URL anew (`~` for `%7E`, other cases of escapes), so
+queries are compared decoded; credentials and conditions are headers, which a client sends on some hops only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+from urllib.parse import unquote_to_bytes
+from urllib.request import parse_http_list
+
+import msgpack
+
+from wsgi_timeout.compat import Self
+from wsgi_timeout.http import parameters
+from wsgi_timeout.http.environ import PRECONDITIONS
+
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+#: Statuses that answer a precondition (RFC 9110 section 13), and a range (section 14).
+_OF_PRECONDITION = frozenset({"304", "412"})
+_OF_RANGE = frozenset({"206", "416"})
+#: Schemes whose value differs from request to request though the credentials are the same.
+_VOLATILE = frozenset({"negotiate", "ntlm"})
+_VOLATILE_MARK = b"~"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Digests of what a request asks for; empty ones where it sends nothing of the kind."""
+
+    method: str
+    query: bytes
+    conditions: bytes
+    range: bytes
+    credentials: bytes
+    last_event: bytes
+    #: Whether its client waits for the response: `wait_for_response`.
+    waits: bool = True
+
+    @classmethod
+    def by(cls, environ: Mapping[str, Any], *, waits: bool = True) -> Self:
+        """Return what a request asks for."""
+        return cls(
+            environ["REQUEST_METHOD"],
+            _digest(_query(parameters.strip_query(environ.get("QUERY_STRING", "")))),
+            _digest("\n".join(key + environ[key] for key in PRECONDITIONS if key in environ)),
+            _digest(environ.get("HTTP_RANGE", "")),
+            _credentials(environ.get("HTTP_AUTHORIZATION", "")),
+            _digest(environ.get("HTTP_LAST_EVENT_ID", "")),
+            waits,
+        )
+
+    def pack(self) -> bytes:
+        packed: bytes = msgpack.packb([getattr(self, name) for name in self.__slots__])
+        return packed
+
+    @classmethod
+    def unpack(cls, blob: bytes) -> Self:
+        return cls(*msgpack.unpackb(blob))
+
+    def is_for(self, call: Asked) -> bool:
+        """Whether this request, on the call's result URL, is the call's own one."""
+        if self.query != call.query or (call.method == "HEAD" and self.method != "HEAD"):
+            return False
+        # An event stream that broke off: its client has the events up to this one.
+        return not self.last_event or self.last_event == call.last_event or not call.waits
+
+    @property
+    def has_terms(self) -> bool:
+        """Whether it has a condition, or asks for a range."""
+        return bool(self.conditions or self.range)
+
+    def other_terms(self, call: Asked) -> bool:
+        """Whether this request has a condition, or asks for a range, that the call's own one had not."""
+        return bool(
+            (self.conditions and self.conditions != call.conditions)
+            or (self.range and self.range != call.range)
+        )
+
+    def takes(self, status: str, headers: list[tuple[str, str]], call: Asked) -> bool:
+        """Whether a recorded response, of this status line and headers, fits this request.
+
+        What answers a condition fits only who asks with the same one, and a challenge (401) nobody who
+        comes with other credentials.
+        """
+        code = status[:3]
+        if code == "401":
+            return not (call.waits and self._answers_challenge(headers, call))
+        if call.method not in SAFE:
+            return True
+        if code in _OF_PRECONDITION:
+            return not call.conditions or self.conditions == call.conditions
+        return code not in _OF_RANGE or not call.range or self.range == call.range
+
+    def _answers_challenge(self, headers: list[tuple[str, str]], call: Asked) -> bool:
+        if not self.credentials or self.credentials == call.credentials:
+            return False
+        volatile = self.credentials[:1] == call.credentials[:1] == _VOLATILE_MARK
+        # In the middle of a log-in in several steps the challenge carries the server's part.
+        return not volatile or any(
+            name.lower() == "www-authenticate" and " " in value.strip() and _is_volatile(value)
+            for name, value in headers
+        )
+
+
+def comes_back(environ: Mapping[str, Any], call_id: str) -> bool:
+    """Whether a client that has had the result asks for the address again, of its own accord.
+
+    A browser's navigation (a reload, `<meta refresh>`), an EventSource, a page's script: these live at the
+    address that they were led to. A program that follows redirects does not.
+    """
+    if environ["REQUEST_METHOD"] not in SAFE or is_navigation(environ):
+        return True
+    if "HTTP_LAST_EVENT_ID" in environ or "text/event-stream" in environ.get("HTTP_ACCEPT", ""):
+        return True
+    # Sent by the page that was shown there: Referer, HX-Current-URL.
+    return "HTTP_HX_REQUEST" in environ or any(
+        call_id in value
+        for key, value in environ.items()
+        if key.startswith("HTTP_") and key != "HTTP_COOKIE" and isinstance(value, str)
+    )
+
+
+def is_navigation(environ: Mapping[str, Any]) -> bool:
+    """Whether a browser goes to this address, in a window or a frame."""
+    mode = environ.get("HTTP_SEC_FETCH_MODE")
+    if mode is not None:
+        return bool(mode == "navigate")
+    # On plain http a browser does not say so.
+    return "text/html" in environ.get("HTTP_ACCEPT", "") and "HTTP_UPGRADE_INSECURE_REQUESTS" in environ
+
+
+def _digest(text: str | bytes) -> bytes:
+    if not text:
+        return b""
+    data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    return sha256(data).digest()[:8]
+
+
+def _query(raw: str) -> bytes:
+    """Return a query decoded, parameters of the same name in their order, the names in one of their own."""
+    items = []
+    for pair in filter(None, raw.split("&")):
+        name, _, value = pair.replace("+", " ").encode("latin-1", "replace").partition(b"=")
+        items.append((unquote_to_bytes(name), unquote_to_bytes(value)))
+    packed: bytes = msgpack.packb(sorted(items, key=lambda item: item[0])) if items else b""
+    return packed
+
+
+def _credentials(authorization: str) -> bytes:
+    """Return a digest of what is the same in each request with the same credentials.
+
+    Digest signs each URL anew (RFC 7616 section 3.4); without this, wrong credentials would ask for ever.
+    """
+    scheme, _, rest = authorization.partition(" ")
+    if scheme.lower() == "digest":
+        fields = (re.sub(r"\s*=\s*", "=", field, count=1) for field in parse_http_list(rest))
+        same = ("username=", "username*=", "realm=", "nonce=")
+        kept = sorted(field for field in fields if field.lower().startswith(same))
+        return _digest("digest " + " ".join(kept))
+    return (_VOLATILE_MARK if _is_volatile(authorization) else b"") + _digest(authorization)
+
+
+def _is_volatile(credentials: str) -> bool:
+    return credentials.partition(" ")[0].lower() in _VOLATILE

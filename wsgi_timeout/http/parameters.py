@@ -1,0 +1,78 @@
+"""Our query parameters, found in whatever spelling a client gives them.
+
+A client may escape any letter of a name (`__wsgi_timeout%5fcall`), escape a whole URL that holds one
+(`next=%2Fa%3F__wsgi_timeout_call%3D...`), or put `;` between parameters. What is found is cut out of the
+raw text, and all else stays byte for byte.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+MARK = "__wsgi_timeout_"
+CALL = MARK + "call"
+HOP = MARK + "hop"
+STATUS = MARK + "status"
+OFFSET = MARK + "offset"
+
+#: One character, however often it was escaped: `%5F`, `%255F`.
+_CHARACTER = re.compile(r"%(?:25)*([0-9A-Fa-f]{2})|.", re.DOTALL)
+_ESCAPED_WSGI = re.compile(r"%(?:25)*(?:77|73|67|69)")
+_OURS = MARK + r"""[a-z]*(?:=[^&;#\s"'<>,\\)}\]]*)?"""
+#: Parameters of ours that follow each other in a URL, with what stands before and after them.
+_IN_URL = re.compile(rf"([?&;#]){_OURS}(?:[&;]{_OURS})*([&;]?)")
+
+
+def holds_ours(text: str) -> bool:
+    """Whether a text may hold a parameter of ours: a quick look, for every header of every request."""
+    if MARK in text:
+        return True
+    # Its letters are escaped by who wants to hide it only, its underscores by any client.
+    hidden = "%" in text and ("wsgi" in text or _ESCAPED_WSGI.search(text) is not None)
+    return hidden and MARK in decoded(text)
+
+
+def decoded(text: str) -> str:
+    """Return a text without its escapes, however often they were made."""
+    return _CHARACTER.sub(lambda found: chr(int(found[1], 16)) if found[1] else found[0], text)
+
+
+def pairs(query: str) -> Iterator[tuple[str, str]]:
+    """Yield name and value of each parameter of ours in a query."""
+    for piece in query.split("&"):
+        for pair in piece.split(";"):
+            if _is_ours(pair):
+                name, _, value = decoded(pair).partition("=")
+                yield name, value
+
+
+def strip_query(query: str) -> str:
+    """Return a query without our parameters, also without those in URLs that it holds."""
+    if not holds_ours(query):
+        return query
+    kept = []
+    for piece in query.split("&"):
+        parts = piece.split(";")
+        others = [part for part in parts if not _is_ours(part)]
+        if others:
+            kept.append(";".join(others))
+    return strip("&".join(kept))
+
+
+def strip(text: str) -> str:
+    """Return a text without our parameters in the URLs that it holds, and without a `?` left over."""
+    if not holds_ours(text):
+        return text
+    starts = [found.start() for found in _CHARACTER.finditer(text)] + [len(text)]
+    kept, end = [], 0
+    for found in _IN_URL.finditer(decoded(text)):
+        # Of two separators one stays: the first where more follows, else neither.
+        first, last = (found.end(1), found.end()) if found[2] else (found.start(), found.end())
+        kept.append(text[end : starts[first]])
+        end = starts[last]
+    return "".join(kept) + text[end:]
+
+
+def _is_ours(pair: str) -> bool:
+    return holds_ours(pair) and decoded(pair).startswith(MARK)
