@@ -88,8 +88,8 @@ class CallWorker(BaseWorker):
 
     def __init__(self, options: WorkerOptions, offered: Entries, queue: str, board: Board) -> None:
         """Connect, to take the calls of `wt:<queue>`."""
-        # One for the main thread's BLMOVE, and one for each handler beside it.
-        threads = board.slots if board.slots > 1 else 0
+        # One for the main thread, and for each handler one, and one for the thread that sends its response.
+        threads = 2 * board.slots
         self._attempts = Attempts(connect(options.url, connections=1 + threads + 1), queue)
         super().__init__(
             [rq_state.queue_name(queue)],

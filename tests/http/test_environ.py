@@ -4,7 +4,7 @@ import io
 import os
 import socket
 import sys
-from wsgiref.util import FileWrapper, setup_testing_defaults
+from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import check_environ
 
 import pytest
@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsgi_timeout.http.environ import capture, restore
+from wsgi_timeout.http.file_wrapper import FileWrapper
 
 OURS = "__wsgi_timeout_call=fc-AbC_-123456.t0ken_t0ken-t0ken&__wsgi_timeout_hop=3"
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, BinaryIO, TextIO
-from wsgiref.util import FileWrapper
 
 from wsgi_timeout.http import parameters
+from wsgi_timeout.http.file_wrapper import FileWrapper
 
 WSGIEnvironment = dict[str, Any]
 

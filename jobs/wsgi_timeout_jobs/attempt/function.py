@@ -208,7 +208,8 @@ class FunctionRunner:
         value, count = ending.blob, 0
         if value is not None and len(value) > request.inline_body:
             for number, chunk in payload.chunks_of(value):
-                until_redis_answers(partial(self.attempts.store, attempt, number, chunk), shield, deadline)
+                store = partial(self.attempts.store, attempt, number, chunk)
+                until_redis_answers(store, shield, lambda: deadline)
                 count = number + 1
             value = None
         finish = partial(

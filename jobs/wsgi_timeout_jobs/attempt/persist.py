@@ -29,9 +29,14 @@ T = TypeVar("T")
 
 
 def until_redis_answers(
-    action: Callable[[], T], shield: Callable[[], AbstractContextManager[None]], deadline: float = math.inf
+    action: Callable[[], T],
+    shield: Callable[[], AbstractContextManager[None]],
+    deadline: Callable[[], float] = lambda: math.inf,
 ) -> T:
-    """Repeat an idempotent command until Redis has taken it; one without room is asked until `deadline`."""
+    """Repeat an idempotent command until Redis has taken it; one without room is asked until `deadline`.
+
+    `deadline` returns monotonic seconds: it may become known while this waits.
+    """
     forks.end_here()
     while True:
         try:
@@ -40,7 +45,7 @@ def until_redis_answers(
         except AWAY:
             time.sleep(_RETRY_SECONDS)
         except Refused as error:
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline():
                 raise CallInterrupted(Outcome.TIMEOUT) from error
             time.sleep(_RETRY_SECONDS)
 

@@ -91,6 +91,7 @@ class RequestRunner:
             with suppress(Fenced):
                 response.fail(Outcome.LOST, f"its outcome could not be recorded: {error}")
         finally:
+            response.close()
             self.board.clear(slot, failed=response.failed)
         environ = request.environ
         log.info(

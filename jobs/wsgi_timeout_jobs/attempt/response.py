@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-from wsgi_timeout.errors import CallInterrupted
 from wsgi_timeout.store.attempts import Attempts
 from wsgi_timeout.store.messages import CallRequest, ResponseHead
 from wsgi_timeout.store.record import Attempt, Outcome
-from wsgi_timeout.store.streams import Limits, StreamWriter, split
-from wsgi_timeout.watching.listener import RECHECK_SECONDS, Listener, Waiter
+from wsgi_timeout.store.streams import Limits, StreamWriter
+from wsgi_timeout.watching.listener import Listener
+from wsgi_timeout_jobs.attempt.body_writer import BodyWriter
 from wsgi_timeout_jobs.attempt.persist import until_redis_answers
 from wsgi_timeout_jobs.process import forks
 from wsgi_timeout_jobs.process.interrupts import Interrupts
@@ -48,14 +46,14 @@ class Response:
         self._deadline = deadline
         self._hold = hold
         self._tell = tell
-        #: When to give up by itself, what the parent sees to until the app has ended.
-        self._patience = math.inf
         self._no_body = request.environ["REQUEST_METHOD"] == "HEAD"
         self._head: ResponseHead | None = None
         self._length: int | None = None
         self._count = 0
         self._held: list[bytes] = []
-        self._writer: StreamWriter | None = None
+        self._writer: BodyWriter | None = None
+        #: The app has ended, or its response has.
+        self._settled = False
         #: It ended otherwise than with the app's whole response.
         self.failed = False
         #: The outcome was recorded: what the handler does after that is its own affair.
@@ -111,6 +109,10 @@ class Response:
             outcome = Outcome.BROKEN
         whole = (self._head, b"".join(self._held)) if outcome is Outcome.BROKEN and self._head else None
         with self._settling():
+            if outcome is Outcome.BROKEN:
+                self._drain()  # what the app gave before it failed is its client's
+            else:
+                self.close()
             self._record(outcome, detail=detail, response=None if self.began else whole)
 
     def _has_body(self) -> bool:
@@ -127,13 +129,17 @@ class Response:
                 return
             if body:
                 self._flush()
+            self._drain()
             self._record(Outcome.DONE)
 
     @contextmanager
     def _settling(self) -> Iterator[None]:
         """Have nobody end what the app has ended: a Redis that is away must not cost its response."""
         forks.end_here()  # before it touches what the worker shares with its parent
-        self._patience = self._deadline
+        # Until the app has ended its parent sees to the deadline.
+        self._settled = True
+        if self._writer:
+            self._writer.patience = self._deadline
         with self._interrupts.disarmed(), self._hold():
             yield
 
@@ -143,7 +149,7 @@ class Response:
         if self._writer is None:
             limits = Limits(request.buffer, request.max_result, request.resume_window)
             ttl = request.timeout + request.result_ttl
-            self._writer = StreamWriter(
+            stream = StreamWriter(
                 self._attempts.scripts,
                 self._attempt.call_id,
                 self._listener.inbox,
@@ -152,30 +158,23 @@ class Response:
                 attempt=self._attempt.number,
                 head=self._head.pack(),
             )
+            self._writer = BodyWriter(
+                stream, self._attempt.call_id, self._listener, self._interrupts, request
+            )
+            if self._settled:
+                self._writer.patience = self._deadline
         data = b"".join(self._held)
         self._held.clear()
-        for chunk in split(data):
-            if not self._offer(self._writer, chunk):
-                self._wait_for_room(self._writer, chunk)
+        self._writer.send(data)
 
-    def _offer(self, writer: StreamWriter, chunk: bytes) -> bool:
-        return until_redis_answers(lambda: writer.offer(chunk), self._interrupts.shield, self._patience)
+    def _drain(self) -> None:
+        if self._writer:
+            self._writer.drain()
 
-    def _wait_for_room(self, writer: StreamWriter, chunk: bytes) -> None:
-        with self._listener.waiter(self._attempt.call_id) as waiter:
-            waiter.for_chunks()
-            # Also a reader that reads nothing: its process may have died and left its name behind.
-            deadline = time.monotonic() + self._request.unread_timeout
-            while not self._offer(writer, chunk):
-                if time.monotonic() > deadline:
-                    raise CallInterrupted(Outcome.UNREAD)
-                if time.monotonic() > self._patience:
-                    raise CallInterrupted(Outcome.TIMEOUT)
-                self._wait(waiter)
-
-    def _wait(self, waiter: Waiter) -> None:
-        waiter.wait(min(RECHECK_SECONDS, self._request.unread_timeout))
-        waiter.reset()
+    def close(self) -> None:
+        """Send nothing more: the handler has ended."""
+        if self._writer:
+            self._writer.abandon()
 
     def _record(
         self,
