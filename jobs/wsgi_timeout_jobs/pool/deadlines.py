@@ -76,10 +76,14 @@ class Deadlines:
         child.interrupted[running.attempt_of] = Interruption(now, outcome, ended)
         child.board.interrupt(running, outcome)
         # What the handler leaves undone must not reach another call: its process ends, and is replaced now.
-        child.stop()
         if self._threads == 1:
+            # The board tells it to take no more. Not a second signal: while one is pending for the main
+            # thread Linux hands the next one to another, and the main thread would sleep on.
+            child.stopping_since = now
             child.send(SIGNAL)
-        elif not ended:
+            return
+        child.stop()
+        if not ended:
             # No exception reaches a thread that sleeps: the outcome is recorded now, the process goes on
             # until its other calls have ended.
             self.record(child, running, outcome)
