@@ -224,7 +224,7 @@ class TestSideBySide:
         until(lambda: site.runs(tag), what="the background task")
 
     def test_a_cancelled_call_is_cancelled_in_the_app(self, site, hasty, gate, tag):
-        """A cancelled call raises `CancelledError` in the app, whose `finally` runs; another worker goes on."""
+        """A cancelled call raises `CancelledError` in the app, whose `finally` runs."""
         before = pids(site)
         urls = ask(hasty.port, f"/bare/held?file={gate}&tag={tag}").json
         until(lambda: site.runs(tag), what="the app at work")
