@@ -18,6 +18,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import gunicorn
 import psutil
 import pytest
 import redis
@@ -25,6 +26,12 @@ import redis
 from wsgi_timeout.serving.embedded_redis import find_server
 
 TESTS = Path(__file__).parent
+
+#: An interpreter under which all apps of a test run are run: `make test-other-python`.
+APP_PYTHON = os.environ.get("TESTS_APP_PYTHON", "")
+
+#: The first gunicorn that has one.
+_CONTROL_SOCKET = (25, 1)
 APPS = TESTS / "apps"
 ROOT = TESTS.parent
 
@@ -61,6 +68,8 @@ def environment(**settings):
     env["PYTHONPATH"] = str(APPS)
     if "secret" in settings:
         settings["secret"] = str(settings["secret"]).ljust(32, ".")  # a short one is refused
+    if APP_PYTHON:
+        env["WSGI_TIMEOUT_PYTHON"] = APP_PYTHON
     env.update({f"WSGI_TIMEOUT_{key.upper()}": str(value) for key, value in settings.items()})
     return env
 
@@ -238,6 +247,8 @@ class Gunicorn(Process):
         self.url = f"http://127.0.0.1:{self.port}"
         command = [sys.executable, "-m", "gunicorn", "-b", f"fd://{self.socket.fileno()}"]
         command += ["-c", config] if config else []
+        if gunicorn.version_info < _CONTROL_SOCKET:
+            options = [option for option in options if option != "--no-control-socket"]
         super().__init__(
             [*command, *options, app],
             env={**(env or environment(**FAST)), "REDIS_URL": url},

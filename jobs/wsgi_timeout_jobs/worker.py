@@ -27,6 +27,8 @@ from wsgi_timeout.store.redis_errors import ANY, UNAVAILABLE
 from wsgi_timeout.store.workers import Workers
 from wsgi_timeout.watching.listener import Listener
 from wsgi_timeout_jobs.apps.offered import Entries, of_target
+from wsgi_timeout_jobs.apps.other_python.app import OtherPythonApp
+from wsgi_timeout_jobs.apps.other_python.process import AppProcess
 from wsgi_timeout_jobs.attempt.function import FunctionRunner
 from wsgi_timeout_jobs.attempt.persist import until_redis_answers
 from wsgi_timeout_jobs.attempt.request import RequestRunner
@@ -63,7 +65,9 @@ def run_worker(options: WorkerOptions, board: Board) -> None:
     signal.signal(signal.SIGINT, _ignore)
     forks.install()
     enter_worker()
-    offered = of_target(targets.load(options.target), queue=options.queue)
+    process = _app_process(options, board)
+    app = OtherPythonApp(process) if process else targets.load(options.target)
+    offered = of_target(app, queue=options.queue)
     name = options.name or offered.name or targets.name_of(options.target)
     os.environ[NAME_VARIABLE] = name
     board.offer(name, offered.queues)
@@ -71,6 +75,17 @@ def run_worker(options: WorkerOptions, board: Board) -> None:
     serve_queue(queue, board.slots * options.processes)
     if options.turn_fd < 0 or comes_to_its_turn(options.turn_fd):
         _connected(options, offered, queue, board).run()
+    if process:
+        process.stop()
+
+
+def _app_process(options: WorkerOptions, board: Board) -> AppProcess | None:
+    """Start the process of an app that runs under another interpreter."""
+    if not options.python:
+        return None
+    process = AppProcess(options.python, options.target, board.slots, reload=options.reload)
+    board.app_pid = process.pid
+    return process
 
 
 def _connected(options: WorkerOptions, offered: Entries, queue: str, board: Board) -> CallWorker:

@@ -147,7 +147,7 @@ def test_a_route_that_stays_costs_no_redis(monkeypatch, patterns):
         server.setblocking(False)
         monkeypatch.setenv("REDIS_URL", f"redis://127.0.0.1:{server.getsockname()[1]}")
         client = bare_app(**patterns).test_client()
-        assert {client.get("/pid").text for _ in range(20)} == {str(os.getpid())}
+        assert {client.get("/pid").get_data(as_text=True) for _ in range(20)} == {str(os.getpid())}
         with pytest.raises(BlockingIOError):
             server.accept()
     assert client.get("/reports/1").status_code == 503
@@ -294,13 +294,13 @@ def test_testing_runs_in_place(monkeypatch):
     monkeypatch.delenv("REDIS_URL", raising=False)
     app = bare_app()
     app.testing = True
-    assert app.test_client().get("/pid").text == str(os.getpid())
+    assert app.test_client().get("/pid").get_data(as_text=True) == str(os.getpid())
 
 
 def test_eager_runs_in_place(monkeypatch):
     """`eager=True` does what `app.testing` does, and `eager=False` leaves a test to real workers."""
     monkeypatch.delenv("REDIS_URL", raising=False)
-    assert bare_app(eager=True).test_client().get("/pid").text == str(os.getpid())
+    assert bare_app(eager=True).test_client().get("/pid").get_data(as_text=True) == str(os.getpid())
     app = bare_app(eager=False)
     app.testing = True
     with pytest.raises(ConfigurationError, match="REDIS_URL is not set: set it to your Redis"):

@@ -17,7 +17,7 @@ from wsgi_timeout import target as targets
 from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.serving.parts import ServeOptions
 from wsgi_timeout.serving.serve import serve
-from wsgi_timeout.settings import LOG_LEVEL_VARIABLE, Settings
+from wsgi_timeout.settings import LOG_LEVEL_VARIABLE, PYTHON_VARIABLE, Settings
 from wsgi_timeout.store.connection import connect, redis_url
 from wsgi_timeout.store.failed_calls import failed_calls, table
 from wsgi_timeout.store.redis_errors import AWAY
@@ -59,6 +59,12 @@ def _worker_options(command: Callable[..., None]) -> Callable[..., None]:
                 default=0,
                 show_default=True,
                 help="Loaded processes that stand by, to replace others at once.",
+            ),
+            click.option(
+                "--python",
+                envvar=PYTHON_VARIABLE,
+                metavar="PATH",
+                help="Run the app under this interpreter: CPython 2.7, or 3.6 and newer.",
             ),
             click.option("--reload", is_flag=True, help="Load the app anew when its files change."),
         ]

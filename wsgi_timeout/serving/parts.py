@@ -35,6 +35,7 @@ class ServeOptions:
     only: tuple[str, ...] = ()
     except_: tuple[str, ...] = ()
     reload: bool = False
+    python: str | None = None
     #: Settings given as options; None: not given.
     settings: dict[str, Any] = field(default_factory=dict)
 
@@ -93,6 +94,7 @@ def start_pool(options: ServeOptions, environment: dict[str, str]) -> Part:
     command += ["--processes", str(options.processes), "--threads", str(options.threads)]
     command += ["--function-processes", str(options.function_processes), "--spare", str(options.spare)]
     command += ["--ready-fd", str(write), *(["--reload"] if options.reload else [])]
+    command += ["--python", options.python] if options.python else []
     part = Part("the worker pool", command, environment, (write,))
     os.close(write)
     part.ready_pipe = read

@@ -69,6 +69,11 @@ def _settings(options: ServeOptions) -> dict[str, Any]:
         reserve = min(RESERVE_THREADS, max(1, options.web_threads // 4))
         settings["max_waiting"] = max(1, options.web_threads - reserve)
     # Complains here, not in a child.
+    if options.python and (options.only or options.except_):
+        raise ConfigurationError(
+            f"--python {options.python!r} with --only or --except: the web process would have to load "
+            "the app too; leave these options out"
+        )
     if options.name:
         targets.check_name(options.name)
     Routes(Settings.load(**settings), only=options.only, except_=options.except_)

@@ -86,9 +86,13 @@ class Child:
             log.debug("pid %d is gone already", self.pid)
 
     def memory(self) -> int:
-        """Return its resident memory in bytes, 0 where the system does not tell."""
-        try:
-            statm = Path(f"/proc/{self.pid}/statm").read_text("ascii")
-            return int(statm.split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        except OSError:
-            return 0
+        """Return its resident memory in bytes, with its app's process; 0 where the system does not tell."""
+        return sum(_memory(pid) for pid in (self.pid, self.board.app_pid) if pid)
+
+
+def _memory(pid: int) -> int:
+    try:
+        statm = Path(f"/proc/{pid}/statm").read_text("ascii")
+        return int(statm.split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0

@@ -155,6 +155,8 @@ class Children:
             patience=1.5 * self._settings.lease_seconds,
             lease_seconds=self._settings.lease_seconds,
             turn_fd=turn_fd,
+            python=self._options.python,
+            reload=self._options.reload,
         )
         run_worker(options, board)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import ctypes
 import os
 import signal
 import sys
@@ -13,8 +12,10 @@ from contextlib import suppress
 
 from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.reloading import Reloader
+from wsgi_timeout_jobs.apps.other_python.process import AppChanged
 from wsgi_timeout_jobs.process.board import Board
 from wsgi_timeout_jobs.process.descendants import descendants, kill_all
+from wsgi_timeout_jobs.process.dies_with_parent import die_with_parent
 
 #: Exit codes of a child.
 EXIT_LOAD_FAILED = 3
@@ -35,7 +36,7 @@ def be_child(
     code = 1
     reloader = Reloader() if reload else None
     try:
-        _die_with_parent(parent)
+        die_with_parent(parent)
         _default_signals()
         if reloader:
             reloader.start()
@@ -44,6 +45,8 @@ def be_child(
         work()
         atexit._run_exitfuncs()  # noqa: SLF001
         code = EXIT_RELOAD if reloader else 0
+    except AppChanged:
+        code = EXIT_RELOAD
     except BaseException as error:  # noqa: BLE001 - the last frame of this process
         # One write: the lines of several processes must not mix.
         sys.stderr.write(_complaint(error, board, target))
@@ -74,15 +77,6 @@ def _load_failed(error: BaseException, reloader: Reloader | None, *, loaded_befo
         return EXIT_LOAD_FAILED
     reloader.wait()
     return EXIT_RELOAD
-
-
-def _die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its parent dies (Linux; elsewhere the lease does it)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    # It may have died before that.
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def _default_signals() -> None:

@@ -18,6 +18,8 @@ class PoolOptions:
     #: Seconds that running calls may finish in after SIGTERM.
     graceful_timeout: float = 30.0
     reload: bool = False
+    #: The interpreter that runs the app; None: this one.
+    python: str | None = None
     #: Processes for each queue of functions that the target has.
     function_processes: int = 1
     #: Processes of each queue that have loaded the target and stand by, to replace others.

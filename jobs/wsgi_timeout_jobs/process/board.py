@@ -18,10 +18,13 @@ from dataclasses import dataclass
 
 from wsgi_timeout.errors import ConfigurationError
 
-#: Ready, suspended, leaving, interrupted, loaded; calls that succeeded and failed; the lease's last renewal.
-_HEADER = struct.Struct("=BBBBB3xIId")
+#: Ready, suspended, leaving, interrupted, loaded; calls that succeeded and failed; the app's process; the
+#: lease's last renewal.
+_HEADER = struct.Struct("=BBBBB3xIIQd")
 _COUNTS = struct.Struct("=II")
 _COUNTS_OFFSET = 8
+_APP_PID = struct.Struct("=Q")
+_APP_PID_OFFSET = 16
 _WORD = 8
 _RENEWED = (_HEADER.size - _WORD) // _WORD
 _ID_BYTES = 80
@@ -91,6 +94,16 @@ class Board:
     @ready.setter
     def ready(self, value: bool) -> None:
         self._memory[0] = int(value)
+
+    @property
+    def app_pid(self) -> int:
+        """The process that runs the app for the child; 0: itself."""
+        found: int = _APP_PID.unpack_from(self._memory, _APP_PID_OFFSET)[0]
+        return found
+
+    @app_pid.setter
+    def app_pid(self, value: int) -> None:
+        _APP_PID.pack_into(self._memory, _APP_PID_OFFSET, value)
 
     @property
     def suspended(self) -> bool:

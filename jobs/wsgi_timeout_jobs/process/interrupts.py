@@ -19,6 +19,8 @@ from wsgi_timeout.functions.client import shield_with
 #: Not SIGALRM nor SIGUSR1: apps use those.
 SIGNAL = signal.SIGUSR2
 
+_installed: Interrupts | None = None
+
 
 class Interrupts:
     """The interrupts of one process's main thread."""
@@ -26,10 +28,14 @@ class Interrupts:
     def __init__(self, reason: Callable[[], str]) -> None:
         """`reason` returns what the parent left for the running call, empty for nothing."""
         self._reason = reason
+        #: Where to pass an interrupt on to, with its reason, for as long as another process runs the handler.
+        self.pass_to: Callable[[str], None] | None = None
         self._armed = False
         self._shields = 0
 
     def install(self) -> None:
+        global _installed  # noqa: PLW0603 - signals are the process's
+        _installed = self
         signal.signal(SIGNAL, self._handle)
         shield_with(self.shield)
 
@@ -83,4 +89,11 @@ class Interrupts:
     def _raise_if_asked(self) -> None:
         if self._armed and not self._shields and (reason := self._reason()):
             self._armed = False
-            raise CallInterrupted(reason)
+            if self.pass_to is None:
+                raise CallInterrupted(reason)
+            self.pass_to(reason)
+
+
+def installed() -> Interrupts | None:
+    """Return those of this process; None where handlers run in threads."""
+    return _installed

@@ -28,3 +28,6 @@ class WorkerOptions:
     lease_seconds: float
     #: A pipe that tells a spare process to take calls; -1: it takes them at once.
     turn_fd: int = -1
+    #: The interpreter that runs the app; None: this one.
+    python: str | None = None
+    reload: bool = False

@@ -1,0 +1,1 @@
+"""An app under another interpreter, in a process beside its worker: `--python PATH`."""

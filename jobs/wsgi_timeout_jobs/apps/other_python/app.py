@@ -1,0 +1,208 @@
+"""An app process as a WSGI app of this process."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+from wsgi_timeout.current import ENVIRON_KEY, RunningCall
+from wsgi_timeout.errors import CallInterrupted, UploadBroken, WsgiTimeoutError
+from wsgi_timeout_jobs.apps.other_python.frames import pack, unpack
+from wsgi_timeout_jobs.apps.other_python.process import AppProcess, Connection
+from wsgi_timeout_jobs.process import interrupts
+
+StartResponse = Callable[..., Callable[[bytes], None]]
+_REPORT_BYTES = 8192
+#: Frames after which the app gives nothing more.
+_ENDS = {b"E", b"L", b"A"}
+
+
+class AppRaised(WsgiTimeoutError):
+    """What an app raised in its own process; the traceback is the message."""
+
+
+class OtherPythonApp:
+    """A WSGI app that runs elsewhere: what it is given and what it gives passes as it comes."""
+
+    def __init__(self, process: AppProcess) -> None:
+        self._process = process
+        self._free: queue.SimpleQueue[Connection] = queue.SimpleQueue()
+        for connection in process.connections:
+            self._free.put(connection)
+        self._running: dict[tuple[str, int], RunningCall] = {}
+        threading.Thread(target=self._hear_reports, name="wsgi-timeout-progress", daemon=True).start()
+
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Any:
+        """Run one request."""
+        call: RunningCall = environ[ENVIRON_KEY]
+        exchange = _Exchange(call, self._free.get(), start_response, environ["wsgi.input"], self._over)
+        self._running[call.id, call.attempt] = call
+        try:
+            return exchange.begin(environ)
+        except BaseException:
+            exchange.close()
+            raise
+
+    def _over(self, call: RunningCall, connection: Connection) -> None:
+        self._running.pop((call.id, call.attempt), None)
+        self._free.put(connection)
+
+    def _hear_reports(self) -> None:
+        # On a socket of their own: they come from any thread, and from processes that the app has forked.
+        while report := self._process.reports.recv(_REPORT_BYTES):
+            call_id, attempt, done, total, message = (
+                part.decode("utf-8", "replace") for part in unpack(report)
+            )
+            if (call := self._running.get((call_id, int(attempt)))) and done:
+                call.report({"done": _number(done), "total": _number(total), "message": message})
+
+
+class _List(list[bytes]):
+    """All chunks of a short response: a list, so that its last chunk is known."""
+
+    def __init__(self, chunks: list[bytes], close: Callable[[], None]) -> None:
+        super().__init__(chunks)
+        self.close = close
+
+
+class _Exchange:
+    """One request, from its environ to the end of `close()`. Iterated, it gives the app's chunks.
+
+    An interrupt must not tear a frame: it is passed on to the app process, and comes back as what the app
+    raised, but where this process waits for something else than that one.
+    """
+
+    def __init__(
+        self,
+        call: RunningCall,
+        connection: Connection,
+        start_response: StartResponse,
+        body: Any,
+        over: Callable[[RunningCall, Connection], None],
+    ) -> None:
+        self._call = call
+        self._over = over
+        self.connection = connection
+        self._start_response = start_response
+        self._body = body
+        self._write: Callable[[bytes], None]
+        self._interrupts = interrupts.installed()
+        #: Why the app was interrupted, empty if it was not.
+        self._interruption = ""
+        #: The app gives nothing more.
+        self._ended = False
+        #: The app process waits to be told to close.
+        self._closable = True
+        self._closed = False
+
+    def begin(self, environ: dict[str, Any]) -> _Exchange | _List:
+        """Send the request; return when the app has returned."""
+        self._protect()
+        self._send_call(environ)
+        while True:
+            kind, payload = self._next()
+            if kind == b"D":  # the app called write()
+                self._expose()
+                self._write(payload)
+                self._protect()
+            else:
+                self._expose()
+                return _List(unpack(payload)[1:], self.close) if kind == b"L" else self
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._protect()
+        while (found := self._next())[0] == b"D":
+            self._expose()
+            yield found[1]
+            self._protect()
+        self._expose()
+
+    def close(self) -> None:
+        """Have the app's iterable closed, wherever it is; raises what that raised."""
+        if self._closed:
+            return
+        self._closed = True
+        self._protect()
+        try:
+            if not self._ended or self._closable:
+                self._end_it()
+        finally:
+            self._over(self._call, self.connection)
+            self._expose()
+
+    def _end_it(self) -> None:
+        self.connection.send(b"X")
+        if not self._ended:
+            self.connection.process.interrupt()
+        while not self._ended or self._closable:
+            kind, payload = self._receive()
+            if kind == b"Z":
+                if parts := unpack(payload):
+                    self._raise(parts)
+                return
+
+    def _send_call(self, environ: dict[str, Any]) -> None:
+        small = self._body.getvalue() if hasattr(self._body, "getvalue") else None
+        texts = [self._call.id, str(self._call.attempt), "" if small is None else "1"]
+        for key, value in environ.items():
+            if type(value) is str:
+                texts += (key, value)
+        self.connection.send(b"C", pack(texts) + (small or b""))
+
+    def _next(self) -> tuple[bytes, bytes]:
+        """Return the next frame that is for a server; what the app raised is raised here."""
+        while True:
+            kind, payload = self._receive()
+            if kind == b"H":
+                status, *headers = (part.decode("latin-1") for part in unpack(payload))
+                pairs = list(zip(headers[::2], headers[1::2], strict=True))
+                self._write = self._start_response(status, pairs)
+            elif kind == b"N":
+                self._send_body(int.from_bytes(payload, "big"))
+            elif kind == b"A":
+                self._expose()
+                self._raise(unpack(payload))
+            else:
+                return kind, payload
+
+    def _send_body(self, size: int) -> None:
+        self._expose()
+        try:
+            kind, piece = b"I", self._body.read1(size)
+        except UploadBroken as error:
+            kind, piece = b"B", str(error).encode()
+        self._protect()
+        self.connection.send(kind, piece)
+
+    def _receive(self) -> tuple[bytes, bytes]:
+        kind, payload = self.connection.receive()
+        if kind in _ENDS:
+            self._ended = True
+            self._closable = payload == b"1" if kind == b"E" else bool(unpack(payload)[0])
+        return kind, payload
+
+    def _raise(self, parts: list[bytes]) -> NoReturn:
+        _, interrupted, _, _, traceback = (part.decode("utf-8", "replace") for part in parts)
+        if interrupted and self._interruption:
+            raise CallInterrupted(self._interruption)
+        raise AppRaised(f"\n{traceback}")
+
+    def _protect(self) -> None:
+        if self._interrupts:
+            self._interrupts.pass_to = self._pass_on
+
+    def _expose(self) -> None:
+        if self._interrupts:
+            self._interrupts.pass_to = None
+
+    def _pass_on(self, reason: str) -> None:
+        self._interruption = reason
+        self.connection.process.interrupt()
+
+
+def _number(text: str) -> float | None:
+    if not text:
+        return None
+    return int(text) if text.lstrip("-").isdigit() else float(text)

@@ -1,0 +1,161 @@
+"""The app process of a worker: started with it, and dead with it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+from wsgi_timeout.errors import ConfigurationError
+from wsgi_timeout_jobs.apps.other_python.frames import frame, read_frame, unpack
+from wsgi_timeout_jobs.process.dies_with_parent import die_with_parent
+
+log = logging.getLogger("wsgi_timeout.worker")
+
+_HOST = Path(__file__).with_name("app_host.py")
+#: What leads an interpreter to another one's packages.
+_OF_THIS_PYTHON = ("PYTHONHOME", "PYTHONEXECUTABLE", "__PYVENV_LAUNCHER__")
+_REPORT_BYTES = 8192
+
+
+class AppChanged(SystemExit):
+    """With `--reload`: an app that could not be loaded was edited."""
+
+
+class AppProcess:
+    """A process that runs the app, and a connection to it for each thread."""
+
+    def __init__(self, python: str, target: str, threads: int, *, reload: bool) -> None:
+        """Start it, and wait until it has loaded the app.
+
+        Raises `ConfigurationError` if the interpreter or the target is none, `AppChanged` as it says.
+        """
+        self.target = target
+        self._python = python
+        self._reload = reload
+        self._stopping = False
+        pairs = [socket.socketpair() for _ in range(threads)]
+        self.reports, reports = socket.socketpair(type=socket.SOCK_DGRAM)
+        self._process = self._start([reports, *(theirs for _, theirs in pairs)])
+        for each in (reports, *(theirs for _, theirs in pairs)):
+            each.close()
+        self.connections = [Connection(ours, self) for ours, _ in pairs]
+        self._wait_until_loaded()
+        threading.Thread(target=self._watch, name="wsgi-timeout-app", daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def interrupt(self) -> None:
+        """Raise `CallInterrupted` in the handler; for an app process of one thread."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGUSR2)
+
+    def stop(self) -> None:
+        """End it as a worker ends: what the app registered to run at exit runs."""
+        self._stopping = True
+        for connection in self.connections:
+            connection.close()
+        self._process.wait()
+
+    def died(self) -> NoReturn:
+        """Die with it: its pool recovers what this worker runs."""
+        code = self._process.wait()
+        how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+        log.error("the app's process %d (%s) ended %s, and its worker with it", self.pid, self._python, how)
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(Exception):
+                stream.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+        while True:
+            time.sleep(1)
+
+    def _start(self, theirs: list[socket.socket]) -> subprocess.Popen[bytes]:
+        descriptors = [each.fileno() for each in theirs]
+        mode = "reload" if self._reload else "stay"
+        command = [self._python, str(_HOST), self.target, mode, *map(str, descriptors)]
+        parent = os.getpid()
+        try:
+            return subprocess.Popen(
+                command,
+                pass_fds=descriptors,
+                env=_environment(os.environ),
+                preexec_fn=lambda: die_with_parent(parent),  # noqa: PLW1509 - no thread runs here
+            )
+        except OSError as error:
+            raise ConfigurationError(
+                f"--python {self._python!r} does not start: {error.strerror}; name an interpreter, as in "
+                "/srv/app/venv/bin/python"
+            ) from None
+
+    def _wait_until_loaded(self) -> None:
+        found = read_frame(self.connections[0].stream)
+        if found is None:
+            raise ConfigurationError(
+                f"--python {self._python!r} ended with {self._process.wait()} before it had loaded "
+                f"{self.target!r}: it must be CPython 2.7, or 3.6 or newer"
+            )
+        kind, payload = found
+        texts = [part.decode("utf-8", "replace") for part in unpack(payload)]
+        if kind == b"R":
+            log.info("the app runs under Python %s, %s, in process %d", texts[0], self._python, self.pid)
+            return
+        if texts[0] == "target":
+            raise ConfigurationError(texts[1])
+        if self._reload:
+            log.error("importing %r failed, see above: waiting for an edit", self.target)
+            self._process.wait()
+            raise AppChanged
+        raise RuntimeError(f"under {self._python}: {texts[1]}")
+
+    def _watch(self) -> None:
+        # Not by the connections: processes that the app forked hold them open.
+        self._process.wait()
+        if not self._stopping:
+            self.died()
+
+
+class Connection:
+    """Our end of one socket pair; one call at a time."""
+
+    def __init__(self, ours: socket.socket, process: AppProcess) -> None:
+        self.process = process
+        self._socket = ours
+        self.stream: Any = ours.makefile("rb", 256 * 1024)
+        self.send_bytes: Any = ours.sendall
+
+    def send(self, kind: bytes, payload: bytes = b"") -> None:
+        """Send a frame; a broken connection is the process's death, and ours."""
+        try:
+            self.send_bytes(frame(kind, payload))
+        except OSError:
+            self.process.died()
+
+    def receive(self) -> tuple[bytes, bytes]:
+        """Return the next frame."""
+        try:
+            found = read_frame(self.stream)
+        except OSError:
+            found = None
+        if found is None:
+            self.process.died()
+        return found
+
+    def close(self) -> None:
+        # Not close() alone, which a reference of its stream outlives.
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+
+def _environment(ours: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in ours.items() if key not in _OF_THIS_PYTHON}
