@@ -15,7 +15,7 @@ FONT = /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
 PYTEST = $(BIN)/python -m pytest -n 4 --dist loadscope
 
 .DEFAULT_GOAL := help
-.PHONY: help run ocr test coverage test-long test-mutants test-faults-20 soak bench bench-quick scaling lint types wheel lock ci clean wrk tools tesseract
+.PHONY: help run ocr test coverage test-long test-mutants test-faults-20 soak bench bench-quick scaling screenshots lint types wheel lock ci clean wrk tools tesseract
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -71,6 +71,9 @@ bench-quick: $(VENV)/.installed-bench wrk ## The same with smaller crowds and fe
 
 scaling: $(VENV)/.installed-bench wrk ## Measure how the cost of a call grows, and draw docs/scaling-*.svg
 	PYTHONPATH=tests:benchmarks $(BIN)/python benchmarks/scaling.py $(ARGS)
+
+screenshots: $(VENV)/.installed-dev tools ## Draw docs/images anew; ARGS='--all FOLDER' draws every page
+	PYTHONPATH=tests $(BIN)/python tests/screenshots.py $(ARGS)
 
 lint: $(VENV)/.installed-dev ## Check style and format
 	$(BIN)/ruff check
