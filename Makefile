@@ -15,7 +15,7 @@ FONT = /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
 PYTEST = $(BIN)/python -m pytest -n 4 --dist loadscope
 
 .DEFAULT_GOAL := help
-.PHONY: help run ocr test coverage test-long test-mutants test-faults-20 soak bench bench-quick scaling screenshots lint types wheel lock ci clean wrk tools tesseract
+.PHONY: help run ocr test docs docs-serve reference screenshots release-dry-run coverage test-long test-mutants test-faults-20 soak bench bench-quick scaling lint types wheel lock ci clean wrk tools tesseract
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -44,7 +44,7 @@ ocr: $(VENV)/.installed-dev tesseract ## Serve the OCR example, examples/ocr: up
 test: $(VENV)/.installed-dev $(VENV)/redis-6.2 tools ## Run the tests, but those marked slow
 	$(PYTEST) $(ARGS)
 
-test-long: $(VENV)/.installed-dev tools ## Run the tests marked slow
+test-long: $(VENV)/.installed-dev $(VENV)/.installed-strangers tools ## Run the tests marked slow
 	$(PYTEST) -m slow $(ARGS) || test $$? -eq 5  # 5: there are none
 
 coverage: $(VENV)/.installed-dev $(VENV)/redis-6.2 tools ## Run the tests, and list the lines and branches that they do not reach; ARGS='tests/store'
@@ -55,7 +55,7 @@ coverage: $(VENV)/.installed-dev $(VENV)/redis-6.2 tools ## Run the tests, and l
 
 test-mutants: $(VENV)/.installed-dev ## Break each point of PEP 3333, and a sample of 40 operators, in a copy, and see a test fail
 	$(BIN)/python tests/wsgi/mutants/run.py $(ARGS)
-	$(BIN)/python tests/wsgi/mutants/run.py operators
+	$(if $(ARGS),,$(BIN)/python tests/wsgi/mutants/run.py operators)
 
 test-faults-20: $(VENV)/.installed-dev ## Run the fault tests that take times, twenty times; ARGS='--times 4 -- -k frozen'
 	PYTHONPATH=tests:tests/apps $(BIN)/python -m faults.measure $(ARGS)
@@ -74,6 +74,18 @@ scaling: $(VENV)/.installed-bench wrk ## Measure how the cost of a call grows, a
 
 screenshots: $(VENV)/.installed-dev tools ## Draw docs/images anew; ARGS='--all FOLDER' draws every page
 	PYTHONPATH=tests $(BIN)/python tests/screenshots.py $(ARGS)
+
+docs: $(VENV)/.installed-docs ## Build the documentation's site in build/site; its links are checked
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+docs-serve: $(VENV)/.installed-docs ## Show the documentation's site at http://127.0.0.1:8080/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --dev-addr 127.0.0.1:8080
+
+reference: $(VENV)/.installed ## Write the pages of docs/reference that are made of the source
+	$(BIN)/python docs/_reference.py
+
+release-dry-run: $(VENV)/.installed-release ## Build sdist and wheel, check them, and serve the example from each
+	.ci/release-dry-run $(BIN)
 
 lint: $(VENV)/.installed-dev ## Check style and format
 	$(BIN)/ruff check
@@ -113,8 +125,20 @@ $(VENV)/.installed: $(VENV)/.pip pyproject.toml
 	$(BIN)/python -m pip install -qq -e .
 	@touch $@
 
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/python -m pip install -qq --group docs
+	@touch $@
+
+$(VENV)/.installed-release: $(VENV)/.installed
+	$(BIN)/python -m pip install -qq --group release
+	@touch $@
+
 $(VENV)/.installed-bench: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install -qq --group bench
+	@touch $@
+
+$(VENV)/.installed-strangers: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install -qq --group strangers || echo "not all of the strangers' programs are installed: their tests are skipped"
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.pip pyproject.toml

@@ -1,5 +1,6 @@
 """What the documents say of the source is true: the files and rooms that they name are there."""
 
+import importlib.util
 import re
 
 import pytest
@@ -46,3 +47,27 @@ def test_the_glossary_is_in_order():
     words = re.findall(r"^\*\*(.+)\*\*$", GLOSSARY, re.MULTILINE)
     assert words == sorted(words, key=str.lower)
     assert len(re.findall(r"^:   ", GLOSSARY, re.MULTILINE)) == len(words)
+
+
+def reference():
+    """Return the module that writes the pages made of the source."""
+    spec = importlib.util.spec_from_file_location("reference_pages", ROOT / "docs" / "_reference.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("page", reference().PAGES)
+def test_the_reference_is_what_the_source_says(page):
+    """Settings, options and keys stand in the reference as they are in the source: `make reference`."""
+    module = reference()
+    written = (module.FOLDER / page).read_text(encoding="utf-8")
+    assert written == module.PAGES[page](), "run `make reference`"
+
+
+def test_the_readme_is_short():
+    """The README is at most 6 KB, and what it links to is there."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(readme.encode()) <= 6 * 1024
+    links = re.findall(r"\]\(([^)#]+)\)", readme)
+    assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []

@@ -1,17 +1,14 @@
 """Settings: where they come from, and what is refused."""
 
 import dataclasses
-import re
 
 import pytest
-from harness import ROOT
 
 from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.settings import ENV_PREFIX, Settings, environment_of
 
 FIELDS = dataclasses.fields(Settings)
 NUMBERS = [field for field in FIELDS if field.type in {"int", "float"}]
-README = ROOT / "README.md"
 
 #: Good values of settings that are text, but of addresses.
 TEXTS = {
@@ -201,16 +198,3 @@ def test_settings_are_frozen():
     """A setting is not changed after the fact."""
     with pytest.raises(dataclasses.FrozenInstanceError):
         Settings().timeout = 1.0
-
-
-def test_the_table_in_the_readme():
-    """The README's table has every setting with its unit, default and meaning, in order."""
-    rows = [
-        f"| `{field.name}` | {field.metadata['unit']} | {field.default} | {field.metadata['meaning']} |"
-        for field in FIELDS
-    ]
-    text = README.read_text(encoding="utf-8")
-    table = re.search(
-        r"^\| name \| unit \| default \| meaning \|\n\|[-|]+\|\n((?:\|.*\n)+)", text, re.MULTILINE
-    )
-    assert table.group(1).splitlines() == rows

@@ -115,6 +115,11 @@ def check_points(trees, threads, points):
 def check_operators(trees, threads, count):
     """Check a sample of changed operators; returns how many there are, and those that no test saw."""
     chosen, wrong = sample(count), []
+    # A test that fails by itself would see every mutant.
+    for tests in sorted({mutant.tests for mutant in chosen}):
+        code, output, seconds = trees.with_one(Tree.test, *tests)
+        print(f"{seconds:5.1f} s  {' '.join(tests)} without a mutant", flush=True)
+        wrong += [output[-3000:]] if code else []
     for mutant, text, seconds in threads.map(lambda one: trees.with_one(Tree.sees_operator, one), chosen):
         print(f"{'MISSED' if text else 'seen':7} {seconds:5.1f} s  {mutant.file}: {mutant.new}", flush=True)
         wrong += [text] if text else []

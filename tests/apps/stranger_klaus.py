@@ -1,0 +1,13 @@
+"""klaus, a browser of git repositories that can be pushed to, over the one that `STRANGER_FOLDER` names."""
+
+import os
+
+from klaus import make_app
+
+app = make_app(
+    [os.environ["STRANGER_FOLDER"]],
+    "klaus",
+    use_smarthttp=True,
+    unauthenticated_push=True,
+    disable_push=False,
+)
