@@ -21,7 +21,6 @@ ENV_PREFIX = "WSGI_TIMEOUT_"
 _LEAST_SECRET = 32
 #: Threads of a web process beyond `max_waiting`, for all that does not wait: 503s, fast routes, status.
 RESERVE_THREADS = 16
-
 #: Variables of ours that are no settings.
 BIND_VARIABLE = "WSGI_TIMEOUT_BIND"
 LOG_LEVEL_VARIABLE = "WSGI_TIMEOUT_LOG_LEVEL"
@@ -36,8 +35,7 @@ _SERVICE_LINK = re.compile(
     r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$"
 )
 
-_KIB = 1024
-_MIB = 1024 * _KIB
+_KIB, _MIB = 1024, 1024 * 1024
 
 
 def _setting(default: Any, unit: str, meaning: str, *, least: float = 0) -> Any:
@@ -125,6 +123,9 @@ class Settings:
     )
     result_ttl: float = _setting(86_400.0, "s", "how long an unread result is kept", least=1)
     queue_ttl: float = _setting(86_400.0, "s", "how long a call may wait for a worker", least=1)
+    max_buffered_bytes: int = _setting(
+        4096 * _MIB, "bytes", "what all requests and results of one name may take in Redis, then 503", least=1
+    )
     max_spawned: int = _setting(1_000_000, "calls", "function calls that may wait for a worker", least=1)
     max_payload: int = _setting(
         100 * _MIB, "bytes", "how large a function's arguments, or its result, may be", least=1

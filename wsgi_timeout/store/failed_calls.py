@@ -12,6 +12,7 @@ import redis
 
 from wsgi_timeout.compat import Self
 from wsgi_timeout.store import keys, rq_state
+from wsgi_timeout.store.record import text
 
 _COLUMNS = ("ID", "NAME", "CALL", "OUTCOME", "ATTEMPTS", "WHEN", "DETAIL")
 
@@ -53,7 +54,7 @@ def failed_calls(client: redis.Redis, name: str | None, limit: int) -> list[Fail
 
 
 def _names(commands: Any) -> list[str]:
-    queues = [queue.decode() for queue in commands.smembers(rq_state.QUEUES)]
+    queues = [text(queue) for queue in commands.smembers(rq_state.QUEUES)]
     ours = rq_state.queue_key("")
     return sorted(queue.removeprefix(ours) for queue in queues if queue.startswith(ours))
 

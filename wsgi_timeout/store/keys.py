@@ -17,6 +17,8 @@
                                string  recover.lua: no command   20 min
                                        moves a call to it
     wt:leases:<name>           hash    pools, one field a worker none: a field goes with its worker
+    wt:buffered:<name>         hash    enqueue, write, recount   none: bytes of each call, and of all;
+                                                                 a field goes with its call
     wt:sequence:<name>         string  enqueue.lua               none: a counter
     wt:worker:<worker>         hash    pools (what it serves)    30 days, renewed with the lease
     rq:queue:wt:<name>         list    enqueue.lua, recover.lua  none: RQ's queue
@@ -93,6 +95,10 @@ def held(worker: str) -> str:
 
 def leases(name: str) -> str:
     return f"wt:leases:{name}"
+
+
+def buffered(name: str) -> str:
+    return f"wt:buffered:{name}"
 
 
 def sequence(name: str) -> str:
