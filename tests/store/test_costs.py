@@ -24,7 +24,21 @@ ROUND_TRIPS = 5
 #: What every call needs: scripts and what they do to records, queue, job, registry and inbox.
 ALWAYS = {
     *("evalsha", "blmove", "blmpop", "unlink", "exists", "hlen", "llen"),
-    *("rpush", "incr", "hincrby", "hget", "hdel", "time", "hset", "hmget", "expire", "zadd", "zrem", "lrem"),
+    *(
+        "rpush",
+        "lpush",
+        "incr",
+        "hincrby",
+        "hget",
+        "hdel",
+        "time",
+        "hset",
+        "hmget",
+        "expire",
+        "zadd",
+        "zrem",
+        "lrem",
+    ),
 }
 
 HEAD = ResponseHead("200 OK", [("Content-Type", "text/plain")])

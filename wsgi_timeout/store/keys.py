@@ -12,6 +12,8 @@
     wt:gone:<id>               string  deliver.lua (tombstone)   7 days
     wt:failed:<name>           list    prelude.lua: the last     7 days after the last entry
                                        1,000 not done
+    wt:done:<name>             list    finish.lua: the last      7 days, renewed at each 200th
+                                       1,000 done
     wt:inbox:<random>          list    whoever wakes a process   60 s after the last message
     wt:held:<worker>           list    BLMOVE from the queue     none: goes with the worker's lease
                                string  recover.lua: no command   20 min
@@ -83,6 +85,10 @@ def tombstone(call_id: str) -> str:
 
 def failed(name: str) -> str:
     return f"wt:failed:{name}"
+
+
+def done(name: str) -> str:
+    return f"wt:done:{name}"
 
 
 def inbox(process: str) -> str:
