@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import operator
 import os
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -63,6 +65,9 @@ def in_fork() -> bool:
     return _worker not in {0, os.getpid()}
 
 
+#: Characters of a message of progress that are kept.
+_LONGEST_MESSAGE = 1000
+
 running: ContextVar[RunningCall | None] = ContextVar("wsgi_timeout_running", default=None)
 
 
@@ -75,8 +80,32 @@ def progress(done: float, total: float | None = None, message: str = "") -> None
     Args:
         done: how much is done, in any unit of yours.
         total: how much there is to do, in the same unit; None if it is not known.
-        message: what is being done, for people.
+        message: what is being done, for people; of a longer one the first 1,000 characters.
+
+    Numbers may be of any type that `int()` or `float()` takes, as Decimal and numpy's are; what cannot be
+    shown is left out, and never ends the handler.
     """
     call = running.get()
     if call is not None:
-        call.report({"done": done, "total": total, "message": message})
+        call.report({"done": _number(done), "total": _number(total), "message": _text(message)})
+
+
+def _number(value: object) -> float | None:
+    """Return a number as JSON has it, of whatever kind it is; None for what is none."""
+    try:
+        try:
+            whole = operator.index(value)  # type: ignore[arg-type]
+            return whole if math.isfinite(whole) else None
+        except TypeError:
+            number = float(value)  # type: ignore[arg-type]
+            return number if math.isfinite(number) else None
+    except Exception:  # noqa: BLE001 - a type of the app's own may raise anything
+        return None
+
+
+def _text(value: object) -> str:
+    try:
+        text = value.decode(errors="replace") if isinstance(value, bytes) else str(value or "")
+        return text.encode(errors="replace").decode()[:_LONGEST_MESSAGE]
+    except Exception:  # noqa: BLE001 - as above
+        return ""
