@@ -59,7 +59,6 @@ def a_call(**changes):
         "request": a_request(),
         "max_attempts": 2,
         "max_queued": 10,
-        "max_buffered_bytes": 10**9,
         "queue_ttl": 60.0,
     }
     values |= changes
@@ -108,7 +107,7 @@ def woken(calls, inbox):
 
 
 def everything(calls):
-    """Return all that is in the database but wakes, which may come twice, and what the next recount mends."""
+    """Return all that is in the database but wakes, which may come twice."""
     read = {
         b"hash": calls.redis.hgetall,
         b"list": lambda key: calls.redis.lrange(key, 0, -1),
@@ -116,7 +115,7 @@ def everything(calls):
         b"zset": lambda key: calls.redis.zrange(key, 0, -1, withscores=True),
         b"string": calls.redis.get,
     }
-    found = (key for key in calls.redis.scan_iter() if not key.startswith((b"wt:inbox:", b"wt:buffered:")))
+    found = (key for key in calls.redis.scan_iter() if not key.startswith(b"wt:inbox:"))
     return {key: read[calls.redis.type(key)](key) for key in found}
 
 

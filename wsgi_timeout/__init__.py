@@ -1,6 +1,6 @@
 """Requests that take minutes, through proxies that cut them after seconds."""
 
-from wsgi_timeout.current import progress
+from wsgi_timeout.current import progress, track
 from wsgi_timeout.errors import ConfigurationError, WsgiTimeoutError
 from wsgi_timeout.functions.function import Function, FunctionCall, gather
 from wsgi_timeout.integrations.blueprint import wsgi_blueprint
@@ -22,6 +22,7 @@ __all__ = [
     "gateway",
     "gather",
     "progress",
+    "track",
     "web_endpoint",
     "wsgi_app",
     "wsgi_blueprint",

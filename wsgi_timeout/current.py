@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import math
-import operator
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 #: The environ key under which a handler finds its `RunningCall`.
 ENVIRON_KEY = "wsgi_timeout.call"
 
+#: The environ key of the call's `progress`, for code that cannot import us.
+PROGRESS_KEY = "wsgi_timeout.progress"
+
 #: The environ key that a host sets which runs an app in place: fronts in that app do so too.
 IN_PLACE_KEY = "wsgi_timeout.in_place"
+
+
+#: Whole numbers below this are exact in JavaScript.
+_EXACT = 2**53
+#: Characters of a message that are kept.
+_LONGEST_MESSAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +38,11 @@ class RunningCall:
     #: 1 for the first run.
     attempt: int
     report: Callable[[dict[str, Any]], None]
+
+    def progress(self, done: float, total: float | None = None, message: str = "") -> None:
+        """Report how far this call is, from any thread: see `wsgi_timeout.progress`."""
+        text = message if isinstance(message, str) else repr(message)
+        self.report({"done": _number(done), "total": _number(total), "message": text[:_LONGEST_MESSAGE]})
 
 
 #: The id of this process if it is a worker, or of the worker that has forked it; else 0.
@@ -65,47 +83,89 @@ def in_fork() -> bool:
     return _worker not in {0, os.getpid()}
 
 
-#: Characters of a message of progress that are kept.
-_LONGEST_MESSAGE = 1000
-
 running: ContextVar[RunningCall | None] = ContextVar("wsgi_timeout_running", default=None)
+#: The calls that this process runs now, by id and attempt.
+_here: dict[tuple[str, int], RunningCall] = {}
+#: Where a thread keeps the call in which it was started.
+_STARTED_IN = "_wsgi_timeout_call"
+
+
+@contextmanager
+def run_as(call: RunningCall) -> Iterator[None]:
+    """Make `call` the current one while its handler runs."""
+    key = call.id, call.attempt
+    token = running.set(call)
+    _here[key] = call
+    try:
+        yield
+    finally:
+        _here.pop(key, None)
+        running.reset(token)
+
+
+def follow_threads() -> None:
+    """Have threads belong to the call in which they are started: a context variable does not reach them."""
+    start = threading.Thread.start
+
+    @wraps(start)
+    def start_here(thread: threading.Thread) -> None:
+        setattr(thread, _STARTED_IN, _current())
+        start(thread)
+
+    threading.Thread.start = start_here  # type: ignore[method-assign, assignment]
+
+
+def _current() -> RunningCall | None:
+    """Return the call that the code which asks belongs to, None if it belongs to none."""
+    call = running.get() or getattr(threading.current_thread(), _STARTED_IN, None)
+    if call is not None and (call.id, call.attempt) in _here:
+        return call
+    # A thread that outlives calls, as one of a pool of threads does: the only call here is its own.
+    here = list(_here.values())
+    return here[0] if len(here) == 1 else None
 
 
 def progress(done: float, total: float | None = None, message: str = "") -> None:
     """Report how far the current call is.
 
-    It is shown on the call's status URL and by `FunctionCall.status`. Works from anywhere in a handler or
-    a function; outside a call it does nothing.
+    It is shown on the waiting page, on the call's status URL and by `FunctionCall.status`. Works from
+    anywhere in a handler or a function, from threads that it has started, and while a response is
+    streamed; outside a call it does nothing. Reports are written a few times a second at most, the last
+    one always.
 
     Args:
         done: how much is done, in any unit of yours.
         total: how much there is to do, in the same unit; None if it is not known.
-        message: what is being done, for people; of a longer one the first 1,000 characters.
-
-    Numbers may be of any type that `int()` or `float()` takes, as Decimal and numpy's are; what cannot be
-    shown is left out, and never ends the handler.
+        message: what is being done, for people.
     """
-    call = running.get()
-    if call is not None:
-        call.report({"done": _number(done), "total": _number(total), "message": _text(message)})
+    if _here and (call := _current()) is not None:
+        call.progress(done, total, message)
 
 
-def _number(value: object) -> float | None:
-    """Return a number as JSON has it, of whatever kind it is; None for what is none."""
+def track(rows: Iterable[T], total: float | None = None, message: str = "") -> Iterator[T]:
+    """Yield each row, and report how many are done.
+
+    Args:
+        rows: what is worked on, one after the other.
+        total: how many there are; by default their length, if they have one.
+        message: what is being done, for people.
+    """
+    if total is None and isinstance(rows, Sized):
+        total = len(rows)
+    done = 0
+    for row in rows:
+        progress(done, total, message)
+        yield row
+        done += 1
+    progress(done, total, message)
+
+
+def _number(value: Any) -> float | None:
+    """Return a number that JSON can hold; None for what is none. A report must not end a handler."""
+    if type(value) is int and abs(value) < _EXACT:
+        return value
     try:
-        try:
-            whole = operator.index(value)  # type: ignore[arg-type]
-            return whole if math.isfinite(whole) else None
-        except TypeError:
-            number = float(value)  # type: ignore[arg-type]
-            return number if math.isfinite(number) else None
-    except Exception:  # noqa: BLE001 - a type of the app's own may raise anything
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
         return None
-
-
-def _text(value: object) -> str:
-    try:
-        text = value.decode(errors="replace") if isinstance(value, bytes) else str(value or "")
-        return text.encode(errors="replace").decode()[:_LONGEST_MESSAGE]
-    except Exception:  # noqa: BLE001 - as above
-        return ""
+    return number if math.isfinite(number) else None

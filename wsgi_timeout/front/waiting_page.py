@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from wsgi_timeout.errors import CallFailed, CallUnknown, HandlerRaised, TooManyWaiting
-from wsgi_timeout.front import error_pages, redirects, replay
+from wsgi_timeout.front import error_pages, replay
 from wsgi_timeout.front.delivery import Delivery
 from wsgi_timeout.front.places import Seat
 from wsgi_timeout.front.process import Runtime
@@ -70,8 +70,7 @@ class Visit:
     def redirect(self, pending: Pending) -> Iterable[bytes]:
         """Answer a first request whose wait is over: what follows shows the page."""
         ticket = Ticket(pending.call_id, pending.token, unsafe=self.environ["REQUEST_METHOD"] != "GET")
-        start = self._with(self._wait(ticket))
-        return redirects.to_result_url(pending, self.environ, self.settings, start)
+        return answers.redirect(self._with(self._wait(ticket)), "303 See Other", pending.next_url)
 
     def accepted(self, pending: Pending) -> Iterable[bytes]:
         """Answer the first request of a call for whose response nobody waits: 202, with the page."""
@@ -290,7 +289,7 @@ def _progress(found: dict[str, Any]) -> dict[str, Any]:
     told = json.loads(found["progress"]) if "progress" in found else {}
     done, total = told.get("done"), told.get("total")
     part = None
-    if isinstance(done, int | float) and isinstance(total, int | float) and total > 0:
+    if isinstance(done, (int, float)) and isinstance(total, (int, float)) and total > 0:
         part = min(1.0, max(0.0, done / total))
     created = int(found.get("created", 0)) or now_ms()
     return {

@@ -33,7 +33,6 @@ PER_ROUTE = frozenset(
         "event_streams",
         "keepalive_seconds",
         "resume_window",
-        "redirect_status",
     }
 )
 

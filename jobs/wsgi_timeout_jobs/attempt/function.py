@@ -16,7 +16,7 @@ from typing import Any
 
 import redis
 
-from wsgi_timeout.current import RunningCall, running
+from wsgi_timeout.current import RunningCall, run_as
 from wsgi_timeout.errors import (
     CallInterrupted,
     ConfigurationError,
@@ -35,6 +35,7 @@ from wsgi_timeout_jobs.attempt.persist import (
     fail_unreadable,
     until_redis_answers,
 )
+from wsgi_timeout_jobs.attempt.report import Reports
 from wsgi_timeout_jobs.process import forks
 from wsgi_timeout_jobs.process.board import Board
 from wsgi_timeout_jobs.process.interrupts import Interrupts
@@ -95,10 +96,9 @@ class FunctionRunner:
 
     def _attempt(self, attempt: Attempt, request: FunctionRequest) -> _Ending:
         """Run the function; returns how it ended, which nobody was told yet."""
-        call = RunningCall(attempt.call_id, attempt.number, partial(self._report, attempt))
-        token = running.set(call)
+        reports = Reports(self.attempts, self.interrupts, attempt)
         try:
-            with self.interrupts.armed():
+            with self.interrupts.armed(), run_as(RunningCall(attempt.call_id, attempt.number, reports)):
                 try:
                     return self._returned(attempt, request, self._call(attempt.call_id, request))
                 except BaseException as error:
@@ -111,7 +111,7 @@ class FunctionRunner:
             log.warning("%s: %s", attempt.call_id, interruption.reason)
             return _interrupted(request, Outcome(interruption.reason))
         finally:
-            running.reset(token)
+            reports.close()
 
     def _call(self, call_id: str, request: FunctionRequest) -> Any:
         blob = request.arguments
@@ -222,13 +222,6 @@ class FunctionRunner:
             chunks=count,
         )
         until_redis_answers(finish, shield)
-
-    def _report(self, attempt: Attempt, report: dict[str, Any]) -> None:
-        try:
-            with self.interrupts.shield():
-                self.attempts.progress(attempt, report)
-        except redis.exceptions.RedisError as error:
-            log.debug("%s: progress was not recorded: %s", attempt.call_id, error)
 
 
 def _interrupted(request: FunctionRequest, outcome: Outcome) -> _Ending:

@@ -10,11 +10,9 @@ from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-import redis
-
-from wsgi_timeout.current import ENVIRON_KEY, RunningCall, running
+from wsgi_timeout.current import ENVIRON_KEY, PROGRESS_KEY, RunningCall, run_as
 from wsgi_timeout.errors import CallInterrupted, ConfigurationError, Fenced
 from wsgi_timeout.http.environ import restore
 from wsgi_timeout.http.printable import printable
@@ -26,6 +24,7 @@ from wsgi_timeout.watching.listener import Listener
 from wsgi_timeout_jobs.apps.offered import WSGIApp
 from wsgi_timeout_jobs.attempt.capture import Capture
 from wsgi_timeout_jobs.attempt.persist import ends_process_on_error, fail_unreadable
+from wsgi_timeout_jobs.attempt.report import Reports
 from wsgi_timeout_jobs.attempt.request_body import RequestBody, SmallBody, Uploader, buffered
 from wsgi_timeout_jobs.attempt.response import Response
 from wsgi_timeout_jobs.process import forks
@@ -109,25 +108,25 @@ class RequestRunner:
             body = self._body(attempt, request, held)
             multithread = self.board.slots > 1
             environ = restore(request.environ, body, sys.stderr, multithread=multithread)
-            call = environ[ENVIRON_KEY] = RunningCall(
-                attempt.call_id, attempt.number, partial(self._report, attempt)
-            )
+            reports = Reports(self.attempts, self.interrupts, attempt)
+            call = environ[ENVIRON_KEY] = RunningCall(attempt.call_id, attempt.number, reports)
+            environ[PROGRESS_KEY] = call.progress
             app = self.apps.get(request.entry)
             if app is None:  # another worker of this name told of it
                 response.fail(Outcome.LOST, f"its worker serves no web function {request.entry!r}")
                 return
-            token = running.set(call)
-            try:
-                capture.run(app, environ)
-            except BaseException as error:
-                forks.end_here(error)
-                # Whatever an app raises ends its call, and not this process.
-                if isinstance(error, Fenced | CallInterrupted):
-                    raise
-                self._raised(attempt.call_id, response, error)
-            finally:
-                self._close(attempt.call_id, capture)
-                running.reset(token)
+            with run_as(call):
+                try:
+                    capture.run(app, environ)
+                except BaseException as error:
+                    forks.end_here(error)
+                    # Whatever an app raises ends its call, and not this process.
+                    if isinstance(error, Fenced | CallInterrupted):
+                        raise
+                    self._raised(attempt.call_id, response, error)
+                finally:
+                    self._close(attempt.call_id, capture)
+                    reports.close()
 
     def _body(self, attempt: Attempt, request: CallRequest, held: ExitStack) -> BinaryIO:
         if request.body is not None:
@@ -171,11 +170,3 @@ class RequestRunner:
         # Refused again, and with that the worker holds the call no longer.
         with suppress(Fenced):
             response.fail(Outcome.LOST, "")
-
-    def _report(self, attempt: Attempt, report: dict[str, Any]) -> None:
-        try:
-            with self.interrupts.shield():
-                self.attempts.progress(attempt, report)
-        except redis.exceptions.RedisError as error:
-            # Progress is a courtesy: it must not end a handler.
-            log.debug("%s: progress was not recorded: %s", attempt.call_id, error)

@@ -1,0 +1,82 @@
+"""Reports of progress, written a few times a second at most, whatever the handler does."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Any
+
+import redis
+
+from wsgi_timeout.store.attempts import Attempts
+from wsgi_timeout.store.record import Attempt
+from wsgi_timeout_jobs.process.interrupts import Interrupts
+
+log = logging.getLogger("wsgi_timeout.worker")
+
+#: Seconds between two writes.
+INTERVAL_SECONDS = 0.25
+
+
+class Reports:
+    """What one attempt tells of its progress: the first report at once, the last always, others if due."""
+
+    def __init__(self, attempts: Attempts, interrupts: Interrupts, attempt: Attempt) -> None:
+        self._attempts = attempts
+        self._interrupts = interrupts
+        self._attempt = attempt
+        self._lock = threading.Lock()
+        self._latest: dict[str, Any] | None = None
+        self._due = 0.0
+        self._timer: threading.Timer | None = None
+        self._closed = False
+
+    def __call__(self, report: dict[str, Any]) -> None:
+        # Without the lock: a handler that reports from a tight loop pays for a look at the clock.
+        self._latest = report
+        if time.monotonic() < self._due and self._timer is not None:
+            return
+        with self._interrupts.shield():
+            with self._lock:
+                wait = self._due - time.monotonic()
+                if self._closed or (wait > 0 and self._timer is not None):
+                    return
+                if wait > 0:
+                    self._later(wait)
+                    return
+                self._due = time.monotonic() + INTERVAL_SECONDS
+            self._write()
+
+    def close(self) -> None:
+        """Write what was not written yet; from now on nothing is."""
+        with self._interrupts.shield():
+            with self._lock:
+                self._closed = True
+                waiting, self._timer = self._timer, None
+            if waiting is not None:
+                waiting.cancel()
+                self._write()
+
+    def _later(self, seconds: float) -> None:
+        self._timer = threading.Timer(seconds, self._on_time)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _on_time(self) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            self._timer = None
+            self._due = time.monotonic() + INTERVAL_SECONDS
+        self._write()
+
+    def _write(self) -> None:
+        report = self._latest
+        if report is None:
+            return
+        try:
+            self._attempts.progress(self._attempt, report)
+        except redis.exceptions.RedisError as error:
+            # Progress is a courtesy: it must not end a handler.
+            log.debug("%s: progress was not recorded: %s", self._attempt.call_id, error)
