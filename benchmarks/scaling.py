@@ -112,7 +112,7 @@ def first(server):
 def enqueue(calls):
     request = CallRequest(ENVIRON, b"", "", 3600.0, 64 * KIB, 16 * MIB, 256 * MIB, 600.0, 86_400.0)
     calls.enqueue(
-        NewCall(new_id(), new_token(), "/reports/2025", "GET", request, 2, 10**9, 86_400.0), "inbox"
+        NewCall(new_id(), new_token(), "/reports/2025", "GET", request, 2, 10**9, 86_400.0, 10**12), "inbox"
     )
 
 

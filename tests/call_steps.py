@@ -59,6 +59,7 @@ def a_call(**changes):
         "request": a_request(),
         "max_attempts": 2,
         "max_queued": 10,
+        "max_buffered_bytes": 10**9,
         "queue_ttl": 60.0,
     }
     values |= changes
@@ -107,7 +108,7 @@ def woken(calls, inbox):
 
 
 def everything(calls):
-    """Return all that is in the database but wakes, which may come twice."""
+    """Return all that is in the database but wakes, which may come twice, and what the next recount mends."""
     read = {
         b"hash": calls.redis.hgetall,
         b"list": lambda key: calls.redis.lrange(key, 0, -1),
@@ -115,7 +116,7 @@ def everything(calls):
         b"zset": lambda key: calls.redis.zrange(key, 0, -1, withscores=True),
         b"string": calls.redis.get,
     }
-    found = (key for key in calls.redis.scan_iter() if not key.startswith(b"wt:inbox:"))
+    found = (key for key in calls.redis.scan_iter() if not key.startswith((b"wt:inbox:", b"wt:buffered:")))
     return {key: read[calls.redis.type(key)](key) for key in found}
 
 

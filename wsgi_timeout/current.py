@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sized
@@ -24,10 +25,8 @@ PROGRESS_KEY = "wsgi_timeout.progress"
 IN_PLACE_KEY = "wsgi_timeout.in_place"
 
 
-#: Whole numbers below this are exact in JavaScript.
-_EXACT = 2**53
-#: Characters of a message that are kept.
-_LONGEST_MESSAGE = 500
+#: Characters of a message of progress that are kept.
+_LONGEST_MESSAGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +40,7 @@ class RunningCall:
 
     def progress(self, done: float, total: float | None = None, message: str = "") -> None:
         """Report how far this call is, from any thread: see `wsgi_timeout.progress`."""
-        text = message if isinstance(message, str) else repr(message)
-        self.report({"done": _number(done), "total": _number(total), "message": text[:_LONGEST_MESSAGE]})
+        self.report({"done": _number(done), "total": _number(total), "message": _text(message)})
 
 
 #: The id of this process if it is a worker, or of the worker that has forked it; else 0.
@@ -136,7 +134,10 @@ def progress(done: float, total: float | None = None, message: str = "") -> None
     Args:
         done: how much is done, in any unit of yours.
         total: how much there is to do, in the same unit; None if it is not known.
-        message: what is being done, for people.
+        message: what is being done, for people; of a longer one the first 1,000 characters.
+
+    Numbers may be of any type that `int()` or `float()` takes, as Decimal and numpy's are; what cannot be
+    shown is left out, and never ends the handler.
     """
     if _here and (call := _current()) is not None:
         call.progress(done, total, message)
@@ -160,12 +161,22 @@ def track(rows: Iterable[T], total: float | None = None, message: str = "") -> I
     progress(done, total, message)
 
 
-def _number(value: Any) -> float | None:
-    """Return a number that JSON can hold; None for what is none. A report must not end a handler."""
-    if type(value) is int and abs(value) < _EXACT:
-        return value
+def _number(value: object) -> float | None:
+    """Return a number as JSON has it, of whatever kind it is; None for what is none."""
     try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
+        try:
+            whole = operator.index(value)  # type: ignore[arg-type]
+            return whole if math.isfinite(whole) else None
+        except TypeError:
+            number = float(value)  # type: ignore[arg-type]
+            return number if math.isfinite(number) else None
+    except Exception:  # noqa: BLE001 - a type of the app's own may raise anything
         return None
-    return number if math.isfinite(number) else None
+
+
+def _text(value: object) -> str:
+    try:
+        text = value.decode(errors="replace") if isinstance(value, bytes) else str(value or "")
+        return text.encode(errors="replace").decode()[:_LONGEST_MESSAGE]
+    except Exception:  # noqa: BLE001 - as above
+        return ""

@@ -6,6 +6,7 @@ WsgiTimeoutError                500
   CallRefused                   503   nothing was accepted: try again
     NoWorker                          no live worker serves this name
     QueueFull                         `max_queued` calls wait already
+    BytesFull                         requests and results use `max_buffered_bytes` already
     TooManyWaiting                    `max_waiting` requests wait in this process
     RedisUnavailable                  Redis is away, or refuses to write
   BodyTooLarge                  413   over `max_request_body`
@@ -66,6 +67,10 @@ class NoWorker(CallRefused):
 
 class QueueFull(CallRefused):
     """`max_queued` calls wait in the queue already."""
+
+
+class BytesFull(CallRefused):
+    """Requests and results of this name use `max_buffered_bytes` of Redis already."""
 
 
 class TooManyWaiting(CallRefused):

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 import os
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from ipaddress import ip_address
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from wsgi_timeout.compat import Self
 from wsgi_timeout.errors import ConfigurationError
+from wsgi_timeout.setting_kinds import are_addresses, check, is_base_url, number, parse, text
 
 ENV_PREFIX = "WSGI_TIMEOUT_"
 #: Characters: 128 bits in hexadecimal.
 _LEAST_SECRET = 32
 #: Threads of a web process beyond `max_waiting`, for all that does not wait: 503s, fast routes, status.
 RESERVE_THREADS = 16
-
 #: Variables of ours that are no settings.
 BIND_VARIABLE = "WSGI_TIMEOUT_BIND"
 LOG_LEVEL_VARIABLE = "WSGI_TIMEOUT_LOG_LEVEL"
@@ -36,30 +33,7 @@ _SERVICE_LINK = re.compile(
     r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$"
 )
 
-_KIB = 1024
-_MIB = 1024 * _KIB
-
-
-def _setting(default: Any, unit: str, meaning: str, *, least: float = 0) -> Any:
-    return field(default=default, metadata={"unit": unit, "meaning": meaning, "least": least})
-
-
-def _text(default: str, unit: str, meaning: str, good: Callable[[str], bool], wanted: str) -> Any:
-    return field(default=default, metadata={"unit": unit, "meaning": meaning, "good": good, "wanted": wanted})
-
-
-def _is_base_url(text: str) -> bool:
-    url = urlsplit(text)
-    return (
-        url.scheme in {"http", "https"} and bool(url.netloc) and not (url.path or url.query or url.fragment)
-    )
-
-
-def _are_addresses(text: str) -> bool:
-    try:
-        return all(item.strip() == "*" or ip_address(item.strip()) for item in text.split(","))
-    except ValueError:
-        return False
+_KIB, _MIB = 1024, 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,111 +47,119 @@ class Settings:
     Raises `ConfigurationError` for a value of another type or out of its range.
     """
 
-    wait_seconds: float = _setting(
+    wait_seconds: float = number(
         150.0, "s", "how long one HTTP request blocks before it is redirected", least=0.01
     )
-    timeout: float = _setting(3600.0, "s", "how long a handler may run", least=0.01)
-    page_after: float = _setting(
+    timeout: float = number(3600.0, "s", "how long a handler may run", least=0.01)
+    page_after: float = number(
         5.0, "s", "after how long a person's browser is shown the waiting page, if `waiting_page` is `auto`"
     )
-    waiting_page: str = _text(
+    waiting_page: str = text(
         "auto",
         "",
         "what a person's browser gets: `auto`, a page after `page_after`; `at-once`; `never`, redirects",
         {"auto", "at-once", "never"}.__contains__,
         "auto, at-once or never",
     )
-    templates: str = _text(
+    templates: str = text(
         "",
         "folder",
         "templates, texts and a stylesheet of yours for the pages that people see",
         lambda _text: True,
         "a folder",
     )
-    wait_for_response: bool = _setting(default=True, unit="", meaning="`false`: answer 202 at once")
-    max_attempts: int = _setting(
+    wait_for_response: bool = number(default=True, unit="", meaning="`false`: answer 202 at once")
+    max_attempts: int = number(
         2, "", "runs of one call when workers die under it; 1 forbids a second", least=1
     )
-    max_waiting: int = _setting(200, "requests", "requests that may wait in one web process", least=1)
-    max_queued: int = _setting(10_000, "calls", "calls that may wait for a worker", least=1)
-    max_request_body: int = _setting(10 * 1024 * _MIB, "bytes", "larger request bodies get 413")
-    upload_timeout: float = _setting(
+    max_waiting: int = number(200, "requests", "requests that may wait in one web process", least=1)
+    max_queued: int = number(10_000, "calls", "calls that may wait for a worker", least=1)
+    max_request_body: int = number(10 * 1024 * _MIB, "bytes", "larger request bodies get 413")
+    upload_timeout: float = number(
         60.0, "s", "how long a client may pause within its request body", least=0.01
     )
-    min_upload_rate: int = _setting(
+    min_upload_rate: int = number(
         500, "bytes/s", "a client that sends its body more slowly than this uses up `upload_timeout`", least=1
     )
-    head_timeout: float = _setting(
+    head_timeout: float = number(
         10.0, "s", "how long a client may take for the head of its request (our worker classes)", least=0.1
     )
-    inline_body: int = _setting(
-        64 * _KIB, "bytes", "bodies up to this travel with the call, without a stream"
-    )
-    buffer: int = _setting(16 * _MIB, "bytes", "how much of one body lies in Redis while it is read", least=1)
-    max_result: int = _setting(
+    inline_body: int = number(64 * _KIB, "bytes", "bodies up to this travel with the call, without a stream")
+    buffer: int = number(16 * _MIB, "bytes", "how much of one body lies in Redis while it is read", least=1)
+    max_result: int = number(
         256 * _MIB, "bytes", "how far a response may grow that nobody reads yet", least=1
     )
-    unread_timeout: float = _setting(
+    unread_timeout: float = number(
         600.0,
         "s",
         "how long a full response waits for a reader, and a client may take nothing of its response",
         least=0.01,
     )
-    result_ttl: float = _setting(86_400.0, "s", "how long an unread result is kept", least=1)
-    queue_ttl: float = _setting(86_400.0, "s", "how long a call may wait for a worker", least=1)
-    max_spawned: int = _setting(1_000_000, "calls", "function calls that may wait for a worker", least=1)
-    max_payload: int = _setting(
+    result_ttl: float = number(86_400.0, "s", "how long an unread result is kept", least=1)
+    queue_ttl: float = number(86_400.0, "s", "how long a call may wait for a worker", least=1)
+    max_buffered_bytes: int = number(
+        4096 * _MIB, "bytes", "what all requests and results of one name may take in Redis, then 503", least=1
+    )
+    max_spawned: int = number(1_000_000, "calls", "function calls that may wait for a worker", least=1)
+    max_payload: int = number(
         100 * _MIB, "bytes", "how large a function's arguments, or its result, may be", least=1
     )
-    function_result_ttl: float = _setting(604_800.0, "s", "how long a function's result is kept", least=1)
-    retry_backoff: float = _setting(
+    function_result_ttl: float = number(604_800.0, "s", "how long a function's result is kept", least=1)
+    retry_backoff: float = number(
         1.0, "s", "pause before a function's first retry; doubled for each further one, up to 60 s", least=0
     )
-    event_streams: str = _text(
+    event_streams: str = text(
         "plain",
         "",
         "`resumable`: event streams and lines of JSON go on in the same run after a lost connection",
         {"plain", "resumable"}.__contains__,
         "plain or resumable",
     )
-    keepalive_seconds: float = _setting(
+    keepalive_seconds: float = number(
         15.0, "s", "how long a resumable event stream is silent before a comment is sent", least=0.1
     )
-    resume_window: float = _setting(
+    resume_window: float = number(
         60.0, "s", "how long a resumable stream waits for its client, and keeps what it has read", least=0.1
     )
-    delivery_grace: float = _setting(60.0, "s", "how long a delivered result can be had again", least=0)
-    worker_wait: float = _setting(5.0, "s", "how long a request waits for a first worker to appear", least=0)
-    lease_seconds: float = _setting(
+    delivery_grace: float = number(60.0, "s", "how long a delivered result can be had again", least=0)
+    worker_wait: float = number(5.0, "s", "how long a request waits for a first worker to appear", least=0)
+    lease_seconds: float = number(
         10.0, "s", "how long a worker may be silent before its calls are recovered", least=0.1
     )
-    interrupt_grace: float = _setting(
+    interrupt_grace: float = number(
         10.0,
         "s",
         "how long a handler may go on after a timeout or cancel, before its process is killed",
         least=0.1,
     )
-    embedded_memory: int = _setting(
+    embedded_memory: int = number(
         0, "bytes", "`maxmemory` of `serve`'s embedded server; 0: a quarter of the machine's, or container's"
     )
-    public_url: str = _text(
+    redirect_status: int = number(
+        303,
+        "",
+        "status of the redirect to a result URL; 307 for clients that may not change POST into GET, "
+        "and send the body again, which is dropped",
+        one_of=(303, 307),
+    )
+    public_url: str = text(
         "",
         "URL",
         "scheme and host put before `result_url` in JSON answers",
-        _is_base_url,
+        is_base_url,
         "a scheme and a host, as in https://example.com",
     )
-    trusted_proxies: str = _text(
+    trusted_proxies: str = text(
         "127.0.0.1,::1",
         "addresses",
         "peers whose `X-Forwarded-Prefix` is believed; `*` for all",
-        _are_addresses,
+        are_addresses,
         "IP addresses, or *, with commas between them",
     )
 
     def __post_init__(self) -> None:
         for spec in dataclasses.fields(self):
-            _check(spec, getattr(self, spec.name))
+            check(spec, getattr(self, spec.name))
 
     @classmethod
     def load(cls, config: Mapping[str, Any] | None = None, /, **given: Any) -> Self:
@@ -203,7 +185,7 @@ class Settings:
             key = ENV_PREFIX + name.upper()
             for source in (config or {}, os.environ):
                 if key in source:
-                    values[name] = _parse(key, str(spec.type), source[key])
+                    values[name] = parse(key, str(spec.type), source[key])
                     break
         values.update({name: value for name, value in given.items() if value is not None})
         return cls(**values)
@@ -270,40 +252,3 @@ def _is_service_link(variable: str, value: str) -> bool:
 def environment_of(settings: Mapping[str, Any]) -> dict[str, str]:
     """Return settings as environment variables, for a child process."""
     return {ENV_PREFIX + name.upper(): str(value) for name, value in settings.items() if value is not None}
-
-
-def _parse(key: str, kind: str, value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        match kind:
-            case "bool":
-                return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[
-                    value.lower()
-                ]
-            case "int":
-                return int(value)
-            case "float":
-                return float(value)
-            case _:
-                return value
-    except (KeyError, ValueError):
-        wanted = {"bool": "true or false", "int": "a whole number", "float": "a number"}[kind]
-        raise ConfigurationError(f"{key}={value!r} is not {wanted}") from None
-
-
-def _check(spec: dataclasses.Field[Any], value: Any) -> None:
-    kind = {"bool": bool, "int": int, "float": int | float, "str": str}[str(spec.type)]
-    if not isinstance(value, kind) or (isinstance(value, bool) and spec.type != "bool"):
-        raise ConfigurationError(f"{spec.name}={value!r}: must be of type {spec.type}")
-    if isinstance(value, bool):
-        return
-    if isinstance(value, str):
-        if value and not spec.metadata["good"](value):
-            raise ConfigurationError(f"{spec.name}={value!r}: must be {spec.metadata['wanted']}")
-        return
-    if not math.isfinite(value) or value < spec.metadata["least"]:
-        unit = spec.metadata["unit"]
-        raise ConfigurationError(
-            f"{spec.name}={value!r}: must be at least {spec.metadata['least']} {unit}".strip()
-        )

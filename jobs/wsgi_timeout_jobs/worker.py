@@ -22,7 +22,7 @@ from wsgi_timeout.settings import NAME_VARIABLE
 from wsgi_timeout.store import keys, rq_state
 from wsgi_timeout.store.attempts import Attempts
 from wsgi_timeout.store.connection import SOCKET_TIMEOUT, connect, connect_to_listen
-from wsgi_timeout.store.record import Taken
+from wsgi_timeout.store.record import Taken, text
 from wsgi_timeout.store.redis_errors import ANY, UNAVAILABLE
 from wsgi_timeout.store.workers import Workers
 from wsgi_timeout.watching.listener import Listener
@@ -273,7 +273,7 @@ class CallWorker(BaseWorker):
         """Return what lies with this worker, and does not run here."""
         held = self._attempts.redis.lrange(keys.held(self.name), 0, -1)
         active = {call_id for call_id, _ in tuple(self._active)}
-        return [call_id.decode() for call_id in held if call_id.decode() not in active]
+        return [text(call_id) for call_id in held if text(call_id) not in active]
 
     def _slot(self) -> int | None:
         """Return a free slot, after a while None."""

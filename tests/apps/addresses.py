@@ -1,19 +1,48 @@
 """An app whose answers depend on the query, on conditions, on a log-in, on how far a client is."""
 
+from decimal import Decimal
+
 from basic import hold_up, note
 from flask import Flask, Response, make_response, request
+
+import wsgi_timeout
 
 app = Flask(__name__)
 BODY = "0123456789" * 40
 
 
+class Number:
+    """A number of a library's own."""
+
+    def __float__(self):
+        return 1.5
+
+
+THINGS = {
+    "Decimal(1)": Decimal(1),
+    "Number()": Number(),
+    "object()": object(),
+    "nan": float("nan"),
+    "10**400": 10**400,
+    "'\\udce9'": "\udce9",
+}
+
+
 @app.before_request
 def slow():
+    if request.path == "/progress":
+        thing = THINGS[request.args["what"]]
+        wsgi_timeout.progress(thing, total=thing, message=thing)
     note(f"-{request.method}")
     hold_up()
 
 
-@app.route("/list")
+@app.route("/progress")
+def progress():
+    return "reported"
+
+
+@app.route("/list", methods=["GET", "POST", "PUT"])
 def items():
     return f"page {request.args.get('page')}"
 

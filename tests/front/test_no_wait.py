@@ -42,8 +42,8 @@ def test_a_call_is_accepted_at_once(site, port, gate):
     assert answer.header("Cache-Control") == "no-store"
     urls = answer.json
     assert sorted(urls) == ["result_url", "status_url"]
-    assert answer.location == urls["result_url"]
-    path = re.escape(f"/gate?file={gate}&tag=at-once&{MARK}")
+    assert f"http://127.0.0.1:{port}{answer.location}" == urls["result_url"]
+    path = f"http://127.0.0.1:{port}" + re.escape(f"/gate?file={gate}&tag=at-once&{MARK}")
     call = re.fullmatch(path + r"call=(fc-[\w-]{22}\.[\w-]{32})&__wsgi_timeout_hop=1", urls["result_url"])
     assert re.fullmatch(path + "status=" + re.escape(call[1]), urls["status_url"])
     gate.touch()
@@ -100,7 +100,7 @@ def test_the_status_follows_a_call_from_queue_to_end(site, port, gate):
     assert ended.header("Retry-After") is None
     assert (ended.json["outcome"], ended.json["attempts"], ended.json["delivered"]) == ("done", 1, None)
     assert ended.json["created"] <= ended.json["started"] <= ended.json["ended"]
-    assert ended.json["result_url"].startswith(f"/fast?tag=third&{MARK}call=")
+    assert ended.json["result_url"].startswith(f"http://127.0.0.1:{port}/fast?tag=third&{MARK}call=")
     assert ask(port, ended.json["result_url"]).text == "fast third\n"
     until(lambda: status(port, url)["delivered"] is not None, what="the note of its delivery")
     assert [len(site.runs(name)) for name in ("first", "second", "third")] == [1, 1, 1]
@@ -158,7 +158,7 @@ def test_a_large_result_is_fetched_later(site, port):
     (web,) = site.web.workers()
     before = peak = psutil.Process(web.pid).memory_info().rss
     got = hashlib.sha256()
-    with requests.get(f"{site.url}{result}", stream=True, timeout=30) as answer:
+    with requests.get(result, stream=True, timeout=30) as answer:
         for piece in answer.iter_content(1_000_000):
             got.update(piece)
             peak = max(peak, psutil.Process(web.pid).memory_info().rss)

@@ -17,7 +17,7 @@ EXPECTED = {
     "track": {"done": 2, "total": 3, "message": "rows"},
     "decimal": {"done": 1.5, "total": 3.0, "message": "decimal"},
     "odd": {"done": None, "total": None, "message": "7"},
-    "huge": {"done": None, "total": 1e17, "message": "x" * 500},
+    "huge": {"done": None, "total": 1e17, "message": "x" * 1000},
     "often": {"done": 20_000, "total": 20_000, "message": "often"},
 }
 

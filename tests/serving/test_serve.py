@@ -101,7 +101,7 @@ class TestOptions:
         first = server.get("/wait/ann", params={"door": door})
         assert first.status_code == 202
         door.touch()
-        assert first.headers["Location"] == first.json()["result_url"]
+        assert server.url + first.headers["Location"] == first.json()["result_url"]
         assert server.get(first.json()["result_url"]).text == "ann is through"
 
     def test_threads_are_calls_at_a_time_in_one_process(self, serve, door):

@@ -232,7 +232,7 @@ def test_an_outage_loses_no_wake(own_server, caplog):
 
 
 def test_nonsense_in_the_inbox(calls, listener, caplog):
-    """A message that is no call's id ends nothing: it is logged once, and who waits is woken as before."""
+    """A message that is no call's id ends nothing: who waits is woken as before."""
     call = running(calls)
     with listener.waiter(call.id) as waiter:
         for _ in range(2):
@@ -240,8 +240,7 @@ def test_nonsense_in_the_inbox(calls, listener, caplog):
             until(lambda: not calls.redis.exists(keys.inbox(listener.inbox)), what="its end")
         wake(calls, listener, call.id)
         assert woken(waiter, 5)
-    assert caplog.text.count("listener: unexpected") == 1
-    assert "UnicodeDecodeError" in caplog.text
+    assert "unexpected" not in caplog.text
 
 
 def test_a_server_without_blmpop(calls, listener):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from wsgi_timeout.errors import (
     UpgradeUnsupported,
     WsgiTimeoutError,
 )
-from wsgi_timeout.front import error_pages, event_stream, resume
+from wsgi_timeout.front import error_pages, event_stream, redirects, resume
 from wsgi_timeout.front.delivery import Delivery
 from wsgi_timeout.front.host_server import limit_silence, thread_limit, wait_limit
 from wsgi_timeout.front.process import Runtime
@@ -185,7 +185,7 @@ class Front:
             if not settings.wait_for_response:
                 if visit is not None:
                     return visit.accepted(pending)
-                return _accepted(settings, pending, start_response)
+                return _accepted(settings, pending, environ, start_response)
             seconds = settings.wait_seconds if visit is None else visit.wait_seconds
             deadline = time.monotonic() + settings.wait_seconds
             ready = wait(runtime, seat, seconds, look_first=False)
@@ -193,13 +193,19 @@ class Front:
                 return visit.redirect(pending)
             if ready is None:
                 seat.keep_place()
-                return answers.redirect(start_response, "303 See Other", pending.next_url)
+                return redirects.to_result_url(pending, environ, settings, start_response)
             method, grace = environ["REQUEST_METHOD"], settings.delivery_grace
             delivery = Delivery(runtime, pending, ready.snapshot, method, grace)
             return event_stream.answer(ready, delivery, seat, start_response, environ, settings, deadline)
 
 
-def _accepted(settings: Settings, pending: Pending, start_response: StartResponse) -> Iterable[bytes]:
-    base = settings.public_url
-    status_url = urls.status_url(pending.clean_url, pending.call_id, pending.token)
-    return answers.accepted(start_response, base + pending.next_url, base + status_url)
+def _accepted(
+    settings: Settings, pending: Pending, environ: Mapping[str, Any], start_response: StartResponse
+) -> Iterable[bytes]:
+    origin = urls.origin(environ, settings.public_url)
+    return answers.accepted(
+        start_response,
+        settings.public_url + pending.next_url,
+        origin + pending.next_url,
+        origin + pending.status_url,
+    )

@@ -14,7 +14,7 @@ from wsgi_timeout.settings import Settings
 from wsgi_timeout.store.keys import UPLOAD_TTL
 from wsgi_timeout.store.record import Outcome
 from wsgi_timeout.store.redis_errors import UNAVAILABLE
-from wsgi_timeout.store.streams import Limits, StreamWriter
+from wsgi_timeout.store.streams import Budget, Limits, StreamWriter
 from wsgi_timeout.watching.listener import RECHECK_SECONDS, Waiter
 
 _RETRY_SECONDS = 0.1
@@ -37,8 +37,9 @@ class LargeBody:
         #: The chunk for which the buffer had no room.
         self._left: list[bytes] = []
         limits = Limits(settings.buffer, settings.buffer)
+        budget = Budget(runtime.calls.buffered, settings.max_buffered_bytes)
         scripts, inbox = runtime.calls.scripts, runtime.listener.inbox
-        self._writer = StreamWriter(scripts, call_id, inbox, limits, ttl=UPLOAD_TTL)
+        self._writer = StreamWriter(scripts, call_id, inbox, limits, ttl=UPLOAD_TTL, budget=budget)
         #: The handler was seen to answer while its request body still came in.
         self._answering = False
 

@@ -16,7 +16,7 @@ from wsgi_timeout.errors import (
     UploadBroken,
     UploadStalled,
 )
-from wsgi_timeout.front import event_stream, replay, status_url
+from wsgi_timeout.front import event_stream, redirects, replay, status_url
 from wsgi_timeout.front.delivery import Delivery
 from wsgi_timeout.front.places import Seat
 from wsgi_timeout.front.process import Runtime
@@ -85,7 +85,7 @@ class Results:
                 raise _gone(found, pending)
             if method in {"POST", "DELETE"}:
                 return status_url.cancel(calls, call_id, self._settings.result_ttl, start_response, then)
-            result_url = self._settings.public_url + pending.next_url
+            result_url = urls.origin(environ, self._settings.public_url) + pending.next_url
             return status_url.show(calls, call_id, result_url, start_response)
 
     def _result(
@@ -102,7 +102,7 @@ class Results:
             # clients follow so many redirects only.
             if not runtime.listener.draining:
                 time.sleep(FULL_SECONDS)
-            return answers.redirect(start_response, "303 See Other", pending.next_url)
+            return redirects.to_result_url(pending, environ, self._settings, start_response)
         with seated as seat:
             deadline = time.monotonic() + self._settings.wait_seconds
             found = find(runtime, pending, seat.waiter, deadline)
@@ -112,7 +112,7 @@ class Results:
                 # A response that came with a wake may lie here already, for whoever named the id: without
                 # a look at the token nobody waits for it.
                 seat.keep_place()
-                return answers.redirect(start_response, "303 See Other", pending.next_url)
+                return redirects.to_result_url(pending, environ, self._settings, start_response)
             pending = replace(pending, asked=found.asked)
             request = _Request(Asked.by(environ), Asked.unpack(found.asked), pending, environ)
             if request.is_new(found):
@@ -133,7 +133,7 @@ class Results:
         ready = wait(runtime, seat, deadline - time.monotonic(), look_first=True)
         if ready is None:
             seat.keep_place()
-            return answers.redirect(start_response, "303 See Other", pending.next_url)
+            return redirects.to_result_url(pending, environ, self._settings, start_response)
         method, grace = environ["REQUEST_METHOD"], settings.delivery_grace
         delivery = Delivery(runtime, pending, ready.snapshot, method, grace)
         if not request.takes(ready.snapshot):

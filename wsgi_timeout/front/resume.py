@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from wsgi_timeout.errors import CallUnknown, ResultTrimmed, TooManyWaiting
-from wsgi_timeout.front import event_stream, replay
+from wsgi_timeout.front import event_stream, redirects, replay
 from wsgi_timeout.front.delivery import Delivery
 from wsgi_timeout.front.event_stream import END, EVENTS, Stay
 from wsgi_timeout.front.places import Seat
@@ -85,19 +85,19 @@ def _return(
         # A 503 would end an EventSource for good: it follows this, with its last id.
         if not runtime.listener.draining:
             time.sleep(FULL_SECONDS)
-        return answers.redirect(start_response, "303 See Other", pending.next_url)
+        return redirects.to_result_url(pending, environ, settings, start_response)
     with seated as seat:
         try:
             found = find(runtime, pending, seat.waiter, deadline)
             if found is None:
                 seat.keep_place()
-                return answers.redirect(start_response, "303 See Other", pending.next_url)
+                return redirects.to_result_url(pending, environ, settings, start_response)
             pending = replace(pending, asked=found.asked)
             return _Return(runtime, settings, at, pending, seat, environ, start_response, deadline).to(found)
         except CallUnknown:
             return None
         except UNAVAILABLE:
-            return answers.redirect(start_response, "303 See Other", pending.next_url)
+            return redirects.to_result_url(pending, environ, settings, start_response)
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,6 +99,7 @@ class Submission:
             ),
             max_attempts=settings.max_attempts,
             max_queued=settings.max_queued,
+            max_buffered_bytes=settings.max_buffered_bytes,
             payload_key=keys.request_body(self._call_id) if body is None else "",
             queue_ttl=settings.queue_ttl,
             asked=self._pending.asked,

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from wsgi_timeout.errors import CallFailed, CallUnknown, HandlerRaised, TooManyWaiting
-from wsgi_timeout.front import error_pages, replay
+from wsgi_timeout.front import error_pages, redirects, replay
 from wsgi_timeout.front.delivery import Delivery
 from wsgi_timeout.front.places import Seat
 from wsgi_timeout.front.process import Runtime
@@ -70,7 +70,8 @@ class Visit:
     def redirect(self, pending: Pending) -> Iterable[bytes]:
         """Answer a first request whose wait is over: what follows shows the page."""
         ticket = Ticket(pending.call_id, pending.token, unsafe=self.environ["REQUEST_METHOD"] != "GET")
-        return answers.redirect(self._with(self._wait(ticket)), "303 See Other", pending.next_url)
+        start = self._with(self._wait(ticket))
+        return redirects.to_result_url(pending, self.environ, self.settings, start)
 
     def accepted(self, pending: Pending) -> Iterable[bytes]:
         """Answer the first request of a call for whose response nobody waits: 202, with the page."""

@@ -24,7 +24,7 @@ from wsgi_timeout.functions.client import Client, client
 from wsgi_timeout.functions.with_aio import with_aio
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.store import keys
-from wsgi_timeout.store.record import Outcome
+from wsgi_timeout.store.record import Outcome, outcome_of
 from wsgi_timeout.store.redis_errors import UNAVAILABLE, unavailable_is_refusal
 from wsgi_timeout.watching.listener import Waiter
 
@@ -214,7 +214,7 @@ class FunctionCall(Generic[R]):
             key = keys.value(self.object_id, int(attempt or 0))
             with here.shield():
                 body = payload.read_chunks(here.redis, key, int(chunks))
-        return _Ended(Outcome((outcome or b"").decode()), (detail or b"").decode(errors="replace"), body)
+        return _Ended(outcome_of(outcome or b""), (detail or b"").decode(errors="replace"), body)
 
     def _result(self, ended: _Ended) -> R:
         if ended.outcome not in {Outcome.DONE, Outcome.RAISED}:

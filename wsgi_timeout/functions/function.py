@@ -146,8 +146,10 @@ class Function(Generic[P, R]):
             request=request,
             max_attempts=1,
             max_queued=settings.max_spawned,
+            max_buffered_bytes=settings.max_buffered_bytes,
             queue_ttl=max(settings.queue_ttl, settings.function_result_ttl),
             payload_key="" if inline else keys.arguments(call_id),
+            payload_bytes=0 if inline else len(blob),
             needs_worker=needs_worker,
         )
         with unavailable_is_refusal():

@@ -17,15 +17,24 @@ Headers = list[tuple[str, str]]
 _PRIVATE: Headers = [("Cache-Control", "no-store"), ("Referrer-Policy", "no-referrer")]
 
 
-def redirect(start_response: StartResponse, status: str, url: str) -> Iterable[bytes]:
+def redirect(
+    start_response: StartResponse,
+    status: str,
+    url: str,
+    headers: Headers | None = None,
+    body: bytes = b"",
+    content_type: str = "text/plain; charset=utf-8",
+) -> Iterable[bytes]:
     """Answer 303 or 307. Never with `Retry-After`: some clients would wait before they follow."""
-    return _send(start_response, status, [("Location", url), *_PRIVATE], b"", "text/plain; charset=utf-8")
+    return _send(start_response, status, [("Location", url), *(headers or []), *_PRIVATE], body, content_type)
 
 
-def accepted(start_response: StartResponse, result_url: str, status_url: str) -> Iterable[bytes]:
+def accepted(
+    start_response: StartResponse, location: str, result_url: str, status_url: str
+) -> Iterable[bytes]:
     """Answer 202: the call runs, its result is fetched later."""
     body = {"result_url": result_url, "status_url": status_url}
-    return as_json(start_response, "202 Accepted", body, [("Location", result_url)])
+    return as_json(start_response, "202 Accepted", body, [("Location", location)])
 
 
 def as_json(

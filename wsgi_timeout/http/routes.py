@@ -33,6 +33,7 @@ PER_ROUTE = frozenset(
         "event_streams",
         "keepalive_seconds",
         "resume_window",
+        "redirect_status",
     }
 )
 

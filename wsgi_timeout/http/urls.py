@@ -27,6 +27,7 @@ TOKEN = re.compile(r"(__wsgi_timeout_(?:call|status)(?:=|%3[Dd])[^.&\s]*)\.[^&\s
 _REFERENCE = re.compile(r"(fc-[A-Za-z0-9_-]{8,64})\.([A-Za-z0-9_-]{16,128})")
 _ABSOLUTE_FORM = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 _PATH_SAFE = "/;=,:@&+$!*'()~"
+_HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
 _LEADING_SLASHES = re.compile(r"^[/\\]+")
 
 
@@ -125,6 +126,19 @@ def prefix(environ: Mapping[str, Any], trusted_proxies: str) -> str:
     if not value or not (peer in trusted or "*" in trusted or peer == ""):
         return ""
     return local(value)
+
+
+def origin(environ: Mapping[str, Any], public_url: str) -> str:
+    """Return the scheme and host to put before our URLs where they are to be kept.
+
+    `public_url` if it is set, else what the request was sent to.
+    """
+    if public_url:
+        return public_url
+    host = environ.get("HTTP_HOST", "")
+    if not _HOST.fullmatch(host):
+        host = f"{environ.get('SERVER_NAME', 'localhost')}:{environ.get('SERVER_PORT', '80')}"
+    return f"{environ.get('wsgi.url_scheme', 'http')}://{host}"
 
 
 def clean_url(environ: Mapping[str, Any], trusted_proxies: str) -> str:

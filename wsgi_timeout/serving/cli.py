@@ -1,26 +1,23 @@
-"""The command line: `wsgi-timeout serve`, `wsgi-timeout worker` and `wsgi-timeout calls`."""
+"""The command line: `wsgi-timeout serve`, `wsgi-timeout worker`, and those that look at a deployment."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
 from typing import Any
 
 import click
 
 from wsgi_timeout import target as targets
 from wsgi_timeout.errors import ConfigurationError
+from wsgi_timeout.serving.look_commands import COMMANDS
 from wsgi_timeout.serving.parts import ServeOptions
 from wsgi_timeout.serving.serve import serve
 from wsgi_timeout.settings import LOG_LEVEL_VARIABLE, PYTHON_VARIABLE, Settings
-from wsgi_timeout.store.connection import connect, redis_url
-from wsgi_timeout.store.failed_calls import failed_calls, table
-from wsgi_timeout.store.redis_errors import AWAY
+from wsgi_timeout.store.connection import redis_url
 
 _STDERR = 2
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -146,28 +143,8 @@ def worker_command(target: str, *, name: str | None, max_memory: int, ready_fd: 
     _run(work)
 
 
-@main.command("calls")
-@click.option("--failed", is_flag=True, required=True, help="Those that ended otherwise than done.")
-@click.option("--name", help="Those of the queue wt:NAME.  [default: of every queue]")
-@click.option(
-    "--limit", type=click.IntRange(1), default=100, show_default=True, help="The last so many; 1000 are kept."
-)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-def calls_command(*, failed: bool, name: str | None, limit: int, as_json: bool) -> None:
-    """List the last calls at REDIS_URL that failed, the newest first: kept for 7 days."""
-    del failed  # nothing else can be listed yet
-
-    def work() -> int:
-        with connect(redis_url(), connections=1) as client:
-            try:
-                found = failed_calls(client, name, limit)
-            except AWAY as error:
-                raise ConfigurationError(f"Redis does not answer: {error}") from None
-        for line in (json.dumps(asdict(call)) for call in found) if as_json else table(found):
-            click.echo(line)
-        return 0
-
-    _run(work)
+for command in COMMANDS:
+    main.add_command(command)
 
 
 def _run(command: Callable[[], int]) -> None:

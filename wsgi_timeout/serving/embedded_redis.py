@@ -20,6 +20,7 @@ from typing import IO
 import redis
 
 from wsgi_timeout.errors import ConfigurationError
+from wsgi_timeout.serving import running
 
 _START_SECONDS = 10.0
 #: Bytes that the embedded server may use at least.
@@ -117,6 +118,7 @@ class EmbeddedServer:
         except OSError as error:
             raise ConfigurationError(f"{binary} does not start: {error}") from None
         self._wait_until_ready(binary, log)
+        running.note(self.url)
         return self.process
 
     def _wait_until_ready(self, binary: str, log: Path) -> None:
@@ -141,6 +143,7 @@ class EmbeddedServer:
 
     def stop(self) -> None:
         """Stop the server: it saves what it has."""
+        running.forget()
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
             try:

@@ -13,7 +13,7 @@ from wsgi_timeout.store import keys, rq_state
 from wsgi_timeout.store.connection import Commands
 from wsgi_timeout.store.messages import ResponseHead
 from wsgi_timeout.store.queue import Queue
-from wsgi_timeout.store.record import Attempt, Outcome, Taken, now_ms
+from wsgi_timeout.store.record import Attempt, Outcome, Taken, now_ms, text
 
 
 class Attempts(Queue):
@@ -29,7 +29,7 @@ class Attempts(Queue):
         Not sent again when the reply was lost: the worker then looks at what it holds.
         """
         moved = self._send_once("BLMOVE", self._queue, keys.held(worker), "LEFT", "RIGHT", seconds)
-        return moved.decode() if moved else None
+        return text(moved) if moved else None
 
     def take(self, call_id: str, worker: str, *, stock: bool = False) -> Taken | None:
         """Start an attempt of a held call, or with an empty id of the queue's next; None: nothing to run."""
@@ -40,7 +40,7 @@ class Attempts(Queue):
         )
         if not answer:
             return None
-        return Taken(Attempt(answer[0].decode(), int(answer[1]), worker), answer[2], bool(answer[3]))
+        return Taken(Attempt(text(answer[0]), int(answer[1]), worker), answer[2], bool(answer[3]))
 
     def hold(self, call_id: str, worker: str) -> None:
         """Note that a worker has a call which it did not move from the queue itself."""

@@ -20,12 +20,12 @@ from typing import Any
 import msgpack
 import redis
 
-from wsgi_timeout.errors import NoWorker, QueueFull, RedisUnavailable
+from wsgi_timeout.errors import BytesFull, NoWorker, QueueFull, RedisUnavailable
 from wsgi_timeout.store import keys, rq_state
 from wsgi_timeout.store.connection import SOCKET_TIMEOUT
 from wsgi_timeout.store.messages import FunctionRequest
 from wsgi_timeout.store.queue import Queue
-from wsgi_timeout.store.record import IDEMPOTENT, NewCall, Outcome, Snapshot, Tombstone, now_ms
+from wsgi_timeout.store.record import IDEMPOTENT, NewCall, Outcome, Snapshot, Tombstone, now_ms, text
 
 #: Seconds of a record's TTL for what comes between its runs: leases, retries, outages.
 _SPARE_SECONDS = 600.0
@@ -62,14 +62,15 @@ class Calls(Queue):
         self._ahead_ms: int | None = None
 
     def enqueue(self, call: NewCall, inbox: str = "") -> None:
-        """Accept a call; raises `NoWorker` or `QueueFull` if nothing was accepted."""
+        """Accept a call; raises `NoWorker`, `QueueFull` or `BytesFull` if nothing was."""
         request = call.request
+        packed = request.pack()
         record = {
             "name": self.name,
             "token": call.token,
             "path": call.path.encode(),
             "method": call.method,
-            "request": request.pack(),
+            "request": packed,
             "created": now_ms(),
             "max_attempts": call.max_attempts,
             "queue_ttl": int(call.queue_ttl * 1000),
@@ -88,10 +89,12 @@ class Calls(Queue):
         ttl = int(runs * (call.queue_ttl + request.timeout + _SPARE_SECONDS))
         values = [word for mapping in (record, job) for item in mapping.items() for word in item]
         touched = [keys.call(call.id), self._queue, rq_state.job_key(call.id), self._leases, self._sequence]
+        touched.append(self.buffered)
         if call.payload_key:
             touched.append(call.payload_key)
         for _ in range(2):
             head = [call.id, call.max_queued, ttl, int(call.needs_worker), self._last_moment()]
+            head += [call.max_buffered_bytes, len(packed) + call.payload_bytes]
             answer = self.scripts.run("enqueue", touched, [*head, len(record) * 2, *values])
             if answer != b"late":
                 break
@@ -99,6 +102,10 @@ class Calls(Queue):
             self._ahead_ms = None
         else:
             raise RedisUnavailable("Redis took too long to accept the call")
+        self._check(answer, call)
+
+    def _check(self, answer: bytes, call: NewCall) -> None:
+        """Raise what says why a call was not accepted."""
         if answer == b"no worker":
             raise NoWorker(
                 f"no live worker serves {self.name!r}: start one with `wsgi-timeout worker TARGET`"
@@ -107,6 +114,11 @@ class Calls(Queue):
             raise RedisUnavailable("Redis has lost what was to be sent with the call")
         if answer == b"full":
             raise QueueFull(f"{call.max_queued} calls wait for a worker of {self.name!r} already")
+        if answer == b"no room":
+            raise BytesFull(
+                f"requests and results of {self.name!r} use max_buffered_bytes already, "
+                f"{call.max_buffered_bytes} bytes"
+            )
 
     def _last_moment(self) -> int:
         """Return the ms of Redis' clock until which a command sent now may be executed."""
@@ -148,9 +160,9 @@ class Calls(Queue):
 
     def status(self, call_id: str) -> dict[str, Any]:
         """Return the call's times, progress and place in the queue; no body is read, cost is constant."""
-        position, values = self.scripts.run("status", [keys.call(call_id)], list(_STATUS_FIELDS))
-        found = {
-            field: value.decode()
+        position, values, suspended = self.scripts.run("status", [keys.call(call_id)], list(_STATUS_FIELDS))
+        found: dict[str, Any] = {
+            field: text(value)
             for field, value in zip(_STATUS_FIELDS, values, strict=True)
             if value is not None and field != "head"
         }
@@ -158,6 +170,7 @@ class Calls(Queue):
             found["answering"] = True
         if found.get("state") == "queued":
             found["position"] = position
+            found["suspended"] = bool(suspended)
         return found
 
     @staticmethod

@@ -12,6 +12,7 @@ import redis
 
 from wsgi_timeout.compat import Self
 from wsgi_timeout.store import keys, rq_state
+from wsgi_timeout.store.record import text
 
 _COLUMNS = ("ID", "NAME", "CALL", "OUTCOME", "ATTEMPTS", "WHEN", "DETAIL")
 
@@ -43,17 +44,18 @@ class FailedCall:
 def failed_calls(client: redis.Redis, name: str | None, limit: int) -> list[FailedCall]:
     """Return the last calls of one name, or of all, that were not done; the newest first."""
     commands: Any = client  # redis-py's annotations know no bytes
-    names = [name] if name else _names(commands)
     found = [
         FailedCall.unpack(each, packed)
-        for each in names
+        for each in ([name] if name else names(client))
         for packed in commands.lrange(keys.failed(each), 0, limit - 1)
     ]
     return sorted(found, key=lambda call: call.when, reverse=True)[:limit]
 
 
-def _names(commands: Any) -> list[str]:
-    queues = [queue.decode() for queue in commands.smembers(rq_state.QUEUES)]
+def names(client: redis.Redis) -> list[str]:
+    """Return the names that workers have served, those of functions too."""
+    commands: Any = client
+    queues = [text(queue) for queue in commands.smembers(rq_state.QUEUES)]
     ours = rq_state.queue_key("")
     return sorted(queue.removeprefix(ours) for queue in queues if queue.startswith(ours))
 

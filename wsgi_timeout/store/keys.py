@@ -12,11 +12,15 @@
     wt:gone:<id>               string  deliver.lua (tombstone)   7 days
     wt:failed:<name>           list    prelude.lua: the last     7 days after the last entry
                                        1,000 not done
+    wt:done:<name>             list    finish.lua: the last      7 days, renewed at each 200th
+                                       1,000 done
     wt:inbox:<random>          list    whoever wakes a process   60 s after the last message
     wt:held:<worker>           list    BLMOVE from the queue     none: goes with the worker's lease
                                string  recover.lua: no command   20 min
                                        moves a call to it
     wt:leases:<name>           hash    pools, one field a worker none: a field goes with its worker
+    wt:buffered:<name>         hash    enqueue, write, recount   none: bytes of each call, and of all;
+                                                                 a field goes with its call
     wt:sequence:<name>         string  enqueue.lua               none: a counter
     wt:worker:<worker>         hash    pools (what it serves)    30 days, renewed with the lease
     rq:queue:wt:<name>         list    enqueue.lua, recover.lua  none: RQ's queue
@@ -83,6 +87,10 @@ def failed(name: str) -> str:
     return f"wt:failed:{name}"
 
 
+def done(name: str) -> str:
+    return f"wt:done:{name}"
+
+
 def inbox(process: str) -> str:
     return f"wt:inbox:{process}"
 
@@ -93,6 +101,10 @@ def held(worker: str) -> str:
 
 def leases(name: str) -> str:
     return f"wt:leases:{name}"
+
+
+def buffered(name: str) -> str:
+    return f"wt:buffered:{name}"
 
 
 def sequence(name: str) -> str:

@@ -24,6 +24,8 @@ class Queue:
         self._queue = rq_state.queue_key(name)
         self._started = rq_state.started_key(name)
         self._leases = keys.leases(name)
+        #: Where the bytes are counted that the calls of this name keep in Redis.
+        self.buffered = keys.buffered(name)
         self._sequence = keys.sequence(name)
 
     @classmethod

@@ -25,6 +25,19 @@ class Outcome(StrEnum):
     UNREAD = "unread"
 
 
+def text(raw: bytes) -> str:
+    """Return what Redis keeps as text, to be shown or compared; no byte that somebody put there raises."""
+    return raw.decode(errors="backslashreplace")
+
+
+def number(raw: bytes | str | None) -> int:
+    """Return what Redis keeps as a whole number; 0 for what is none."""
+    try:
+        return int(raw or 0)
+    except ValueError:
+        return 0
+
+
 def new_id() -> str:
     """Return a public call id, 128 random bits. RQ allows letters, digits, `_` and `-`."""
     return "fc-" + secrets.token_urlsafe(16)
@@ -38,6 +51,14 @@ def new_token() -> str:
 def now_ms() -> int:
     """Return wall-clock time in ms since 1970, for people to read; durations use the monotonic clock."""
     return time.time_ns() // 1_000_000
+
+
+def outcome_of(raw: bytes) -> Outcome:
+    """Return how a call ended; one that says nothing that we know ended without a result."""
+    try:
+        return Outcome(text(raw))
+    except ValueError:
+        return Outcome.LOST
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +75,12 @@ class NewCall:
     max_queued: int
     #: Seconds that it may wait for a worker.
     queue_ttl: float
+    #: Bytes that all calls of the name may take.
+    max_buffered_bytes: int
     #: The key where what did not fit into the request lies already; empty: all did.
     payload_key: str = ""
+    #: Bytes that lie there, where they were not counted when they were written.
+    payload_bytes: int = 0
     #: Whether it is refused while nobody lives who could run it.
     needs_worker: bool = True
     #: What its request asked for, packed: `http.asked.Asked`; empty for a function call.
@@ -83,13 +108,13 @@ class Snapshot:
     def read(cls, values: list[bytes | None], asked: bytes = b"") -> Self:
         state, outcome, detail, attempt, head, body, delivered = values
         return cls(
-            state.decode() if state else None,
-            Outcome(outcome.decode()) if outcome else None,
+            text(state) if state else None,
+            outcome_of(outcome) if outcome else None,
             (detail or b"").decode(errors="replace"),
-            int(attempt or 0),
+            number(attempt),
             ResponseHead.unpack(head) if head else None,
             body,
-            int(delivered) if delivered else None,
+            number(delivered) if delivered else None,
             asked,
         )
 

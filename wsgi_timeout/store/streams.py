@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wsgi_timeout.errors import Fenced, ResultTrimmed, StreamLost
+from wsgi_timeout.errors import BytesFull, Fenced, ResultTrimmed, StreamLost
 from wsgi_timeout.store import keys
 from wsgi_timeout.store.connection import Scripts
 
@@ -37,6 +37,16 @@ class Limits:
     window: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Where the bytes of all calls of a name are counted, and how many there may be."""
+
+    #: See `Queue.buffered`.
+    key: str
+    #: Bytes; None: as the web half has said with its last call.
+    most: int | None = None
+
+
 class StreamWriter:
     """Writes one stream; `attempt` and `head` belong to a response, a request body has neither."""
 
@@ -50,6 +60,7 @@ class StreamWriter:
         ttl: float,
         attempt: int | None = None,
         head: bytes = b"",
+        budget: Budget | None = None,
     ) -> None:
         self._scripts = scripts
         self._call_id = call_id
@@ -58,6 +69,7 @@ class StreamWriter:
         self._ttl = max(1, int(ttl))
         self._attempt = attempt
         self._head = head
+        self._budget = budget
         self._key = keys.request_body(call_id) if attempt is None else keys.response_body(call_id, attempt)
         self.count = 0
         #: Whether somebody read when the last chunk was offered.
@@ -66,11 +78,13 @@ class StreamWriter:
     def offer(self, chunk: bytes) -> bool:
         """Append one chunk of at most `CHUNK` bytes; False if there is no room, now.
 
-        Raises `Fenced` if the attempt is no longer the current one, `StreamLost` if chunks before are gone.
+        Raises `Fenced` if the attempt is no longer the current one, `StreamLost` if chunks before are gone,
+        `BytesFull` if `max_buffered_bytes` are used and its call was not accepted yet.
         """
+        budget = self._budget
         answer, reader = self._scripts.run(
             "write",
-            [self._key, keys.call(self._call_id)],
+            [self._key, keys.call(self._call_id), *([budget.key] if budget else [])],
             [
                 self._call_id,
                 self.count,
@@ -82,12 +96,15 @@ class StreamWriter:
                 "" if self._attempt is None else self._attempt,
                 self._head if self.count == 0 else b"",
                 self._limits.window,
+                "" if budget is None or budget.most is None else budget.most,
             ],
         )
         if answer == b"fenced":
             raise Fenced(f"attempt {self._attempt} of {self._call_id} is no longer the current one")
         if answer == b"lost":
             raise StreamLost("Redis has lost the beginning of this body")
+        if answer == b"over":
+            raise BytesFull("requests and results use max_buffered_bytes already")
         self.has_reader = bool(reader)
         if answer == b"full":
             return False
@@ -152,7 +169,7 @@ class StreamReader:
             raise ResultTrimmed("the beginning of this body was read by somebody else, and is gone")
         self.missing = answer == b"missing"
         self._number += len(chunks)
-        self.end = end.decode()
+        self.end = end.decode(errors="replace")
         return list(chunks)
 
     def leave(self) -> None:

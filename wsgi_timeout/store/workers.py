@@ -6,7 +6,11 @@ from typing import Any
 
 from wsgi_timeout.store import keys, rq_state
 from wsgi_timeout.store.queue import Queue
-from wsgi_timeout.store.record import now_ms
+from wsgi_timeout.store.record import now_ms, text
+
+#: Calls that one step of a recount goes through, and ms between two steps of all observers together.
+_RECOUNTED = 2000
+_RECOUNT_MS = 900
 
 
 class Workers(Queue):
@@ -43,7 +47,7 @@ class Workers(Queue):
     def renew(self, workers: list[str]) -> list[str]:
         """Raise the leases of live workers; return those whose lease was lost to a recovery."""
         args = [rq_state.timestamp(), keys.WORKER_TTL, *workers]
-        return [worker.decode() for worker in self.scripts.run("renew", [self._leases], args)]
+        return [text(worker) for worker in self.scripts.run("renew", [self._leases], args)]
 
     def slots(self) -> int:
         """Return how many worker processes live that take calls of this name."""
@@ -62,6 +66,12 @@ class Workers(Queue):
     def release(self) -> None:
         """Queue the calls whose pause before a retry is over."""
         self.scripts.run("release", [keys.delayed(self.name), self._queue, self._sequence], [1000])
+
+    def recount(self) -> list[str]:
+        """Count anew what some calls keep in Redis; return the ids of those that RQ's own tools took away."""
+        args = [_RECOUNTED, _RECOUNT_MS]
+        found = self.scripts.run("recount", [self.buffered, keys.delayed(self.name)], args)
+        return [text(call_id) for call_id in found]
 
     def recover(self, worker: str, lease: bytes | None, detail: str) -> list[tuple[str, str]] | None:
         """Settle what a dead worker held: `[(call id, "requeued" | "lost" | "dropped")]`, None if it lives.
@@ -85,5 +95,5 @@ class Workers(Queue):
         )
         if answer is None:
             return None
-        words = [word.decode() for word in answer]
+        words = [text(word) for word in answer]
         return list(zip(words[::2], words[1::2], strict=True))

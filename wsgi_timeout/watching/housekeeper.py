@@ -13,6 +13,7 @@ from dataclasses import replace
 from wsgi_timeout.log_once import LogOnce
 from wsgi_timeout.store import rq_state
 from wsgi_timeout.store.connection import eviction
+from wsgi_timeout.store.record import text
 from wsgi_timeout.store.redis_errors import ANY
 from wsgi_timeout.store.workers import Workers
 from wsgi_timeout.watching import live_workers
@@ -102,7 +103,7 @@ class Watch:
             return
         with suppress(*ANY):
             for key in self._workers.redis.smembers(rq_state.QUEUES):
-                name = key.decode().removeprefix(rq_state.queue_key(""))
+                name = text(key).removeprefix(rq_state.queue_key(""))
                 if name.startswith(f"{self._workers.name}:") and name not in self._leases:
                     self._leases[name] = LeaseWatch(Workers(self._workers.redis, name), self._lease_seconds)
             self._next_queues = time.monotonic() + _QUEUES_SECONDS

@@ -9,9 +9,14 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
+from typing import Any
+
+import redis
 
 from wsgi_timeout.store import keys, rq_state
-from wsgi_timeout.store.redis_errors import ANY
+from wsgi_timeout.store.record import text
+from wsgi_timeout.store.redis_errors import AWAY, UNAVAILABLE, Refused
 from wsgi_timeout.store.workers import Workers
 
 log = logging.getLogger("wsgi_timeout")
@@ -35,6 +40,8 @@ class LeaseWatch:
         self._seen: dict[str, tuple[bytes, float]] = {}
         self._popped: dict[str, float] = {}
         self._failed: dict[str, float] = {}
+        #: Parts of a look that were refused, or odd, and told.
+        self._refused: set[str] = set()
         self._looked = time.monotonic()
         self._intermediate = rq_state.intermediate_key(workers.name)
         self._failures = rq_state.failed_key(workers.name)
@@ -48,19 +55,41 @@ class LeaseWatch:
                 # This process was stopped, or the command hung and was repeated out of sight: no view either.
                 self._forget()
             self._looked = now
-            current = {worker.decode(): count for worker, count in leases.items()}
+            current = {text(worker): count for worker, count in leases.items()}
             self._seen = {
                 worker: self._seen[worker] if self._seen.get(worker, (None,))[0] == count else (count, now)
                 for worker, count in current.items()
             }
-            self._look_at_intermediate(now)
-            self._look_at_failed(now)
-            for worker, (count, since) in tuple(self._seen.items()):
-                if now - since >= self._lease_seconds:
-                    self._recover(worker, count)
-        except ANY:
+        except UNAVAILABLE:
             # Silence seen through a broken connection proves nothing: begin again.
             self._forget()
+            return
+        for worker, (count, since) in tuple(self._seen.items()):
+            if now - since >= self._lease_seconds:
+                self._part("recover", self._recover, worker, count)
+        # Each by itself: what is refused, or odd, keeps no other part from its turn.
+        self._part("popped", self._look_at_intermediate, now)
+        self._part("failed", self._look_at_failed, now)
+        self._part("recount", self._recount)
+
+    def _part(self, part: str, do: Callable[..., None], *args: Any) -> None:
+        try:
+            do(*args)
+        except Refused as error:
+            if part not in self._refused:
+                self._refused.add(part)
+                log.warning("queue wt:%s: Redis refuses a look (%s): %s", self._workers.name, part, error)
+        except AWAY:
+            self._forget()
+        except redis.exceptions.ResponseError as error:
+            if part not in self._refused:
+                self._refused.add(part)
+                log.warning("queue wt:%s: odd data (%s), skipped: %s", self._workers.name, part, error)
+
+    def _recount(self) -> None:
+        """End what RQ's own tools took out of the queue, and count anew what calls keep in Redis."""
+        for call_id in self._workers.recount():
+            log.warning("%s: taken out of the queue with RQ's own tools, cancelled", call_id)
 
     def _leases(self) -> dict[bytes, bytes]:
         pipe = self._workers.redis.pipeline(transaction=False)
@@ -77,7 +106,7 @@ class LeaseWatch:
 
     def _look_at_intermediate(self, now: float) -> None:
         """Put calls back that a stock `rq worker` popped and never started: it keeps them for itself."""
-        ids = [call_id.decode() for call_id in self._workers.redis.lrange(self._intermediate, 0, _MOST)]
+        ids = [text(call_id) for call_id in self._workers.redis.lrange(self._intermediate, 0, _MOST)]
         self._popped = {call_id: self._popped.get(call_id, now) for call_id in ids}
         for call_id, since in tuple(self._popped.items()):
             if now - since >= self._lease_seconds:
@@ -87,7 +116,7 @@ class LeaseWatch:
 
     def _look_at_failed(self, now: float) -> None:
         """Queue calls again that a stock `rq worker` failed and never began: RQ would not run them again."""
-        ids = [call_id.decode() for call_id in self._workers.redis.zrevrange(self._failures, 0, _MOST)]
+        ids = [text(call_id) for call_id in self._workers.redis.zrevrange(self._failures, 0, _MOST)]
         self._failed = {call_id: self._failed.get(call_id, now) for call_id in ids}
         for call_id, since in tuple(self._failed.items()):
             if now - since >= self._lease_seconds:

@@ -26,6 +26,7 @@ from wsgi_timeout.compat import Self
 from wsgi_timeout.log_once import LogOnce
 from wsgi_timeout.store import keys
 from wsgi_timeout.store.connection import Commands
+from wsgi_timeout.store.record import text
 from wsgi_timeout.store.redis_errors import ANY
 
 log = logging.getLogger("wsgi_timeout")
@@ -242,7 +243,7 @@ class Listener:
     def _wake(self, message: bytes) -> None:
         call_id, _, carried = message.partition(b" ")
         with self._lock:
-            waiters = self._waiters.get(call_id.decode(), ())
+            waiters = self._waiters.get(text(call_id), ())
         for waiter in waiters:
             waiter.carried = carried or waiter.carried
             waiter.wake()

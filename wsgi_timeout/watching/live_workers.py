@@ -8,6 +8,7 @@ from wsgi_timeout.http.mounts import Mounts
 from wsgi_timeout.store import keys
 from wsgi_timeout.store.messages import WIRE_VERSION
 from wsgi_timeout.store.queue import Queue
+from wsgi_timeout.store.record import text
 from wsgi_timeout.target import normal
 
 
@@ -25,7 +26,7 @@ class Fleet:
 
 def look(queue: Queue, target: str) -> Fleet:
     """Return what the live workers of this name serve; `target` is what they should ("": anything)."""
-    workers = [worker.decode() for worker in queue.redis.hkeys(keys.leases(queue.name))]
+    workers = [text(worker) for worker in queue.redis.hkeys(keys.leases(queue.name))]
     pipe = queue.redis.pipeline(transaction=False)
     for worker in workers:
         pipe.hmget(keys.worker(worker), ("wire", "target", "mounts"))
@@ -34,18 +35,18 @@ def look(queue: Queue, target: str) -> Fleet:
         if stranger := _misfit(queue.name, worker, wire, theirs, target):
             return Fleet(stranger, None)
         mounts = mounted or mounts
-    return Fleet("", Mounts.loads(mounts.decode()) if mounts else None, alive=bool(workers))
+    return Fleet("", Mounts.loads(text(mounts)) if mounts else None, alive=bool(workers))
 
 
 def _misfit(name: str, worker: str, wire: bytes | None, theirs: bytes | None, target: str) -> str:
-    if wire is not None and wire.decode() != str(WIRE_VERSION):
+    if wire is not None and text(wire) != str(WIRE_VERSION):
         return (
-            f"worker {worker} of queue wt:{name} speaks wire version {wire.decode()}, this process "
+            f"worker {worker} of queue wt:{name} speaks wire version {text(wire)}, this process "
             f"{WIRE_VERSION}: run the same version of wsgi-timeout everywhere"
         )
-    if target and theirs is not None and theirs.decode() != normal(target):
+    if target and theirs is not None and text(theirs) != normal(target):
         return (
-            f"queue wt:{name} is served by worker {worker} with target {theirs.decode()!r}, "
+            f"queue wt:{name} is served by worker {worker} with target {text(theirs)!r}, "
             f"here it is {normal(target)!r}: give one of them another --name"
         )
     return ""

@@ -10,6 +10,7 @@ from wsgi_timeout.errors import UploadBroken
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.store import keys
 from wsgi_timeout.store.queue import Queue
+from wsgi_timeout.store.record import text
 from wsgi_timeout.store.redis_errors import UNAVAILABLE
 from wsgi_timeout.store.streams import StreamReader
 from wsgi_timeout.watching.listener import RECHECK_SECONDS, Waiter
@@ -57,7 +58,7 @@ class Uploader:
         self.forget()
         if uploader := self._redis.hget(self._stream, "uploader"):
             # It names no call, so that it wakes nobody.
-            self._inbox, self._message = keys.inbox(uploader.decode()), f"ping-{secrets.token_hex(8)}"
+            self._inbox, self._message = keys.inbox(text(uploader)), f"ping-{secrets.token_hex(8)}"
             pipe = self._redis.pipeline(transaction=False)
             pipe.lpush(self._inbox, self._message)
             pipe.expire(self._inbox, keys.INBOX_TTL)

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from wsgi_timeout.store.attempts import Attempts
 from wsgi_timeout.store.messages import CallRequest, ResponseHead
 from wsgi_timeout.store.record import Attempt, Outcome
-from wsgi_timeout.store.streams import Limits, StreamWriter
+from wsgi_timeout.store.streams import Budget, Limits, StreamWriter
 from wsgi_timeout.watching.listener import Listener
 from wsgi_timeout_jobs.attempt.body_writer import BodyWriter
 from wsgi_timeout_jobs.attempt.persist import until_redis_answers
@@ -157,6 +157,7 @@ class Response:
                 ttl=ttl,
                 attempt=self._attempt.number,
                 head=self._head.pack(),
+                budget=Budget(self._attempts.buffered),
             )
             self._writer = BodyWriter(
                 stream, self._attempt.call_id, self._listener, self._interrupts, request

@@ -67,6 +67,7 @@ class Pool:
         )
         self._surprises = LogOnce("pool")
         self._away = False
+        self._suspended = False
         self._next_renewal = self._next_look = self._next_records = 0.0
         #: The attempts that ran when records were last looked at.
         self._ran: set[tuple[str, int]] = set()
@@ -203,8 +204,13 @@ class Pool:
         pipe.lpop(keys.inbox(self._inbox), 1000)
         pipe.exists(rq_state.SUSPENDED)
         messages, suspended = pipe.execute()
+        if bool(suspended) != self._suspended:
+            self._suspended = bool(suspended)
+            log.warning(
+                "`rq suspend`: no calls are taken" if suspended else "`rq resume`: calls are taken again"
+            )
         for child in self._children:
-            child.board.suspended = bool(suspended)
+            child.board.suspended = self._suspended
         cancelled = set(messages or ())
         for child, running in self._children.running():
             if running.call_id.encode() in cancelled:

@@ -4,17 +4,35 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import redis
 
+from wsgi_timeout.log_once import LogOnce
 from wsgi_timeout.store import keys
 from wsgi_timeout.store.attempts import Attempts
 from wsgi_timeout.store.calls import Calls
-from wsgi_timeout.store.record import Outcome
+from wsgi_timeout.store.record import Outcome, text
+from wsgi_timeout.store.redis_errors import UNAVAILABLE
 from wsgi_timeout.store.workers import Workers
 from wsgi_timeout.watching.leases import LeaseWatch
 
 log = logging.getLogger("wsgi_timeout.pool")
+
+
+@contextmanager
+def _done(items: list[Any]) -> Iterator[None]:
+    """Drop the first item when it was dealt with, or never can be; it stays while Redis is unavailable."""
+    try:
+        yield
+    except UNAVAILABLE:
+        raise
+    except Exception:
+        items.pop(0)
+        raise
+    items.pop(0)
 
 
 class QueueKeeper:
@@ -29,6 +47,7 @@ class QueueKeeper:
         self._ends: list[tuple[str, Outcome, str, int]] = []
         self._unsettled: list[tuple[str, str]] = []
         self._live: list[str] = []
+        self._log_once = LogOnce(f"queue wt:{name}", but=UNAVAILABLE)
         #: Calls that live workers hold, by worker and call, each with since when.
         self._held: dict[tuple[str, str], float] = {}
 
@@ -51,14 +70,14 @@ class QueueKeeper:
         """Record noted outcomes, then recover what dead workers held: what was ended does not run again."""
         while self._ends:
             call_id, outcome, detail, attempt = self._ends[0]
-            self.calls.end(call_id, outcome, detail, None, attempt)
-            self._ends.pop(0)
+            with self._log_once, _done(self._ends):
+                self.calls.end(call_id, outcome, detail, None, attempt)
         while self._unsettled:
             worker, death = self._unsettled[0]
-            for call_id, what in self._workers.recover(worker, None, death) or ():
-                if what != "dropped":
-                    log.warning("%s: %s, call %s", call_id, death, what)
-            self._unsettled.pop(0)
+            with self._log_once, _done(self._unsettled):
+                for call_id, what in self._workers.recover(worker, None, death) or ():
+                    if what != "dropped":
+                        log.warning("%s: %s, call %s", call_id, death, what)
 
     def release(self) -> None:
         """Queue the function calls whose pause before a retry is over."""
@@ -78,7 +97,7 @@ class QueueKeeper:
         for worker in self._live:
             pipe.lrange(keys.held(worker), 0, -1)
         held = [
-            (worker, call_id.decode())
+            (worker, text(call_id))
             for worker, ids in zip(self._live, pipe.execute(raise_on_error=False), strict=True)
             # One that others gave up a moment ago has no list any more: we shall hear of it.
             if not isinstance(ids, Exception)

@@ -11,6 +11,7 @@ from typing import Any
 import redis
 
 from wsgi_timeout.store import rq_state
+from wsgi_timeout.store.record import text
 
 log = logging.getLogger("wsgi_timeout.pool")
 
@@ -41,7 +42,7 @@ class Commands:
             self._pubsub.unsubscribe(*old)
         self._workers = wanted
         while self._workers and (message := self._pubsub.get_message(timeout=0)):
-            worker = wanted.get(message["channel"].decode())
+            worker = wanted.get(text(message["channel"]))
             command = _parse(worker, message["data"]) if worker else None
             if command:
                 yield command
@@ -51,6 +52,6 @@ def _parse(worker: str, data: bytes) -> Command | None:
     try:
         payload = json.loads(data)
         return Command(worker, str(payload["command"]), str(payload.get("job_id", "")))
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         log.warning("worker %s: not a command of RQ: %r", worker, data[:200])
         return None

@@ -14,7 +14,7 @@ import pytest
 import requests
 from contract_site import SLOW, WAIT, get
 from harness import answer_of, ask, follow, raw_request
-from result_urls import MARK, OURS, call_in
+from result_urls import MARK, OURS, call_in, status_url
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
@@ -35,12 +35,15 @@ def test_a_slow_request_is_redirected_to_its_result_url(site, port):
     started = time.monotonic()
     first = ask(port, target)
     assert time.monotonic() - started >= WAIT
-    assert (first.status, first.reason, first.body) == (303, "See Other", b"")
+    assert (first.status, first.reason) == (303, "See Other")
+    origin = f"http://127.0.0.1:{port}"
+    assert first.text == f"This request still runs. Its response will be at\n{origin}{first.location}\n"
     assert re.fullmatch(re.escape(target) + "&" + OURS, first.location)
     assert sorted(first.app_headers) == [
         ("Cache-Control", "no-store"),
-        ("Content-Length", "0"),
+        ("Content-Length", str(len(first.body))),
         ("Content-Type", "text/plain; charset=utf-8"),
+        ("Link", f'<{status_url(first.location)}>; rel="monitor"'),
         ("Location", first.location),
         ("Referrer-Policy", "no-referrer"),
     ]
@@ -155,7 +158,7 @@ def test_a_location_stays_on_this_host(port, no_wait, target, path):
     answer = raw_request(no_wait.port, get(target)).decode()
     assert re.search(r"\r\nLocation: (\S+)", answer)[1].startswith(f"{path}?{MARK}call=")
     urls = json.loads(answer.partition("\r\n\r\n")[2])
-    assert all(url.startswith(f"{path}?{MARK}") for url in urls.values())
+    assert all(url.startswith(f"http://x{path}?{MARK}") for url in urls.values())
 
 
 def test_a_303_stays_on_this_host(site, port, busy, gate):

@@ -1,7 +1,7 @@
 -- Accepts a call. Idempotent by call id: a repeat after a lost reply changes nothing.
--- KEYS: record, rq queue, rq job, leases, sequence, request body or arguments (only if they did not fit)
+-- KEYS: record, rq queue, rq job, leases, sequence, bytes of the calls, request body or arguments (only if they did not fit)
 -- ARGV: id, max_queued, record TTL s, 1 if it needs a live worker, the last ms of this server's clock at which it may be
---       accepted, number of record values, record field/value..., job field/value...
+--       accepted, max_buffered_bytes, bytes of its own that are not counted yet, number of record values, record field/value..., job field/value...
 
 -- An idle stock worker holds no lease; RQ's own record of it says that it lives.
 local function stock_worker(queue)
@@ -15,18 +15,26 @@ if redis.call('EXISTS', KEYS[1]) == 1 then return 'accepted' end
 -- It lay in a buffer while this server was silent: whoever sent it has said by now that it was refused.
 local time = redis.call('TIME')
 if time[1] * 1000 + math.floor(time[2] / 1000) > tonumber(ARGV[5]) then return 'late' end
-if KEYS[6] and redis.call('EXISTS', KEYS[6]) == 0 then return 'lost' end
+if KEYS[7] and redis.call('EXISTS', KEYS[7]) == 0 then return 'lost' end
 if ARGV[4] == '1' and redis.call('HLEN', KEYS[4]) == 0 and not stock_worker(KEYS[2]) then return 'no worker' end
 if redis.call('RPUSH', KEYS[2], ARGV[1]) > tonumber(ARGV[2]) then
   redis.call('RPOP', KEYS[2])
   return 'full'
 end
-local split = 6 + tonumber(ARGV[6])
+if redis.call('HINCRBY', KEYS[6], '*', ARGV[7]) > tonumber(ARGV[6]) then
+  redis.call('HINCRBY', KEYS[6], '*', -ARGV[7])
+  redis.call('RPOP', KEYS[2])
+  return 'no room'
+end
+-- What is written beside it was counted chunk by chunk, if it is a stream. The limit is the workers' too: see `write`.
+local counted = KEYS[7] and redis.call('HGET', KEYS[6], ARGV[1]) or 0
+redis.call('HSET', KEYS[6], '+', ARGV[6], ARGV[1], counted + ARGV[7])
+local split = 8 + tonumber(ARGV[8])
 local seq = redis.call('INCR', KEYS[5])
-redis.call('HSET', KEYS[1], 'state', 'queued', 'attempt', '0', 'seq', seq, unpack(ARGV, 7, split))
+redis.call('HSET', KEYS[1], 'state', 'queued', 'attempt', '0', 'seq', seq, unpack(ARGV, 9, split))
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 redis.call('HSET', KEYS[3], unpack(ARGV, split + 1))
 redis.call('EXPIRE', KEYS[3], ARGV[3])
 -- Until now its chunks lived for a minute, in case nobody came back for them.
-if KEYS[6] then redis.call('EXPIRE', KEYS[6], ARGV[3]) end
+if KEYS[7] then redis.call('EXPIRE', KEYS[7], ARGV[3]) end
 return 'accepted'

@@ -2,7 +2,8 @@
 -- KEYS: record, rq job, rq wip, held, response body
 -- ARGV: id, worker, attempt, now ms, outcome, detail, result TTL s, chunks of its body in the stream ('' if none),
 --       'head', head, 'body', body (of a small response; else other fields and their values, as 'chunks', count)
-local r = redis.call('HMGET', KEYS[1], 'state', 'worker', 'attempt', 'inboxes', 'stock')
+local r = redis.call('HMGET', KEYS[1], 'state', 'worker', 'attempt', 'inboxes', 'stock', 'name', 'method', 'path',
+  'created', 'started')
 local answer = 'ok'
 if r[1] == 'running' and r[2] == ARGV[2] and r[3] == ARGV[3] then
   local fields = {}
@@ -13,6 +14,7 @@ if r[1] == 'running' and r[2] == ARGV[2] and r[3] == ARGV[3] then
     outcome, detail = 'broken', 'Redis has lost a part of its response'
   end
   finish(KEYS[1], KEYS[2], ARGV[1], r[5], ARGV[4], ARGV[7], outcome, detail, fields)
+  if outcome == 'done' and r[6] then list_done(r[6], {ARGV[1], r[7] or '', string.sub(r[8] or '', 1, 200), r[3], r[9] or ARGV[4], r[10] or ARGV[4], ARGV[4]}) end
   if ARGV[8] ~= '' then
     redis.call('HSET', KEYS[5], 'end', outcome == 'done' and 'complete' or 'broken')
     redis.call('EXPIRE', KEYS[5], ARGV[7])

@@ -56,6 +56,15 @@ local function list_failed(record, id, now, outcome, detail)
   redis.call('EXPIRE', key, FAILED_TTL)
 end
 
+-- Lists a call that is done, for `wsgi-timeout calls`: the last thousand of a name, and a few more between two cuts.
+local function list_done(name, entry)
+  local key = 'wt:done:' .. name
+  local length = redis.call('LPUSH', key, cmsgpack.pack(entry))
+  if length > 1 and length < 1200 then return end
+  redis.call('LTRIM', key, 0, 999)
+  redis.call('EXPIRE', key, FAILED_TTL)
+end
+
 -- Ends a call: the one place that writes an outcome. `keep` is the seconds that it is kept unread.
 -- To RQ a job that has ended is gone; a stock worker of RQ is not done with it yet, and deletes it itself.
 -- The request goes: headers and bodies hold credentials, and nobody runs it again.

@@ -11,4 +11,6 @@ if values[1] == 'queued' then
   local last = redis.call('LLEN', 'rq:queue:wt:' .. values[3])
   if seq then ahead = math.min(last - 1, math.max(0, tonumber(values[2]) - tonumber(seq))) end
 end
-return {ahead + 1, values}
+-- `rq suspend` has workers take nothing.
+local suspended = values[1] == 'queued' and redis.call('EXISTS', 'rq:suspended') or 0
+return {ahead + 1, values, suspended}

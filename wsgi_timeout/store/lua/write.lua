@@ -1,9 +1,9 @@
 -- Appends one chunk to a stream, or says that it is full. A repeat of the same number changes nothing.
--- KEYS: stream, record
+-- KEYS: stream, record, bytes of the calls (only if they are counted)
 -- ARGV: id, number, chunk, bytes kept with a reader, bytes kept without, TTL s, writer's inbox,
 --       attempt ('' for a request body, which no attempt writes), head ('' but with a response's first chunk),
---       seconds that what was read is kept (0: not, once there is no room)
--- Returns {'ok' | 'full' | 'fenced' | 'lost', 1 if somebody reads}
+--       seconds that what was read is kept (0: not, once there is no room), max_buffered_bytes ('' = as last said)
+-- Returns {'ok' | 'full' | 'over' (max_buffered_bytes, and nothing was accepted yet) | 'fenced' | 'lost', 1 if somebody reads}
 local inboxes
 if ARGV[8] ~= '' then
   local r = redis.call('HMGET', KEYS[2], 'state', 'attempt', 'inboxes')
@@ -21,6 +21,19 @@ if number < count then return {'ok', reader} end
 if number > count then
   -- Redis was emptied, or came back without its last writes. A call that has ended takes its request body along.
   return {redis.call('HGET', KEYS[2], 'state') == 'ended' and 'full' or 'lost', 0}
+end
+local before = kept
+if KEYS[3] then
+  local b = redis.call('HMGET', KEYS[3], '*', '+')
+  local most = tonumber(ARGV[11]) or tonumber(b[2]) or math.huge
+  if (tonumber(b[1]) or 0) + size > most then
+    if ARGV[8] == '' and redis.call('EXISTS', KEYS[2]) == 0 then return {'over', 0} end
+    -- A response that somebody reads goes on, and makes room by that.
+    if ARGV[8] ~= '' and reader == 0 and kept > 0 then
+      redis.call('HSET', KEYS[1], 'writer', ARGV[7])
+      return {'full', 0}
+    end
+  end
 end
 local limit, gone = tonumber(reader == 1 and ARGV[4] or ARGV[5]), 0
 -- Only a body that does not fit loses its beginning, and only what was read.
@@ -51,6 +64,10 @@ if kept > 0 and kept + size > limit then
 end
 redis.call('HSET', KEYS[1], number, ARGV[3], 'count', number + 1, 'first', first, 'kept', kept + size)
 if gone > 0 then redis.call('HINCRBY', KEYS[1], 'gone', gone) end
+if KEYS[3] then
+  redis.call('HINCRBY', KEYS[3], '*', kept + size - before)
+  redis.call('HINCRBY', KEYS[3], ARGV[1], kept + size - before)
+end
 if number == 0 and ARGV[8] == '' then redis.call('HSET', KEYS[1], 'uploader', ARGV[7]) end
 -- Never shortened: once its call is queued, a request body lives as long as that.
 if redis.call('TTL', KEYS[1]) < tonumber(ARGV[6]) then redis.call('EXPIRE', KEYS[1], ARGV[6]) end

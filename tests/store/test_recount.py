@@ -1,0 +1,166 @@
+"""The bytes that a name's calls keep in Redis, counted and bounded; what RQ's own tools took away, ended."""
+
+import pytest
+import rq
+from call_steps import HEAD, W1, a_call, a_request, fresh_calls, hold, queued, response_stream, running
+from rq.serializers import JSONSerializer
+
+from wsgi_timeout.errors import BytesFull
+from wsgi_timeout.store import keys, rq_state, workers
+from wsgi_timeout.store.record import Attempt, Outcome, new_id
+from wsgi_timeout.store.streams import Budget, Limits, StreamWriter
+
+KIB = 1024
+
+
+@pytest.fixture
+def calls(redis_server, monkeypatch):
+    monkeypatch.setattr(workers, "_RECOUNT_MS", 0)
+    with fresh_calls(redis_server, "recount") as calls:
+        yield calls
+
+
+def total(calls):
+    return int(calls.redis.hget(calls.buffered, "*") or 0)
+
+
+def body_of(calls, call_id, most, size=100 * KIB):
+    """Return what writes a request body, within a budget of `most` bytes."""
+    budget = Budget(calls.buffered, most)
+    return StreamWriter(calls.scripts, call_id, "web", Limits(size, size), ttl=60, budget=budget)
+
+
+def test_queued_heads_are_counted_and_bounded(calls):
+    """What is queued is counted when it is accepted; over the budget nothing is accepted."""
+    large = a_request(environ={"REQUEST_METHOD": "GET", "HTTP_COOKIE": "x" * 10 * KIB})
+    for _ in range(3):
+        queued(calls, request=large)
+    assert 30 * KIB < total(calls) < 33 * KIB
+    with pytest.raises(BytesFull, match="max_buffered_bytes"):
+        calls.enqueue(a_call(request=large, max_buffered_bytes=33 * KIB))
+    assert calls.redis.llen(rq_state.queue_key(calls.name)) == 3
+    calls.workers.recount()
+    assert 30 * KIB < total(calls) < 33 * KIB
+
+
+def test_a_body_over_the_budget_is_refused_before_its_call_is(calls):
+    """Chunks of a request body are counted as they come, and refused while nothing was accepted."""
+    upload = body_of(calls, new_id(), 10 * KIB)
+    assert upload.offer(b"x" * 8 * KIB)
+    assert total(calls) == 8 * KIB
+    with pytest.raises(BytesFull):
+        upload.offer(b"x" * 8 * KIB)
+    with pytest.raises(BytesFull):
+        body_of(calls, new_id(), 10 * KIB).offer(b"x" * 8 * KIB)
+
+
+def test_a_response_over_the_budget_waits_for_a_reader(calls):
+    """A response that nobody reads grows no more when the budget is used; the first chunk has a place."""
+    call = running(calls, max_buffered_bytes=2 * KIB)
+    limits = Limits(100 * KIB, 100 * KIB)
+    writer = StreamWriter(
+        calls.scripts,
+        call.id,
+        "worker",
+        limits,
+        ttl=60,
+        attempt=1,
+        head=HEAD.pack(),
+        budget=Budget(calls.buffered),
+    )
+    assert writer.offer(b"x" * 4 * KIB)
+    assert not writer.offer(b"x")
+    calls.redis.hset(keys.response_body(call.id, 1), "readers", "reader")
+    assert writer.offer(b"x")
+
+
+@pytest.mark.parametrize("end", ["ended", "expired", "worker", "counter"])
+def test_what_is_gone_is_counted_no_more(calls, end):
+    """A recount finds what there is, whatever came between: an end, a TTL, a dead worker, a lost counter."""
+    call = running(calls, request=a_request(environ={"HTTP_COOKIE": "x" * 10 * KIB}))
+    response_stream(calls, call.id, 1).offer(b"x" * KIB)
+    calls.workers.recount()
+    assert 11 * KIB < total(calls) < 12 * KIB
+    if end == "ended":
+        calls.attempts.finish(Attempt(call.id, 1, W1), Outcome.DONE, 600, streamed=1)
+        expected = KIB
+    elif end == "expired":
+        calls.redis.unlink(*calls.kept(call.id, 1))
+        expected = 0
+    elif end == "worker":
+        calls.workers.recover(W1, None, "its death")
+        expected = 10 * KIB
+    else:
+        calls.redis.hset(calls.buffered, "*", 10**12)
+        expected = 11 * KIB
+    calls.workers.recount()
+    assert expected <= total(calls) < expected + KIB
+
+
+def test_nothing_is_left_of_a_name_without_calls(calls):
+    """When the last call is gone, so is its count."""
+    call = queued(calls)
+    calls.redis.unlink(keys.call(call.id))
+    calls.workers.recount()
+    assert not calls.redis.exists(calls.buffered)
+
+
+def the_job(calls, call):
+    return rq.job.Job.fetch(call.id, connection=calls.redis, serializer=JSONSerializer)
+
+
+def cancel(calls, call):
+    the_job(calls, call).cancel()
+
+
+def delete(calls, call):
+    the_job(calls, call).delete()
+
+
+def empty(calls, _call):
+    rq.Queue(rq_state.queue_name(calls.name), connection=calls.redis, serializer=JSONSerializer).empty()
+
+
+@pytest.mark.parametrize("take_away", [cancel, delete, empty])
+def test_what_rq_takes_out_of_the_queue_is_cancelled(calls, take_away):
+    """`job.cancel()`, `job.delete()` and `rq empty` end a queued call, and wake who waits for it."""
+    call = queued(calls, "waiting")
+    take_away(calls, call)
+    assert calls.workers.recount() == [call.id]
+    now = calls.look(call.id)
+    assert (now.state, now.outcome) == ("ended", Outcome.CANCELLED)
+    assert calls.redis.lrange(keys.inbox("waiting"), 0, -1) == [call.id.encode()]
+    assert calls.workers.recount() == []
+
+
+@pytest.mark.parametrize("take_away", [cancel, delete])
+def test_a_pause_before_a_retry_is_cancelled_too(calls, take_away):
+    """RQ's tools end a call that waits for its next run."""
+    call = running(calls)
+    calls.attempts.retry(Attempt(call.id, 1, W1), 60, "raised")
+    take_away(calls, call)
+    assert calls.workers.recount() == [call.id]
+    assert calls.look(call.id).outcome is Outcome.CANCELLED
+    assert calls.redis.zcard(keys.delayed(calls.name)) == 0
+
+
+def test_what_runs_or_waits_goes_on(calls):
+    """A recount ends nothing that RQ's tools have left alone: queued, held, running, queued again."""
+    runs = running(calls)
+    queued(calls)
+    hold(calls)
+    queued(calls)
+    assert calls.workers.recount() == []
+    calls.workers.recover(W1, None, "its death")
+    assert calls.workers.recount() == []
+    assert calls.look(runs.id).state == "queued"
+
+
+def test_junk_stops_no_recount(calls):
+    """Keys of other types, and numbers that are none, count as nothing; the next call is found."""
+    calls.redis.hset(calls.buffered, mapping={"fc-string": "many", b"\xff": 7, "fc-list": 10**20})
+    calls.redis.set(keys.call("fc-string"), "x")
+    calls.redis.rpush(keys.call("fc-list"), "x")
+    call = queued(calls)
+    cancel(calls, call)
+    assert calls.workers.recount() == [call.id]

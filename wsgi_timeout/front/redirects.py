@@ -1,0 +1,46 @@
+"""The redirect of a request whose wait is over, to its result URL."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from wsgi_timeout.http import answers, urls
+from wsgi_timeout.http.pending import Pending
+from wsgi_timeout.settings import Settings
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse
+
+
+def to_result_url(
+    pending: Pending, environ: Mapping[str, Any], settings: Settings, start_response: StartResponse
+) -> Iterable[bytes]:
+    """Redirect to the next hop.
+
+    It has a body, since many clients take a redirect that they do not follow for an empty success.
+    """
+    origin = urls.origin(environ, settings.public_url)
+    result_url, status_url = origin + pending.next_url, origin + pending.status_url
+    if "application/json" in environ.get("HTTP_ACCEPT", ""):
+        # `running` as clients see it: accepted, and not answered. What it is exactly, the status URL tells.
+        found = {"state": "running", "result_url": result_url, "status_url": status_url}
+        body, content_type = json.dumps(found).encode() + b"\n", "application/json"
+    else:
+        text = f"This request still runs. Its response will be at\n{result_url}\n"
+        body, content_type = text.encode(), "text/plain; charset=utf-8"
+    link = ("Link", f'<{pending.status_url}>; rel="monitor"')
+    status = _status(environ, settings)
+    return answers.redirect(start_response, status, pending.next_url, [link], body, content_type)
+
+
+def _status(environ: Mapping[str, Any], settings: Settings) -> str:
+    """Return 303, after which a client comes with GET, or 307, after which it sends the same again.
+
+    Clients of the Model Context Protocol follow only what keeps method and body. Here a body that
+    comes again is dropped.
+    """
+    if settings.redirect_status == 307 or "HTTP_MCP_PROTOCOL_VERSION" in environ:
+        return "307 Temporary Redirect"
+    return "303 See Other"

@@ -1,0 +1,85 @@
+-- Goes through some of a name's calls: counts anew what each keeps here, forgets those that are gone, and ends the ones that
+-- RQ's own tools took out of the queue. Observers share its way; one that comes too early does nothing.
+-- KEYS: bytes of the calls, delayed
+-- ARGV: how many at most, ms between two
+-- Returns the ids that were taken out
+local time = redis.call('TIME')
+local now = string.format('%d', time[1] * 1000 + math.floor(time[2] / 1000))
+local last = redis.call('HMGET', KEYS[1], '>', '@')
+if redis.call('EXISTS', KEYS[1]) == 0 or now - (tonumber(last[2] or 0) or 0) < tonumber(ARGV[2]) then return {} end
+
+-- An odd value in a key, which nobody of ours wrote, counts as none.
+local function read(...)
+  local answer = redis.pcall(...)
+  return not (type(answer) == 'table' and answer.err) and answer or nil
+end
+
+local function kept(stream) return tonumber(read('HGET', stream, 'kept') or 0) or 0 end
+
+local function size(id, attempt)
+  local record, bytes = 'wt:call:' .. id, kept('wt:in:' .. id)
+  for _, field in ipairs({'request', 'body'}) do bytes = bytes + (tonumber(read('HSTRLEN', record, field)) or 0) end
+  bytes = bytes + kept('wt:out:' .. id .. ':' .. attempt)
+  -- Chunks of one size, but for the last.
+  for _, key in ipairs({'wt:args:' .. id, 'wt:value:' .. id .. ':' .. attempt}) do
+    local chunks = tonumber(read('HLEN', key)) or 0
+    if chunks > 0 then
+      bytes = bytes + (chunks - 1) * (tonumber(read('HSTRLEN', key, '0')) or 0)
+        + (tonumber(read('HSTRLEN', key, tostring(chunks - 1))) or 0)
+    end
+  end
+  return bytes
+end
+
+-- A job is made with its call, and lives as long; RQ's own worker deletes what it has run.
+local function taken_out(id, state, stock)
+  if state ~= 'queued' and (state ~= 'delayed' or stock) then return false end
+  local job = redis.pcall('HGET', 'rq:job:' .. id, 'status')
+  return not job or job == 'canceled'
+end
+
+local function cancel(id, r)
+  redis.call('ZREM', KEYS[2], id)
+  local why = 'taken out of the queue with RQ\'s own tools'
+  finish('wt:call:' .. id, 'rq:job:' .. id, id, r[5], now, r[3], 'cancelled', why, {})
+  wake(r[4], id)
+end
+
+local found = redis.pcall('HSCAN', KEYS[1], last[1] or '0', 'COUNT', ARGV[1])
+if found.err then found = {'0', {}} end
+local cancelled, more = {}, 0
+for i = 1, #found[2], 2 do
+  local id, before = found[2][i], tonumber(found[2][i + 1]) or 0
+  if #id > 1 then
+    local r = read('HMGET', 'wt:call:' .. id, 'state', 'attempt', 'result_ttl', 'inboxes', 'stock') or {}
+    if r[1] and tonumber(r[3]) and taken_out(id, r[1], r[5]) then
+      cancel(id, r)
+      cancelled[#cancelled + 1] = id
+    end
+    -- Of a call that is not accepted yet there is a body.
+    local bytes = r[1] and size(id, r[2] or 0) or kept('wt:in:' .. id)
+    if not r[1] and bytes == 0 then
+      redis.call('HDEL', KEYS[1], id)
+    elseif bytes ~= before then
+      redis.call('HSET', KEYS[1], id, bytes)
+    end
+    more = more + bytes - before
+  end
+end
+local total = (tonumber(redis.call('HGET', KEYS[1], '*') or 0) or 0) + more
+if not last[1] or last[1] == '0' then
+  if found[1] == '0' then
+    -- All of them at once: whatever was counted before, this is what there is.
+    total = 0
+    local all = redis.call('HGETALL', KEYS[1])
+    for i = 1, #all, 2 do
+      if #all[i] > 1 then total = total + (tonumber(all[i + 1]) or 0) end
+    end
+  end
+end
+if total <= 0 and redis.call('HLEN', KEYS[1]) <= 4 then
+  redis.call('UNLINK', KEYS[1])
+else
+  redis.call('HSET', KEYS[1], '*', math.max(0, total), '>', found[1], '@', now)
+end
+return cancelled
