@@ -13,6 +13,7 @@ NUMBERS = [field for field in FIELDS if field.type in {"int", "float"}]
 #: Good values of settings that are text, but of addresses.
 TEXTS = {
     "public_url": ("https://one.example", "http://two.example:8000", "https://three.example"),
+    "cors_origins": ("https://one.example", "*", "https://one.example, http://two.example:8000"),
     "waiting_page": ("never", "at-once", ""),
     "event_streams": ("resumable", "", "resumable"),
 }

@@ -36,6 +36,16 @@ def are_addresses(given: str) -> bool:
         return False
 
 
+def are_origins(given: str) -> bool:
+    """Whether a text is a list of origins, or `*`."""
+    return all(item.strip() == "*" or _is_origin(item.strip()) for item in given.split(","))
+
+
+def _is_origin(text: str) -> bool:
+    url = urlsplit(text)
+    return bool(url.scheme and url.netloc) and text == f"{url.scheme}://{url.netloc}"
+
+
 def parse(key: str, kind: str, value: Any) -> Any:
     if not isinstance(value, str):
         return value

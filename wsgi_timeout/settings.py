@@ -12,7 +12,7 @@ from typing import Any
 
 from wsgi_timeout.compat import Self
 from wsgi_timeout.errors import ConfigurationError
-from wsgi_timeout.setting_kinds import are_addresses, check, is_base_url, number, parse, text
+from wsgi_timeout.setting_kinds import are_addresses, are_origins, check, is_base_url, number, parse, text
 
 ENV_PREFIX = "WSGI_TIMEOUT_"
 #: Characters: 128 bits in hexadecimal.
@@ -141,6 +141,14 @@ class Settings:
         "status of the redirect to a result URL; 307 for clients that may not change POST into GET, "
         "and send the body again, which is dropped",
         one_of=(303, 307),
+    )
+    cors_origins: str = text(
+        "",
+        "origins",
+        "origins whose pages may read our redirects and errors, and send preflights to our URLs; "
+        "`*` for all, without cookies",
+        are_origins,
+        "origins as https://app.example.com, or *, with commas between them",
     )
     public_url: str = text(
         "",

@@ -34,7 +34,8 @@ def slow():
         thing = THINGS[request.args["what"]]
         wsgi_timeout.progress(thing, total=thing, message=thing)
     note(f"-{request.method}")
-    hold_up()
+    if request.method != "OPTIONS":
+        hold_up()
 
 
 @app.route("/progress")
@@ -76,3 +77,24 @@ def seen():
 @app.route("/policy")
 def policy():
     return Response("page", headers={"Referrer-Policy": request.args["policy"]})
+
+
+@app.route("/shared", methods=["GET", "POST", "OPTIONS"])
+def shared():
+    """Answer pages of other origins, as an app does that has CORS headers of its own."""
+    origin = {"Access-Control-Allow-Origin": request.headers.get("Origin", "null")}
+    allowed = {"Access-Control-Allow-Headers": "content-type, x-more", "Access-Control-Max-Age": "0"}
+    headers = {**origin, **allowed, "Access-Control-Allow-Credentials": "true"}
+    return Response(f"{request.method} {request.get_data(as_text=True)}", headers=headers)
+
+
+@app.route("/dashboard")
+def dashboard():
+    """A page that comes again by itself."""
+    return '<meta http-equiv="refresh" content="0.2"><p>numbers</p>'
+
+
+@app.route("/events")
+def events():
+    last = int(request.headers.get("Last-Event-ID", 0))
+    return Response(f"retry: 10\nid: {last + 1}\ndata: {last + 1}\n\n", mimetype="text/event-stream")

@@ -24,7 +24,7 @@ from wsgi_timeout.front.result_urls import Results
 from wsgi_timeout.front.submit import Submission
 from wsgi_timeout.front.wait import ClientGone, wait
 from wsgi_timeout.front.waiting_page import Visit
-from wsgi_timeout.http import answers, cookies, parameters, urls
+from wsgi_timeout.http import answers, cookies, cors, parameters, urls
 from wsgi_timeout.http.asked import SAFE, Asked
 from wsgi_timeout.http.environ import clean, without_conditions
 from wsgi_timeout.http.mounts import Mounts
@@ -86,6 +86,9 @@ class Front:
         settings = self._routes.match(environ)
         if reference is None and settings is None and self._app is not None:
             return self._app(clean(environ), start_response)
+        start_response = cors.with_headers(environ, self._routes.settings.cors_origins, start_response)
+        if reference is not None and cors.is_preflight(environ):
+            return cors.preflight(environ, start_response)
         return self._answer(settings or self._routes.settings, reference, cookie, environ, start_response)
 
     def _answer(

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from wsgi_timeout.errors import WsgiTimeoutError
+from wsgi_timeout.http.cors import start_ours
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
@@ -78,7 +79,7 @@ def asset(start_response: StartResponse, content_type: str, body: bytes, current
 
 def no_more(start_response: StartResponse) -> Iterable[bytes]:
     """Answer 204, which ends an EventSource: there is nothing behind its last event."""
-    start_response("204 No Content", [*_PRIVATE])
+    start_ours(start_response, "204 No Content", [*_PRIVATE])
     return []
 
 
@@ -94,5 +95,6 @@ def wants_html(environ: Mapping[str, Any]) -> bool:
 def _send(
     start_response: StartResponse, status: str, headers: Headers, body: bytes, content_type: str
 ) -> Iterable[bytes]:
-    start_response(status, [("Content-Type", content_type), ("Content-Length", str(len(body))), *headers])
+    length = ("Content-Length", str(len(body)))
+    start_ours(start_response, status, [("Content-Type", content_type), length, *headers])
     return [body]
