@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from wsgi_timeout.errors import ResponseBroken, ResultTrimmed
-from wsgi_timeout.front import policy, replay
+from wsgi_timeout.front import policy, redirects, replay
 from wsgi_timeout.front.delivery import Delivery
 from wsgi_timeout.front.places import Seat
 from wsgi_timeout.front.wait import Ready
@@ -64,10 +64,10 @@ class Stay:
 
     @classmethod
     def of(cls, environ: Mapping[str, Any], settings: Settings, deadline: float) -> Stay:
-        """Tell it from a request: an EventSource says what it accepts."""
+        """Tell it from a request: an EventSource, and a client of ours, say what they accept."""
         accepted = environ.get("HTTP_ACCEPT", "").lower()
         event_source = environ["REQUEST_METHOD"] == "GET" and EVENTS in accepted
-        return cls(event_source, deadline, settings.keepalive_seconds)
+        return cls(event_source or redirects.waits_by_itself(environ), deadline, settings.keepalive_seconds)
 
 
 def kind(head: ResponseHead | None, settings: Settings) -> str:

@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("wsgi_timeout")
 
+#: Seconds after which a client that waits by itself learns of its call, to show progress, or to cancel.
+_KNOWN_SECONDS = 2.0
+
 
 class Front:
     """Runs the requests that `routes` capture as calls of `name`; hands the others to `app`."""
@@ -190,6 +193,8 @@ class Front:
                     return visit.accepted(pending)
                 return _accepted(settings, pending, environ, start_response)
             seconds = settings.wait_seconds if visit is None else visit.wait_seconds
+            if redirects.waits_by_itself(environ):
+                seconds = min(seconds, _KNOWN_SECONDS)
             deadline = time.monotonic() + settings.wait_seconds
             ready = wait(runtime, seat, seconds, look_first=False)
             if ready is None and visit is not None:

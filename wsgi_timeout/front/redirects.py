@@ -14,6 +14,16 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
 
 
+#: Named in `Accept` by clients that want 202 in place of a redirect: a browser shows a script no redirect,
+#: and gives up after twenty. See clients/.
+PENDING = "application/vnd.wsgi-timeout+json"
+
+
+def waits_by_itself(environ: Mapping[str, Any]) -> bool:
+    """Whether a request comes from a client that needs no redirect."""
+    return PENDING in environ.get("HTTP_ACCEPT", "")
+
+
 def to_result_url(
     pending: Pending, environ: Mapping[str, Any], settings: Settings, start_response: StartResponse
 ) -> Iterable[bytes]:
@@ -23,7 +33,7 @@ def to_result_url(
     """
     origin = urls.origin(environ, settings.public_url)
     result_url, status_url = origin + pending.next_url, origin + pending.status_url
-    if "application/json" in environ.get("HTTP_ACCEPT", ""):
+    if "application/json" in environ.get("HTTP_ACCEPT", "") or waits_by_itself(environ):
         # `running` as clients see it: accepted, and not answered. What it is exactly, the status URL tells.
         found = {"state": "running", "result_url": result_url, "status_url": status_url}
         body, content_type = json.dumps(found).encode() + b"\n", "application/json"
@@ -38,9 +48,12 @@ def to_result_url(
 def _status(environ: Mapping[str, Any], settings: Settings) -> str:
     """Return 303, after which a client comes with GET, or 307, after which it sends the same again.
 
+    To a client that waits by itself it is 202.
     Clients of the Model Context Protocol follow only what keeps method and body. Here a body that
     comes again is dropped.
     """
+    if waits_by_itself(environ):
+        return "202 Accepted"
     if settings.redirect_status == 307 or "HTTP_MCP_PROTOCOL_VERSION" in environ:
         return "307 Temporary Redirect"
     return "303 See Other"

@@ -17,6 +17,7 @@ from wsgi_timeout.front.process import Runtime
 from wsgi_timeout.front.result_urls import FULL_SECONDS, drain, find
 from wsgi_timeout.front.wait import Ready
 from wsgi_timeout.http import answers, parameters, urls
+from wsgi_timeout.http.asked import Asked
 from wsgi_timeout.http.events import has_event
 from wsgi_timeout.http.pending import Pending
 from wsgi_timeout.settings import Settings
@@ -92,6 +93,8 @@ def _return(
             if found is None:
                 seat.keep_place()
                 return redirects.to_result_url(pending, environ, settings, start_response)
+            if Asked.by(environ).query != Asked.unpack(found.asked).query:
+                return None
             pending = replace(pending, asked=found.asked)
             return _Return(runtime, settings, at, pending, seat, environ, start_response, deadline).to(found)
         except CallUnknown:

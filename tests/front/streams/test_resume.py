@@ -165,12 +165,16 @@ def test_an_unknown_id_reaches_the_app(site, steps, last):
 
 
 def test_an_id_is_good_for_its_own_path(site, steps):
-    """An id of one address opens nothing on another."""
+    """An id of one address opens nothing on another, nor with another query."""
     steps.allow(*range(5))
+    before = len(site.runs("path"))
     with Connection(site.web.port, target(steps, "path")) as connection:
         connection.rest()
     with Connection(site.web.port, "/short", connection.ids[1]) as other:
         assert other.rest() == ["0", "1"]
+    with Connection(site.web.port, target(steps, "path", count=2), connection.ids[1]) as other:
+        assert other.rest() == ["0", "1"]
+    assert len(site.runs("path")) == before + 2
 
 
 @pytest.mark.parametrize("options", ["ids=1", "gzip=1", "ids=1&crlf=1&size=100000"])
