@@ -132,6 +132,11 @@ class Settings:
         "how long a handler may go on after a timeout or cancel, before its process is killed",
         least=0.1,
     )
+    drain_delay: float = number(
+        0.0,
+        "s",
+        "how long a web process that is told to stop goes on, with its ready URL at 503 (our worker classes)",
+    )
     embedded_memory: int = number(
         0, "bytes", "`maxmemory` of `serve`'s embedded server; 0: a quarter of the machine's, or container's"
     )

@@ -13,7 +13,7 @@ import click
 
 from wsgi_timeout import target as targets
 from wsgi_timeout.errors import ConfigurationError
-from wsgi_timeout.serving.look_commands import COMMANDS
+from wsgi_timeout.serving import check_commands, look_commands
 from wsgi_timeout.serving.parts import ServeOptions
 from wsgi_timeout.serving.serve import serve
 from wsgi_timeout.settings import LOG_LEVEL_VARIABLE, PYTHON_VARIABLE, Settings
@@ -143,7 +143,7 @@ def worker_command(target: str, *, name: str | None, max_memory: int, ready_fd: 
     _run(work)
 
 
-for command in COMMANDS:
+for command in (*look_commands.COMMANDS, *check_commands.COMMANDS):
     main.add_command(command)
 
 

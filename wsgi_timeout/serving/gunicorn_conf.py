@@ -29,7 +29,7 @@ worker_connections = max(1000, 2 * threads)
 # In gthread a heartbeat of the process, no limit on a request: the wait's limit is `wait_seconds`.
 timeout = 30
 # A stopping process answers its waiters within a second; downloads may go on for this long.
-graceful_timeout = 30
+graceful_timeout = 30 + int(_settings.drain_delay)
 # Longer than the pause of a client between two hops.
 keepalive = 5
 # Streams of one HTTP/2 connection would wait for each other.

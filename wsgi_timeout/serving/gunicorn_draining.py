@@ -9,11 +9,12 @@ from gunicorn.util import make_fail_app
 from gunicorn.workers import gthread
 
 from wsgi_timeout.reloading import Reloader
+from wsgi_timeout.serving.health import LeavesInTwoSteps, with_health
 from wsgi_timeout.serving.unframed import reset_when_cut
 from wsgi_timeout.watching import listener
 
 
-class DrainingWorker(gthread.ThreadWorker):
+class DrainingWorker(LeavesInTwoSteps, gthread.ThreadWorker):
     """gunicorn's own gthread, of any version, that answers every waiter when told to stop."""
 
     @property
@@ -36,7 +37,7 @@ class DrainingWorker(gthread.ThreadWorker):
 
     def load_wsgi(self) -> None:
         self._load()
-        self.wsgi: Any = reset_when_cut(self.wsgi)
+        self.wsgi: Any = with_health(reset_when_cut(self.wsgi), lambda: self.is_ready)
 
     def _load(self) -> None:
         if not self.cfg.reload:

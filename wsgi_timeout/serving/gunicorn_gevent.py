@@ -17,13 +17,14 @@ from gunicorn.workers import ggevent
 
 from wsgi_timeout.http.parameters import MARK
 from wsgi_timeout.serving.arrival import BODY_AHEAD
+from wsgi_timeout.serving.health import LeavesInTwoSteps, with_health
 from wsgi_timeout.serving.paced_socket import END_OF_CHUNKS, PacedSocket
 from wsgi_timeout.serving.unframed import reset_when_cut
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.watching import listener
 
 
-class GeventWorker(ggevent.GeventWorker):
+class GeventWorker(LeavesInTwoSteps, ggevent.GeventWorker):
     """Holds thousands of waiting requests, a greenlet each, and answers all of them when told to stop."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -42,7 +43,7 @@ class GeventWorker(ggevent.GeventWorker):
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
-        self.wsgi: Any = reset_when_cut(self.wsgi)
+        self.wsgi: Any = with_health(reset_when_cut(self.wsgi), lambda: self.is_ready)
 
     @property
     def alive(self) -> bool:

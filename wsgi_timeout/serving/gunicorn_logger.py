@@ -10,6 +10,7 @@ from gunicorn.glogging import Logger as GunicornLogger
 from gunicorn.instrument.statsd import Statsd
 
 from wsgi_timeout.http.printable import printable, without_token
+from wsgi_timeout.serving.health import is_health_check
 
 
 class Logger(GunicornLogger):
@@ -27,6 +28,11 @@ class Logger(GunicornLogger):
         for logger in (self.error_log, self.access_log):
             if not any(isinstance(item, _Redaction) for item in logger.filters):
                 logger.addFilter(_Redaction())
+
+    def access(self, resp: Any, req: Any, environ: Any, request_time: Any) -> None:
+        """Log a request, but not a balancer's that is answered well."""
+        if not (is_health_check(environ) and str(resp.status).startswith("200")):
+            super().access(resp, req, environ, request_time)
 
     def atoms(self, resp: Any, req: Any, environ: Any, request_time: Any) -> dict[str, Any]:
         """Return what a line may show of a request, cleaned here: formatters read it from the record."""

@@ -14,6 +14,7 @@
                                        1,000 not done
     wt:done:<name>             list    finish.lua: the last      7 days, renewed at each 200th
                                        1,000 done
+    wt:doctor                  string  `wsgi-timeout doctor`     deleted at once, else 5 s
     wt:inbox:<random>          list    whoever wakes a process   60 s after the last message
     wt:held:<worker>           list    BLMOVE from the queue     none: goes with the worker's lease
                                string  recover.lua: no command   20 min
@@ -39,6 +40,8 @@
 
 from __future__ import annotations
 
+#: What is written and deleted to see whether that is allowed.
+PROBE = "wt:doctor"
 #: Seconds that a tombstone tells "delivered" from "never existed".
 TOMBSTONE_TTL = 7 * 86_400
 #: Seconds that the list of failed calls outlives its last entry.

@@ -11,7 +11,7 @@ from wsgi_timeout.store import keys, rq_state
 from wsgi_timeout.store.failed_calls import names
 
 _SERVES = ("target", "wire", "folder")
-_RQ = ("hostname", "pid", "state", "birth", "version", "successful_job_count", "failed_job_count")
+_RQ = ("hostname", "pid", "state", "birth", "last_heartbeat", "successful_job_count")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,9 @@ class ListedWorker:
     state: str
     #: The calls that it holds.
     calls: str
-    #: ISO 8601.
+    #: ISO 8601, as the next one.
     since: str
+    heartbeat: str
     done: str
 
 
@@ -45,11 +46,11 @@ def list_workers(client: redis.Redis, name: str | None = None) -> list[ListedWor
             pipe.lrange(keys.held(worker), 0, 9)
             serves, rq, held = (_texts(answer) for answer in pipe.execute(raise_on_error=False))
             target, wire, _ = serves or [""] * 3
-            hostname, pid, state, birth, _, done, _ = rq or [""] * 7
+            hostname, pid, state, birth, heartbeat, done = rq or [""] * 6
+            done = done or "0"
+            calls = " ".join(held)
             found.append(
-                ListedWorker(
-                    worker, each, target, wire, hostname, pid, state, " ".join(held), birth, done or "0"
-                )
+                ListedWorker(worker, each, target, wire, hostname, pid, state, calls, birth, heartbeat, done)
             )
     return found
 

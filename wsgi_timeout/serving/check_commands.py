@@ -1,0 +1,68 @@
+"""The commands that answer yes or no: doctor for a deployment, health for a pool."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from dataclasses import asdict
+from datetime import datetime, timezone
+
+import click
+import redis
+
+from wsgi_timeout.serving.doctor import examine, exit_code
+from wsgi_timeout.serving.look_commands import at_redis
+from wsgi_timeout.store.worker_list import ListedWorker, list_workers
+
+#: Seconds without a heartbeat, of which there is one every 3 s, after which a worker is not well.
+_SILENT_SECONDS = 15.0
+
+
+@click.command("doctor")
+@click.option("--public-url", default="", help="Ask our web process through the proxy, at this URL.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def doctor_command(*, public_url: str, as_json: bool) -> None:
+    """Look for what is wrong with a deployment: Redis, workers, settings; 1 as exit code if something fails.
+
+    Run it in the environment of the web process.
+    """
+    findings = []
+
+    def work(client: redis.Redis) -> None:
+        for finding in examine(client, os.environ, public_url):
+            findings.append(finding)
+            line = f"{finding.verdict:<4}  {finding.check}: {finding.what}"
+            line += f"; {finding.remedy}" if finding.remedy else ""
+            click.echo(json.dumps(asdict(finding)) if as_json else line)
+
+    at_redis(work)
+    raise SystemExit(exit_code(findings))
+
+
+@click.command("health")
+@click.option("--name", help="Those of the queue wt:NAME.  [default: of every queue]")
+def health_command(*, name: str | None) -> None:
+    """Say whether the workers on this host are well: 0 as exit code if so, for a container's check."""
+    found: list[ListedWorker] = []
+
+    def work(client: redis.Redis) -> None:
+        found.extend(
+            worker for worker in list_workers(client, name) if worker.hostname == socket.gethostname()
+        )
+
+    at_redis(work)
+    well = [worker for worker in found if _silent_for(worker) < _SILENT_SECONDS]
+    click.echo(f"{len(well)} of {len(found)} worker processes on this host are well")
+    raise SystemExit(0 if well and len(well) == len(found) else 1)
+
+
+def _silent_for(worker: ListedWorker) -> float:
+    try:
+        last = datetime.fromisoformat(worker.heartbeat.replace("Z", "+00:00"))
+    except ValueError:
+        return float("inf")
+    return (datetime.now(timezone.utc) - last).total_seconds()
+
+
+COMMANDS = (doctor_command, health_command)

@@ -1,0 +1,69 @@
+"""Live and ready: what a balancer asks, answered by the web process itself, never behind a call."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterable
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from wsgi_timeout.settings import Settings
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication
+
+_PREFIX = "/__wsgi_timeout/"
+LIVE = _PREFIX + "live"
+READY = _PREFIX + "ready"
+
+
+def with_health(app: WSGIApplication, is_ready: Callable[[], bool]) -> WSGIApplication:
+    """Return `app` with our two URLs before it: 200, and 503 on `ready` once the process leaves."""
+
+    def outer(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "")
+        if path not in {LIVE, READY}:
+            return app(environ, start_response)
+        good = path == LIVE or is_ready()
+        body = b"ok\n" if good else b"leaving\n"
+        headers = [
+            ("Content-Type", "text/plain"),
+            ("Content-Length", str(len(body))),
+            ("Cache-Control", "no-store"),
+        ]
+        start_response("200 OK" if good else "503 Service Unavailable", headers)
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+
+    return outer
+
+
+def is_health_check(environ: dict[str, Any]) -> bool:
+    """Return whether a request is one of a balancer's, of which a log would be full."""
+    return environ.get("PATH_INFO") in {LIVE, READY}
+
+
+class LeavesInTwoSteps:
+    """For a worker of gunicorn: told to stop it is unready first, and after `drain_delay` it drains."""
+
+    alive: bool
+    _leave_at: float | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether new requests should come here."""
+        return self._leave_at is None and self.alive
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Take SIGTERM: at a reload, a stop or a new master."""
+        delay = Settings.load().drain_delay
+        if self._leave_at is None and delay:
+            self._leave_at = time.monotonic() + delay
+        elif self._leave_at is None:
+            super().handle_exit(sig, frame)  # type: ignore[misc]
+
+    def notify(self) -> None:
+        """Tell the arbiter that this process lives, at least each second."""
+        super().notify()  # type: ignore[misc]
+        if self._leave_at is not None and self.alive and time.monotonic() >= self._leave_at:
+            super().handle_exit(signal.SIGTERM, None)  # type: ignore[misc]
