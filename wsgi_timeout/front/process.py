@@ -56,20 +56,20 @@ class Runtime:
 
         Raises `RedisUnavailable` if Redis could never be asked for them yet.
         """
-        seen = self._watch.fleet
+        seen = self._watch.live_workers
         if seen is None or not seen.alive:
             # Before the first worker has come up nobody has told yet whether the target is a stub.
             self._watch.look(self._patience)
-            seen = self._watch.fleet
+            seen = self._watch.live_workers
         if seen is None:
             raise RedisUnavailable(f"Redis does not tell which workers live: {self._watch.trouble}")
-        if seen.stranger:
-            raise NoWorker(seen.stranger)
+        if seen.mismatch:
+            raise NoWorker(seen.mismatch)
 
     @property
     def mounts(self) -> Mounts | None:
         """The web functions that workers serve, None if their target is no stub, or none lives."""
-        return self._watch.fleet.mounts if self._watch.fleet else None
+        return self._watch.live_workers.mounts if self._watch.live_workers else None
 
     def check_label(self, label: str) -> None:
         """Raise `UnknownLabel` if live workers serve a stub, and no web function of this label."""

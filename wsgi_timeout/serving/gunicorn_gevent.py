@@ -111,7 +111,7 @@ class GeventWorker(LeavesInTwoSteps, ggevent.GeventWorker):
         return 0 if (there + paced.ahead).endswith(END_OF_CHUNKS) else None
 
     def server_class(self, sock: Any, *, spawn: Any, **options: Any) -> StreamServer:
-        """Return the server that gunicorn makes itself where this is not given, known to us."""
+        """Build gunicorn's default server, and remember it."""
         ssl = {"ssl_context": options["ssl_context"]} if "ssl_context" in options else {}
         server = StreamServer(sock, handle=partial(self.handle, _Name(sock)), spawn=spawn, **ssl)
         if self.cfg.workers > 1:

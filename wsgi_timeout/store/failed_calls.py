@@ -19,7 +19,7 @@ _COLUMNS = ("ID", "NAME", "CALL", "OUTCOME", "ATTEMPTS", "WHEN", "DETAIL")
 
 @dataclass(frozen=True, slots=True)
 class FailedCall:
-    """One that was accepted and whose handler's result did not come."""
+    """An accepted call that ended without a result."""
 
     id: str
     name: str

@@ -36,7 +36,7 @@ class Watch:
         `closing` ends what was dropped unclosed.
         """
         #: What the live workers serve; None: no look has succeeded yet.
-        self.fleet: live_workers.Fleet | None = None
+        self.live_workers: live_workers.LiveWorkers | None = None
         #: Why there is none.
         self.trouble = "it has not answered yet"
         self._closing = closing
@@ -48,7 +48,7 @@ class Watch:
         self._next_queues = 0.0
         self._looked_at_server = False
         self._surprises = LogOnce("watch")
-        #: Numbers of looks at the workers; who wants one that begins from now on wants the next.
+        #: Counts the checks of the workers; a caller that needs fresh data waits for one that starts later.
         self._turn = threading.Condition()
         self._begun = self._ended = self._wanted = 0
         threading.Thread(target=self._run, name="wsgi-timeout-watch", daemon=True).start()
@@ -84,18 +84,18 @@ class Watch:
 
     def _look_at_workers(self) -> None:
         try:
-            seen = live_workers.look(self._workers, self._target)
+            seen = live_workers.find(self._workers, self._target)
         except ANY as error:
             self.trouble = str(error)
             return
         except Exception as error:
             self.trouble = repr(error)
             raise
-        before = self.fleet or live_workers.Fleet("", None)
-        if seen.stranger and seen.stranger != before.stranger:
-            log.error("requests are refused: %s", seen.stranger)
+        before = self.live_workers or live_workers.LiveWorkers("", None)
+        if seen.mismatch and seen.mismatch != before.mismatch:
+            log.error("requests are refused: %s", seen.mismatch)
         # While no worker lives, what the last ones served is the best guess.
-        self.fleet = replace(seen, mounts=seen.mounts or before.mounts)
+        self.live_workers = replace(seen, mounts=seen.mounts or before.mounts)
 
     def _look_for_queues(self) -> None:
         """Watch the queues of functions too: whoever polls such a call waits for it as others for theirs."""

@@ -122,7 +122,7 @@ class Listener:
     def __init__(self, make_client: Callable[[], redis.Redis]) -> None:
         #: A random name: process ids repeat.
         self.inbox = secrets.token_urlsafe(12)
-        #: Whether Redis did not answer lately: nothing is learnt by asking it too.
+        #: True while Redis does not answer: send it nothing.
         self.away = False
         self._answered = time.monotonic()
         self._make_client = make_client

@@ -13,18 +13,18 @@ from wsgi_timeout.target import normal
 
 
 @dataclass(frozen=True, slots=True)
-class Fleet:
-    """What they serve."""
+class LiveWorkers:
+    """What the live workers of one name serve."""
 
     #: What is wrong with one of them, empty if all fit.
-    stranger: str
+    mismatch: str
     #: The web functions that they serve, None unless their target is a stub.
     mounts: Mounts | None
     #: Whether any worker lives.
     alive: bool = False
 
 
-def look(queue: Queue, target: str) -> Fleet:
+def find(queue: Queue, target: str) -> LiveWorkers:
     """Return what the live workers of this name serve; `target` is what they should ("": anything)."""
     workers = [text(worker) for worker in queue.redis.hkeys(keys.leases(queue.name))]
     pipe = queue.redis.pipeline(transaction=False)
@@ -32,10 +32,10 @@ def look(queue: Queue, target: str) -> Fleet:
         pipe.hmget(keys.worker(worker), ("wire", "target", "mounts"))
     mounts = None
     for worker, (wire, theirs, mounted) in zip(workers, pipe.execute() if workers else (), strict=True):
-        if stranger := _misfit(queue.name, worker, wire, theirs, target):
-            return Fleet(stranger, None)
+        if mismatch := _misfit(queue.name, worker, wire, theirs, target):
+            return LiveWorkers(mismatch, None)
         mounts = mounted or mounts
-    return Fleet("", Mounts.loads(text(mounts)) if mounts else None, alive=bool(workers))
+    return LiveWorkers("", Mounts.loads(text(mounts)) if mounts else None, alive=bool(workers))
 
 
 def _misfit(name: str, worker: str, wire: bytes | None, theirs: bytes | None, target: str) -> str:

@@ -56,7 +56,7 @@ class Response:
         self._settled = False
         #: It ended otherwise than with the app's whole response.
         self.failed = False
-        #: The outcome was recorded: what the handler does after that is its own affair.
+        #: The outcome is recorded; the handler may still run.
         self.recorded = False
 
     @property

@@ -30,7 +30,7 @@ def refuse_conflict(workers: Workers, attempts: Attempts, options: WorkerOptions
     """
     deadline = time.monotonic() + options.patience
     watch = LeaseWatch(workers, options.lease_seconds)
-    while conflict := live_workers.look(attempts, options.target).stranger:
+    while conflict := live_workers.find(attempts, options.target).mismatch:
         # What is left of a crash stands there until its lease is lost: maybe nobody else sees that.
         watch.step()
         if time.monotonic() > deadline:

@@ -12,7 +12,7 @@ end
 local record, job = 'wt:call:' .. id, 'rq:job:' .. id
 local r = redis.call('HMGET', record, 'state', 'worker', 'attempt', 'request', 'expires', 'left')
 local mine = r[1] == 'running' and r[2] == ARGV[2]
--- It slept over what it held: nobody would recover what it began now.
+-- This worker was frozen, and its calls were recovered meanwhile: nobody would recover what it began now.
 if r[6] and not joined(r[6], ARGV[2]) and not (is_list(KEYS[3]) and redis.call('LPOS', KEYS[3], id)) then
   return false
 end

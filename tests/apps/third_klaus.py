@@ -1,11 +1,11 @@
-"""klaus, a browser of git repositories that can be pushed to, over the one that `STRANGER_FOLDER` names."""
+"""klaus, a browser of git repositories that can be pushed to, over the one that `APP_FOLDER` names."""
 
 import os
 
 from klaus import make_app
 
 app = make_app(
-    [os.environ["STRANGER_FOLDER"]],
+    [os.environ["APP_FOLDER"]],
     "klaus",
     use_smarthttp=True,
     unauthenticated_push=True,

@@ -1,4 +1,4 @@
-"""Datasette, an ASGI app, over the SQLite file that `STRANGER_FOLDER` has."""
+"""Datasette, an ASGI app, over the SQLite file that `APP_FOLDER` has."""
 
 import os
 from pathlib import Path
@@ -13,4 +13,4 @@ stub = Stub("datasette")
 def site():
     from datasette.app import Datasette
 
-    return Datasette([str(Path(os.environ["STRANGER_FOLDER"]) / "shop.db")]).app()
+    return Datasette([str(Path(os.environ["APP_FOLDER"]) / "shop.db")]).app()

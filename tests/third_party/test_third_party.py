@@ -27,12 +27,12 @@ AUTHOR = {
     "HGUSER": "ann",
     "HGRCPATH": "",
 }
-WHEEL = "stranger-1.0-py3-none-any.whl"
+WHEEL = "sample-1.0-py3-none-any.whl"
 EVENT = """BEGIN:VCALENDAR
 VERSION:2.0
-PRODID:-//stranger//EN
+PRODID:-//sample//EN
 BEGIN:VEVENT
-UID:one@stranger
+UID:one@sample
 DTSTAMP:20261128T100000Z
 DTSTART:20261201T100000Z
 DTEND:20261201T110000Z
@@ -43,7 +43,7 @@ END:VCALENDAR
 
 
 def needs(*modules):
-    """Skip a test whose programs are not installed; see the `strangers` group in pyproject.toml."""
+    """Skip a test whose programs are not installed; see the `third-party` group in pyproject.toml."""
     for module in modules:
         if find_spec(module) is None:
             is_missing(module)
@@ -79,7 +79,7 @@ def test_mercurial_clones_and_pushes(serve, way, tmp_path):
     run(hg, "init", origin, cwd=tmp_path)
     (origin / ".hg" / "hgrc").write_text("[web]\npush_ssl = false\nallow_push = *\n")
     commit(origin, hg, "first", b"one\n")
-    url = serve("stranger_hgweb:app", origin, way)
+    url = serve("third_hgweb:app", origin, way)
     run(hg, "clone", url, tmp_path / "ours", cwd=tmp_path)
     commit(tmp_path / "ours", hg, "large", os.urandom(3_000_000))
     run(hg, "push", cwd=tmp_path / "ours")
@@ -97,7 +97,7 @@ def test_git_clones_pushes_and_fetches(serve, way, tmp_path, app, path):
     run("git", "init", "-b", "main", ours, cwd=tmp_path)
     commit(ours, "git", "first", b"one\n")
     run("git", "push", origin, "main", cwd=ours)
-    url = serve(f"stranger_{app}:app", origin, way) + path
+    url = serve(f"third_{app}:app", origin, way) + path
     run("git", "clone", url, theirs, cwd=tmp_path)
     commit(ours, "git", "large", os.urandom(3_000_000))
     run("git", "push", url, "main", cwd=ours)
@@ -112,7 +112,7 @@ def test_klaus_shows_a_repository(serve, way, tmp_path):
     ours = tmp_path / "ours"
     run("git", "init", "-b", "main", ours, cwd=tmp_path)
     commit(ours, "git", "first", b"one\n")
-    url = serve("stranger_klaus:app", ours, way)
+    url = serve("third_klaus:app", ours, way)
     for page in ("/", "/ours/", "/ours/blob/main/first", "/ours/tree/main/"):
         assert requests.get(url + page, timeout=30).status_code == 200
     archive = requests.get(f"{url}/ours/tarball/main/", timeout=30)
@@ -124,20 +124,18 @@ def test_twine_uploads_and_pip_installs(serve, way, tmp_path):
     needs("pypiserver", "twine")
     packages = tmp_path / "packages"
     packages.mkdir()
-    url = serve("stranger_pypi:app", packages, way)
+    url = serve("third_pypi:app", packages, way)
     with zipfile.ZipFile(tmp_path / WHEEL, "w") as wheel:
-        wheel.writestr("stranger.py", "here = True\n")
+        wheel.writestr("sample.py", "here = True\n")
+        wheel.writestr("sample-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: sample\nVersion: 1.0\n")
         wheel.writestr(
-            "stranger-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: stranger\nVersion: 1.0\n"
+            "sample-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )
-        wheel.writestr(
-            "stranger-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        )
-        wheel.writestr("stranger-1.0.dist-info/RECORD", "")
+        wheel.writestr("sample-1.0.dist-info/RECORD", "")
     login = ("-u", "ann", "-p", "secret", "--non-interactive", "--disable-progress-bar")
     run(BIN / "twine", "upload", "--repository-url", url, *login, tmp_path / WHEEL, cwd=tmp_path)
     pip = (sys.executable, "-m", "pip", "--isolated", "download", "--no-deps", "--no-cache-dir")
-    run(*pip, "--index-url", f"{url}/simple/", "-d", tmp_path / "got", "stranger", cwd=tmp_path)
+    run(*pip, "--index-url", f"{url}/simple/", "-d", tmp_path / "got", "sample", cwd=tmp_path)
     assert (tmp_path / "got" / WHEEL).read_bytes() == (tmp_path / WHEEL).read_bytes()
 
 
@@ -146,7 +144,7 @@ def test_a_calendar_is_kept(serve, way, tmp_path):
     needs("radicale", "caldav")
     import caldav
 
-    url = serve("stranger_radicale:app", tmp_path, way)
+    url = serve("third_radicale:app", tmp_path, way)
     with caldav.DAVClient(f"{url}/ann/", username="ann", password="any", auth_type="basic") as client:
         calendar = client.principal().make_calendar(name="Work")
         calendar.save_event(EVENT)
@@ -166,7 +164,7 @@ def test_datasette_answers_the_same(serve, tmp_path):
         database.execute("create table orders (id integer primary key, what text)")
         database.executemany("insert into orders (what) values (?)", [(f"thing {n}",) for n in range(3000)])
     database.close()
-    url = serve("stranger_datasette:stub", tmp_path, "jobs")
+    url = serve("third_datasette:stub", tmp_path, "jobs")
     pages = {
         "/shop/orders.json?_shape=array&_size=5": json.loads,
         "/shop/orders.csv?_stream=1": str.splitlines,

@@ -1,4 +1,4 @@
-"""Radicale, a CalDAV server, with its collections in `STRANGER_FOLDER`."""
+"""Radicale, a CalDAV server, with its collections in `APP_FOLDER`."""
 
 import os
 
@@ -10,7 +10,7 @@ configuration.update(
     {
         "auth": {"type": "none"},
         "rights": {"type": "authenticated"},
-        "storage": {"filesystem_folder": os.environ["STRANGER_FOLDER"]},
+        "storage": {"filesystem_folder": os.environ["APP_FOLDER"]},
     },
     "the test",
 )

@@ -18,7 +18,7 @@ def serve(redis_server):
     started = []
 
     def start(target, folder, way):
-        os.environ["STRANGER_FOLDER"] = str(folder)
+        os.environ["APP_FOLDER"] = str(folder)
         if way == "jobs":
             site = Deployment(redis_server, target, pool=("--processes", "2"), wait_seconds=20)
         else:
@@ -29,7 +29,7 @@ def serve(redis_server):
         return site.url
 
     yield start
-    os.environ.pop("STRANGER_FOLDER", None)
+    os.environ.pop("APP_FOLDER", None)
     for site in started:
         site.stop()
         # Shown by pytest when the test has failed.

@@ -1,9 +1,0 @@
-"""git's smart HTTP protocol by dulwich, over the repository that `STRANGER_FOLDER` names."""
-
-import os
-
-from dulwich.repo import Repo
-from dulwich.server import DictBackend
-from dulwich.web import make_wsgi_chain
-
-app = make_wsgi_chain(DictBackend({"/": Repo(os.environ["STRANGER_FOLDER"])}))

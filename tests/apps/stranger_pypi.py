@@ -1,7 +1,0 @@
-"""pypiserver, an index for pip to install from and for twine to upload to, in `STRANGER_FOLDER`."""
-
-import os
-
-import pypiserver
-
-app = pypiserver.app(roots=[os.environ["STRANGER_FOLDER"]], authenticate=[], password_file=".")
