@@ -114,9 +114,20 @@ def test_a_client_that_stalls_is_told(impatient, site, seen, sent, header):
 
 
 @pytest.mark.parametrize("header", ["Content-Length: 10", CHUNKED])
-def test_a_client_that_stalls_on_a_result_url_is_told(impatient, header):
-    """What comes along with a hop, as from `curl -X POST -L`, is waited for no longer than an upload."""
+def test_a_body_sent_to_a_made_up_result_url_is_not_read(impatient, header):
+    """A token is looked at before the body that comes along: nobody holds a thread without one."""
     client = Uploader(impatient, "/hash?__wsgi_timeout_call=fc-any.token", header)
+    client.send(b"2\r\nxx\r\n" if header == CHUNKED else b"xx")
+    assert client.answer().startswith(b"HTTP/1.1 404 Not Found\r\n")
+
+
+@pytest.mark.parametrize("header", ["Content-Length: 10", CHUNKED])
+def test_a_client_that_stalls_on_a_result_url_is_told(site, impatient, header, gate):
+    """What comes along with a hop, as from `curl -X POST -L`, is waited for no longer than an upload."""
+    web = site.start_web(gateway="wait_seconds=0.3")
+    location = ask(web.port, f"/slow?file={gate}").location
+    web.stop()
+    client = Uploader(impatient, location, header)
     client.send(b"2\r\nxx\r\n" if header == CHUNKED else b"xx")
     began = time.monotonic()
     assert client.answer().startswith(b"HTTP/1.1 408 Request Timeout\r\n")

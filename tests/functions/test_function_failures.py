@@ -26,6 +26,20 @@ from wsgi_timeout.functions.client import client
 pytestmark = pytest.mark.usefixtures("here")
 
 
+#: The web calls' queue has one process, and each of the three queues of functions has its own.
+ALL = 1 + 3 * PROCESSES
+
+
+def settled(site):
+    """Return the ids of the worker processes, once those that a test has interrupted are replaced."""
+
+    def found():
+        pids = {process.pid for process in site.pool.workers()}
+        return pids if len(pids) == ALL else None
+
+    return until(found, 20, "as many processes as were asked for")
+
+
 class TestFailures:
     def test_the_functions_own_exception_is_raised(self, app):
         """An exception of a worker is raised here as itself, with its attributes and its remote traceback."""
@@ -75,7 +89,7 @@ class TestFailures:
     )
     def test_what_would_end_a_process_ends_the_call(self, app, site, error):
         """A `BaseException` of a function fails its call, and ends neither the worker nor who asks."""
-        before = {process.pid for process in site.pool.workers()}
+        before = settled(site)
         with pytest.raises(RemoteError, match=f"the function raised {type(error).__name__}") as raised:
             app.raises.remote(error)
         assert type(raised.value.__cause__) is type(error)
@@ -89,7 +103,7 @@ class TestFailures:
 
     def test_an_exception_that_cannot_be_told_comes_by_name(self, app, site):
         """An exception with neither pickle nor text fails its call, and not its worker."""
-        before = {process.pid for process in site.pool.workers()}
+        before = settled(site)
         with pytest.raises(RemoteError, match=r"spawned\.UnspeakableError") as raised:
             app.raises_unspeakable.remote()
         assert "in raises_unspeakable" in raised.value.__notes__[0]

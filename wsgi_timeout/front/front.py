@@ -18,7 +18,7 @@ from wsgi_timeout.errors import (
 )
 from wsgi_timeout.front import error_pages, event_stream, redirects, resume
 from wsgi_timeout.front.delivery import Delivery
-from wsgi_timeout.front.host_server import limit_silence, thread_limit, wait_limit
+from wsgi_timeout.front.host_server import limit_silence, serve_with, thread_limit, wait_limit
 from wsgi_timeout.front.process import Runtime
 from wsgi_timeout.front.result_urls import Results
 from wsgi_timeout.front.submit import Submission
@@ -68,6 +68,7 @@ class Front:
         `templates` are folders of the app's own, where `wsgi_timeout/` may hold pages.
         """
         self.name = check_name(name)
+        serve_with(routes.settings)
         self._url = url
         self._routes = routes
         self._target = target

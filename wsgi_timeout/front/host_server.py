@@ -11,6 +11,8 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, NamedTuple
 
+from wsgi_timeout.settings import Settings
+
 log = logging.getLogger("wsgi_timeout")
 
 #: Seconds left, where a server ends a request after its timeout, for all that is not the wait: `worker_wait`,
@@ -20,6 +22,23 @@ _MARGIN_SECONDS = 10.0
 _UWSGI_HTTP_TIMEOUT = 60.0
 #: The most that the system's option takes, 24 days.
 _LONGEST_SILENCE_MS = 2**31 - 1
+
+
+class _Served:
+    """What this process serves; the server that runs it goes by the same settings."""
+
+    #: Of the first front that was made here; None: none was yet.
+    settings: Settings | None = None
+
+
+def serve_with(settings: Settings) -> None:
+    """Have the server of this process go by these settings, unless it goes by others already."""
+    _Served.settings = _Served.settings or settings
+
+
+def served_settings() -> Settings:
+    """Return the settings that the server goes by: those of what it has loaded, else the environment's."""
+    return _Served.settings or Settings.load()
 
 
 class _Limit(NamedTuple):

@@ -15,6 +15,7 @@ from gevent.server import StreamServer
 from gunicorn.http.body import ChunkedReader, LengthReader
 from gunicorn.workers import ggevent
 
+from wsgi_timeout.front.host_server import served_settings
 from wsgi_timeout.http.parameters import MARK
 from wsgi_timeout.serving.arrival import BODY_AHEAD
 from wsgi_timeout.serving.health import LeavesInTwoSteps, with_health
@@ -44,6 +45,7 @@ class GeventWorker(LeavesInTwoSteps, ggevent.GeventWorker):
     def load_wsgi(self) -> None:
         super().load_wsgi()
         self.wsgi: Any = with_health(reset_when_cut(self.wsgi), lambda: self.is_ready)
+        self._settings = served_settings()
 
     @property
     def alive(self) -> bool:

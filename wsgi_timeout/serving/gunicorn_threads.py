@@ -13,6 +13,7 @@ from typing import Any
 from gunicorn import __version__, version_info
 from gunicorn.workers import gthread
 
+from wsgi_timeout.front.host_server import served_settings
 from wsgi_timeout.serving.arrival import Arrival
 from wsgi_timeout.serving.gunicorn_draining import DrainingWorker
 from wsgi_timeout.serving.lingering import Lingering
@@ -78,6 +79,10 @@ class PatientWorker(DrainingWorker):
         # Half of the connections, so that a flood of half heads leaves room for others.
         self._most_arriving = max(1, self.worker_connections // 2)
         self._most_in_line = max(1, self.worker_connections // 4)
+
+    def load_wsgi(self) -> None:
+        super().load_wsgi()
+        self._settings = served_settings()
 
     # -- how a request comes in
 

@@ -21,6 +21,21 @@ def undated(raw):
     return re.sub(rb"\r\n(Date|Allow): [^\r]*", b"", raw)
 
 
+def unframed(raw):
+    """Return a raw response with the data of its chunks in one piece: what is written fast may share one."""
+    head, mark, rest = raw.partition(b"\r\n\r\n")
+    if b"\r\nTransfer-Encoding: chunked" not in head:
+        return raw
+    data = b""
+    while match := re.match(rb"([0-9A-Fa-f]+)\r\n", rest):
+        size = int(match[1], 16)
+        data += rest[match.end() : match.end() + size]
+        rest = rest[match.end() + size + 2 :]
+        if not size:
+            return head + mark + data + b"(end)"
+    return head + mark + data
+
+
 def get(target, method="GET", *more):
     lines = (f"{method} {target} HTTP/1.1", "Host: x", "Connection: close", *more, "", "")
     return "\r\n".join(lines).encode()
