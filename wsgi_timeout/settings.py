@@ -89,6 +89,9 @@ class Settings:
     max_result: int = number(
         256 * _MIB, "bytes", "how far a response may grow that nobody reads yet", least=1
     )
+    max_spooled_body: int = number(
+        64 * _MIB, "bytes", "how much of a request body lies in Redis before its call begins", least=1
+    )
     unread_timeout: float = number(
         600.0,
         "s",

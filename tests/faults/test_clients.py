@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("nothing_is_left")
 def site(deploy):
     return deploy(
         pool=("--processes", "1", "--threads", "4"),
-        gateway=f"buffer={BUFFER}, max_result={BUFFER}",
+        gateway=f"buffer={BUFFER}, max_spooled_body={BUFFER}, max_result={BUFFER}",
         wait_seconds=30,
         worker_wait=20,
     )

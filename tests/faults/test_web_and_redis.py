@@ -163,7 +163,7 @@ def test_a_handler_whose_upload_lost_its_web_process_ends(site, seen):
 
 def test_an_upload_that_rests_is_waited_for(site, aside):
     """A client that pauses for longer than a lease, in mid upload, is not taken for a dead web process."""
-    small = site.start_web(gateway="buffer=300_000")
+    small = site.start_web(gateway="buffer=300_000, max_spooled_body=300_000")
     try:
         with begin_upload(small, "rests", len(LARGE) - 10) as sock:
             begun(site, "rests")
@@ -219,7 +219,7 @@ def test_an_upload_whose_beginning_redis_lost_never_begins(site, seen):
 
 def test_an_upload_whose_beginning_redis_lost_ends(site, seen):
     """Chunks that Redis has lost while a handler reads them: it gets an error, and its client a 500."""
-    small = site.start_web(gateway="buffer=300_000")
+    small = site.start_web(gateway="buffer=300_000, max_spooled_body=300_000")
     try:
         with begin_upload(small, "half", len(LARGE) - 100_000) as sock:
             begun(site, "half")

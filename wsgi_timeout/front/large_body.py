@@ -23,8 +23,15 @@ _RETRY_SECONDS = 0.1
 Patiently = Callable[..., None]
 
 
+def _before_its_call(upload: Upload, settings: Settings) -> int:
+    """Return how many bytes of a body may lie in Redis before its call begins."""
+    most = max(settings.buffer, settings.max_spooled_body)
+    # What is known to be larger has to meet its handler on the way anyhow.
+    return settings.buffer if upload.length is not None and upload.length > most else most
+
+
 class LargeBody:
-    """Sends what fits the buffer before the call is queued, and the rest while the handler reads it."""
+    """Sends up to `max_spooled_body` before the call is queued, and the rest while the handler reads it."""
 
     def __init__(
         self, runtime: Runtime, settings: Settings, call_id: str, waiter: Waiter, upload: Upload
@@ -36,7 +43,7 @@ class LargeBody:
         self._chunks = upload.chunks()
         #: The chunk for which the buffer had no room.
         self._left: list[bytes] = []
-        limits = Limits(settings.buffer, settings.buffer)
+        limits = Limits(settings.buffer, _before_its_call(upload, settings))
         budget = Budget(runtime.calls.buffered, settings.max_buffered_bytes)
         scripts, inbox = runtime.calls.scripts, runtime.listener.inbox
         self._writer = StreamWriter(scripts, call_id, inbox, limits, ttl=UPLOAD_TTL, budget=budget)

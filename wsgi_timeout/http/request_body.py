@@ -36,6 +36,11 @@ class Upload:
                 f"the request body has {self._length} bytes, max_request_body allows {max_bytes}"
             )
 
+    @property
+    def length(self) -> int | None:
+        """The announced length in bytes; None: there is none."""
+        return self._length
+
     def whole(self, limit: int) -> bytes | None:
         """Return the body if it has at most `limit` bytes; else None, and `chunks` gives it.
 

@@ -29,9 +29,11 @@ READ_AHEAD = 4
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bytes of one stream that may lie in Redis, with somebody reading and without."""
+    """Bytes of one stream that may lie in Redis."""
 
+    #: Of a longer one than `without`, while somebody reads; and of what was read already.
     with_reader: int
+    #: Without a reader, or ahead of it while the whole is no longer.
     without: int
     #: Seconds that what was read is kept, within `without` bytes, for a reader that comes back.
     window: float = 0.0

@@ -147,7 +147,10 @@ class Response:
         assert self._head is not None
         request = self._request
         if self._writer is None:
-            limits = Limits(request.buffer, request.max_result, request.resume_window)
+            # What is known to be larger needs no more than its reader keeps up with.
+            fits = self._length is None or self._length <= request.max_result
+            ahead = request.max_result if fits else request.buffer
+            limits = Limits(request.buffer, ahead, request.resume_window)
             ttl = request.timeout + request.result_ttl
             stream = StreamWriter(
                 self._attempts.scripts,

@@ -1,6 +1,6 @@
 -- Appends one chunk to a stream, or says that it is full. A repeat of the same number changes nothing.
 -- KEYS: stream, record, bytes of the calls (only if they are counted)
--- ARGV: id, number, chunk, bytes kept with a reader, bytes kept without, TTL s, writer's inbox,
+-- ARGV: id, number, chunk, bytes kept with a reader of a body that is larger than the next, bytes kept else, TTL s, writer's inbox,
 --       attempt ('' for a request body, which no attempt writes), head ('' but with a response's first chunk),
 --       seconds that what was read is kept (0: not, once there is no room), max_buffered_bytes ('' = as last said)
 -- Returns {'ok' | 'full' | 'over' (max_buffered_bytes, and nothing was accepted yet) | 'fenced' | 'lost', 1 if somebody reads}
@@ -10,7 +10,7 @@ if ARGV[8] ~= '' then
   if r[1] ~= 'running' or r[2] ~= ARGV[8] then return {'fenced', 0} end
   inboxes = r[3]
 end
-local s = redis.call('HMGET', KEYS[1], 'count', 'first', 'read', 'kept', 'readers')
+local s = redis.call('HMGET', KEYS[1], 'count', 'first', 'read', 'kept', 'readers', 'gone')
 local count, first, read = tonumber(s[1] or 0), tonumber(s[2] or 0), tonumber(s[3] or 0)
 local kept = tonumber(s[4] or 0)
 -- Redis needs some 40 bytes for each chunk, however small.
@@ -22,11 +22,12 @@ if number > count then
   -- Redis was emptied, or came back without its last writes. A call that has ended takes its request body along.
   return {redis.call('HGET', KEYS[2], 'state') == 'ended' and 'full' or 'lost', 0}
 end
-local before = kept
+local before, over = kept, false
 if KEYS[3] then
   local b = redis.call('HMGET', KEYS[3], '*', '+')
   local most = tonumber(ARGV[11]) or tonumber(b[2]) or math.huge
-  if (tonumber(b[1]) or 0) + size > most then
+  over = (tonumber(b[1]) or 0) + size > most
+  if over then
     if ARGV[8] == '' and redis.call('EXISTS', KEYS[2]) == 0 then return {'over', 0} end
     -- A response that somebody reads goes on, and makes room by that.
     if ARGV[8] ~= '' and reader == 0 and kept > 0 then
@@ -45,6 +46,12 @@ local function trim(before, most)
     first = first + 1
   end
 end
+-- Counts what has come or gone.
+local function count_bytes(change)
+  if not KEYS[3] or change == 0 then return end
+  redis.call('HINCRBY', KEYS[3], '*', change)
+  redis.call('HINCRBY', KEYS[3], ARGV[1], change)
+end
 local window = tonumber(ARGV[10])
 if window > 0 then
   limit = tonumber(ARGV[5])
@@ -53,21 +60,23 @@ if window > 0 then
     redis.call('HSET', KEYS[1], 'marked', now, 'mark', count, 'old', m[2] or 0)
   end
   trim(math.min(read, tonumber(m[3] or 0)), tonumber(ARGV[4]))
+elseif reader == 1 then
+  trim(read, limit)
+  -- A slow reader does not hold up who writes a body that fits without one.
+  if not over and kept + size + gone + (s[6] or 0) <= tonumber(ARGV[5]) then limit = tonumber(ARGV[5]) end
 end
 if kept > 0 and kept + size > limit then
   trim(read, limit)
   if kept > 0 and kept + size > limit then
     redis.call('HSET', KEYS[1], 'writer', ARGV[7], 'first', first, 'kept', kept)
     if gone > 0 then redis.call('HINCRBY', KEYS[1], 'gone', gone) end
+    count_bytes(kept - before)
     return {'full', reader}
   end
 end
 redis.call('HSET', KEYS[1], number, ARGV[3], 'count', number + 1, 'first', first, 'kept', kept + size)
 if gone > 0 then redis.call('HINCRBY', KEYS[1], 'gone', gone) end
-if KEYS[3] then
-  redis.call('HINCRBY', KEYS[3], '*', kept + size - before)
-  redis.call('HINCRBY', KEYS[3], ARGV[1], kept + size - before)
-end
+count_bytes(kept + size - before)
 if number == 0 and ARGV[8] == '' then redis.call('HSET', KEYS[1], 'uploader', ARGV[7]) end
 -- Never shortened: once its call is queued, a request body lives as long as that.
 if redis.call('TTL', KEYS[1]) < tonumber(ARGV[6]) then redis.call('EXPIRE', KEYS[1], ARGV[6]) end
