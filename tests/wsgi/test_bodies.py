@@ -252,7 +252,7 @@ def test_half_a_gibibyte_up_and_down(deploy, capsys):
 # -- slow readers, at both ends
 
 #: Bytes of a socket's buffer, which would else grow to tens of MiB; what may be under way beside `buffer`.
-SOCKET, UNDER_WAY = 256 * 1024, 2 * MIB
+SOCKET, UNDER_WAY = 256 * 1024, 4 * MIB
 #: Bytes of a body that a slow reader takes a second, and for how long.
 PACE, SECONDS = 10_000, 10
 
@@ -277,7 +277,7 @@ def connected(site):
 
 @pytest.fixture(scope="module")
 def paced(deploy, tmp_path_factory):
-    site = deploy("wsgi_paced:app", pool=("--processes", "1"), wait_seconds=120, buffer=MIB)
+    site = deploy("wsgi_paced:app", pool=("--processes", "1"), wait_seconds=120, buffer=MIB, max_result=MIB)
     site.web.stop()
     site.web = site.start_web(sock=small(listen()))
     count = tmp_path_factory.mktemp("paced") / "count"

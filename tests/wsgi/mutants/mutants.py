@@ -426,14 +426,14 @@ MUTANTS = [
     Mutant(
         "50 (throttle)",
         RESPONSE,
-        "limits = Limits(request.buffer, request.max_result, request.resume_window)",
-        "limits = Limits(request.max_result, request.max_result)",
+        "limits = Limits(request.buffer, ahead, request.resume_window)",
+        "limits = Limits(1 << 40, 1 << 40)",
         f"{BODIES}test_a_reader_of_ten_kilobytes_a_second_holds_its_handler_up",
     ),
     Mutant(
         "50 (throttle, up)",
         LARGE_BODY,
-        "limits = Limits(settings.buffer, settings.buffer)",
+        "limits = Limits(settings.buffer, _before_its_call(upload, settings))",
         "limits = Limits(1 << 40, 1 << 40)",
         f"{BODIES}test_a_handler_that_reads_slowly_holds_its_client_up",
     ),
