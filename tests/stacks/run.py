@@ -37,6 +37,7 @@ CONTRACT = (
 TOOLS = (
     "bottle",
     "django",
+    "fastapi",
     "hypothesis",
     "psutil",
     "pytest",

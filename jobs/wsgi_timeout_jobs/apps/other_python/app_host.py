@@ -45,12 +45,12 @@ class Host(object):  # noqa: UP004
 
     def run(self):
         for number in SIGNALS:  # the worker is told when to stop; children must not inherit "ignored"
-            signal.signal(number, lambda *_: None)
+            signal.signal(number, self.interrupts.ignore)
         forked_children_take_signals()
         if not self.load():
             return 3
         for number in SIGNALS:  # the app may have set its own: as in a worker, they do not stay
-            signal.signal(number, lambda *_: None)
+            signal.signal(number, self.interrupts.ignore)
         if self.threads == 1:
             signal.signal(INTERRUPT, self.interrupts.handle)
             self.connections[0].serve()
@@ -69,6 +69,7 @@ class Host(object):  # noqa: UP004
             traceback.print_exc()
             first.send(b"F", pack(["raised", text_of(sys.exc_info()[1])]))
             if self.watch:
+                self.watch.note(*sys.exc_info()[1:])
                 self.watch.wait()
             return False
         if self.watch:

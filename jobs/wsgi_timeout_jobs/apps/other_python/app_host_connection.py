@@ -1,5 +1,6 @@
 """One thread's conversation with the worker: a call at a time, PEP 3333 as `app_host.py` keeps it."""
 
+import errno
 import io
 import os
 import re
@@ -21,6 +22,7 @@ from app_host_parts import (
     encoded,
     end_here,
     frame,
+    leave,
     pack,
     unpack,
 )
@@ -74,13 +76,13 @@ class Connection(object):  # noqa: UP004
             if flush:
                 data, self.held = memoryview(self.held), b""
                 while data:
-                    data = data[os.write(self.descriptor, data) :]
+                    data = data[write(self.descriptor, data) :]
 
     def receive(self):
         """Return the next frame, None when the worker is gone."""
         with self.shield:
             while len(self.buffer) < HEADER.size or len(self.buffer) < self.wanted():
-                piece = os.read(self.descriptor, MOST)
+                piece = read(self.descriptor)
                 if not piece:
                     return None
                 self.buffer += piece
@@ -227,6 +229,30 @@ class Connection(object):  # noqa: UP004
         if not self.sent:
             self.sent = True
             self.send(b"H", self.head, flush=False)
+
+
+def read(descriptor):
+    """Return what is there, empty when the worker is gone; Python 2 ends a read at any signal."""
+    while True:
+        try:
+            return os.read(descriptor, MOST)
+        except OSError as error:
+            if error.errno == errno.ECONNRESET:
+                return b""
+            if error.errno != errno.EINTR:
+                raise
+
+
+def write(descriptor, data):
+    """Write some of the data; return how much."""
+    while True:
+        try:
+            return os.write(descriptor, data)
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                leave(1)  # the worker is gone
+            if error.errno != errno.EINTR:
+                raise
 
 
 def flag(closable):

@@ -66,6 +66,9 @@ class Interrupts(object):  # noqa: UP004 - Python 2
         self.busy = 0
         self.asked = False
 
+    def ignore(self, _number, _frame):
+        """Do nothing at a signal."""
+
     def handle(self, _number, _frame):
         if self.armed:
             self.asked = True
@@ -102,17 +105,41 @@ class NoShield(object):  # noqa: UP004
 
 
 def forked_children_take_signals():
-    """Have the processes that the app forks take signals as new ones do."""
+    """Have the processes that the app forks take signals as new ones do.
+
+    Held back around the fork: one that comes right after it must find the child's own way to take it.
+    """
     fork = os.fork
 
     def fork_and_reset():
-        pid = fork()
-        if pid == 0:
-            for number in SIGNALS:
-                signal.signal(number, signal.SIG_DFL)
+        release = hold_signals()
+        pid = -1
+        try:
+            pid = fork()
+            if pid == 0:
+                for number in SIGNALS:
+                    signal.signal(number, signal.SIG_DFL)
+        finally:
+            release()
         return pid
 
     os.fork = fork_and_reset
+
+
+def hold_signals():
+    """Block what the worker may send; return what ends that."""
+    if not PY2:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        return lambda: signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    import ctypes
+
+    library = ctypes.CDLL(None)
+    mask, before = ctypes.create_string_buffer(128), ctypes.create_string_buffer(128)
+    library.sigemptyset(mask)
+    for number in SIGNALS:
+        library.sigaddset(mask, number)
+    library.pthread_sigmask(0, mask, before)  # SIG_BLOCK, on Linux
+    return lambda: library.pthread_sigmask(2, before, None)  # SIG_SETMASK
 
 
 def end_here(error):

@@ -112,6 +112,16 @@ class Watch(object):  # noqa: UP004
 
         SourceFileLoader.path_stats = path_stats
 
+    def note(self, error, trace):
+        """Note the files that an import failed in, of which no module is left."""
+        files = [getattr(error, "filename", None)]
+        while trace:
+            files.append(trace.tb_frame.f_code.co_filename)
+            trace = trace.tb_next
+        for path in files:
+            if isinstance(path, str) and os.path.isfile(path):
+                self.seen.setdefault(path, state(path))
+
     def changed(self):
         files = set(self.seen)
         for module in list(sys.modules.values()):
