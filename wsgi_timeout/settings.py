@@ -111,6 +111,9 @@ class Settings:
     retry_backoff: float = number(
         1.0, "s", "pause before a function's first retry; doubled for each further one, up to 60 s", least=0
     )
+    reader_timeout: float = number(
+        8.0, "s", "how long an event stream, or lines of JSON, goes on after its reader has left", least=0.1
+    )
     event_streams: str = text(
         "plain",
         "",

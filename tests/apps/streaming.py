@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from flask import Flask, Response, request
+from flask import Flask, Response, request, stream_with_context
 
 app = Flask(__name__)
 
@@ -18,15 +18,18 @@ def note(line):
 
 def paced(pieces):
     """Yield pieces, the n-th when the file `n` is in the folder; `raise` there ends it with an error."""
-    folder = request.args.get("folder")
+    folder, tag = request.args.get("folder"), request.args.get("tag", "stream")
 
     def body():
-        for number, piece in enumerate(pieces):
-            while folder and not Path(folder, str(number)).exists():
-                if Path(folder, "raise").exists():
-                    raise ValueError("in the middle of a stream")
-                time.sleep(0.01)
-            yield piece
+        try:
+            for number, piece in enumerate(pieces):
+                while folder and not Path(folder, str(number)).exists():
+                    if Path(folder, "raise").exists():
+                        raise ValueError("in the middle of a stream")
+                    time.sleep(0.01)
+                yield piece
+        finally:
+            note(f"{tag}-ended")
 
     return body()
 
@@ -43,14 +46,18 @@ def events():
     headers = {"X-Last": request.headers.get("Last-Event-ID", "")}
     if "gzip" in request.args:
         pieces, headers["Content-Encoding"] = [gzip.compress(b"".join(pieces), mtime=0)], "gzip"
-    return Response(paced(pieces), mimetype="text/event-stream", headers=headers)
+    body = stream_with_context(paced(pieces))
+    return Response(body, mimetype="text/event-stream", headers=headers)
 
 
 @app.get("/silent")
 def silent():
     """Stream a comment, and nothing until the file 1 is there."""
     note("silent")
-    return Response(paced([b": hello\n\n", b"data: 0\n\n", b"data: 1\n\n"]), mimetype="text/event-stream")
+    return Response(
+        stream_with_context(paced([b": hello\n\n", b"data: 0\n\n", b"data: 1\n\n"])),
+        mimetype="text/event-stream",
+    )
 
 
 @app.post("/lines")
@@ -59,7 +66,7 @@ def lines():
     note(request.args.get("tag", "lines"))
     count, prompt = request.args.get("count", 5, type=int), request.get_data(as_text=True)
     pieces = [json.dumps({"n": n, "prompt": prompt}).encode() + b"\n" for n in range(count)]
-    return Response(paced(pieces), mimetype="application/x-ndjson")
+    return Response(stream_with_context(paced(pieces)), mimetype="application/x-ndjson")
 
 
 @app.get("/short")

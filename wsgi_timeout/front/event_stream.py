@@ -20,7 +20,7 @@ from wsgi_timeout.front import policy, redirects, replay
 from wsgi_timeout.front.delivery import Delivery
 from wsgi_timeout.front.places import Seat
 from wsgi_timeout.front.wait import Ready
-from wsgi_timeout.http.events import EventMarker, media_type
+from wsgi_timeout.http.events import EVENTS, STREAMS, EventMarker, media_type
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.store.messages import ResponseHead
 from wsgi_timeout.store.record import Outcome, Snapshot
@@ -32,18 +32,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("wsgi_timeout")
 
-EVENTS = "text/event-stream"
-_JSON_LINES = frozenset(
-    {
-        "application/x-ndjson",
-        "application/ndjson",
-        "application/jsonl",
-        "application/x-jsonlines",
-        "application/json-lines",
-        "application/json-seq",
-        "application/stream+json",
-    }
-)
 #: Milliseconds after which a client comes back.
 _RETRY_MS = 500
 #: The place behind everything, in the id of the event that tells a client that there will be no more.
@@ -73,7 +61,7 @@ class Stay:
 def kind(head: ResponseHead | None, settings: Settings) -> str:
     """Return the media type of a response that can be resumed, empty for any other."""
     found = media_type(head) if head and settings.event_streams == "resumable" else ""
-    return found if found == EVENTS or found in _JSON_LINES else ""
+    return found if found in STREAMS else ""
 
 
 def answer(

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 from wsgi_timeout.errors import CallUnknown, ResultTrimmed, TooManyWaiting
 from wsgi_timeout.front import event_stream, redirects, replay
 from wsgi_timeout.front.delivery import Delivery
-from wsgi_timeout.front.event_stream import END, EVENTS, Stay
+from wsgi_timeout.front.event_stream import END, Stay
 from wsgi_timeout.front.places import Seat
 from wsgi_timeout.front.process import Runtime
 from wsgi_timeout.front.result_urls import FULL_SECONDS, drain, find
 from wsgi_timeout.front.wait import Ready
 from wsgi_timeout.http import answers, parameters, urls
 from wsgi_timeout.http.asked import Asked
-from wsgi_timeout.http.events import has_event
+from wsgi_timeout.http.events import EVENTS, has_event
 from wsgi_timeout.http.pending import Pending
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.store.record import Outcome, Snapshot, Tombstone

@@ -96,6 +96,7 @@ class Submission:
                 unread_timeout=settings.unread_timeout,
                 result_ttl=settings.result_ttl,
                 resume_window=settings.resume_window if settings.event_streams == "resumable" else 0.0,
+                reader_timeout=settings.reader_timeout,
             ),
             max_attempts=settings.max_attempts,
             max_queued=settings.max_queued,

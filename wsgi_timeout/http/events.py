@@ -12,6 +12,20 @@ from collections.abc import Callable
 
 from wsgi_timeout.store.messages import ResponseHead
 
+EVENTS = "text/event-stream"
+#: What may have no end: events, and lines of JSON.
+STREAMS = frozenset(
+    {
+        EVENTS,
+        "application/x-ndjson",
+        "application/ndjson",
+        "application/jsonl",
+        "application/x-jsonlines",
+        "application/json-lines",
+        "application/json-seq",
+        "application/stream+json",
+    }
+)
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _BOM = b"\xef\xbb\xbf"
 #: Bytes of a line's beginning that tell its field, with a byte order mark and a colon.

@@ -38,12 +38,18 @@ class BodyWriter:
         listener: Listener,
         interrupts: Interrupts,
         request: CallRequest,
+        *,
+        reader_timeout: float,
     ) -> None:
+        """Take the seconds after which a response that had a reader ends without one."""
         self._stream = stream
         self._call_id = call_id
         self._listener = listener
         self._interrupts = interrupts
         self._request = request
+        self._reader_timeout = reader_timeout
+        #: When somebody was last seen to read; infinite until then.
+        self._read_at = math.inf
         #: Until when a full stream or Redis is waited for: monotonic seconds.
         self.patience = math.inf
         self._changed = threading.Condition(threading.Lock())
@@ -145,9 +151,14 @@ class BodyWriter:
                 self._wait_for_room(chunk)
 
     def _offer(self, chunk: bytes) -> bool:
-        return until_redis_answers(
+        sent = until_redis_answers(
             lambda: self._stream.offer(chunk), self._interrupts.shield, lambda: self.patience
         )
+        if self._stream.has_reader:
+            self._read_at = time.monotonic()
+        elif time.monotonic() - self._read_at > self._reader_timeout:
+            raise CallInterrupted(Outcome.UNREAD)
+        return sent
 
     def _wait_for_room(self, chunk: bytes) -> None:
         with self._listener.waiter(self._call_id) as waiter:

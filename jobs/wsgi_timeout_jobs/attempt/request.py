@@ -36,7 +36,7 @@ log = logging.getLogger("wsgi_timeout.worker")
 _DETAILS = {
     Outcome.TIMEOUT: "the handler ran longer than its timeout, {timeout:g} s",
     Outcome.CANCELLED: "the call was cancelled",
-    Outcome.UNREAD: "nobody read the response for {unread:g} s, and it is larger than max_result allows",
+    Outcome.UNREAD: "nobody read the response: it was full for {unread:g} s, or its stream was left",
 }
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
+from wsgi_timeout.http.events import STREAMS
 from wsgi_timeout.store.attempts import Attempts
 from wsgi_timeout.store.messages import CallRequest, ResponseHead
 from wsgi_timeout.store.record import Attempt, Outcome
@@ -163,7 +165,12 @@ class Response:
                 budget=Budget(self._attempts.buffered),
             )
             self._writer = BodyWriter(
-                stream, self._attempt.call_id, self._listener, self._interrupts, request
+                stream,
+                self._attempt.call_id,
+                self._listener,
+                self._interrupts,
+                request,
+                reader_timeout=_reader_timeout(self._head, request),
             )
             if self._settled:
                 self._writer.patience = self._deadline
@@ -200,3 +207,11 @@ class Response:
         )
         self.recorded = True
         self._tell()
+
+
+def _reader_timeout(head: ResponseHead, request: CallRequest) -> float:
+    """Return the seconds for which a response goes on without its reader: one that may have no end."""
+    types = [value for name, value in head.headers if name.lower() == "content-type"]
+    if not any(value.partition(";")[0].strip().lower() in STREAMS for value in types):
+        return math.inf
+    return request.resume_window or request.reader_timeout

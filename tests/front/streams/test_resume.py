@@ -1,6 +1,7 @@
 """Event streams whose clients lose their connection: each event once, in order, one run."""
 
 import signal
+import time
 
 import pytest
 from harness import ask, until
@@ -199,6 +200,36 @@ def test_a_head_runs_and_uses_up_nothing(site, steps):
         steps.allow(*range(5))
         assert connection.rest() == ["1", "2", "3", "4"]
     assert len(site.runs("head")) == 1
+
+
+def test_a_silent_beginning_is_kept_alive(site, steps):
+    """Before the first event too a proxy sees that the stream lives."""
+    steps.allow(0)
+    with Connection(site.web.port, f"/silent?folder={steps.folder}") as connection:
+        assert connection.response.read1(9) == b": hello\n\n"
+        assert connection.response.peek(1).startswith(b":")
+        steps.allow(1, 2)
+        assert connection.rest() == ["0", "1"]
+
+
+@pytest.mark.parametrize("settings", ["resume_window=0.5", "event_streams='plain', reader_timeout=0.5"])
+def test_a_stream_that_nobody_comes_back_to_ends(site, steps, settings):
+    """The handler of a stream whose client is gone for good ends, also behind a redirect."""
+    web = site.start_web(gateway=f"wait_seconds=0.2, {settings}")
+    tag, number = settings[:5], 0
+    try:
+        first = ask(web.port, target(steps, tag, count=100_000))
+        assert first.status == 303
+        steps.allow(0)
+        with Connection(web.port, first.location, accept="*/*") as connection:
+            assert connection.events(1) == ["0"]
+        while not site.runs(f"{tag}-ended"):
+            number += 1
+            steps.allow(number)
+            time.sleep(0.05)  # the pace of its events
+            assert number < 400
+    finally:
+        web.stop()
 
 
 # -- workers and web processes that go
