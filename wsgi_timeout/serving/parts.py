@@ -14,6 +14,7 @@ from typing import Any
 
 from wsgi_timeout.serving.embedded_redis import terminate_with_parent
 from wsgi_timeout.serving.signals import Signals
+from wsgi_timeout.settings import LOG_LEVEL_VARIABLE
 
 _STOP_SECONDS = 35.0
 _POLL_SECONDS = 0.02
@@ -41,20 +42,30 @@ class ServeOptions:
 
 
 class Part:
-    """One child process and its children, in a session of their own: Ctrl-C reaches only us."""
+    """One child process and its children, in a session of their own: Ctrl-C reaches only us.
+
+    With `terminal` they stay in ours, and read what is typed: Ctrl-C stops them as it stops us.
+    """
 
     def __init__(
-        self, what: str, command: list[str], environment: dict[str, str], pass_fds: tuple[int, ...]
+        self,
+        what: str,
+        command: list[str],
+        environment: dict[str, str],
+        pass_fds: tuple[int, ...],
+        *,
+        terminal: bool = False,
     ) -> None:
         self.what = what
+        self._terminal = terminal
         #: Where the pool says that it has loaded the app; -1: it has said so.
         self.ready_pipe = -1
         self.process = subprocess.Popen(
             command,
             env=environment,
-            stdin=subprocess.DEVNULL,
+            stdin=None if terminal else subprocess.DEVNULL,
             pass_fds=pass_fds,
-            start_new_session=True,
+            start_new_session=not terminal,
             preexec_fn=terminate_with_parent,  # noqa: PLW1509 - no thread runs here
         )
 
@@ -80,6 +91,8 @@ class Part:
         deadline = time.monotonic() + _STOP_SECONDS
         while not self.ended:
             if signals.hurry or time.monotonic() > deadline:
+                if self._terminal:  # its children die with it
+                    self.process.kill()
                 with suppress(ProcessLookupError):
                     os.killpg(self.process.pid, signal.SIGKILL)
                 self.process.wait()
@@ -95,7 +108,11 @@ def start_pool(options: ServeOptions, environment: dict[str, str]) -> Part:
     command += ["--function-processes", str(options.function_processes), "--spare", str(options.spare)]
     command += ["--ready-fd", str(write), *(["--reload"] if options.reload else [])]
     command += ["--python", options.python] if options.python else []
-    part = Part("the worker pool", command, environment, (write,))
+    # A debugger, or `input()`, in a handler reads what is typed: with one process it is clear whose it is.
+    terminal = options.processes == 1 and _is_terminal(sys.stdin) and _is_terminal(sys.stdout)
+    if _is_terminal(sys.stdout):  # the web server writes a line a call
+        environment = {LOG_LEVEL_VARIABLE: "WARNING", **environment}
+    part = Part("the worker pool", command, environment, (write,), terminal=terminal)
     os.close(write)
     part.ready_pipe = read
     return part
@@ -112,7 +129,16 @@ def start_gunicorn(
     command += ["--log-level", "warning"]
     command += ["--threads", str(options.web_threads)] if options.web_threads else []
     command += ["--reload"] if options.reload and (options.only or options.except_) else []
+    if _is_terminal(sys.stdout):
+        command += ["--logger-class", "wsgi_timeout.serving.terminal_log.TerminalLogger"]
     command += [app]
     # Another worker class would not drain, --daemon leave it behind: what serve promises is not optional.
     own = {name: value for name, value in environment.items() if name != "GUNICORN_CMD_ARGS"}
     return Part("the web server", command, own, (sock.fileno(),))
+
+
+def _is_terminal(stream: Any) -> bool:
+    try:
+        return stream is not None and bool(stream.isatty())
+    except (OSError, ValueError):  # it was closed
+        return False

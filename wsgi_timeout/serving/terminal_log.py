@@ -1,0 +1,61 @@
+"""The access log of `serve` in a terminal: a line a call, when it is over, in place of one a request.
+
+    GET     /reports/2025               200      5.2 s   2 hops
+    POST    /ocr                        502 lost 41.0 s  1 hop
+
+What belongs to a call, its redirects and the looks of a waiting page, makes no line of its own.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import OrderedDict
+from typing import Any
+
+from wsgi_timeout.http.parameters import CALL, MARK
+from wsgi_timeout.serving.gunicorn_logger import Logger
+
+_CALL = re.compile(rf"{CALL}=(fc-[A-Za-z0-9_-]+)\.")
+#: A cookie that holds a call: see `wsgi_timeout.http.cookies`.
+_COOKIE = re.compile(rf"{MARK}wait_\w+=(fc-[A-Za-z0-9_-]+)\.")
+_STATES = {"499": "left", "502": "lost", "503": "refused", "504": "timed out"}
+#: Calls that are remembered: whose client has gone, makes no last line.
+_MOST_CALLS = 1000
+
+
+class TerminalLogger(Logger):
+    """gunicorn's logger with an access log for people."""
+
+    def __init__(self, cfg: Any) -> None:
+        super().__init__(cfg)
+        #: When each call began, by the monotonic clock, and its redirects.
+        self._calls: OrderedDict[str, tuple[float, int]] = OrderedDict()
+
+    def access(self, resp: Any, req: Any, environ: Any, request_time: Any) -> None:
+        """Write a line if this request was the last of its call."""
+        atoms = self.atoms(resp, req, environ, request_time)
+        seconds = request_time.total_seconds()
+        headers = {(name.lower(), value) for name, value in resp.headers}
+        redirect = next((value for name, value in headers if name in {"location", "refresh"}), "")
+        if found := _CALL.search(redirect):
+            began, hops = self._calls.pop(found[1], (time.monotonic() - seconds, 0))
+            self._calls[found[1]] = began, hops + (atoms["s"] == "303")
+            if len(self._calls) > _MOST_CALLS:
+                self._calls.popitem(last=False)
+            return
+        query = environ.get("QUERY_STRING", "")
+        cookies = (_COOKIE.search(value) for name, value in headers if name == "set-cookie")
+        call = _CALL.search(query) or next(filter(None, cookies), None)
+        if call is None and MARK in query:
+            return
+        if call is not None and atoms["s"] == "303":
+            return
+        began, hops = self._calls.pop(call[1], (0.0, 0)) if call else (0.0, 0)
+        self._line(atoms, time.monotonic() - began if began else seconds, hops)
+
+    def _line(self, atoms: dict[str, Any], seconds: float, hops: int) -> None:
+        state = f"{atoms['s']} {_STATES.get(atoms['s'], '')}".strip()
+        how_often = f"{hops} hop{'s' * (hops != 1)}" if hops else ""
+        line = f"{atoms['m']:<7} {atoms['U']:<32} {state:<13} {seconds:7.1f} s   {how_often}".rstrip()
+        self.access_log.info("%s", line)
