@@ -565,3 +565,13 @@ def test_streams_have_a_ttl(calls):
     assert 0 < calls.redis.ttl(key) <= 60
     writer.close("complete", 0.1)
     assert 0 < calls.redis.pttl(key) <= 1000
+
+
+@pytest.mark.parametrize("end", ["complete", "broken"])
+def test_an_upload_that_was_closed_is_kept_for_its_ttl(calls, end):
+    """From its end on a request body lives as long as it is told, and a second end does not change that."""
+    writer, _ = upload(calls)
+    writer.offer(b"all of it")
+    for ttl in (20, 40):
+        writer.close(end, ttl)
+        assert 0 < calls.redis.ttl(keys.request_body(writer._call_id)) <= 20

@@ -254,6 +254,8 @@ def test_a_server_without_blmpop(calls, listener):
     calls.redis.rpush("wt:inbox:old", "a", "b", "c")
     assert pop() == [b"a", b"b", b"c"]
     assert pop() == []
+    calls.redis.rpush("wt:inbox:old", "alone")
+    assert pop() == [b"alone"]
 
 
 def test_who_is_woken_after_an_outage_may_look(own_server, monkeypatch):

@@ -1,0 +1,137 @@
+"""What a pool and its processes decide: whose call it is, whom a command is for, when to start again."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from types import SimpleNamespace
+
+import pytest
+from harness import APPS, Pool, ask, until
+from rq.command import send_command
+
+from wsgi_timeout.errors import ConfigurationError
+from wsgi_timeout.store import keys
+from wsgi_timeout_jobs.pool.forked import EXIT_LOAD_FAILED, EXIT_RELOAD, _load_failed
+from wsgi_timeout_jobs.pool.pool import _is_ours_no_more
+from wsgi_timeout_jobs.worker import CallWorker
+
+#: Writes the moment of each load, and can be loaded as long as a file is there.
+FAILS_LATER = """
+import os, time
+from pathlib import Path
+
+with Path(os.environ["LOADS"]).open("a") as loads:
+    loads.write(f"{time.monotonic()}\\n")
+from basic import app
+if not Path(os.environ["LOADS"]).with_name("may-load").exists():
+    raise RuntimeError("it cannot be loaded now")
+"""
+
+
+@pytest.mark.parametrize(
+    ("state", "attempt", "outcome", "expected"),
+    [
+        (b"running", b"1", None, False),
+        (b"ended", b"1", b"done", False),
+        (b"ended", b"1", b"cancelled", True),
+        (b"ended", b"1", b"timeout", True),
+        (b"ended", b"1", b"lost", True),
+        (b"running", b"2", None, True),
+        (b"running", b"1", b"cancelled", False),
+        (None, None, None, True),
+    ],
+)
+def test_whose_call_it_is(state, attempt, outcome, expected):
+    """A call that others ended, or run by now, is not ours any more; one that its handler ended still is."""
+    assert _is_ours_no_more(SimpleNamespace(attempt=1), [state, attempt, outcome]) is expected
+
+
+@pytest.mark.parametrize("stopping", [False, True])
+@pytest.mark.parametrize("at_risk", [False, True])
+@pytest.mark.parametrize("suspended", [False, True])
+def test_when_a_worker_takes_nothing(stopping, at_risk, suspended):
+    """A worker takes nothing while it stops, or is suspended, or its lease is at risk: each is enough."""
+    worker = SimpleNamespace(
+        _stopping=stopping, _board=SimpleNamespace(suspended=suspended), _lease_at_risk=lambda: at_risk
+    )
+    assert CallWorker._idle(worker) is (stopping or at_risk or suspended)
+
+
+class Edits:
+    """A file that changes when it is told to, as `Reloader.wait` sees it."""
+
+    def __init__(self):
+        self.changed = threading.Event()
+
+    def wait(self):
+        assert self.changed.wait(20)
+
+
+@pytest.mark.parametrize(
+    ("error", "loaded_before", "code"),
+    [
+        (ConfigurationError("no such module"), False, EXIT_LOAD_FAILED),
+        (ConfigurationError("no such module"), True, EXIT_RELOAD),
+        (RuntimeError("a typing error"), False, EXIT_RELOAD),
+        (RuntimeError("a typing error"), True, EXIT_RELOAD),
+    ],
+)
+def test_a_failed_load_under_reload(error, loaded_before, code):
+    """With `--reload` an app that fails waits for an edit; what never was a target ends the pool at once."""
+    edits = Edits()
+    with ThreadPoolExecutor(1) as thread:
+        ended = thread.submit(_load_failed, error, edits, loaded_before=loaded_before)
+        if code == EXIT_RELOAD:
+            assert not ended.done()
+        edits.changed.set()
+        assert ended.result() == code
+    assert _load_failed(error, None, loaded_before=loaded_before) == EXIT_LOAD_FAILED
+
+
+def test_a_stop_command_is_for_one_worker(deploy, gate):
+    """A call is stopped by a command to the worker that runs it, and by none to another one."""
+    site = deploy(pool=("--processes", "2"), wait_seconds=20)
+    with ThreadPoolExecutor(2) as threads:
+        tags = ("one", "two")
+        clients = {
+            tag: threads.submit(ask, site.web.port, f"/gate?tag={tag}&file={gate}&slow=1") for tag in tags
+        }
+        until(lambda: all(site.runs(tag) for tag in tags), what="both calls")
+        pids = {tag: site.runs(tag)[0].split()[1] for tag in tags}
+        worker, call = {}, {}
+        for name in site.redis.client.hkeys(keys.leases(site.name)):
+            pid = site.redis.client.hget(f"rq:worker:{name.decode()}", "pid").decode()
+            (held,) = site.redis.client.lrange(keys.held(name.decode()), 0, -1)
+            tag = next(tag for tag in tags if pids[tag] == pid)
+            worker[tag], call[tag] = name.decode(), held.decode()
+        # Commands on one channel are followed in their order.
+        send_command(site.redis.client, worker["one"], "stop-job", job_id=call["two"])
+        send_command(site.redis.client, worker["one"], "stop-job", job_id=call["one"])
+        assert clients["one"].result().status == 410
+        assert site.redis.client.hget(keys.call(call["two"]), "state") == b"running"
+        gate.touch()
+        assert clients["two"].result().status == 200
+
+
+def test_starts_that_fail_are_tried_less_and_less(redis_server, tmp_path, monkeypatch):
+    """When the app cannot be loaded any more, each next start comes after a pause twice as long."""
+    (tmp_path / "later.py").write_text(FAILS_LATER)
+    (tmp_path / "may-load").touch()
+    loads = tmp_path / "loads"
+    monkeypatch.setenv("LOADS", str(loads))
+    target = str(tmp_path / "later.py:app")
+    pool = Pool(target, "fails-later", redis_server.url, "--processes", "1", cwd=APPS)
+    try:
+        (tmp_path / "may-load").unlink()
+        (child,) = pool.workers()
+        child.kill()
+        until(lambda: len(loads.read_text().splitlines()) >= 4, 30, "three starts that fail")
+        moments = [float(line) for line in loads.read_text().splitlines()]
+        pauses = [later - earlier for earlier, later in pairwise(moments[1:4])]
+        # Least ones: a busy machine only adds to them.
+        assert [pause >= least for pause, least in zip(pauses, (1.0, 2.0), strict=True)] == [True] * 2
+        (tmp_path / "may-load").touch()
+    finally:
+        pool.stop()
+    assert time.monotonic() > moments[-1]
