@@ -37,8 +37,8 @@ def wait(runtime: Runtime, seat: Seat, seconds: float, *, look_first: bool) -> R
     listener, waiter = runtime.listener, seat.waiter
     deadline = time.monotonic() + seconds
     while True:
-        if waiter.carried:
-            return Ready(Snapshot.carried(waiter.carried), None, [])
+        if waiter.carried and (carried := Snapshot.carried(waiter.carried)):
+            return Ready(carried, None, [])
         if look_first and not listener.away:
             waiter.reset()
             if ready := _look(runtime, seat):

@@ -67,6 +67,9 @@ def write_chunk(client: redis.Redis, key: str, number: int, chunk: bytes, ttl: f
 def read_chunks(client: redis.Redis, key: str, count: int) -> bytes | None:
     """Return a payload of `count` chunks, None if it is not there (any more)."""
     commands: Any = client  # redis-py's annotations know no bytes
+    # As many as are said to be there, and no more: the number comes from Redis too.
+    if int(commands.hlen(key)) != count:
+        return None
     chunks = [commands.hget(key, str(number)) for number in range(count)]
     return None if None in chunks else b"".join(chunks)
 

@@ -12,8 +12,10 @@ write of an old number is refused.
 from __future__ import annotations
 
 import hmac
+import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from hashlib import sha256
 from typing import Any
 
@@ -26,6 +28,7 @@ from wsgi_timeout.store.connection import SOCKET_TIMEOUT
 from wsgi_timeout.store.messages import FunctionRequest
 from wsgi_timeout.store.queue import Queue
 from wsgi_timeout.store.record import IDEMPOTENT, NewCall, Outcome, Snapshot, Tombstone, now_ms, text
+from wsgi_timeout.store.redis_errors import UNAVAILABLE
 
 #: Seconds of a record's TTL for what comes between its runs: leases, retries, outages.
 _SPARE_SECONDS = 600.0
@@ -47,6 +50,17 @@ _STATUS_FIELDS = (
     "progress",
     "head",
 )
+
+
+#: Of these, what is a whole number.
+_NUMBERS = {"attempt", "created", "started", "ended", "delivered", "due"}
+
+
+def _is_report(progress: str) -> bool:
+    try:
+        return isinstance(json.loads(progress), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _monotonic_ms() -> int:
@@ -148,14 +162,21 @@ class Calls(Queue):
         pipe = self.redis.pipeline(transaction=False)
         pipe.hmget(record, ("token", "path", "name", "asked", *Snapshot.FIELDS))
         pipe.get(keys.tombstone(call_id))
-        (known, its_path, name, asked, *values), grave = pipe.execute()
+        found, grave = pipe.execute(raise_on_error=False)
+        for answer in (found, grave):
+            if isinstance(answer, UNAVAILABLE):
+                raise answer
+        if isinstance(found, Exception):
+            return None  # of another type: no record of ours
+        known, its_path, name, asked, *values = found
         if known is not None:
             same = hmac.compare_digest(known, token.encode()) and its_path == path.encode()
             return Snapshot.read(values, asked or b"") if same and name == self.name.encode() else None
-        if grave is not None:
-            delivered_ms, digest, asked = msgpack.unpackb(grave)
-            if hmac.compare_digest(digest, self._digest(token, path)):
-                return Tombstone(delivered_ms, asked)
+        if isinstance(grave, bytes):
+            with suppress(ValueError, TypeError, msgpack.UnpackException):  # else it is none of ours
+                delivered_ms, digest, asked = msgpack.unpackb(grave)
+                if hmac.compare_digest(digest, self._digest(token, path)):
+                    return Tombstone(int(delivered_ms), asked)
         return None
 
     def status(self, call_id: str) -> dict[str, Any]:
@@ -166,6 +187,11 @@ class Calls(Queue):
             for field, value in zip(_STATUS_FIELDS, values, strict=True)
             if value is not None and field != "head"
         }
+        for field in _NUMBERS & found.keys():
+            if not found[field].isdecimal():
+                del found[field]
+        if "progress" in found and not _is_report(found["progress"]):
+            del found["progress"]
         if values[-1] is not None:
             found["answering"] = True
         if found.get("state") == "queued":

@@ -163,17 +163,29 @@ class Commands:
             tries += 1
 
     def send_all(self, commands: Sequence[tuple[str, ...]]) -> list[Any]:
-        """Send commands at once, and none of them again; raises what redis-py raises, if any fails."""
+        """Send commands at once, and none of them again; raises what redis-py raises for an absent server.
+
+        An error that says that a command can never succeed stands in the place of its reply.
+        """
         packed = b"".join(map(hiredis.pack_command, commands))  # type: ignore[arg-type]  # as above
         connection = self._take()
         try:
             connection.send_packed_command((packed,))
-            return [connection.read_response() for _ in commands]
+            return [self._reply(connection) for _ in commands]
         except BaseException:
             connection.disconnect()  # with the replies that were not read
             raise
         finally:
             self._pool.pool.put_nowait(connection)
+
+    @staticmethod
+    def _reply(connection: Any) -> Any:
+        try:
+            return connection.read_response()
+        except Refused:
+            raise
+        except redis.exceptions.ResponseError as error:
+            return error
 
     def _take(self) -> Any:
         pool = self._pool

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -44,11 +45,11 @@ class FailedCall:
 def failed_calls(client: redis.Redis, name: str | None, limit: int) -> list[FailedCall]:
     """Return the last calls of one name, or of all, that were not done; the newest first."""
     commands: Any = client  # redis-py's annotations know no bytes
-    found = [
-        FailedCall.unpack(each, packed)
-        for each in ([name] if name else names(client))
-        for packed in commands.lrange(keys.failed(each), 0, limit - 1)
-    ]
+    found = []
+    for each in [name] if name else names(client):
+        for packed in commands.lrange(keys.failed(each), 0, limit - 1):
+            with suppress(Exception):  # no entry of ours
+                found.append(FailedCall.unpack(each, packed))
     return sorted(found, key=lambda call: call.when, reverse=True)[:limit]
 
 

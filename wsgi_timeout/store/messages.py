@@ -16,6 +16,16 @@ WIRE_VERSION = 1
 #: The entry of a call that a front inside the app has captured: middleware outside it ran already.
 PLACE = "place"
 
+#: What stands in Redis may come from anybody: each value is of the type that its annotation names.
+_KINDS: dict[str, Any] = {
+    "bytes | None": (bytes, type(None)),
+    "dict[str, Any]": dict,
+    "float": (int, float),
+    "int": int,
+    "list[tuple[str, str]]": list,
+    "str": str,
+}
+
 _VERSION_BYTE = bytes([WIRE_VERSION])
 
 
@@ -36,8 +46,19 @@ class _Message:
                 f"a message of wire version {blob[:1]!r}, this process speaks {_VERSION_BYTE!r}: "
                 "run the same version of wsgi-timeout in web processes and workers"
             )
-        values = msgpack.unpackb(memoryview(blob)[1:], unicode_errors="surrogatepass", strict_map_key=False)
-        return cls(*values)
+        try:
+            values = msgpack.unpackb(
+                memoryview(blob)[1:], unicode_errors="surrogatepass", strict_map_key=False
+            )
+            message = cls(*values)
+        except Exception as error:  # whatever msgpack makes of it
+            raise ConfigurationError(f"a {cls.__name__} that cannot be read: {error!r}") from error
+        for name, annotation in cls.__annotations__.items():
+            if not isinstance(getattr(message, name), _KINDS[annotation]):
+                raise ConfigurationError(
+                    f"a {cls.__name__} that cannot be read: its {name} is no {annotation}"
+                )
+        return message
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,4 +115,7 @@ class ResponseHead(_Message):
     def unpack(cls, blob: bytes) -> Self:
         head = super(ResponseHead, cls).unpack(blob)
         # msgpack has no tuples; WSGI wants exactly list[tuple[str, str]].
-        return cls(head.status, [(name, value) for name, value in head.headers])
+        try:
+            return cls(head.status, [(str(name), str(value)) for name, value in head.headers])
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"headers that cannot be read: {error!r}") from error

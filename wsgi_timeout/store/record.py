@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 
 from wsgi_timeout.compat import Self, StrEnum
+from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.store.messages import CallRequest, FunctionRequest, ResponseHead
 
 #: Methods that may run again after a worker died (RFC 9110 section 9.2.2).
@@ -119,11 +120,14 @@ class Snapshot:
         )
 
     @classmethod
-    def carried(cls, message: bytes) -> Self:
-        """Read a small whole response that came with the wake: see `finish.lua`."""
-        attempt, size, rest = message.split(b" ", 2)
-        head = ResponseHead.unpack(rest[: int(size)])
-        return cls("ended", Outcome.DONE, "", int(attempt), head, rest[int(size) :], None)
+    def carried(cls, message: bytes) -> Self | None:
+        """Read a small whole response that came with the wake, see `finish.lua`; None: it is none."""
+        try:
+            attempt, size, rest = message.split(b" ", 2)
+            head = ResponseHead.unpack(rest[: int(size)])
+            return cls("ended", Outcome.DONE, "", int(attempt), head, rest[int(size) :], None)
+        except (ValueError, ConfigurationError):
+            return None
 
     @property
     def ended(self) -> bool:

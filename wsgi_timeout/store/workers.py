@@ -18,6 +18,7 @@ class Workers(Queue):
 
     def register(self, worker: str, pool_inbox: str, info: dict[str, str], birth: dict[str, Any]) -> None:
         """Make a worker known: its lease, what it serves (`info`), and its `birth` as RQ records it."""
+        self.mend()
         key = rq_state.worker_key(worker)
         args: list[Any] = [
             worker,
@@ -73,11 +74,40 @@ class Workers(Queue):
         found = self.scripts.run("recount", [self.buffered, keys.delayed(self.name)], args)
         return [text(call_id) for call_id in found]
 
+    def mend(self) -> list[str]:
+        """Delete keys of this name that are of another type than all that use them need; return them.
+
+        Somebody else has written them, and with them nothing of the name would be served.
+        """
+        wanted = {
+            self._queue: b"list",
+            rq_state.intermediate_key(self.name): b"list",
+            rq_state.failed_key(self.name): b"zset",
+            self._started: b"zset",
+            self._leases: b"hash",
+            self._sequence: b"string",
+            self.buffered: b"hash",
+            keys.delayed(self.name): b"zset",
+            keys.failed(self.name): b"list",
+            rq_state.QUEUES: b"set",
+            rq_state.WORKERS: b"set",
+            rq_state.workers_of_queue_key(self.name): b"set",
+        }
+        pipe = self.redis.pipeline(transaction=False)
+        for key in wanted:
+            pipe.type(key)
+        kinds = zip(wanted.items(), pipe.execute(), strict=True)
+        wrong = [key for (key, kind), found in kinds if found not in {kind, b"none"}]
+        if wrong:
+            self.redis.unlink(*wrong)
+        return wrong
+
     def recover(self, worker: str, lease: bytes | None, detail: str) -> list[tuple[str, str]] | None:
         """Settle what a dead worker held: `[(call id, "requeued" | "lost" | "dropped")]`, None if it lives.
 
         `lease` is its counter as it was last seen in Redis; None: its death is certain.
         """
+        self.mend()
         key = rq_state.worker_key(worker)
         answer = self.scripts.run(
             "recover",

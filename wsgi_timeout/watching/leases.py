@@ -23,6 +23,8 @@ log = logging.getLogger("wsgi_timeout")
 
 #: Seconds between two looks at the leases.
 LOOK_SECONDS = 1.0
+#: Seconds between two looks for keys of a wrong type.
+_MEND_SECONDS = 2.0
 
 #: Ids of RQ's intermediate queue, and of its failed jobs, that one look reads.
 _MOST = 100
@@ -42,12 +44,14 @@ class LeaseWatch:
         self._failed: dict[str, float] = {}
         #: Parts of a look that were refused, or odd, and told.
         self._refused: set[str] = set()
+        self._next_mend = 0.0
         self._looked = time.monotonic()
         self._intermediate = rq_state.intermediate_key(workers.name)
         self._failures = rq_state.failed_key(workers.name)
 
     def step(self) -> None:
         """Look once; recover the calls of every worker whose lease is lost."""
+        self._part("types", self._mend)
         try:
             leases = self._leases()
             now = time.monotonic()
@@ -85,6 +89,14 @@ class LeaseWatch:
             if part not in self._refused:
                 self._refused.add(part)
                 log.warning("queue wt:%s: odd data (%s), skipped: %s", self._workers.name, part, error)
+
+    def _mend(self) -> None:
+        if time.monotonic() >= self._next_mend:
+            self._next_mend = time.monotonic() + _MEND_SECONDS
+            for key in self._workers.mend():
+                log.error(
+                    "%s: of another type than wsgi-timeout needs, and deleted: who writes to this Redis?", key
+                )
 
     def _recount(self) -> None:
         """End what RQ's own tools took out of the queue, and count anew what calls keep in Redis."""

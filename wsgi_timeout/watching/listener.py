@@ -27,7 +27,7 @@ from wsgi_timeout.log_once import LogOnce
 from wsgi_timeout.store import keys
 from wsgi_timeout.store.connection import Commands
 from wsgi_timeout.store.record import text
-from wsgi_timeout.store.redis_errors import ANY
+from wsgi_timeout.store.redis_errors import ANY, UNAVAILABLE
 
 log = logging.getLogger("wsgi_timeout")
 
@@ -227,10 +227,15 @@ class Listener:
             if was_away or time.monotonic() >= self._next_recheck:
                 self._recheck(commands, everybody=was_away)
                 self._next_recheck = time.monotonic() + RECHECK_SECONDS
-        except ANY as error:
+        except UNAVAILABLE as error:
             if not was_away:
                 log.warning("listener: Redis is away (%s); requests go on waiting", error)
             self._lost_touch()
+        except redis.exceptions.ResponseError as error:
+            self._lost_touch()
+            # Somebody has put something else in the place of the inbox.
+            log.error("listener: %s; its inbox is made anew", error)
+            commands.send("UNLINK", keys.inbox(self.inbox))
         except Exception:
             # Other messages may have come with it: after this everybody is looked at.
             self._lost_touch()
@@ -269,9 +274,10 @@ class Listener:
             answers = commands.send_all(
                 [("HMGET", keys.call(call_id), "state", "head") for call_id, _ in batch]
             )
-            for (_, waiters), (state, head) in zip(batch, answers, strict=True):
+            for (_, waiters), answer in zip(batch, answers, strict=True):
                 for waiter in waiters:
-                    if waiter.news(state, head):
+                    # Who waits for what is no record of ours finds that out by a look.
+                    if isinstance(answer, Exception) or waiter.news(*answer):
                         waiter.wake()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from wsgi_timeout.http.mounts import Mounts
@@ -30,16 +31,21 @@ def find(queue: Queue, target: str) -> LiveWorkers:
     pipe = queue.redis.pipeline(transaction=False)
     for worker in workers:
         pipe.hmget(keys.worker(worker), ("wire", "target", "mounts"))
-    mounts = None
-    for worker, (wire, theirs, mounted) in zip(workers, pipe.execute() if workers else (), strict=True):
+    mounts: Mounts | None = None
+    described = pipe.execute(raise_on_error=False) if workers else ()
+    for worker, description in zip(workers, described, strict=True):
+        if isinstance(description, Exception):
+            continue  # of another type: nobody of ours wrote it
+        wire, theirs, mounted = description
         if mismatch := _misfit(queue.name, worker, wire, theirs, target):
             return LiveWorkers(mismatch, None)
-        mounts = mounted or mounts
-    return LiveWorkers("", Mounts.loads(text(mounts)) if mounts else None, alive=bool(workers))
+        with suppress(ValueError, TypeError, AttributeError):  # the same
+            mounts = Mounts.loads(text(mounted)) if mounted else mounts
+    return LiveWorkers("", mounts, alive=bool(workers))
 
 
 def _misfit(name: str, worker: str, wire: bytes | None, theirs: bytes | None, target: str) -> str:
-    if wire is not None and text(wire) != str(WIRE_VERSION):
+    if wire is not None and wire.isdigit() and text(wire) != str(WIRE_VERSION):
         return (
             f"worker {worker} of queue wt:{name} speaks wire version {text(wire)}, this process "
             f"{WIRE_VERSION}: run the same version of wsgi-timeout everywhere"

@@ -4,11 +4,11 @@
 -- Returns 'ok', or 'lost': what is not whole must not look so
 although_full(KEYS[1])
 -- A call that has ended took its request body along.
-if redis.call('HGET', KEYS[2], 'state') == 'ended' then return 'ok' end
-local count = tonumber(redis.call('HGET', KEYS[1], 'count') or 0)
+if hget(KEYS[2], 'state') == 'ended' then return 'ok' end
+local count = num(hget(KEYS[1], 'count'), 0)
 if ARGV[2] == 'complete' and count ~= tonumber(ARGV[4]) then return 'lost' end
 if redis.call('HSETNX', KEYS[1], 'end', ARGV[2]) == 1 then
   redis.call('EXPIRE', KEYS[1], ARGV[3])
-  wake(redis.call('HGET', KEYS[1], 'readers'), ARGV[1])
+  wake(hget(KEYS[1], 'readers'), ARGV[1])
 end
 return 'ok'

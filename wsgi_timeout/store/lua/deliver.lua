@@ -1,7 +1,7 @@
 -- A response whose URL somebody knows was sent in full: it stays for the grace, and then a tombstone.
 -- KEYS: record, request body, response body, tombstone
 -- ARGV: now ms, grace ms, tombstone, tombstone TTL s
-if redis.call('HGET', KEYS[1], 'state') ~= 'ended' then return 'not ended' end
+if hget(KEYS[1], 'state') ~= 'ended' then return 'not ended' end
 -- First, so that a full Redis takes the rest: see `finish`.
 redis.call('UNLINK', KEYS[2])
 if redis.call('HSETNX', KEYS[1], 'delivered', ARGV[1]) == 0 then return 'delivered' end

@@ -2,7 +2,7 @@
 -- KEYS: record, rq job
 -- ARGV: id, now ms, outcome, detail, result TTL s or '' for the record's own, attempt or '' for any
 -- Returns 'unknown', 'ended' (it had), or 'ok' and the worker that must stop running it
-local r = redis.call('HMGET', KEYS[1], 'state', 'worker', 'attempt', 'inboxes', 'name', 'stock', 'result_ttl')
+local r = hmget(KEYS[1], 'state', 'worker', 'attempt', 'inboxes', 'name', 'stock', 'result_ttl')
 if not r[1] then return {'unknown'} end
 if r[1] == 'ended' then return {'ended'} end
 if ARGV[6] ~= '' and ARGV[6] ~= r[3] then return {'ended'} end
@@ -10,16 +10,16 @@ local keep = ARGV[5] ~= '' and ARGV[5] or r[7]
 finish(KEYS[1], KEYS[2], ARGV[1], r[6], ARGV[2], keep, ARGV[3], ARGV[4], {})
 if r[3] ~= '0' then
   -- Of the record's own name: whoever ends a call may know its id only.
-  redis.call('ZREM', 'rq:wip:wt:' .. r[5], ARGV[1] .. ':' .. r[3])
+  redis.pcall('ZREM', 'rq:wip:wt:' .. r[5], ARGV[1] .. ':' .. r[3])
   local body = 'wt:out:' .. ARGV[1] .. ':' .. r[3]
   if redis.call('EXISTS', body) == 1 then
     redis.call('HSET', body, 'end', 'broken')
     redis.call('EXPIRE', body, keep)
-    wake(redis.call('HGET', body, 'readers'), ARGV[1])
+    wake(hget(body, 'readers'), ARGV[1])
   end
 end
 wake(r[4], ARGV[1])
 if r[1] ~= 'running' then return {'ok'} end
 -- The pool that runs it looks into its own inbox.
-wake(redis.call('HGET', 'wt:worker:' .. r[2], 'pool'), ARGV[1])
+wake(hget('wt:worker:' .. r[2], 'pool'), ARGV[1])
 return {'ok', r[2]}

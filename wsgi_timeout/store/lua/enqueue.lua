@@ -6,7 +6,7 @@
 -- An idle stock worker holds no lease; RQ's own record of it says that it lives.
 local function stock_worker(queue)
   for _, key in ipairs(redis.call('SMEMBERS', (string.gsub(queue, '^rq:queue:', 'rq:workers:')))) do
-    if redis.call('EXISTS', key) == 1 and redis.call('HEXISTS', key, 'death') == 0 then return true end
+    if redis.call('EXISTS', key) == 1 and redis.pcall('HEXISTS', key, 'death') == 0 then return true end
   end
   return false
 end
@@ -21,16 +21,26 @@ if redis.call('RPUSH', KEYS[2], ARGV[1]) > tonumber(ARGV[2]) then
   redis.call('RPOP', KEYS[2])
   return 'full'
 end
-if redis.call('HINCRBY', KEYS[6], '*', ARGV[7]) > tonumber(ARGV[6]) then
+local bytes = redis.pcall('HINCRBY', KEYS[6], '*', ARGV[7])
+if type(bytes) == 'table' then
+  -- No counter: it begins anew, and is recounted.
+  redis.call('UNLINK', KEYS[6])
+  bytes = redis.call('HINCRBY', KEYS[6], '*', ARGV[7])
+end
+if bytes > tonumber(ARGV[6]) then
   redis.call('HINCRBY', KEYS[6], '*', -ARGV[7])
   redis.call('RPOP', KEYS[2])
   return 'no room'
 end
 -- What is written beside it was counted chunk by chunk, if it is a stream. The limit is the workers' too: see `write`.
-local counted = KEYS[7] and redis.call('HGET', KEYS[6], ARGV[1]) or 0
-redis.call('HSET', KEYS[6], '+', ARGV[6], ARGV[1], counted + ARGV[7])
+local counted = KEYS[7] and hget(KEYS[6], ARGV[1]) or 0
+redis.call('HSET', KEYS[6], '+', ARGV[6], ARGV[1], num(counted, 0) + ARGV[7])
 local split = 8 + tonumber(ARGV[8])
-local seq = redis.call('INCR', KEYS[5])
+local seq = redis.pcall('INCR', KEYS[5])
+if type(seq) == 'table' then
+  redis.call('SET', KEYS[5], 1)
+  seq = 1
+end
 redis.call('HSET', KEYS[1], 'state', 'queued', 'attempt', '0', 'seq', seq, unpack(ARGV, 9, split))
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 redis.call('HSET', KEYS[3], unpack(ARGV, split + 1))

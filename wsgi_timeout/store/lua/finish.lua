@@ -2,7 +2,7 @@
 -- KEYS: record, rq job, rq wip, held, response body
 -- ARGV: id, worker, attempt, now ms, outcome, detail, result TTL s, chunks of its body in the stream ('' if none),
 --       'head', head, 'body', body (of a small response; else other fields and their values, as 'chunks', count)
-local r = redis.call('HMGET', KEYS[1], 'state', 'worker', 'attempt', 'inboxes', 'stock', 'name', 'method', 'path',
+local r = hmget(KEYS[1], 'state', 'worker', 'attempt', 'inboxes', 'stock', 'name', 'method', 'path',
   'created', 'started')
 local answer = 'ok'
 if r[1] == 'running' and r[2] == ARGV[2] and r[3] == ARGV[3] then
@@ -10,7 +10,7 @@ if r[1] == 'running' and r[2] == ARGV[2] and r[3] == ARGV[3] then
   for i = 9, #ARGV do fields[#fields + 1] = ARGV[i] end
   local outcome, detail = ARGV[5], ARGV[6]
   -- What is not whole must not look so.
-  if ARGV[8] ~= '' and outcome == 'done' and redis.call('HGET', KEYS[5], 'count') ~= ARGV[8] then
+  if ARGV[8] ~= '' and outcome == 'done' and hget(KEYS[5], 'count') ~= ARGV[8] then
     outcome, detail = 'broken', 'Redis has lost a part of its response'
   end
   finish(KEYS[1], KEYS[2], ARGV[1], r[5], ARGV[4], ARGV[7], outcome, detail, fields)
@@ -18,7 +18,7 @@ if r[1] == 'running' and r[2] == ARGV[2] and r[3] == ARGV[3] then
   if ARGV[8] ~= '' then
     redis.call('HSET', KEYS[5], 'end', outcome == 'done' and 'complete' or 'broken')
     redis.call('EXPIRE', KEYS[5], ARGV[7])
-    wake(redis.call('HGET', KEYS[5], 'readers'), ARGV[1])
+    wake(hget(KEYS[5], 'readers'), ARGV[1])
   end
   if ARGV[9] == 'chunks' then redis.call('EXPIRE', 'wt:value:' .. ARGV[1] .. ':' .. ARGV[3], ARGV[7]) end
   local message = ARGV[1]

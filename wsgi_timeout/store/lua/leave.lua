@@ -1,7 +1,7 @@
 -- A reader goes away: without readers, the writer may fill the larger limit again.
 -- KEYS: stream
 -- ARGV: id, reader's inbox
-local s = redis.call('HMGET', KEYS[1], 'readers', 'writer')
+local s = hmget(KEYS[1], 'readers', 'writer')
 if not s[1] then return 'ok' end
 local rest = {}
 for word in string.gmatch(s[1], '%S+') do

@@ -4,12 +4,36 @@ local INBOX_TTL = 60
 local FAILED_TTL = 604800
 -- Bytes of a response that a wake may carry: an inbox whose process has died lies there for its TTL.
 local CARRIED = 4096
+-- Runs of one call, whatever its record says.
+local MOST_ATTEMPTS = 100
+
+-- What stands in Redis may come from anybody: a key of another type is read as one that is not there, and a number that is
+-- none as `default`.
+local function hget(key, field)
+  local value = redis.pcall('HGET', key, field)
+  return type(value) == 'string' and value
+end
+
+local function hmget(key, ...)
+  local values = redis.pcall('HMGET', key, ...)
+  if values.err then
+    values = {}
+    for i = 1, select('#', ...) do values[i] = false end
+  end
+  return values
+end
+
+local function num(value, default) return tonumber(value or default) or default end
 
 local function wake(inboxes, message)
   if not inboxes then return end
   for inbox in string.gmatch(inboxes, '%S+') do
     local key = 'wt:inbox:' .. inbox
-    redis.call('RPUSH', key, message)
+    local pushed = redis.pcall('RPUSH', key, message)
+    if type(pushed) == 'table' and pushed.err then
+      redis.call('UNLINK', key)
+      redis.call('RPUSH', key, message)
+    end
     redis.call('EXPIRE', key, INBOX_TTL)
   end
 end
@@ -23,11 +47,11 @@ end
 
 -- A script that has written may go on writing, though Redis is full: for those without which what was
 -- accepted could not end, and make room. It deletes a field that is never there.
-local function although_full(hash) redis.call('HDEL', hash, '') end
+local function although_full(hash) redis.pcall('HDEL', hash, '') end
 
 -- Notes that a call which a worker held, and had not begun, went back to the queue: the worker may not know yet.
 local function taken_from(record, worker)
-  local list = joined(redis.call('HGET', record, 'left'), worker)
+  local list = joined(hget(record, 'left'), worker)
   if list then redis.call('HSET', record, 'left', list) end
 end
 
@@ -36,32 +60,32 @@ local function is_list(key) return redis.call('TYPE', key).ok == 'list' end
 
 -- A worker is done with an attempt, which it found in this state. It may hold the call for the next attempt already.
 local function let_go(held, wip, id, attempt, state, current)
-  redis.call('ZREM', wip, id .. ':' .. attempt)
+  redis.pcall('ZREM', wip, id .. ':' .. attempt)
   -- Whatever it says: to ask first whether this is a list would be one command more for every call.
   if state ~= 'queued' and (state ~= 'running' or current == attempt) then redis.pcall('LREM', held, 1, id) end
 end
 
 -- Forgets the job of a call whose record was deleted while it ran. RQ's own worker deletes what it runs itself.
 local function forget_job(job, worker)
-  if redis.call('HGET', job, 'worker_name') == worker then redis.call('UNLINK', job) end
+  if hget(job, 'worker_name') == worker then redis.call('UNLINK', job) end
 end
 
 -- Lists a call that ended otherwise than done, for `wsgi-timeout calls --failed`: the last thousand of a name.
 local function list_failed(record, id, now, outcome, detail)
-  local r = redis.call('HMGET', record, 'name', 'method', 'path', 'attempt')
+  local r = hmget(record, 'name', 'method', 'path', 'attempt')
   local key = 'wt:failed:' .. r[1]
   local entry = {id, r[2], string.sub(r[3], 1, 200), outcome, r[4], now, string.sub(detail, -500)}
-  redis.call('LPUSH', key, cmsgpack.pack(entry))
-  redis.call('LTRIM', key, 0, 999)
+  redis.pcall('LPUSH', key, cmsgpack.pack(entry))
+  redis.pcall('LTRIM', key, 0, 999)
   redis.call('EXPIRE', key, FAILED_TTL)
 end
 
 -- Lists a call that is done, for `wsgi-timeout calls`: the last thousand of a name, and a few more between two cuts.
 local function list_done(name, entry)
   local key = 'wt:done:' .. name
-  local length = redis.call('LPUSH', key, cmsgpack.pack(entry))
-  if length > 1 and length < 1200 then return end
-  redis.call('LTRIM', key, 0, 999)
+  local length = redis.pcall('LPUSH', key, cmsgpack.pack(entry))
+  if type(length) == 'table' or length > 1 and length < 1200 then return end
+  redis.pcall('LTRIM', key, 0, 999)
   redis.call('EXPIRE', key, FAILED_TTL)
 end
 
@@ -74,26 +98,26 @@ local function finish(record, job, id, stock, now, keep, outcome, detail, fields
   if stock then redis.call('UNLINK', input, arguments) else redis.call('UNLINK', job, input, arguments) end
   redis.call('HSET', record, 'state', 'ended', 'outcome', outcome, 'detail', detail, 'ended', now, 'request', '',
     unpack(fields))
-  redis.call('EXPIRE', record, keep)
+  redis.call('EXPIRE', record, num(keep, 86400))
   if outcome == 'done' then return end
   -- A large result of which only a part came is nobody's.
-  local attempt = redis.call('HGET', record, 'attempt')
+  local attempt = hget(record, 'attempt')
   if outcome ~= 'raised' then redis.call('UNLINK', 'wt:value:' .. id .. ':' .. attempt) end
   list_failed(record, id, now, outcome, detail)
 end
 
 -- Queues a call again: it has as long as at first to be come for.
 local function requeued(record, now)
-  local patience = redis.call('HGET', record, 'queue_ttl')
-  redis.call('HSET', record, 'state', 'queued', 'expires', string.format('%d', now + patience))
+  local patience = hget(record, 'queue_ttl')
+  redis.call('HSET', record, 'state', 'queued', 'expires', string.format('%d', now + num(patience, 86400000)))
 end
 
 -- Ends a call that nobody has come for in time: a handler that began now would surprise everybody.
 -- Returns whether it did.
 local function expired(record, id, now)
-  local r = redis.call('HMGET', record, 'state', 'expires', 'result_ttl', 'inboxes', 'due', 'queue_ttl')
+  local r = hmget(record, 'state', 'expires', 'result_ttl', 'inboxes', 'due', 'queue_ttl')
   -- After a pause before a retry too there may be nobody who queues it.
-  local last = r[1] == 'queued' and tonumber(r[2]) or r[1] == 'delayed' and r[5] + r[6]
+  local last = r[1] == 'queued' and num(r[2], 0) or r[1] == 'delayed' and num(r[5], 0) + num(r[6], 0)
   if not last or tonumber(now) <= last then return false end
   local why = 'it waited for a worker longer than queue_ttl'
   finish(record, 'rq:job:' .. id, id, nil, now, r[3], 'timeout', why, {})

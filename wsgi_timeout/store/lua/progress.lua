@@ -1,6 +1,6 @@
 -- Notes how far the current attempt is; an old attempt's word is dropped.
 -- KEYS: record
 -- ARGV: attempt, progress as JSON
-local r = redis.call('HMGET', KEYS[1], 'state', 'attempt')
+local r = hmget(KEYS[1], 'state', 'attempt')
 if r[1] == 'running' and r[2] == ARGV[1] then redis.call('HSET', KEYS[1], 'progress', ARGV[2]) end
 return 'ok'

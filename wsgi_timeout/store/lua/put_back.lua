@@ -2,7 +2,7 @@
 -- KEYS: list where it lies, rq queue, record
 -- ARGV: id
 -- Returns 1 if it did
-local state = redis.call('HGET', KEYS[3], 'state')
+local state = hget(KEYS[3], 'state')
 if state == 'running' or not is_list(KEYS[1]) then return 0 end
 if redis.call('LREM', KEYS[1], 1, ARGV[1]) == 0 or state ~= 'queued' then return 0 end
 redis.call('LPUSH', KEYS[2], ARGV[1])

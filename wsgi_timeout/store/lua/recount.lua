@@ -5,8 +5,8 @@
 -- Returns the ids that were taken out
 local time = redis.call('TIME')
 local now = string.format('%d', time[1] * 1000 + math.floor(time[2] / 1000))
-local last = redis.call('HMGET', KEYS[1], '>', '@')
-if redis.call('EXISTS', KEYS[1]) == 0 or now - (tonumber(last[2] or 0) or 0) < tonumber(ARGV[2]) then return {} end
+local last = hmget(KEYS[1], '>', '@')
+if redis.call('EXISTS', KEYS[1]) == 0 or now - num(last[2], 0) < tonumber(ARGV[2]) then return {} end
 
 -- An odd value in a key, which nobody of ours wrote, counts as none.
 local function read(...)
@@ -14,18 +14,18 @@ local function read(...)
   return not (type(answer) == 'table' and answer.err) and answer or nil
 end
 
-local function kept(stream) return tonumber(read('HGET', stream, 'kept') or 0) or 0 end
+local function kept(stream) return num(hget(stream, 'kept'), 0) end
 
 local function size(id, attempt)
   local record, bytes = 'wt:call:' .. id, kept('wt:in:' .. id)
-  for _, field in ipairs({'request', 'body'}) do bytes = bytes + (tonumber(read('HSTRLEN', record, field)) or 0) end
+  for _, field in ipairs({'request', 'body'}) do bytes = bytes + num(read('HSTRLEN', record, field), 0) end
   bytes = bytes + kept('wt:out:' .. id .. ':' .. attempt)
   -- Chunks of one size, but for the last.
   for _, key in ipairs({'wt:args:' .. id, 'wt:value:' .. id .. ':' .. attempt}) do
-    local chunks = tonumber(read('HLEN', key)) or 0
+    local chunks = num(read('HLEN', key), 0)
     if chunks > 0 then
-      bytes = bytes + (chunks - 1) * (tonumber(read('HSTRLEN', key, '0')) or 0)
-        + (tonumber(read('HSTRLEN', key, tostring(chunks - 1))) or 0)
+      bytes = bytes + (chunks - 1) * num(read('HSTRLEN', key, '0'), 0)
+        + num(read('HSTRLEN', key, tostring(chunks - 1)), 0)
     end
   end
   return bytes
@@ -49,9 +49,9 @@ local found = redis.pcall('HSCAN', KEYS[1], last[1] or '0', 'COUNT', ARGV[1])
 if found.err then found = {'0', {}} end
 local cancelled, more = {}, 0
 for i = 1, #found[2], 2 do
-  local id, before = found[2][i], tonumber(found[2][i + 1]) or 0
+  local id, before = found[2][i], num(found[2][i + 1], 0)
   if #id > 1 then
-    local r = read('HMGET', 'wt:call:' .. id, 'state', 'attempt', 'result_ttl', 'inboxes', 'stock') or {}
+    local r = hmget('wt:call:' .. id, 'state', 'attempt', 'result_ttl', 'inboxes', 'stock')
     if r[1] and tonumber(r[3]) and taken_out(id, r[1], r[5]) then
       cancel(id, r)
       cancelled[#cancelled + 1] = id
@@ -66,14 +66,14 @@ for i = 1, #found[2], 2 do
     more = more + bytes - before
   end
 end
-local total = (tonumber(redis.call('HGET', KEYS[1], '*') or 0) or 0) + more
+local total = num(hget(KEYS[1], '*'), 0) + more
 if not last[1] or last[1] == '0' then
   if found[1] == '0' then
     -- All of them at once: whatever was counted before, this is what there is.
     total = 0
     local all = redis.call('HGETALL', KEYS[1])
     for i = 1, #all, 2 do
-      if #all[i] > 1 then total = total + (tonumber(all[i + 1]) or 0) end
+      if #all[i] > 1 then total = total + num(all[i + 1], 0) end
     end
   end
 end

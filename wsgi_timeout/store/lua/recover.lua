@@ -3,7 +3,7 @@
 -- ARGV: worker, the lease as last seen ('' = its death is certain), now ms, detail, name of the rq worker's key,
 --       FENCE_TTL s
 -- Returns nil if it lives, else {id, 'requeued' | 'lost' | 'cancelled' | 'dropped', ...}
-if ARGV[2] ~= '' and redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return false end
+if ARGV[2] ~= '' and hget(KEYS[1], ARGV[1]) ~= ARGV[2] then return false end
 -- First, so that a full Redis takes the rest: see `finish`.
 redis.call('SREM', KEYS[5], ARGV[5])
 local settled = {}
@@ -11,7 +11,7 @@ local ids = is_list(KEYS[2]) and redis.call('LRANGE', KEYS[2], 0, -1) or {}
 for i = #ids, 1, -1 do
   local id = ids[i]
   local record, job = 'wt:call:' .. id, 'rq:job:' .. id
-  local r = redis.call('HMGET', record, 'state', 'worker', 'attempt', 'max_attempts', 'repeatable', 'handed',
+  local r = hmget(record, 'state', 'worker', 'attempt', 'max_attempts', 'repeatable', 'handed',
     'inboxes', 'result_ttl', 'stock')
   local what = 'dropped'
   if r[1] == 'queued' then
@@ -19,10 +19,10 @@ for i = #ids, 1, -1 do
   elseif r[1] == 'running' and r[2] == ARGV[1] then
     redis.call('ZREM', KEYS[4], id .. ':' .. r[3])
     local body = 'wt:out:' .. id .. ':' .. r[3]
-    local trimmed = tonumber(redis.call('HGET', 'wt:in:' .. id, 'first') or '0') > 0
+    local trimmed = num(hget('wt:in:' .. id, 'first'), 0) > 0
     -- RQ's stop command kills the process that runs the job: nobody else can tell it from a crash.
-    local stopped = r[9] and redis.call('HGET', job, 'status') == 'stopped'
-    if r[5] == '1' and not r[6] and not trimmed and not stopped and tonumber(r[3]) < tonumber(r[4]) then
+    local stopped = r[9] and hget(job, 'status') == 'stopped'
+    if r[5] == '1' and not r[6] and not trimmed and not stopped and num(r[3], 1) < math.min(num(r[4], 1), MOST_ATTEMPTS) then
       what = 'requeued'
       requeued(record, ARGV[3])
       redis.call('HDEL', record, 'worker', 'head', 'progress')
@@ -36,7 +36,7 @@ for i = #ids, 1, -1 do
       if redis.call('EXISTS', body) == 1 then
         redis.call('HSET', body, 'end', 'broken')
         redis.call('EXPIRE', body, r[8])
-        wake(redis.call('HGET', body, 'readers'), id)
+        wake(hget(body, 'readers'), id)
       end
       wake(r[7], id)
     end

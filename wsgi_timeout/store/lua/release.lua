@@ -5,7 +5,7 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])) do
   redis.call('ZREM', KEYS[1], id)
-  if redis.call('HGET', 'wt:call:' .. id, 'state') == 'delayed' then
+  if hget('wt:call:' .. id, 'state') == 'delayed' then
     requeued('wt:call:' .. id, now)
     redis.call('HSET', 'wt:call:' .. id, 'seq', redis.call('INCR', KEYS[3]))
     redis.call('HSET', 'rq:job:' .. id, 'status', 'queued')

@@ -10,7 +10,7 @@ for i = 3, #ARGV do
     local described = redis.call('EXPIRE', 'rq:worker:' .. worker, ARGV[2]) == 1
     redis.call('EXPIRE', 'wt:worker:' .. worker, ARGV[2])
     redis.call('HINCRBY', KEYS[1], worker, 1)
-    if described then redis.call('HSET', 'rq:worker:' .. worker, 'last_heartbeat', ARGV[1]) end
+    if described then redis.pcall('HSET', 'rq:worker:' .. worker, 'last_heartbeat', ARGV[1]) end
   else
     lost[#lost + 1] = worker
   end

@@ -3,7 +3,7 @@
 -- ARGV: id, worker, attempt, pause ms, detail
 -- Returns 'ok', also for a repeat, or 'fenced'
 although_full(KEYS[1])
-local r = redis.call('HMGET', KEYS[1], 'state', 'worker', 'attempt')
+local r = hmget(KEYS[1], 'state', 'worker', 'attempt')
 local answer = 'ok'
 if r[1] == 'running' and r[2] == ARGV[2] and r[3] == ARGV[3] then
   local time = redis.call('TIME')

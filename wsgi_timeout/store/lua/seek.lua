@@ -2,11 +2,12 @@
 -- KEYS: stream
 -- ARGV: offset
 -- Returns {chunk, bytes of it before the offset}; nil if it is not there any more, or was never written
-local s = redis.call('HMGET', KEYS[1], 'count', 'first', 'gone')
-local count, left = tonumber(s[1] or 0), tonumber(ARGV[1]) - tonumber(s[3] or 0)
+local s = hmget(KEYS[1], 'count', 'first', 'gone')
+local count, left = num(s[1], 0), tonumber(ARGV[1]) - num(s[3], 0)
 if not s[1] or left < 0 then return false end
-for number = tonumber(s[2] or 0), count - 1 do
+for number = num(s[2], 0), count - 1 do
   local length = redis.call('HSTRLEN', KEYS[1], number)
+  if length == 0 then return false end
   if left < length then return {number, left} end
   left = left - length
 end

@@ -2,14 +2,14 @@
 -- KEYS: record
 -- ARGV: field...   (the first is the state, the second the sequence number, the third the queue's name)
 expired_now(KEYS[1])
-local values = redis.call('HMGET', KEYS[1], unpack(ARGV))
+local values = hmget(KEYS[1], unpack(ARGV))
 local ahead = 0
 if values[1] == 'queued' then
   local first = redis.call('LINDEX', 'rq:queue:wt:' .. values[3], 0)
-  local seq = first and redis.call('HGET', 'wt:call:' .. first, 'seq')
+  local seq = first and hget('wt:call:' .. first, 'seq')
   -- Calls that were put back keep their numbers: no place is behind the end of the queue.
   local last = redis.call('LLEN', 'rq:queue:wt:' .. values[3])
-  if seq then ahead = math.min(last - 1, math.max(0, tonumber(values[2]) - tonumber(seq))) end
+  if seq then ahead = math.min(last - 1, math.max(0, num(values[2], 0) - num(seq, 0))) end
 end
 -- `rq suspend` has workers take nothing.
 local suspended = values[1] == 'queued' and redis.call('EXISTS', 'rq:suspended') or 0

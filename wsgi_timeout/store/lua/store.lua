@@ -2,7 +2,7 @@
 -- KEYS: value, record
 -- ARGV: attempt, number, chunk
 -- Returns 'ok' or 'fenced'
-local r = redis.call('HMGET', KEYS[2], 'state', 'attempt')
+local r = hmget(KEYS[2], 'state', 'attempt')
 if r[1] ~= 'running' or r[2] ~= ARGV[1] then return 'fenced' end
 redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])
 -- Until it has ended: its end says for how long they are kept, or deletes them.

@@ -10,18 +10,18 @@ if id == '' then
   if not id then return false end
 end
 local record, job = 'wt:call:' .. id, 'rq:job:' .. id
-local r = redis.call('HMGET', record, 'state', 'worker', 'attempt', 'request', 'expires', 'left')
+local r = hmget(record, 'state', 'worker', 'attempt', 'request', 'expires', 'left')
 local mine = r[1] == 'running' and r[2] == ARGV[2]
 -- This worker was frozen, and its calls were recovered meanwhile: nobody would recover what it began now.
 if r[6] and not joined(r[6], ARGV[2]) and not (is_list(KEYS[3]) and redis.call('LPOS', KEYS[3], id)) then
   return false
 end
-local late = tonumber(ARGV[3]) > tonumber(r[5] or 0)
+local late = tonumber(ARGV[3]) > num(r[5], 0)
 if r[1] ~= 'queued' and not mine or late and expired(record, id, ARGV[3]) then
   if is_list(KEYS[3]) then redis.call('LREM', KEYS[3], 1, id) end
   return false
 end
-local attempt = tonumber(r[3])
+local attempt = num(r[3], 0)
 if not mine then
   attempt = attempt + 1
   redis.call('HSET', record, 'state', 'running', 'worker', ARGV[2], 'attempt', attempt, 'started', ARGV[3])
@@ -33,6 +33,6 @@ if not mine then
     redis.call('HSET', job, 'status', 'started', 'worker_name', ARGV[2], 'started_at', ARGV[4])
   end
   -- +inf: RQ's own clean-up of started jobs goes by score, and must never find a call of ours.
-  redis.call('ZADD', KEYS[2], '+inf', id .. ':' .. attempt)
+  redis.pcall('ZADD', KEYS[2], '+inf', id .. ':' .. attempt)
 end
 return {id, attempt, r[4], math.min(1, redis.call('LLEN', KEYS[1]))}

@@ -6,13 +6,13 @@
 -- Returns {'ok' | 'full' | 'over' (max_buffered_bytes, and nothing was accepted yet) | 'fenced' | 'lost', 1 if somebody reads}
 local inboxes
 if ARGV[8] ~= '' then
-  local r = redis.call('HMGET', KEYS[2], 'state', 'attempt', 'inboxes')
+  local r = hmget(KEYS[2], 'state', 'attempt', 'inboxes')
   if r[1] ~= 'running' or r[2] ~= ARGV[8] then return {'fenced', 0} end
   inboxes = r[3]
 end
-local s = redis.call('HMGET', KEYS[1], 'count', 'first', 'read', 'kept', 'readers', 'gone')
-local count, first, read = tonumber(s[1] or 0), tonumber(s[2] or 0), tonumber(s[3] or 0)
-local kept = tonumber(s[4] or 0)
+local s = hmget(KEYS[1], 'count', 'first', 'read', 'kept', 'readers', 'gone')
+local count, first, read = num(s[1], 0), math.max(0, num(s[2], 0)), num(s[3], 0)
+local kept = num(s[4], 0)
 -- Redis needs some 40 bytes for each chunk, however small.
 local LEAST = 64
 local number, size = tonumber(ARGV[2]), math.max(LEAST, string.len(ARGV[3]))
@@ -20,13 +20,13 @@ local reader = s[5] and 1 or 0
 if number < count then return {'ok', reader} end
 if number > count then
   -- Redis was emptied, or came back without its last writes. A call that has ended takes its request body along.
-  return {redis.call('HGET', KEYS[2], 'state') == 'ended' and 'full' or 'lost', 0}
+  return {hget(KEYS[2], 'state') == 'ended' and 'full' or 'lost', 0}
 end
 local before, over = kept, false
 if KEYS[3] then
-  local b = redis.call('HMGET', KEYS[3], '*', '+')
+  local b = hmget(KEYS[3], '*', '+')
   local most = tonumber(ARGV[11]) or tonumber(b[2]) or math.huge
-  over = (tonumber(b[1]) or 0) + size > most
+  over = num(b[1], 0) + size > most
   if over then
     if ARGV[8] == '' and redis.call('EXISTS', KEYS[2]) == 0 then return {'over', 0} end
     -- A response that somebody reads goes on, and makes room by that.
@@ -39,7 +39,9 @@ end
 local limit, gone = tonumber(reader == 1 and ARGV[4] or ARGV[5]), 0
 -- Only a body that does not fit loses its beginning, and only what was read.
 local function trim(before, most)
-  while first < before and kept + size > most do
+  -- Not without end, whatever the numbers say.
+  local last = math.min(before, first + 10000)
+  while first < last and kept + size > most do
     local length = redis.call('HSTRLEN', KEYS[1], first)
     kept, gone = kept - math.max(LEAST, length), gone + length
     redis.call('HDEL', KEYS[1], first)
@@ -55,7 +57,7 @@ end
 local window = tonumber(ARGV[10])
 if window > 0 then
   limit = tonumber(ARGV[5])
-  local now, m = tonumber(redis.call('TIME')[1]), redis.call('HMGET', KEYS[1], 'marked', 'mark', 'old')
+  local now, m = tonumber(redis.call('TIME')[1]), hmget(KEYS[1], 'marked', 'mark', 'old')
   if not m[1] or now - m[1] > window then
     redis.call('HSET', KEYS[1], 'marked', now, 'mark', count, 'old', m[2] or 0)
   end
