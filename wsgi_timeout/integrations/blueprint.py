@@ -16,13 +16,13 @@ from werkzeug.wsgi import ClosingIterator
 
 from wsgi_timeout import target as targets
 from wsgi_timeout.current import IN_PLACE_KEY, in_worker
-from wsgi_timeout.front.front import Front
 from wsgi_timeout.http.routes import Routes, listed
 from wsgi_timeout.settings import Settings
-from wsgi_timeout.store.connection import redis_url
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication
+
+    from wsgi_timeout.front.front import Front
 
 _REST, _ALL = "wsgi_timeout_rest", "wsgi_timeout_all"
 #: Where the host's environ has the response, until the end of the request.
@@ -134,6 +134,10 @@ class _Mounted:
         return self._front
 
     def _new_front(self, host: Flask) -> Front:
+        # Here, so that an app which imports this does not pay for Redis' client before it serves.
+        from wsgi_timeout.front.front import Front  # noqa: PLC0415
+        from wsgi_timeout.store.connection import redis_url  # noqa: PLC0415
+
         routes = self.routes(Settings.load(host.config, **self._settings))
         app = None if routes.capture_all else self._loaded
         templates = [Path(host.root_path, host.template_folder or ""), targets.templates_of(self._target)]

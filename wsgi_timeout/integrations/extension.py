@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 from flask import Flask
 
 from wsgi_timeout.current import IN_PLACE_KEY, in_worker
-from wsgi_timeout.front.front import Front
 from wsgi_timeout.http.routes import Routes, listed
 from wsgi_timeout.settings import Settings
-from wsgi_timeout.store.connection import redis_url
-from wsgi_timeout.store.messages import PLACE
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication
+
+    from wsgi_timeout.front.front import Front
 
 EXTENSION = "wsgi_timeout"
 
@@ -87,6 +86,11 @@ class RequestTimeouts:
             app.wsgi_app = place  # type: ignore[method-assign]
 
     def _new_front(self, app: Flask, name: str, inner: WSGIApplication) -> Front:
+        # Here, so that an app which imports this does not pay for Redis' client before it serves.
+        from wsgi_timeout.front.front import Front  # noqa: PLC0415
+        from wsgi_timeout.store.connection import redis_url  # noqa: PLC0415
+        from wsgi_timeout.store.messages import PLACE  # noqa: PLC0415
+
         routes = self._routes_for(Settings.load(app.config, **self._settings))
         templates = [Path(app.root_path, app.template_folder or "")]
         return Front(redis_url(), name, routes, entry=PLACE, app=inner, templates=templates)
