@@ -87,13 +87,13 @@ class Site:
         return self._pages.message(texts, state, ways=ways, reference=reference, when=when)
 
 
-class _Quiet(WSGIRequestHandler):
+class Quiet(WSGIRequestHandler):
     def log_message(self, *_):
         """Say nothing of requests."""
 
 
-def draw(browser, url, size, scheme, file):
-    """Write one page as a small PNG of 128 colours."""
+def show(browser, url, size, scheme):
+    """Show one page in the size and colours of a device."""
     width, height = SIZES[size]
     metrics = {"width": width, "height": height, "deviceScaleFactor": 1.5, "mobile": size == "phone"}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
@@ -101,6 +101,11 @@ def draw(browser, url, size, scheme, file):
     # Without motion an indeterminate bar would stand still: it is shown as it moves.
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
     browser.get(url)
+
+
+def draw(browser, url, size, scheme, file):
+    """Write one page as a small PNG of 128 colours."""
+    show(browser, url, size, scheme)
     picture = browser.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})
     image = Image.open(io.BytesIO(base64.b64decode(picture["data"]))).convert("RGB")
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -112,7 +117,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--all", type=Path, help="write every state into this folder")
     folder = parser.parse_args().all
-    server = make_server("127.0.0.1", 0, Site(), handler_class=_Quiet)
+    server = make_server("127.0.0.1", 0, Site(), handler_class=Quiet)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     wanted = SHOWN
     if folder:

@@ -1,12 +1,11 @@
 """The waiting page in a real browser: a person who waits for a report, with JavaScript and without."""
 
 import contextlib
-import importlib.util
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
-from harness import APPS, Gunicorn, is_missing, until
+from accessible import faults
+from harness import APPS, Gunicorn, until
 from selenium.webdriver.common.by import By
 
 #: Seconds in which a busy machine shows what is there.
@@ -45,16 +44,6 @@ def until_title(browser, text):
 
 def text_of(browser, selector="main"):
     return browser.find_element(By.CSS_SELECTOR, selector).text
-
-
-def faults(browser):
-    """Return what axe-core finds wrong with the page."""
-    spec = importlib.util.find_spec("axe_playwright_python")
-    if spec is None:
-        is_missing("axe-playwright-python")
-    browser.execute_script(Path(spec.submodule_search_locations[0], "axe.min.js").read_text(encoding="utf-8"))
-    found = browser.execute_async_script("axe.run().then(arguments[arguments.length - 1])")
-    return [(fault["id"], [node["html"] for node in fault["nodes"]]) for fault in found["violations"]]
 
 
 def test_a_person_waits_for_a_report(site, tab, gate):

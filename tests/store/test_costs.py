@@ -41,6 +41,9 @@ ALWAYS = {
     ),
 }
 
+#: What a browser sends when a person goes to a page.
+NAVIGATION = {"Accept": "text/html", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+
 HEAD = ResponseHead("200 OK", [("Content-Type", "text/plain")])
 
 
@@ -52,11 +55,11 @@ def site(deploy):
     return site
 
 
-def requests(port, count=REQUESTS):
+def requests(port, count=REQUESTS, headers=None):
     """Send so many requests, one after the other, on one connection."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     for _ in range(count):
-        connection.request("GET", "/fast")
+        connection.request("GET", "/fast", headers=headers or {})
         answer = connection.getresponse()
         answer.read()
         assert answer.status == 200
@@ -117,10 +120,11 @@ def test_commands_of_a_request(site, redis_server):
     assert COMMANDS / 2 < sum(spent.values()) / REQUESTS < COMMANDS + 0.5, spent
 
 
-def test_round_trips_of_a_request(site, redis_server):
-    """A small request takes five round trips, and none more to have its call deleted."""
+@pytest.mark.parametrize("headers", [{}, NAVIGATION], ids=["program", "person"])
+def test_round_trips_of_a_request(site, redis_server, headers):
+    """A small request takes five round trips, a person's too, and none more to have its call deleted."""
     with Monitor(redis_server) as monitor:
-        counted = more_than_idle(monitor.count, lambda: requests(site.web.port))
+        counted = more_than_idle(monitor.count, lambda: requests(site.web.port, headers=headers))
     deletions = counted.pop("UNLINK", 0)
     assert sum(counted.values()) / REQUESTS < ROUND_TRIPS + 0.5, counted
     # After its answer, and for many calls at once when there are many.

@@ -1,0 +1,36 @@
+"""Every page of ours in Chromium: axe-core finds nothing, on a desktop and a phone, light and dark."""
+
+import threading
+from wsgiref.simple_server import make_server
+
+import pytest
+from accessible import faults
+from screenshots import MESSAGES, SIZES, WAITING, Quiet, Site, show
+
+
+@pytest.fixture(scope="module")
+def url():
+    server = make_server("127.0.0.1", 0, Site(), handler_class=Quiet)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+def test_axe_finds_nothing(browser, url, size, scheme):
+    """No page has a fault that axe-core knows of, in English or from right to left."""
+    found = {}
+    try:
+        for language in ("en", "ar"):
+            for state in (*WAITING, *MESSAGES):
+                show(browser, f"{url}/{state}/{language}", size, scheme)
+                found[state, language] = faults(browser)
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert {page: broken for page, broken in found.items() if broken} == {}
