@@ -1,7 +1,5 @@
 """Pools that are told to stop: what runs, what waits, and what does not end in time."""
 
-import os
-import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -131,16 +129,3 @@ def test_a_stop_while_workers_start_is_heard_by_all(redis_server, seen, workers)
         pool.stop()
     seen("until the pool's end", took)
     assert max(took) < 5
-
-
-@pytest.mark.usefixtures("terminal")
-def test_a_closed_terminal_lets_calls_end(deploy, aside, gate):
-    """SIGHUP to the pool and its processes, as of a terminal, is a stop: what runs ends and is delivered."""
-    site = deploy(pool=("--processes", "2"), wait_seconds=40)
-    answer = aside.submit(ask, site.web.port, f"/gate?file={gate}&tag=hangup")
-    until(lambda: site.runs("hangup"), what="its start")
-    os.killpg(site.pool.pid, signal.SIGHUP)
-    until(lambda: len(site.pool.workers()) == 1, what="the end of the idle one")
-    gate.touch()
-    assert answer.result().status == 200
-    assert site.pool.popen.wait(20) == 0

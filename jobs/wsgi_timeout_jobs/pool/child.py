@@ -43,6 +43,8 @@ class Child:
     stopping_since: float | None = None
     #: By call and attempt, for as long as these run.
     interrupted: dict[tuple[str, int], Interruption] = field(default_factory=dict)
+    #: It goes on until its successors are ready.
+    outdated: bool = False
     #: When a handler of it was last interrupted: monotonic seconds. It takes no more calls since.
     interrupted_since: float | None = None
     #: What RQ was last told of it: state, calls that succeeded and failed.

@@ -13,6 +13,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from wsgi_timeout import target as targets
@@ -92,7 +93,7 @@ class Children:
             self._spawn_after = time.monotonic() + _FORK_PAUSE_SECONDS
 
     def _spawn_missing_of(self, queue: str) -> None:
-        there = [c for c in self if c.queue == queue and c.stopping_since is None]
+        there = [c for c in self if c.queue == queue and c.stopping_since is None and not c.outdated]
         spare = sorted((c for c in there if c.spare), key=lambda child: not child.board.loaded)
         # One alone at first: an app that cannot be loaded then says so once.
         wanted = self._wanted(queue) if self.ever_ready else 1
@@ -160,6 +161,20 @@ class Children:
         )
         run_worker(options, board)
 
+    def reload(self) -> None:
+        """Replace all; each goes on until as many new ones are ready."""
+        for child in self:
+            child.outdated = True
+
+    def _stop_outdated(self) -> None:
+        for queue in {child.queue for child in self if child.outdated}:
+            new = [c for c in self if c.queue == queue and not c.outdated and c.stopping_since is None]
+            ready = [child for child in new if child.board.ready]
+            if len(ready) >= self._wanted(queue):
+                for child in self:
+                    if child.outdated and child.queue == queue:
+                        child.stop()
+
     # -- watching
 
     def came_up(self) -> list[Child]:
@@ -170,6 +185,7 @@ class Children:
         for child in self:
             if child.board.leaving and child.stopping_since is None:
                 child.stopping_since = time.monotonic()
+        self._stop_outdated()
         return new
 
     def note_ready(self, child: Child) -> None:
@@ -181,10 +197,9 @@ class Children:
     def reap(self) -> list[tuple[Child, int]]:
         """Return those that have ended, each with its exit code."""
         ended = []
-        for child in self:
-            done, status = os.waitpid(child.pid, os.WNOHANG)
-            if done:
-                del self._by_pid[child.pid]
+        for pid, status in _ended_processes():
+            # As PID 1 of a container it is given those whose parents are gone, too.
+            if child := self._by_pid.pop(pid, None):
                 code = os.waitstatus_to_exitcode(status)
                 self._note_end(child, code)
                 ended.append((child, code))
@@ -236,3 +251,13 @@ class Children:
         if since is not None and time.monotonic() - since > self._options.graceful_timeout:
             for child in self:
                 child.kill()
+
+
+def _ended_processes() -> Iterator[tuple[int, int]]:
+    """Yield the pid and the status of each child of this process that has ended."""
+    with suppress(ChildProcessError):  # there is none at all
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                return
+            yield pid, status

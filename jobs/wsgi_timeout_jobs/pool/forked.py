@@ -21,9 +21,11 @@ from wsgi_timeout_jobs.process.dies_with_parent import die_with_parent
 EXIT_LOAD_FAILED = 3
 EXIT_RELOAD = 4
 
-STOPS = (signal.SIGTERM, signal.SIGINT)
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+#: What gunicorn takes to reopen logs and to start a new master; a pool does neither, and goes on.
+IGNORED = (signal.SIGUSR1, signal.SIGUSR2)
 #: Held back around a fork.
-HELD = (*STOPS, signal.SIGHUP)
+HELD = (*STOPS, *IGNORED, signal.SIGHUP)
 
 
 def be_child(
@@ -81,7 +83,7 @@ def _load_failed(error: BaseException, reloader: Reloader | None, *, loaded_befo
 
 def _default_signals() -> None:
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGCHLD, *STOPS):
+    for number in (signal.SIGCHLD, *STOPS, *IGNORED):
         signal.signal(number, signal.SIG_DFL)
     # The pool tells it when to stop. Not ignored: what the app starts would inherit that.
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:

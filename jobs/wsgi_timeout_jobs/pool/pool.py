@@ -9,12 +9,9 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import select
-import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from types import FrameType
 
 import redis
 
@@ -28,10 +25,10 @@ from wsgi_timeout.watching.leases import WORKER_DIED
 from wsgi_timeout_jobs.pool.child import Child
 from wsgi_timeout_jobs.pool.children import Children, Served
 from wsgi_timeout_jobs.pool.deadlines import Deadlines
-from wsgi_timeout_jobs.pool.forked import STOPS
 from wsgi_timeout_jobs.pool.options import PoolOptions
 from wsgi_timeout_jobs.pool.queue_keeper import QueueKeeper
 from wsgi_timeout_jobs.pool.rq_commands import Command, Commands
+from wsgi_timeout_jobs.pool.signals import install, tell_systemd, wait
 from wsgi_timeout_jobs.process.board import Running
 
 log = logging.getLogger("wsgi_timeout.pool")
@@ -73,14 +70,14 @@ class Pool:
         self._ran: set[tuple[str, int]] = set()
         self._looked_at_server = False
         self._ready_fd = options.ready_fd
+        self._told_ready = False
 
     def run(self) -> int:
         """Run until SIGTERM or SIGINT; returns the process's exit code."""
-        wakeup = self._install_signals()
+        wakeup = install(self._children)
         while self._children or self._children.stopping_since is None:
             self._step()
-            select.select([wakeup], [], [], TICK_SECONDS)
-            _drain(wakeup)
+            wait(wakeup, TICK_SECONDS)
         with self._surprises:
             self._keep()
         return 1 if self._children.load_failed else 0
@@ -121,7 +118,11 @@ class Pool:
         return self._keepers[name]
 
     def _tell_ready(self) -> None:
-        if self._children.ever_ready and self._ready_fd >= 0:
+        if not self._children.ever_ready or self._told_ready:
+            return
+        self._told_ready = True
+        tell_systemd("READY=1")
+        if self._ready_fd >= 0:
             os.write(self._ready_fd, f"{self._children.name}\n".encode())
             os.close(self._ready_fd)
             self._ready_fd = -1
@@ -267,31 +268,6 @@ class Pool:
         for child, told in news:
             child.told = told
 
-    # -- signals
-
-    def _install_signals(self) -> int:
-        read, write = os.pipe()
-        os.set_blocking(read, False)
-        os.set_blocking(write, False)
-        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        for number in STOPS:
-            signal.signal(number, self._on_stop)
-        # What a terminal sends when it is closed, to the children too; `nohup` has it ignored.
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            signal.signal(signal.SIGHUP, self._on_hangup)
-        return read
-
-    def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
-        if self._children.stopping_since is None:
-            self._children.stop()
-        else:
-            self._children.stop_now()
-
-    def _on_hangup(self, _number: int, _frame: FrameType | None) -> None:
-        if self._children.stopping_since is None:
-            self._children.stop()
-
 
 def _is_ours_no_more(running: Running, record: list[bytes | None]) -> bool:
     """Whether others ended a call, or run it again, by its record's state, attempt and outcome."""
@@ -301,11 +277,3 @@ def _is_ours_no_more(running: Running, record: list[bytes | None]) -> bool:
 
 def _death(code: int) -> str:
     return f"{WORKER_DIED} (signal {-code})" if code < 0 else f"{WORKER_DIED} (exit code {code})"
-
-
-def _drain(descriptor: int) -> None:
-    try:
-        while os.read(descriptor, 4096):
-            pass
-    except BlockingIOError:
-        pass
