@@ -15,7 +15,7 @@ FONT = /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
 PYTEST = $(BIN)/python -m pytest -n 4 --dist loadscope
 
 .DEFAULT_GOAL := help
-.PHONY: help run ocr test docs docs-serve reference screenshots release-dry-run coverage test-long test-mutants test-faults-20 soak bench bench-quick scaling lint types wheel lock ci clean wrk tools tesseract
+.PHONY: help run ocr chat test docs docs-serve reference screenshots release-dry-run coverage test-long test-mutants test-faults-20 soak bench bench-quick scaling lint types wheel lock ci clean wrk tools tesseract
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -40,6 +40,15 @@ ocr: $(VENV)/.installed-dev tesseract ## Serve the OCR example, examples/ocr: up
 	@echo "  http://$(BIND)/"
 	@echo
 	@cd examples/ocr && exec $(BIN)/wsgi-timeout serve ocr.py:stub --bind $(BIND)
+
+chat: $(VENV)/.installed ## Serve the chat example, examples/chat: a stream of words that survives lost connections
+	@echo
+	@echo "A Flask app, examples/chat/chat.py, that streams an answer for a minute. Its wait is cut to 10 s, so that the"
+	@echo "stream ends and goes on now and then. Open it, ask, and switch the network off and on in the browser's tools:"
+	@echo
+	@echo "  http://$(BIND)/"
+	@echo
+	@cd examples/chat && WSGI_TIMEOUT_EVENT_STREAMS=resumable exec $(BIN)/wsgi-timeout serve chat:app --wait 10 --bind $(BIND)
 
 test: $(VENV)/.installed-dev $(VENV)/redis-6.2 tools ## Run the tests, but those marked slow
 	$(PYTEST) $(ARGS)
