@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterator
 from typing import Any, Literal
 
-import cloudpickle
 import redis
 from itsdangerous import BadSignature, Signer
 
@@ -26,6 +25,8 @@ Purpose = Literal["arguments", "result"]
 
 def pack(value: Any, call_id: str, purpose: Purpose, max_bytes: int) -> bytes:
     """Return `value` pickled and signed; raises `PayloadTooLarge`, or `TypeError` if it cannot be pickled."""
+    import cloudpickle  # noqa: PLC0415 - what spawns no function needs none
+
     try:
         data: bytes = cloudpickle.dumps(value)
     except Exception as error:
@@ -47,6 +48,8 @@ def unpack(blob: bytes, call_id: str, purpose: Purpose) -> Any:
             f"the {purpose} of call {call_id}: not signed with this {SECRET_VARIABLE}, and not read; "
             "set the same secret in every process, and look who else writes to this Redis"
         ) from None
+    import cloudpickle  # noqa: PLC0415
+
     return cloudpickle.loads(data)
 
 

@@ -12,12 +12,12 @@ from importlib.resources import files
 from queue import Empty
 from typing import Any
 
-import hiredis
 import redis
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
 from wsgi_timeout.errors import ConfigurationError
+from wsgi_timeout.store.packing import pack_command
 from wsgi_timeout.store.redis_errors import Parser, Refused
 
 #: Seconds until a silent server counts as away.
@@ -139,7 +139,7 @@ class Commands:
 
     def send(self, *words: str | bytes | float) -> Any:
         """Send one command and return its reply; raises what redis-py raises."""
-        packed = (hiredis.pack_command(words),)  # type: ignore[arg-type]  # its stub knows one word only
+        packed = (pack_command(words),)
         tries = 0
         while True:
             connection = self._take()
@@ -167,7 +167,7 @@ class Commands:
 
         An error that says that a command can never succeed stands in the place of its reply.
         """
-        packed = b"".join(map(hiredis.pack_command, commands))  # type: ignore[arg-type]  # as above
+        packed = b"".join(map(pack_command, commands))
         connection = self._take()
         try:
             connection.send_packed_command((packed,))

@@ -1,4 +1,4 @@
-"""Building the WSGI app of a marked function: what it returns, or a Flask app around an endpoint."""
+"""The WSGI app of a `web_endpoint`: a Flask app around a function, its parameters checked by pydantic."""
 
 from __future__ import annotations
 
@@ -13,38 +13,10 @@ from flask import Flask, Response, jsonify, request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import to_jsonable_python
 
-from wsgi_timeout.errors import ConfigurationError, NotFound
-from wsgi_timeout.http import answers
-from wsgi_timeout.http.mounts import Mounts
+from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.integrations.endpoints import WebFunction
-from wsgi_timeout_jobs.apps.asgi import AsgiBridge
 
 _SEVERAL = (list, set, tuple, frozenset)
-
-
-def build(web: WebFunction[Any, Any]) -> Callable[..., Iterable[bytes]]:
-    """Return the WSGI app of a web function; raises `ConfigurationError` if it gives none."""
-    if web.kind == "endpoint":
-        return _endpoint(web)
-    app = web.function()
-    if not callable(app):
-        raise ConfigurationError(f"{web.function.__name__}() returned {app!r}, which is no app")
-    return AsgiBridge(app) if web.kind == "asgi" else app
-
-
-class ByPath:
-    """A stub's web functions, for a request that was accepted before any worker had told of them."""
-
-    def __init__(self, apps: Mapping[str, Callable[..., Iterable[bytes]]], mounts: Mounts) -> None:
-        self._apps = apps
-        self._mounts = mounts
-
-    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        try:
-            label, _, below = self._mounts.find(environ)
-        except NotFound as error:
-            return answers.problem(start_response, error, str(error))
-        return self._apps[label](below, start_response)
 
 
 class _SlashAdded:
@@ -57,7 +29,7 @@ class _SlashAdded:
         return self._app({**environ, "PATH_INFO": environ["PATH_INFO"] or "/"}, start_response)
 
 
-def _endpoint(web: WebFunction[Any, Any]) -> _SlashAdded:
+def endpoint_app(web: WebFunction[Any, Any]) -> _SlashAdded:
     function = web.function
     model = _model(function)
     fields, names = model.model_fields, tuple(inspect.signature(function).parameters)

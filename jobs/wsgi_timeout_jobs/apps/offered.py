@@ -11,7 +11,7 @@ from wsgi_timeout.functions import payload
 from wsgi_timeout.integrations.extension import EXTENSION, Place
 from wsgi_timeout.integrations.stub import Stub
 from wsgi_timeout.store.messages import PLACE
-from wsgi_timeout_jobs.apps.endpoint import ByPath, build
+from wsgi_timeout_jobs.apps.build import ByPath, build
 
 WSGIApp = Callable[..., Iterable[bytes]]
 
