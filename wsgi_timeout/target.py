@@ -20,6 +20,25 @@ from flask import Flask
 from wsgi_timeout.errors import ConfigurationError, TargetError
 
 _DEFAULT_ATTRS = ("app", "application")
+_GENERIC = frozenset(
+    [
+        "api",
+        "app",
+        "application",
+        "asgi",
+        "backend",
+        "main",
+        "manage",
+        "project",
+        "run",
+        "server",
+        "service",
+        "site",
+        "src",
+        "web",
+        "wsgi",
+    ]
+)
 _FLASK_IGNORES_RUN = "FLASK_RUN_FROM_CLI"
 
 
@@ -41,6 +60,17 @@ def normal(target: str) -> str:
     """Return one form for the strings that name one app: `legacy`, `legacy:app` and `./legacy.py:app`."""
     module, expression = _split(target)
     return f"{Path(module).stem if _is_file(module) else module}:{expression or 'app'}"
+
+
+def is_generic(name: str) -> bool:
+    """Whether a name is one that many apps have, so that two of them may meet on one Redis by chance."""
+    return name.partition(":")[0] in _GENERIC
+
+
+def folder_of(target: str) -> str:
+    """Return the folder of a target's file, else the current one, which `load` imports from."""
+    module, _ = _split(target) if target else ("", "")
+    return str(Path(module).resolve().parent if _is_file(module) else Path.cwd())
 
 
 def templates_of(target: str) -> Path | None:

@@ -16,7 +16,6 @@ import signal
 import threading
 import time
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import redis
@@ -94,7 +93,11 @@ class _Keeper:
 
     def __enter__(self) -> Self:
         self.interrupts.install()
-        info = {"target": targets.normal(self._target), "wire": str(WIRE_VERSION), "folder": str(Path.cwd())}
+        info = {
+            "target": targets.normal(self._target),
+            "wire": str(WIRE_VERSION),
+            "folder": targets.folder_of(self._target),
+        }
         # RQ knows this worker already, by its own name: no birth.
         self._workers.register(self.worker, self._inbox, info, {})
         self._thread.start()

@@ -69,7 +69,8 @@ def run_worker(options: WorkerOptions, board: Board) -> None:
     process = _app_process(options, board)
     app = OtherPythonApp(process) if process else targets.load(options.target)
     offered = of_target(app, queue=options.queue)
-    name = options.name or offered.name or targets.name_of(options.target)
+    given = options.name or offered.name or os.environ.get(NAME_VARIABLE)
+    name = given or targets.name_of(options.target)
     os.environ[NAME_VARIABLE] = name
     board.offer(name, offered.queues)
     queue = f"{name}:{options.queue}" if options.queue else name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -13,7 +14,7 @@ from flask import Flask
 
 from wsgi_timeout.current import IN_PLACE_KEY, in_worker
 from wsgi_timeout.http.routes import Routes, listed
-from wsgi_timeout.settings import Settings
+from wsgi_timeout.settings import NAME_VARIABLE, Settings
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication
@@ -78,7 +79,7 @@ class RequestTimeouts:
         """
         place = app.extensions[EXTENSION] = Place(
             app,
-            name=self._name or name_of(app),
+            name=self._name or os.environ.get(NAME_VARIABLE) or name_of(app),
             eager=self._eager,
             make_front=partial(self._new_front, app),
         )

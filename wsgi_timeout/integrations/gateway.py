@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from wsgi_timeout import target as targets
 from wsgi_timeout.front.front import Front
 from wsgi_timeout.http.routes import Routes
-from wsgi_timeout.settings import Settings
+from wsgi_timeout.settings import NAME_VARIABLE, Settings
 from wsgi_timeout.store.connection import redis_url
 
 
@@ -29,7 +30,8 @@ def gateway(
     Args:
         target: an import string: `module:app`, `module:factory()` or `file.py:app`. It is imported by
             workers only, but where `only` or `except_` leave routes in the web process.
-        name: the queue's name, `wt:<name>`, by default the target's top module.
+        name: the queue's name, `wt:<name>`, by default the environment's `WSGI_TIMEOUT_NAME`, else the
+            target's top module. Two apps on one Redis need two names.
         only: patterns of the requests that run as calls, as "/reports/*" or "POST /ocr"; all others are
             answered in the web process.
         except_: patterns of the requests that do not run as calls.
@@ -47,7 +49,7 @@ def gateway(
     app = None if given.capture_all else targets.load(target)
     return Front(
         redis_url(),
-        name or targets.name_of(target),
+        name or os.environ.get(NAME_VARIABLE) or targets.name_of(target),
         given,
         target=target,
         app=app,

@@ -10,7 +10,7 @@ from wsgi_timeout.store import keys
 from wsgi_timeout.store.messages import WIRE_VERSION
 from wsgi_timeout.store.queue import Queue
 from wsgi_timeout.store.record import text
-from wsgi_timeout.target import normal
+from wsgi_timeout.target import folder_of, is_generic, normal
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +30,15 @@ def find(queue: Queue, target: str) -> LiveWorkers:
     workers = [text(worker) for worker in queue.redis.hkeys(keys.leases(queue.name))]
     pipe = queue.redis.pipeline(transaction=False)
     for worker in workers:
-        pipe.hmget(keys.worker(worker), ("wire", "target", "mounts"))
+        pipe.hmget(keys.worker(worker), ("wire", "target", "folder", "mounts"))
     mounts: Mounts | None = None
     described = pipe.execute(raise_on_error=False) if workers else ()
     for worker, description in zip(workers, described, strict=True):
         if isinstance(description, Exception):
             continue  # of another type: nobody of ours wrote it
-        wire, theirs, mounted = description
-        if mismatch := _misfit(queue.name, worker, wire, theirs, target):
+        wire, theirs, folder, mounted = description
+        mismatch = _misfit(queue.name, worker, wire, theirs, target)
+        if mismatch := mismatch or _elsewhere(queue.name, worker, folder, target):
             return LiveWorkers(mismatch, None)
         with suppress(ValueError, TypeError, AttributeError):  # the same
             mounts = Mounts.loads(text(mounted)) if mounted else mounts
@@ -56,3 +57,18 @@ def _misfit(name: str, worker: str, wire: bytes | None, theirs: bytes | None, ta
             f"here it is {normal(target)!r}: give one of them another --name"
         )
     return ""
+
+
+def _elsewhere(name: str, worker: str, folder: bytes | None, target: str) -> str:
+    """Return what is wrong with a worker that has another folder, where the name alone says little.
+
+    Two apps are both `app:app` by chance: neither may get the other's requests.
+    """
+    here = folder_of(target)
+    if folder is None or text(folder) == here or not is_generic(name):
+        return ""
+    return (
+        f"queue wt:{name} is served by worker {worker} from {text(folder)}, this process runs from {here}, "
+        f"and many apps are called {name!r}: it may be another app. Give each app a name of its own, by "
+        "--name, name= or WSGI_TIMEOUT_NAME, the same for its web processes and workers"
+    )

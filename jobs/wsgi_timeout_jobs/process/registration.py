@@ -6,7 +6,6 @@ import os
 import socket
 import sys
 import time
-from pathlib import Path
 
 import rq
 
@@ -43,7 +42,7 @@ def register(workers: Workers, options: WorkerOptions, mounts: str) -> None:
     info = {
         "target": targets.normal(options.target),
         "wire": str(WIRE_VERSION),
-        "folder": str(Path.cwd()),
+        "folder": targets.folder_of(options.target),
         "mounts": mounts,
     }
     versions = (rq.__version__, sys.version.split()[0])
