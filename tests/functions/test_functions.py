@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from datetime import datetime, timedelta, timezone
 
@@ -123,6 +124,22 @@ class TestResults:
             return await asyncio.gather(*waiting)
 
         assert asyncio.run(main()) == ["awaited-by-many"] * 60
+
+    def test_a_poll_does_not_queue_behind_those_that_wait(self, app, gate):
+        """A thousand that poll, beside hundreds that wait, cost round trips and no thread each."""
+        call = app.held.spawn(str(gate), "polled-by-many")
+
+        async def main():
+            waiting = [asyncio.ensure_future(call.get.aio()) for _ in range(300)]
+            polls = await asyncio.gather(
+                *(call.get.aio(timeout=0) for _ in range(1000)), return_exceptions=True
+            )
+            assert {type(poll) for poll in polls} == {ResultNotReady}
+            assert len([t for t in threading.enumerate() if t.name.startswith("wsgi-timeout-get")]) <= 8
+            gate.touch()
+            return await asyncio.gather(*waiting)
+
+        assert asyncio.run(main()) == ["polled-by-many"] * 300
 
     def test_a_handle_can_be_sent(self, app):
         """A call's handle may be an argument or a result, as any object."""

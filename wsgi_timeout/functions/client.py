@@ -12,13 +12,14 @@ from typing import Any
 
 import redis
 
+from wsgi_timeout.functions.looks import Looks
 from wsgi_timeout.store.calls import Calls
 from wsgi_timeout.store.connection import Commands, connect, connect_to_listen, redis_url
 from wsgi_timeout.watching.listener import Listener
 
 _CONNECTIONS = 4
-#: Calls that async code of one process waits for at the same time; others take turns.
-_THREADS = 100
+#: Results that async code of one process reads at the same time; others take turns.
+_THREADS = 8
 
 _lock = threading.Lock()
 _clients: dict[tuple[int, str], Client] = {}
@@ -42,7 +43,8 @@ class Client:
         self.redis: redis.Redis = connect(url, connections=_CONNECTIONS)
         self._commands = Commands(self.redis)
         self.listener = Listener(partial(connect_to_listen, url))
-        #: Where async code waits: not asyncio's own few threads, which others need.
+        self.looks = Looks(self.redis)
+        #: Where async code reads results: not asyncio's own few threads, which others need.
         self.threads = ThreadPoolExecutor(_THREADS, "wsgi-timeout-get")
         self._calls: dict[str, Calls] = {}
 

@@ -5,29 +5,36 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial, update_wrapper
 from typing import Any, Generic, Protocol, TypeVar, overload
 
+import redis
+
 from wsgi_timeout.compat import Self
 from wsgi_timeout.errors import ResultNotReady
-from wsgi_timeout.functions.client import client
+from wsgi_timeout.functions.client import Client, client
+from wsgi_timeout.store.redis_errors import UNAVAILABLE
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
-#: Seconds that async code waits in one thread.
-_SLICE_SECONDS = 2.0
+#: Seconds between two looks at a call, for a wake that was lost.
+_RECHECK_SECONDS = 2.0
 
 
 class _Gets(Protocol[R_co]):
+    object_id: str
+
     def _get(self, timeout: float | None = None) -> R_co: ...
 
 
 class _BoundGet(Generic[R]):
     """`call.get`: call it to wait for the result, or await `call.get.aio` in async code."""
 
-    def __init__(self, get: Callable[[float | None], R]) -> None:
+    def __init__(self, get: Callable[[float | None], R], call_id: str) -> None:
         self._get = get
+        self._call_id = call_id
 
     def __call__(self, timeout: float | None = None) -> R:
         """Wait up to `timeout` seconds and return the result; see `FunctionCall.get`."""
@@ -36,8 +43,8 @@ class _BoundGet(Generic[R]):
     async def aio(self, timeout: float | None = None) -> R:
         """Wait for the result without blocking the event loop: `await call.get.aio(timeout=10)`.
 
-        Up to 100 coroutines of one process wait at the same time, others take turns. Cancelling the
-        coroutine stops the waiting, and leaves the call alone.
+        However many wait, none holds a thread or a connection. Cancelling the coroutine stops the
+        waiting, and leaves the call alone.
 
         Args:
             timeout: seconds; None waits until the call has ended, 0 only looks.
@@ -48,17 +55,55 @@ class _BoundGet(Generic[R]):
         Raises:
             Exception: the same as `FunctionCall.get`.
         """
+        here = client()
+        if timeout == 0:
+            if await self._ended(here, ""):
+                return await self._read(here)
+            raise self._not_ready()
         deadline = None if timeout is None else time.monotonic() + timeout
-        threads = client().threads
-        while True:
-            left = _SLICE_SECONDS if deadline is None else max(0.0, deadline - time.monotonic())
-            get = partial(self._get, min(left, _SLICE_SECONDS))
-            try:
-                # In slices: when it is cancelled its thread soon ends too, which an exit waits for.
-                return await asyncio.get_running_loop().run_in_executor(threads, get)
-            except ResultNotReady:
-                if deadline is not None and time.monotonic() >= deadline:
-                    raise
+        woken = asyncio.Event()
+        with here.shield():
+            waiter = here.listener.waiter(self._call_id, on_wake=_setter(woken))
+        with waiter:
+            while True:
+                woken.clear()
+                if await self._ended(here, here.listener.inbox):
+                    # Else Redis went away in between.
+                    with suppress(ResultNotReady):
+                        return await self._read(here)
+                left = _RECHECK_SECONDS if deadline is None else deadline - time.monotonic()
+                if left <= 0:
+                    raise self._not_ready()
+                with suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(woken.wait(), min(left, _RECHECK_SECONDS))
+
+    async def _ended(self, here: Client, inbox: str) -> bool:
+        """Whether there is something to read: the call has ended, or is not there."""
+        with here.shield():
+            look = here.looks.look(self._call_id, inbox)
+        try:
+            return await asyncio.wrap_future(look) in {b"ended", None}
+        except UNAVAILABLE:
+            return False
+        except redis.exceptions.ResponseError:
+            return True  # no record of ours: the reader says so
+
+    async def _read(self, here: Client) -> R:
+        return await asyncio.get_running_loop().run_in_executor(here.threads, self._get, 0)
+
+    def _not_ready(self) -> ResultNotReady:
+        return ResultNotReady(f"call {self._call_id} has not ended yet")
+
+
+def _setter(event: asyncio.Event) -> Callable[[], None]:
+    """Return what sets an event from another thread; nothing, once its loop is closed."""
+    loop = asyncio.get_running_loop()
+
+    def set_it() -> None:
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(event.set)
+
+    return set_it
 
 
 class with_aio:  # noqa: N801 - a decorator
@@ -74,7 +119,7 @@ class with_aio:  # noqa: N801 - a decorator
     @overload
     def __get__(self, call: _Gets[R], owner: type[object]) -> _BoundGet[R]: ...
     def __get__(self, call: _Gets[Any] | None, owner: type[object]) -> Any:
-        return self if call is None else _BoundGet(partial(self._method, call))
+        return self if call is None else _BoundGet(partial(self._method, call), call.object_id)
 
     def __call__(self, call: _Gets[R], timeout: float | None = None) -> R:
         result: R = self._method(call, timeout)

@@ -55,10 +55,23 @@ class _Process:
 class Waiter:
     """Somebody who waits for a call, until the end of a `with` block."""
 
-    __slots__ = ("_accepted", "_asleep", "_chunks", "_listener", "call_id", "carried", "gone", "sock")
+    __slots__ = (
+        "_accepted",
+        "_asleep",
+        "_chunks",
+        "_listener",
+        "_on_wake",
+        "call_id",
+        "carried",
+        "gone",
+        "sock",
+    )
 
-    def __init__(self, listener: Listener, call_id: str, sock: int) -> None:
+    def __init__(
+        self, listener: Listener, call_id: str, sock: int, on_wake: Callable[[], None] | None = None
+    ) -> None:
         self._listener = listener
+        self._on_wake = on_wake
         self.call_id = call_id
         #: The client's file descriptor, -1 if it is not watched.
         self.sock = sock
@@ -102,6 +115,8 @@ class Waiter:
         self._listener.leave(self)
 
     def wake(self) -> None:
+        if self._on_wake:
+            self._on_wake()
         try:
             self._asleep.release()
         except RuntimeError:
@@ -148,9 +163,17 @@ class Listener:
         """Whether the process was told to stop: every waiter answers at once."""
         return _Process.draining
 
-    def waiter(self, call_id: str, environ: Mapping[str, Any] | None = None) -> Waiter:
-        """Register somebody who waits for a call; with the environ, its client is watched too."""
-        waiter = Waiter(self, call_id, _client_socket(environ) if environ else -1)
+    def waiter(
+        self,
+        call_id: str,
+        environ: Mapping[str, Any] | None = None,
+        on_wake: Callable[[], None] | None = None,
+    ) -> Waiter:
+        """Register somebody who waits for a call; with the environ, its client is watched too.
+
+        `on_wake` is called in the listener's thread, for who waits otherwise than by `Waiter.wait`.
+        """
+        waiter = Waiter(self, call_id, _client_socket(environ) if environ else -1, on_wake)
         with self._lock:
             # First: when no thread can start, nobody has begun to wait.
             self._start()
