@@ -15,8 +15,6 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-from flask import Flask
-
 from wsgi_timeout.errors import ConfigurationError, TargetError
 
 _DEFAULT_ATTRS = ("app", "application")
@@ -222,4 +220,6 @@ def _is_own_callable(module: Any, name: str) -> bool:
     value = getattr(module, name)
     if isinstance(value, FunctionType):
         return not name.startswith("_") and value.__module__ == module.__name__
-    return isinstance(value, Flask)
+    # Who has a Flask app has imported Flask; without one it need not be here.
+    flask = sys.modules.get("flask")
+    return flask is not None and isinstance(value, flask.Flask)

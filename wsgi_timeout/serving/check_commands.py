@@ -63,6 +63,3 @@ def _silent_for(worker: ListedWorker) -> float:
     except ValueError:
         return float("inf")
     return (datetime.now(timezone.utc) - last).total_seconds()
-
-
-COMMANDS = (doctor_command, health_command)

@@ -7,23 +7,40 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
 import click
 
 from wsgi_timeout import target as targets
 from wsgi_timeout.errors import ConfigurationError
-from wsgi_timeout.serving import check_commands, look_commands
 from wsgi_timeout.serving.parts import ServeOptions
 from wsgi_timeout.serving.serve import serve
 from wsgi_timeout.settings import LOG_LEVEL_VARIABLE, PYTHON_VARIABLE, Settings
-from wsgi_timeout.store.connection import redis_url
 
 _STDERR = 2
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-@click.group(context_settings=_CONTEXT)
+#: Commands whose modules are imported when they are asked for: `serve` need not wait for Redis' client.
+_LAZY = {
+    **dict.fromkeys(("calls", "cancel", "retry", "show", "workers"), "wsgi_timeout.serving.look_commands"),
+    **dict.fromkeys(("doctor", "health"), "wsgi_timeout.serving.check_commands"),
+}
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *_LAZY])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _LAZY:
+            return super().get_command(ctx, cmd_name)
+        found: click.Command = getattr(import_module(_LAZY[cmd_name]), f"{cmd_name}_command")
+        return found
+
+
+@click.group(cls=_Commands, context_settings=_CONTEXT)
 @click.version_option(package_name="wsgi-timeout")
 def main() -> None:
     """Let requests take minutes behind proxies that cut them after seconds."""
@@ -130,6 +147,7 @@ def serve_command(
 def worker_command(target: str, *, name: str | None, max_memory: int, ready_fd: int, **options: Any) -> None:
     """Run worker processes for TARGET, against REDIS_URL."""
     # The web half never imports the worker half; this command is the worker half's.
+    from wsgi_timeout.store.connection import redis_url  # noqa: PLC0415
     from wsgi_timeout_jobs.pool.options import PoolOptions  # noqa: PLC0415
     from wsgi_timeout_jobs.pool.pool import Pool  # noqa: PLC0415
 
@@ -141,10 +159,6 @@ def worker_command(target: str, *, name: str | None, max_memory: int, ready_fd: 
         return Pool(target, name, redis_url(), Settings.load(), pool_options).run()
 
     _run(work)
-
-
-for command in (*look_commands.COMMANDS, *check_commands.COMMANDS):
-    main.add_command(command)
 
 
 def _run(command: Callable[[], int]) -> None:

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -16,8 +17,6 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
-
-import redis
 
 from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.serving import running
@@ -123,18 +122,10 @@ class EmbeddedServer:
 
     def _wait_until_ready(self, binary: str, log: Path) -> None:
         assert self.process is not None
-        client = redis.Redis.from_url(self.url)
         deadline = time.monotonic() + _START_SECONDS
-        while True:
-            try:
-                client.ping()
-            except redis.exceptions.BusyLoadingError:
+        while not (answer := _ping(self._socket)).startswith(b"+PONG"):
+            if answer.startswith(b"-LOADING"):
                 deadline = time.monotonic() + _START_SECONDS  # reading its data: it will come
-            except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
-                pass
-            else:
-                client.close()
-                return
             if self.process.poll() is not None or time.monotonic() > deadline:
                 tail = log.read_text(errors="replace").strip().splitlines()[-3:] if log.exists() else []
                 self.stop()
@@ -176,6 +167,16 @@ def _locked(folder: Path, *, alone: bool) -> tuple[Path, IO[str]]:
             continue
         return candidate, lock
     raise ConfigurationError(f"{folder} and 98 folders beside it are in use: clear some")
+
+
+def _ping(path: Path) -> bytes:
+    """Return what the server answers, empty if it does not yet; importing redis-py takes longer than all."""
+    with suppress(OSError), socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(1)
+        client.connect(str(path))
+        client.sendall(b"PING\r\n")
+        return client.recv(100)
+    return b""
 
 
 def _private(path: str, flags: int) -> int:

@@ -125,9 +125,6 @@ def workers_command(*, name: str | None, as_json: bool) -> None:
     at_redis(work)
 
 
-COMMANDS = (calls_command, show_command, cancel_command, retry_command, workers_command)
-
-
 def at_redis(work: Callable[[redis.Redis], None]) -> None:
     """Do something at the Redis of REDIS_URL or of this folder's `serve`; an error is one line, and 2."""
     try:

@@ -8,7 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from wsgi_timeout.errors import ConfigurationError
-from wsgi_timeout.store.connection import redis_url
 
 
 def url_here() -> str:
@@ -18,7 +17,7 @@ def url_here() -> str:
         ConfigurationError: there is neither, or more than one `serve` runs here.
     """
     if os.environ.get("REDIS_URL"):
-        return redis_url()
+        return os.environ["REDIS_URL"]
     found = {}
     with suppress(OSError, RuntimeError):
         for note in _folder().glob(f"{_mark()}-*"):

@@ -10,8 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import redis
-
 from wsgi_timeout import target as targets
 from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.http.routes import Routes
@@ -20,7 +18,6 @@ from wsgi_timeout.serving.parts import ServeOptions
 from wsgi_timeout.serving.signals import Signals
 from wsgi_timeout.serving.site import Site
 from wsgi_timeout.settings import RESERVE_THREADS, SECRET_VARIABLE, Settings, environment_of
-from wsgi_timeout.store.connection import connect, without_password
 
 
 def serve(options: ServeOptions, say: Callable[[str], None]) -> int:
@@ -100,6 +97,11 @@ def _listen(bind: str) -> socket.socket:
 
 
 def _ping(url: str) -> None:
+    # With an embedded server this process needs no client.
+    import redis  # noqa: PLC0415
+
+    from wsgi_timeout.store.connection import connect, without_password  # noqa: PLC0415
+
     client = connect(url, connections=1)
     try:
         client.ping()
