@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +20,11 @@ from wsgi_timeout.errors import (
 from wsgi_timeout.front import error_pages, event_stream, redirects, resume
 from wsgi_timeout.front.delivery import Delivery
 from wsgi_timeout.front.host_server import limit_silence, serve_with, thread_limit, wait_limit
+from wsgi_timeout.front.places import Seat
 from wsgi_timeout.front.process import Runtime
 from wsgi_timeout.front.result_urls import Results
 from wsgi_timeout.front.submit import Submission
-from wsgi_timeout.front.wait import ClientGone, wait
+from wsgi_timeout.front.wait import ClientGone, Ready, wait
 from wsgi_timeout.front.waiting_page import Visit
 from wsgi_timeout.http import answers, cookies, cors, parameters, urls
 from wsgi_timeout.http.asked import SAFE, Asked
@@ -35,6 +37,7 @@ from wsgi_timeout.http.routes import Routes
 from wsgi_timeout.pages.pages import Pages, folders
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.store.record import new_id, new_token
+from wsgi_timeout.store.redis_errors import UNAVAILABLE
 from wsgi_timeout.target import check_name
 
 if TYPE_CHECKING:
@@ -197,7 +200,7 @@ class Front:
             if redirects.waits_by_itself(environ):
                 seconds = min(seconds, _KNOWN_SECONDS)
             deadline = time.monotonic() + settings.wait_seconds
-            ready = wait(runtime, seat, seconds, look_first=False)
+            ready = _wait(runtime, seat, seconds)
             if ready is None and visit is not None:
                 return visit.redirect(pending)
             if ready is None:
@@ -206,6 +209,16 @@ class Front:
             method, grace = environ["REQUEST_METHOD"], settings.delivery_grace
             delivery = Delivery(runtime, pending, ready.snapshot, method, grace)
             return event_stream.answer(ready, delivery, seat, start_response, environ, settings, deadline)
+
+
+def _wait(runtime: Runtime, seat: Seat, seconds: float) -> Ready | None:
+    """Wait for a call of which nobody knows a URL yet: when its client leaves, nobody can ask for it."""
+    try:
+        return wait(runtime, seat, seconds, look_first=False)
+    except ClientGone:
+        with suppress(*UNAVAILABLE):  # it is kept for `result_ttl` then
+            runtime.calls.abandon(seat.waiter.call_id)
+        raise
 
 
 def _accepted(

@@ -224,6 +224,16 @@ class Calls(Queue):
             ],
         )
 
+    def abandon(self, call_id: str) -> None:
+        """Give up a call of which nobody was told a result URL, whose client has left.
+
+        What waits and is safe to leave out does not run; of anything else no response is kept.
+        """
+        touched = [keys.call(call_id), rq_state.job_key(call_id), self._queue]
+        if self.scripts.run("abandon", touched, [call_id, now_ms()]) == b"ended":
+            # In its first attempt, but for a lost worker: an old attempt's body has a TTL.
+            self.redis.unlink(*self.kept(call_id, self.look(call_id).attempt))
+
     def end(
         self,
         call_id: str,

@@ -7,6 +7,7 @@ A stream is one hash: chunks under their numbers, and
     readers  inboxes woken by a chunk       writer   inbox woken by room
     end      `complete` or `broken`         uploader inbox of who sends a request body
     gone     bytes of the chunks before `first`
+    left     when the last reader went away, in seconds of Redis' clock
     old, mark, marked   of a stream that can be resumed: chunks before `old` are older than its window;
              `mark` is the number that `old` gets when the window has passed since `marked`
 

@@ -88,9 +88,10 @@ class Deadlines:
             # until its other calls have ended.
             self.record(child, running, outcome)
 
-    def record(self, child: Child, running: Running, outcome: Outcome) -> None:
+    def record(self, child: Child, running: Running, outcome: Outcome, detail: str = "cancelled") -> None:
         """Record an outcome that the worker does not record itself."""
-        detail = "the handler ran longer than its timeout" if outcome is Outcome.TIMEOUT else "cancelled"
+        if outcome is Outcome.TIMEOUT:
+            detail = "the handler ran longer than its timeout"
         keeper = self._keepers[child.keeper_name]
         keeper.end(running.call_id, outcome, detail, running.attempt)
         try:

@@ -19,6 +19,7 @@ from wsgi_timeout.log_once import LogOnce
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.store import keys, rq_state
 from wsgi_timeout.store.connection import connect, eviction
+from wsgi_timeout.store.messages import ResponseHead
 from wsgi_timeout.store.record import Outcome
 from wsgi_timeout.store.redis_errors import UNAVAILABLE
 from wsgi_timeout.watching.leases import WORKER_DIED
@@ -229,10 +230,21 @@ class Pool:
         self._ran = {running.attempt_of for _, running in there}
         pipe = self._redis.pipeline(transaction=False)
         for _, running in long:
-            pipe.hmget(keys.call(running.call_id), "state", "attempt", "outcome")
-        for (child, running), record in zip(long, pipe.execute(), strict=True):
-            if _is_ours_no_more(running, record) and running in child.board.running():
+            pipe.hmget(keys.call(running.call_id), "state", "attempt", "outcome", "head")
+            body = keys.response_body(running.call_id, running.attempt)
+            pipe.hmget(body, "left", "readers", "marked")
+        pipe.time()
+        *found, (seconds, _) = pipe.execute()
+        for (child, running), record, stream in zip(long, found[::2], found[1::2], strict=True):
+            if running not in child.board.running():
+                continue
+            if _is_ours_no_more(running, record):
                 self._deadlines.interrupt(child, running, Outcome.CANCELLED, ended=True)
+            elif _is_left(record[3], stream, seconds - self._settings.reader_timeout / 2):
+                # Its next write is refused then; what does not write is interrupted at the next look.
+                self._deadlines.record(
+                    child, running, Outcome.CANCELLED, "nobody reads its response any more"
+                )
 
     def _receive_commands(self) -> None:
         for command in self._commands.received([child.name for child in self._children]):
@@ -271,8 +283,17 @@ class Pool:
 
 def _is_ours_no_more(running: Running, record: list[bytes | None]) -> bool:
     """Whether others ended a call, or run it again, by its record's state, attempt and outcome."""
-    state, attempt, outcome = record
+    state, attempt, outcome = record[:3]
     return (state == b"ended" and outcome in _ENDED_ELSEWHERE) or attempt != b"%d" % running.attempt
+
+
+def _is_left(head: bytes | None, stream: list[bytes | None], before: float) -> bool:
+    """Whether a response without an announced end has had no reader since then, in Redis' seconds."""
+    left, readers, marked = stream
+    # One that can be resumed waits for a reader that comes back.
+    if not head or not left or readers or marked or not left.isdigit() or int(left) > before:
+        return False
+    return all(name.lower() != "content-length" for name, _ in ResponseHead.unpack(head).headers)
 
 
 def _death(code: int) -> str:

@@ -3,19 +3,24 @@
 -- ARGV: id, worker, attempt, now ms, outcome, detail, result TTL s, chunks of its body in the stream ('' if none),
 --       'head', head, 'body', body (of a small response; else other fields and their values, as 'chunks', count)
 local r = hmget(KEYS[1], 'state', 'worker', 'attempt', 'inboxes', 'stock', 'name', 'method', 'path',
-  'created', 'started')
+  'created', 'started', 'unwanted')
 local answer = 'ok'
 if r[1] == 'running' and r[2] == ARGV[2] and r[3] == ARGV[3] then
   local fields = {}
   for i = 9, #ARGV do fields[#fields + 1] = ARGV[i] end
-  local outcome, detail = ARGV[5], ARGV[6]
+  local outcome, detail, keep = ARGV[5], ARGV[6], ARGV[7]
   -- What is not whole must not look so.
   if ARGV[8] ~= '' and outcome == 'done' and hget(KEYS[5], 'count') ~= ARGV[8] then
     outcome, detail = 'broken', 'Redis has lost a part of its response'
   end
-  finish(KEYS[1], KEYS[2], ARGV[1], r[5], ARGV[4], ARGV[7], outcome, detail, fields)
+  if r[11] then
+    redis.call('UNLINK', KEYS[5])
+    fields, keep = {}, UNWANTED_TTL
+    if outcome == 'lost' then outcome, detail = 'cancelled', 'its client left before it ended' end
+  end
+  finish(KEYS[1], KEYS[2], ARGV[1], r[5], ARGV[4], keep, outcome, detail, fields)
   if outcome == 'done' and r[6] then list_done(r[6], {ARGV[1], r[7] or '', string.sub(r[8] or '', 1, 200), r[3], r[9] or ARGV[4], r[10] or ARGV[4], ARGV[4]}) end
-  if ARGV[8] ~= '' then
+  if ARGV[8] ~= '' and not r[11] then
     redis.call('HSET', KEYS[5], 'end', outcome == 'done' and 'complete' or 'broken')
     redis.call('EXPIRE', KEYS[5], ARGV[7])
     wake(hget(KEYS[5], 'readers'), ARGV[1])

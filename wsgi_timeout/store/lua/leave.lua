@@ -1,7 +1,7 @@
 -- A reader goes away: without readers, the writer may fill the larger limit again.
 -- KEYS: stream
 -- ARGV: id, reader's inbox
-local s = hmget(KEYS[1], 'readers', 'writer')
+local s = hmget(KEYS[1], 'readers', 'writer', 'end')
 if not s[1] then return 'ok' end
 local rest = {}
 for word in string.gmatch(s[1], '%S+') do
@@ -11,6 +11,7 @@ if #rest > 0 then
   redis.call('HSET', KEYS[1], 'readers', table.concat(rest, ' '))
 else
   redis.call('HDEL', KEYS[1], 'readers')
+  if not s[3] then redis.call('HSET', KEYS[1], 'left', redis.call('TIME')[1]) end
   wake(s[2], ARGV[1])
 end
 return 'ok'

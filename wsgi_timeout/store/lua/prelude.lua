@@ -1,5 +1,7 @@
 -- Put before every script. A wake says "look again"; it may come twice, or not at all.
 local INBOX_TTL = 60
+-- Seconds that the end of a call is kept that nobody can ask for.
+local UNWANTED_TTL = 60
 -- Seconds that the list of failed calls outlives its last entry.
 local FAILED_TTL = 604800
 -- Bytes of a response that a wake may carry: an inbox whose process has died lies there for its TTL.

@@ -6,8 +6,9 @@
 -- Returns {'ok' | 'full' | 'over' (max_buffered_bytes, and nothing was accepted yet) | 'fenced' | 'lost', 1 if somebody reads}
 local inboxes
 if ARGV[8] ~= '' then
-  local r = hmget(KEYS[2], 'state', 'attempt', 'inboxes')
-  if r[1] ~= 'running' or r[2] ~= ARGV[8] then return {'fenced', 0} end
+  local r = hmget(KEYS[2], 'state', 'attempt', 'inboxes', 'unwanted')
+  -- As a server's write fails when the client has gone.
+  if r[1] ~= 'running' or r[2] ~= ARGV[8] or r[4] then return {'fenced', 0} end
   inboxes = r[3]
 end
 local s = hmget(KEYS[1], 'count', 'first', 'read', 'kept', 'readers', 'gone')

@@ -1,0 +1,45 @@
+"""Clients that leave before they were told a result URL: nobody can ask for their results."""
+
+import socket
+
+from harness import ask, until
+
+from wsgi_timeout.store import keys
+
+
+def send(site, method, target):
+    client = socket.create_connection(("127.0.0.1", site.web.port), timeout=20)
+    client.sendall(f"{method} {target} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode())
+    return client
+
+
+def records(site):
+    """Return the records of the site's calls, each with its seconds to live."""
+    redis = site.redis.client
+    found = redis.scan_iter(match=keys.call("*"))
+    return {key: redis.ttl(key) for key in found if redis.hget(key, "name") == site.name.encode()}
+
+
+def states(site):
+    return sorted(site.redis.client.hget(key, "state") for key in records(site))
+
+
+def test_what_they_asked_for_is_not_kept(deploy, gate, nothing_is_left):
+    """A queued GET does not run, a queued POST does; of that, and of a GET that ran, no response is kept."""
+    site = deploy(pool=("--processes", "1"), wait_seconds=30)
+    leaving = [send(site, "GET", f"/gate?file={gate}&tag=running")]
+    until(lambda: site.runs("running"), what="its start")
+    leaving += [send(site, "GET", "/slow?tag=safe&seconds=0"), send(site, "POST", "/slow?tag=unsafe&seconds=0")]
+    until(lambda: states(site) == [b"queued", b"queued", b"running"], what="two in the queue")
+    for client in leaving:
+        client.close()
+    redis = site.redis.client
+    until(lambda: states(site) == [b"ended", b"queued", b"running"], what="the end of the queued GET")
+    until(lambda: sum(redis.hexists(key, "unwanted") for key in records(site)) == 2, what="both marks")
+    gate.touch()
+    assert ask(site.web.port, "/fast").status == 200
+    assert site.runs("unsafe")
+    assert not site.runs("safe")
+    until(lambda: states(site) == [b"ended"] * 3, what="the end of all")
+    assert max(records(site).values()) <= 60
+    assert not any(redis.hexists(key, "body") for key in records(site))

@@ -1,0 +1,16 @@
+-- Gives up a call of which nobody was told a result URL: nobody can ask for its response any more.
+-- KEYS: record, rq job, rq queue
+-- ARGV: id, now ms
+-- Returns 'unknown', 'ended' (it had), 'dropped' (it will not run), or 'unwanted' (it goes on, its response is not kept)
+although_full(KEYS[1])
+local r = hmget(KEYS[1], 'state', 'attempt', 'method')
+if not r[1] then return 'unknown' end
+if r[1] == 'ended' then return 'ended' end
+local safe = r[3] == 'GET' or r[3] == 'HEAD' or r[3] == 'OPTIONS'
+if safe and r[1] == 'queued' and r[2] == '0' then
+  redis.pcall('LREM', KEYS[3], 1, ARGV[1])
+  finish(KEYS[1], KEYS[2], ARGV[1], nil, ARGV[2], UNWANTED_TTL, 'cancelled', 'its client left before it began', {})
+  return 'dropped'
+end
+redis.call('HSET', KEYS[1], 'unwanted', '1')
+return 'unwanted'
