@@ -29,7 +29,8 @@ def test_what_they_asked_for_is_not_kept(deploy, gate, nothing_is_left):
     site = deploy(pool=("--processes", "1"), wait_seconds=30)
     leaving = [send(site, "GET", f"/gate?file={gate}&tag=running")]
     until(lambda: site.runs("running"), what="its start")
-    leaving += [send(site, "GET", "/slow?tag=safe&seconds=0"), send(site, "POST", "/slow?tag=unsafe&seconds=0")]
+    leaving.append(send(site, "GET", "/slow?tag=safe&seconds=0"))
+    leaving.append(send(site, "POST", "/slow?tag=unsafe&seconds=0"))
     until(lambda: states(site) == [b"queued", b"queued", b"running"], what="two in the queue")
     for client in leaving:
         client.close()
