@@ -32,7 +32,7 @@ run: $(VENV)/.installed ## Serve the example app, with a wait of 3 s so that red
 	@echo
 	@cd examples/legacy && exec $(BIN)/wsgi-timeout serve legacy:app --wait 3 --bind $(BIND)
 
-ocr: $(VENV)/.installed-dev tesseract ## Serve the OCR example, examples/ocr: upload a receipt, read what is on it
+ocr: $(VENV)/.installed-ocr tesseract ## Serve the OCR example, examples/ocr: upload a receipt, read what is on it
 	@echo
 	@echo "A document OCR web app, examples/ocr/ocr.py: a spawned function reads what is uploaded."
 	@echo "Open it in a browser, and upload a photo of a receipt, or examples/ocr/receipt.png:"
@@ -132,6 +132,10 @@ $(VENV)/.pip:
 
 $(VENV)/.installed: $(VENV)/.pip pyproject.toml
 	$(BIN)/python -m pip install -qq -e .
+	@touch $@
+
+$(VENV)/.installed-ocr: $(VENV)/.installed
+	$(BIN)/python -m pip install -qq --group ocr
 	@touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed

@@ -22,9 +22,11 @@ app = Flask(__name__)
 app.secret_key = os.environ.get("SECRET_KEY", "only-for-this-demo")
 
 PAGE = """<!doctype html>
+<meta name="viewport" content="width=device-width">
+<meta name="color-scheme" content="light dark">
 <title>Accounts</title>
 <style>body{font:1rem/1.5 system-ui,sans-serif;max-width:44rem;margin:3rem auto;padding:0 1rem}
-li{margin:.4rem 0} .flash{background:#efe;padding:.5rem 1rem}</style>
+li{margin:.4rem 0} .flash{background:#efe;color:#020;padding:.5rem 1rem}</style>
 <h1>Accounts{% if session.user %} of {{ session.user }}{% endif %}</h1>
 {% for message in get_flashed_messages() %}<p class="flash">{{ message }}</p>{% endfor %}
 {{ body|safe }}

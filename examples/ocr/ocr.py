@@ -18,11 +18,12 @@ PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
+<meta name="color-scheme" content="light dark">
 {% if refresh %}<meta http-equiv="refresh" content="1">{% endif %}
 <title>Receipts</title>
 <style>
   body { font: 1rem/1.5 system-ui, sans-serif; max-width: 40rem; margin: 3rem auto; padding: 0 1rem }
-  progress { width: 100% } pre { background: #f4f4f4; padding: 1rem; white-space: pre-wrap }
+  progress { width: 100% } pre { background: #8882; padding: 1rem; white-space: pre-wrap }
   dt { font-weight: 600 }
 </style>
 <h1>Receipts</h1>

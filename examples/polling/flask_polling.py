@@ -11,6 +11,7 @@ import time
 from flask import Flask
 
 from wsgi_timeout import Stub, wsgi_app
+from wsgi_timeout.errors import OutputExpiredError
 from wsgi_timeout.functions import FunctionCall
 
 stub = Stub()
@@ -42,3 +43,5 @@ def poll_results(call_id):
         return function_call.get(timeout=0)
     except TimeoutError:
         return {}, 202
+    except OutputExpiredError:
+        return {}, 404

@@ -11,6 +11,7 @@ import time
 import fastapi
 
 from wsgi_timeout import Stub, asgi_app
+from wsgi_timeout.errors import OutputExpiredError
 from wsgi_timeout.functions import FunctionCall
 
 stub = Stub()
@@ -43,3 +44,5 @@ async def poll_results(call_id: str):
     except TimeoutError:
         http_accepted_code = 202
         return fastapi.responses.JSONResponse({}, status_code=http_accepted_code)
+    except OutputExpiredError:
+        return fastapi.responses.JSONResponse({}, status_code=404)

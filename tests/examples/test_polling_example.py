@@ -44,6 +44,7 @@ def test_the_example_works_as_it_stands(file, framework, tmp_path):
         last = until(lambda: (answer := poll()).status_code != 202 and answer, 30, "the result")
         assert (last.status_code, last.json()) == (200, {"pages": 3})
         assert poll().json() == {"pages": 3}
+        assert requests.get(f"{server.url}/result/fc-unknown", timeout=30).status_code == 404
     finally:
         code = server.stop(signal.SIGINT)
     assert code == 0
