@@ -63,8 +63,8 @@ class Runtime:
             seen = self._watch.live_workers
         if seen is None:
             raise RedisUnavailable(f"Redis does not tell which workers live: {self._watch.trouble}")
-        if seen.mismatch:
-            raise NoWorker(seen.mismatch)
+        if trouble := seen.mismatch or seen.other_version:
+            raise NoWorker(trouble)
 
     @property
     def mounts(self) -> Mounts | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +12,12 @@ import redis
 from wsgi_timeout.errors import Fenced
 from wsgi_timeout.store import keys, rq_state
 from wsgi_timeout.store.connection import Commands
-from wsgi_timeout.store.messages import ResponseHead
+from wsgi_timeout.store.messages import WIRE_VERSION, ResponseHead
 from wsgi_timeout.store.queue import Queue
 from wsgi_timeout.store.record import Attempt, Outcome, Taken, now_ms, text
+
+#: Seconds before another call is taken when one was of another wire version.
+_OTHER_SECONDS = 0.1
 
 
 class Attempts(Queue):
@@ -32,12 +36,19 @@ class Attempts(Queue):
         return text(moved) if moved else None
 
     def take(self, call_id: str, worker: str, *, stock: bool = False) -> Taken | None:
-        """Start an attempt of a held call, or with an empty id of the queue's next; None: nothing to run."""
+        """Start an attempt of a held call, or with an empty id of the queue's next; None: nothing to run.
+
+        A call of another wire version stays in the queue, for a worker that can read it.
+        """
         answer = self.scripts.run(
             "take",
             [self._queue, self._started, keys.held(worker)],
-            [call_id, worker, now_ms(), rq_state.timestamp(), "1" if stock else ""],
+            [call_id, worker, now_ms(), rq_state.timestamp(), "1" if stock else "", WIRE_VERSION],
         )
+        if answer == b"other":
+            # Nobody is helped when it goes round the queue without a pause.
+            time.sleep(_OTHER_SECONDS)
+            return None
         if not answer:
             return None
         return Taken(Attempt(text(answer[0]), int(answer[1]), worker), answer[2], bool(answer[3]))

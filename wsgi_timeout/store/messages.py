@@ -29,6 +29,10 @@ _KINDS: dict[str, Any] = {
 _VERSION_BYTE = bytes([WIRE_VERSION])
 
 
+class OtherVersion(ConfigurationError):
+    """A message that a process of another version of wsgi-timeout can read."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Message:
     def pack(self) -> bytes:
@@ -40,9 +44,9 @@ class _Message:
 
     @classmethod
     def unpack(cls, blob: bytes) -> Self:
-        """Read what `pack` wrote; raises `ConfigurationError` for another wire version."""
+        """Read what `pack` wrote; raises `OtherVersion`, or `ConfigurationError` for junk."""
         if blob[:1] != _VERSION_BYTE:
-            raise ConfigurationError(
+            raise OtherVersion(
                 f"a message of wire version {blob[:1]!r}, this process speaks {_VERSION_BYTE!r}: "
                 "run the same version of wsgi-timeout in web processes and workers"
             )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from wsgi_timeout.compat import Self, StrEnum
 from wsgi_timeout.errors import ConfigurationError
-from wsgi_timeout.store.messages import CallRequest, FunctionRequest, ResponseHead
+from wsgi_timeout.store.messages import CallRequest, FunctionRequest, OtherVersion, ResponseHead
 
 #: Methods that may run again after a worker died (RFC 9110 section 9.2.2).
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
@@ -108,12 +108,17 @@ class Snapshot:
     @classmethod
     def read(cls, values: list[bytes | None], asked: bytes = b"") -> Self:
         state, outcome, detail, attempt, head, body, delivered = values
+        try:
+            unpacked = ResponseHead.unpack(head) if head else None
+        except OtherVersion:
+            # Left to who can read it: for this process the call goes on.
+            return cls("running", None, "", number(attempt), None, None, None, asked)
         return cls(
             text(state) if state else None,
             outcome_of(outcome) if outcome else None,
             (detail or b"").decode(errors="replace"),
             number(attempt),
-            ResponseHead.unpack(head) if head else None,
+            unpacked,
             body,
             number(delivered) if delivered else None,
             asked,

@@ -92,8 +92,9 @@ class Watch:
             self.trouble = repr(error)
             raise
         before = self.live_workers or live_workers.LiveWorkers("", None)
-        if seen.mismatch and seen.mismatch != before.mismatch:
-            log.error("requests are refused: %s", seen.mismatch)
+        trouble = seen.mismatch or seen.other_version
+        if trouble and trouble not in {before.mismatch, before.other_version}:
+            log.error("requests are refused: %s", trouble)
         # While no worker lives, what the last ones served is the best guess.
         self.live_workers = replace(seen, mounts=seen.mounts or before.mounts)
 

@@ -23,6 +23,8 @@ class LiveWorkers:
     mounts: Mounts | None
     #: Whether any worker lives.
     alive: bool = False
+    #: Why nobody reads our calls: all of them speak another wire version. Empty if one speaks ours.
+    other_version: str = ""
 
 
 def find(queue: Queue, target: str) -> LiveWorkers:
@@ -32,25 +34,33 @@ def find(queue: Queue, target: str) -> LiveWorkers:
     for worker in workers:
         pipe.hmget(keys.worker(worker), ("wire", "target", "folder", "mounts"))
     mounts: Mounts | None = None
+    same, others = False, ""
     described = pipe.execute(raise_on_error=False) if workers else ()
     for worker, description in zip(workers, described, strict=True):
         if isinstance(description, Exception):
             continue  # of another type: nobody of ours wrote it
         wire, theirs, folder, mounted = description
-        mismatch = _misfit(queue.name, worker, wire, theirs, target)
+        if wire is not None and wire.isdigit() and text(wire) != str(WIRE_VERSION):
+            # It leaves our calls to who can read them, and may serve beside such a one: in a deploy.
+            others = _other_version(queue.name, worker, text(wire))
+            continue
+        same = True
+        mismatch = _misfit(queue.name, worker, theirs, target)
         if mismatch := mismatch or _elsewhere(queue.name, worker, folder, target):
             return LiveWorkers(mismatch, None)
         with suppress(ValueError, TypeError, AttributeError):  # the same
             mounts = Mounts.loads(text(mounted)) if mounted else mounts
-    return LiveWorkers("", mounts, alive=bool(workers))
+    return LiveWorkers("", mounts, alive=bool(workers), other_version="" if same else others)
 
 
-def _misfit(name: str, worker: str, wire: bytes | None, theirs: bytes | None, target: str) -> str:
-    if wire is not None and wire.isdigit() and text(wire) != str(WIRE_VERSION):
-        return (
-            f"worker {worker} of queue wt:{name} speaks wire version {text(wire)}, this process "
-            f"{WIRE_VERSION}: run the same version of wsgi-timeout everywhere"
-        )
+def _other_version(name: str, worker: str, wire: str) -> str:
+    return (
+        f"worker {worker} of queue wt:{name} speaks wire version {wire}, this process "
+        f"{WIRE_VERSION}: run the same version of wsgi-timeout everywhere"
+    )
+
+
+def _misfit(name: str, worker: str, theirs: bytes | None, target: str) -> str:
     if target and theirs is not None and text(theirs) != normal(target):
         return (
             f"queue wt:{name} is served by worker {worker} with target {text(theirs)!r}, "

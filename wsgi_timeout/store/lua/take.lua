@@ -1,8 +1,8 @@
 -- Starts an attempt of a call that this worker holds, or of the queue's next one, which it then holds.
 -- A repeat by the same worker returns the same attempt.
 -- KEYS: rq queue, rq wip, held
--- ARGV: id ('' = the next), worker, now ms, now ISO, '1' if RQ's own worker runs it
--- Returns nil (nothing to run: the id is dropped), or {id, attempt, request, 1 if others wait}
+-- ARGV: id ('' = the next), worker, now ms, now ISO, '1' if RQ's own worker runs it, our wire version
+-- Returns 'other' (a message of another wire version: it went to the end of the queue, for who can read it), nil (nothing to run: the id is dropped), or {id, attempt, request, 1 if others wait}
 local id = ARGV[1]
 if id == '' then
   -- What it holds already came with a reply that was lost: a worker asks like this when it has nothing.
@@ -20,6 +20,13 @@ local late = tonumber(ARGV[3]) > num(r[5], 0)
 if r[1] ~= 'queued' and not mine or late and expired(record, id, ARGV[3]) then
   if is_list(KEYS[3]) then redis.call('LREM', KEYS[3], 1, id) end
   return false
+end
+-- What is no version at all is junk, and ends.
+local version = string.byte(r[4] or '') or 0
+if not mine and ARGV[5] == '' and version ~= tonumber(ARGV[6]) and version > 0 and version < 32 then
+  if is_list(KEYS[3]) then redis.call('LREM', KEYS[3], 1, id) end
+  redis.call('RPUSH', KEYS[1], id)
+  return 'other'
 end
 local attempt = num(r[3], 0)
 if not mine then
