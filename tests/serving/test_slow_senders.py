@@ -1,12 +1,16 @@
 """Crowds of clients whose requests come in drop by drop: everybody else is served meanwhile."""
 
 import socket
+import time
 
 import pytest
 from harness import ask, until
 
 GEVENT = ("-k", "wsgi_timeout.gunicorn_gevent.GeventWorker")
 MADE_UP = f"/fast?__wsgi_timeout_call=fc-{'a' * 22}.{'b' * 32}&__wsgi_timeout_hop=1"
+
+#: Seconds that a thread would sleep beside a client without a place; on a busy machine many times as much.
+PAUSE = 5.0
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
@@ -89,3 +93,18 @@ def answers(client, count):
         return seen.count(b"HTTP/1.1 200") == count
 
     until(come, what=f"{count} answers")
+
+
+def test_a_crowd_on_one_result_url_takes_no_threads(deploy, gate):
+    """Eighty clients on a result URL, with places for few of them, delay no other route."""
+    site = deploy(pool=("--processes", "1"), wait_seconds=1, max_waiting=4, gateway="except_=['/fast*']")
+    location = ask(site.web.port, f"/gate?file={gate}").location
+    data = f"GET {location} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+    clients = crowd(site.web.port, data, 80)
+    began = time.monotonic()
+    assert [ask(site.web.port, "/fast").status for _ in range(5)] == [200] * 5
+    assert time.monotonic() - began < PAUSE
+    for client in clients:
+        with client:
+            assert client.recv(100).startswith(b"HTTP/1.1 303")
+    gate.touch()

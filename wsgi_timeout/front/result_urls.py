@@ -20,6 +20,7 @@ from wsgi_timeout.front import event_stream, redirects, replay, status_url
 from wsgi_timeout.front.delivery import Delivery
 from wsgi_timeout.front.places import Seat
 from wsgi_timeout.front.process import Runtime
+from wsgi_timeout.front.put_off import hold_back
 from wsgi_timeout.front.wait import RETRY_SECONDS, ClientGone, wait
 from wsgi_timeout.front.waiting_page import Visit
 from wsgi_timeout.http import answers, urls
@@ -35,9 +36,6 @@ from wsgi_timeout.watching.listener import Waiter
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
-
-#: Seconds that a result URL is held where none can wait any more.
-FULL_SECONDS = 1.0
 
 
 class Results:
@@ -101,7 +99,7 @@ class Results:
             # Its call was accepted: it must not end in a 503, and comes again. Not at once, since
             # clients follow so many redirects only.
             if not runtime.listener.draining:
-                time.sleep(FULL_SECONDS)
+                hold_back(environ, self._settings.wait_seconds)
             return redirects.to_result_url(pending, environ, self._settings, start_response)
         with seated as seat:
             deadline = time.monotonic() + self._settings.wait_seconds

@@ -14,7 +14,8 @@ from wsgi_timeout.front.delivery import Delivery
 from wsgi_timeout.front.event_stream import END, Stay
 from wsgi_timeout.front.places import Seat
 from wsgi_timeout.front.process import Runtime
-from wsgi_timeout.front.result_urls import FULL_SECONDS, drain, find
+from wsgi_timeout.front.put_off import hold_back
+from wsgi_timeout.front.result_urls import drain, find
 from wsgi_timeout.front.wait import Ready
 from wsgi_timeout.http import answers, parameters, urls
 from wsgi_timeout.http.asked import Asked
@@ -85,7 +86,7 @@ def _return(
     except TooManyWaiting:
         # A 503 would end an EventSource for good: it follows this, with its last id.
         if not runtime.listener.draining:
-            time.sleep(FULL_SECONDS)
+            hold_back(environ, settings.wait_seconds)
         return redirects.to_result_url(pending, environ, settings, start_response)
     with seated as seat:
         try:

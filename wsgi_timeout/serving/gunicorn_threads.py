@@ -14,10 +14,12 @@ from gunicorn import __version__, version_info
 from gunicorn.workers import gthread
 
 from wsgi_timeout.front.host_server import served_settings
+from wsgi_timeout.front.put_off import PutOff
 from wsgi_timeout.serving.arrival import Arrival
 from wsgi_timeout.serving.gunicorn_draining import DrainingWorker
 from wsgi_timeout.serving.lingering import Lingering
 from wsgi_timeout.serving.paced_socket import PacedSocket
+from wsgi_timeout.serving.put_off_line import PutOffLine, Repeat, repeat_of
 from wsgi_timeout.settings import Settings
 
 _READ = 65_536
@@ -40,6 +42,7 @@ class _Connection(gthread.TConn):
         self.paced = PacedSocket(sock, least_rate=settings.min_upload_rate)
         #: It holds one of the places for uploads.
         self.uploads = False
+        self.repeat: Repeat | None = None
 
     def init(self) -> None:
         first = not self.initialized
@@ -67,6 +70,7 @@ class PatientWorker(DrainingWorker):
         super().__init__(*args, **kwargs)
         self._settings = Settings.load()
         self._lingering: deque[Lingering] = deque()
+        self._put_off = PutOffLine()
         #: Threads receive what is not HTTP/1 in plain text: handshakes and frames block.
         self._by_threads = (
             self.cfg.is_ssl or "h2" in getattr(self.cfg, "http_protocols", ()) or self.cfg.protocol != "http"
@@ -83,6 +87,10 @@ class PatientWorker(DrainingWorker):
     def load_wsgi(self) -> None:
         super().load_wsgi()
         self._settings = served_settings()
+        self.wsgi = self._put_off.offer(self.wsgi)
+
+    def handle(self, conn: Any) -> Any:
+        return self._put_off.run(conn, super().handle)
 
     # -- how a request comes in
 
@@ -162,6 +170,7 @@ class PatientWorker(DrainingWorker):
         conn.data_ready = True
         conn.paced.put_ahead(arrival.data)
         conn.paced.allow(self._settings.upload_timeout)
+        conn.repeat = repeat_of(arrival.data) if arrival.missing == 0 else None
         if arrival.missing == 0:
             self.enqueue_req(conn)
             return
@@ -212,7 +221,9 @@ class PatientWorker(DrainingWorker):
 
     def finish_request(self, conn: Any, fs: Future[Any]) -> None:
         self._upload_is_in(conn)
-        if fs.cancelled() or fs.exception() is not None or fs.result() is False:
+        if not fs.cancelled() and isinstance(fs.exception(), PutOff):
+            self._put_off.add(conn)
+        elif fs.cancelled() or fs.exception() is not None or fs.result() is False:
             self._close_slowly(conn)
         elif fs.result() is True and not self._by_threads and (data := conn.leftover()):
             self._begin(conn, data)
@@ -224,6 +235,8 @@ class PatientWorker(DrainingWorker):
         now = time.monotonic()
         while self._lingering and (self._lingering[0].closed or self._lingering[0].deadline <= now):
             self._let_go(self._lingering.popleft())
+        for conn in self._put_off.due(all_of_them=not self.alive):
+            self.enqueue_req(conn)
         for arrival in [each for each in self._arriving.values() if each.deadline <= now]:
             self._give_up(arrival)
 
