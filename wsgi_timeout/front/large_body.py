@@ -15,7 +15,8 @@ from wsgi_timeout.store.keys import UPLOAD_TTL
 from wsgi_timeout.store.record import Outcome
 from wsgi_timeout.store.redis_errors import UNAVAILABLE
 from wsgi_timeout.store.streams import Budget, Limits, StreamWriter
-from wsgi_timeout.watching.listener import RECHECK_SECONDS, Waiter
+from wsgi_timeout.watching.listener import RECHECK_SECONDS
+from wsgi_timeout.watching.waiter import Waiter
 
 _RETRY_SECONDS = 0.1
 

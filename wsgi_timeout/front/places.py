@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from wsgi_timeout.compat import Self
 from wsgi_timeout.errors import TooManyWaiting
-from wsgi_timeout.watching.listener import Waiter
+from wsgi_timeout.watching.waiter import Waiter
 
 #: Seconds that a redirected request's place is kept for its next hop.
 _KEPT_SECONDS = 2.0

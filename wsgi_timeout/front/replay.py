@@ -22,7 +22,8 @@ from wsgi_timeout.front.wait import Ready
 from wsgi_timeout.store.record import Outcome, Snapshot
 from wsgi_timeout.store.redis_errors import ANY, UNAVAILABLE
 from wsgi_timeout.store.streams import StreamReader
-from wsgi_timeout.watching.listener import RECHECK_SECONDS, Waiter
+from wsgi_timeout.watching.listener import RECHECK_SECONDS
+from wsgi_timeout.watching.waiter import Waiter
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse

@@ -32,7 +32,7 @@ from wsgi_timeout.settings import Settings
 from wsgi_timeout.store.calls import Calls
 from wsgi_timeout.store.record import Snapshot, Tombstone
 from wsgi_timeout.store.redis_errors import UNAVAILABLE, unavailable_is_refusal
-from wsgi_timeout.watching.listener import Waiter
+from wsgi_timeout.watching.waiter import Waiter
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse

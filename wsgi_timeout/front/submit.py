@@ -17,7 +17,7 @@ from wsgi_timeout.store import keys
 from wsgi_timeout.store.messages import CallRequest
 from wsgi_timeout.store.record import NewCall
 from wsgi_timeout.store.redis_errors import unavailable_is_refusal
-from wsgi_timeout.watching.listener import Waiter
+from wsgi_timeout.watching.waiter import Waiter
 
 #: Seconds between two looks for a first worker, or for a Redis that comes back.
 _RETRY_SECONDS = 0.1

@@ -26,7 +26,7 @@ from wsgi_timeout.settings import Settings
 from wsgi_timeout.store import keys
 from wsgi_timeout.store.record import Outcome, outcome_of
 from wsgi_timeout.store.redis_errors import UNAVAILABLE, unavailable_is_refusal
-from wsgi_timeout.watching.listener import Waiter
+from wsgi_timeout.watching.waiter import Waiter
 
 R = TypeVar("R")
 T = TypeVar("T")

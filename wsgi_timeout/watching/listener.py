@@ -22,12 +22,12 @@ from typing import Any
 
 import redis
 
-from wsgi_timeout.compat import Self
 from wsgi_timeout.log_once import LogOnce
 from wsgi_timeout.store import keys
 from wsgi_timeout.store.connection import Commands
 from wsgi_timeout.store.record import text
 from wsgi_timeout.store.redis_errors import ANY, UNAVAILABLE
+from wsgi_timeout.watching.waiter import Waiter
 
 log = logging.getLogger("wsgi_timeout")
 
@@ -50,85 +50,6 @@ class _Process:
     """What all listeners of this process share, those of its last moments too."""
 
     draining = False
-
-
-class Waiter:
-    """Somebody who waits for a call, until the end of a `with` block."""
-
-    __slots__ = (
-        "_accepted",
-        "_asleep",
-        "_chunks",
-        "_listener",
-        "_on_wake",
-        "call_id",
-        "carried",
-        "gone",
-        "sock",
-    )
-
-    def __init__(
-        self, listener: Listener, call_id: str, sock: int, on_wake: Callable[[], None] | None = None
-    ) -> None:
-        self._listener = listener
-        self._on_wake = on_wake
-        self.call_id = call_id
-        #: The client's file descriptor, -1 if it is not watched.
-        self.sock = sock
-        # A lock that is free when there was a wake: an Event would cost 2 KB of each of 10,000 waiters.
-        self._asleep = threading.Lock()
-        self._asleep.acquire()
-        #: The response, if it came with the wake: see `calls.Snapshot.carried`.
-        self.carried = b""
-        self._accepted = True
-        #: Its client has closed the connection.
-        self.gone = False
-        self._chunks = False
-
-    def before_acceptance(self) -> Self:
-        """Wait for a call that is to be sent yet: that it has no record means nothing, until `accepted`."""
-        self._accepted = False
-        return self
-
-    def accepted(self) -> None:
-        """Note that the call was accepted: when its record is missing, that is the end of it."""
-        self._accepted = True
-
-    def for_chunks(self) -> Self:
-        """Wait for chunks from now on, which no look at the call's record can show."""
-        self._chunks = True
-        return self
-
-    def for_response(self) -> None:
-        """Wait for the response again; the wake for it may have been taken for one about chunks."""
-        self._chunks = False
-        self.wake()
-
-    def news(self, state: bytes | None, head: bytes | None) -> bool:
-        """Whether there may be news for it in what a look at the call's record has found."""
-        return bool(self._chunks or head or state == b"ended" or (state is None and self._accepted))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.leave(self)
-
-    def wake(self) -> None:
-        if self._on_wake:
-            self._on_wake()
-        try:
-            self._asleep.release()
-        except RuntimeError:
-            return  # it was woken already
-
-    def reset(self) -> None:
-        """Call before looking at what is waited for: a wake after the look is then not missed."""
-        self._asleep.acquire(blocking=False)
-
-    def wait(self, seconds: float) -> None:
-        """Block until the next wake, for so many seconds at most."""
-        self._asleep.acquire(timeout=max(0.0, min(seconds, threading.TIMEOUT_MAX)))
 
 
 class Listener:
@@ -173,7 +94,7 @@ class Listener:
 
         `on_wake` is called in the listener's thread, for who waits otherwise than by `Waiter.wait`.
         """
-        waiter = Waiter(self, call_id, _client_socket(environ) if environ else -1, on_wake)
+        waiter = Waiter(self.leave, call_id, _client_socket(environ) if environ else -1, on_wake)
         with self._lock:
             # First: when no thread can start, nobody has begun to wait.
             self._start()

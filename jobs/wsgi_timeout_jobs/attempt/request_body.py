@@ -13,7 +13,8 @@ from wsgi_timeout.store.queue import Queue
 from wsgi_timeout.store.record import text
 from wsgi_timeout.store.redis_errors import UNAVAILABLE
 from wsgi_timeout.store.streams import StreamReader
-from wsgi_timeout.watching.listener import RECHECK_SECONDS, Waiter
+from wsgi_timeout.watching.listener import RECHECK_SECONDS
+from wsgi_timeout.watching.waiter import Waiter
 from wsgi_timeout_jobs.process.interrupts import Interrupts
 
 
