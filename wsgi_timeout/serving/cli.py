@@ -147,7 +147,8 @@ def serve_command(
 def worker_command(target: str, *, name: str | None, max_memory: int, ready_fd: int, **options: Any) -> None:
     """Run worker processes for TARGET, against REDIS_URL."""
     # The web half never imports the worker half; this command is the worker half's.
-    from wsgi_timeout.store.connection import redis_url  # noqa: PLC0415
+    from wsgi_timeout.store.connection import connect, redis_url  # noqa: PLC0415
+    from wsgi_timeout.store.redis_url import check_server  # noqa: PLC0415
     from wsgi_timeout_jobs.pool.options import PoolOptions  # noqa: PLC0415
     from wsgi_timeout_jobs.pool.pool import Pool  # noqa: PLC0415
 
@@ -156,7 +157,9 @@ def worker_command(target: str, *, name: str | None, max_memory: int, ready_fd: 
         queue = targets.check_name(name or targets.name_of(target))
         if ready_fd < 0:  # else `serve` has a banner of its own
             _say(f"workers for {target}: queue wt:{queue}, unless the target names itself")
-        return Pool(target, name, redis_url(), Settings.load(), pool_options).run()
+        url = redis_url()
+        check_server(connect(url, connections=1), url)
+        return Pool(target, name, url, Settings.load(), pool_options).run()
 
     _run(work)
 

@@ -100,10 +100,12 @@ def _ping(url: str) -> None:
     # With an embedded server this process needs no client.
     import redis  # noqa: PLC0415
 
-    from wsgi_timeout.store.connection import connect, without_password  # noqa: PLC0415
+    from wsgi_timeout.store.connection import connect  # noqa: PLC0415
+    from wsgi_timeout.store.redis_url import check_server, without_password  # noqa: PLC0415
 
     client = connect(url, connections=1)
     try:
+        check_server(client, url)
         client.ping()
     except (redis.exceptions.RedisError, OSError) as error:
         raise ConfigurationError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -19,6 +18,7 @@ from redis.retry import Retry
 from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.store.packing import pack_command
 from wsgi_timeout.store.redis_errors import Parser, Refused
+from wsgi_timeout.store.redis_url import check_options, understood, without_password
 
 #: Seconds until a silent server counts as away.
 SOCKET_TIMEOUT = 5.0
@@ -42,11 +42,6 @@ def redis_url() -> str:
             "REDIS_URL=redis://localhost:6379/0, or use `wsgi-timeout serve`, which brings its own"
         )
     return url
-
-
-def without_password(url: str) -> str:
-    """Return the URL as it may stand in a log."""
-    return re.sub(r"(//[^/:@]*:).*@", r"\1***@", url)
 
 
 def connect(url: str, *, connections: int, socket_timeout: float = SOCKET_TIMEOUT) -> redis.Redis:
@@ -80,9 +75,12 @@ def connection_class(kind: type) -> type:
 
 
 def _client(url: str, connections: int, socket_timeout: float, retries: int) -> redis.Redis:
+    written, url = url, understood(url)
     try:
         parse: Any = redis.connection.parse_url  # without annotations in redis-py
-        kind = parse(url).get("connection_class", redis.Connection)
+        options = parse(url)
+        kind = options.pop("connection_class", redis.Connection)
+        check_options(written, kind, options)
         pool = redis.BlockingConnectionPool.from_url(
             url,
             max_connections=connections,
@@ -94,7 +92,7 @@ def _client(url: str, connections: int, socket_timeout: float, retries: int) -> 
             retry=Retry(ConstantBackoff(_RETRY_PAUSE_SECONDS), retries, (redis.exceptions.ConnectionError,)),
         )
     except ValueError as error:
-        raise ConfigurationError(f"REDIS_URL={without_password(url)!r}: {error}") from None
+        raise ConfigurationError(f"REDIS_URL={without_password(written)!r}: {error}") from None
     return client_of(pool)
 
 

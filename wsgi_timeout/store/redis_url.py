@@ -1,0 +1,63 @@
+"""`REDIS_URL`: what other libraries write there is understood, or refused by name before anything starts."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+import redis
+
+from wsgi_timeout.errors import ConfigurationError
+from wsgi_timeout.store.redis_errors import AWAY, Refused
+
+_SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
+#: Celery's words for what redis-py calls none, optional and required.
+_CERTIFICATES = {"CERT_NONE": "none", "CERT_OPTIONAL": "optional", "CERT_REQUIRED": "required"}
+#: Options that other users of the same URL may need: how many connections we make is ours to say.
+_IGNORED = {"max_connections", "timeout", "socket_timeout", "socket_connect_timeout"}
+
+
+def without_password(url: str) -> str:
+    """Return the URL as it may stand in a log."""
+    return re.sub(r"(//[^/:@]*:).*@", r"\1***@", url)
+
+
+def understood(url: str) -> str:
+    """Return a URL as redis-py takes it; raises `ConfigurationError` for one that cannot work."""
+    # Not `urlsplit` and back: that takes the slashes off a unix socket's path.
+    scheme, colon, rest = url.partition(":")
+    address, _, query = rest.partition("?")
+    options = []
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name == "decode_responses" and value.lower() not in {"false", "no", "0"}:
+            raise _wrong(url, "decode_responses is for clients of text, and bodies are bytes: leave it out")
+        if name not in {*_IGNORED, "decode_responses"}:
+            options.append((name, _CERTIFICATES.get(value, value) if name == "ssl_cert_reqs" else value))
+    address += "?" + urlencode(options) if options else ""
+    return f"{_SCHEMES.get(scheme, scheme)}{colon}{address}"
+
+
+def check_options(url: str, kind: type, options: dict[str, Any]) -> None:
+    """Raise `ConfigurationError` for an option that redis-py's connections do not have."""
+    known = {name for each in kind.__mro__[:-1] for name in inspect.signature(each).parameters}
+    if unknown := sorted(options.keys() - known):
+        raise _wrong(url, f"redis-py knows no option {unknown[0]!r}")
+
+
+def check_server(client: redis.Redis, url: str) -> None:
+    """Raise `ConfigurationError` for a server that can never serve us; one that is away may come back."""
+    try:
+        client.ping()
+        mode: Any = client.info("server")
+    except (*AWAY, Refused):
+        return
+    except redis.exceptions.ResponseError as error:
+        raise _wrong(url, str(error)) from None
+    if mode.get("redis_mode", mode.get("server_mode")) == "cluster":
+        raise _wrong(url, "this server runs in Cluster mode, which is not supported: name one without it")
+
+
+def _wrong(url: str, why: str) -> ConfigurationError:
+    return ConfigurationError(f"REDIS_URL={without_password(url)!r}: {why}")
