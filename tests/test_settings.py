@@ -14,6 +14,7 @@ NUMBERS = [field for field in FIELDS if field.type in {"int", "float"}]
 TEXTS = {
     "public_url": ("https://one.example", "http://two.example:8000", "https://three.example"),
     "cors_origins": ("https://one.example", "*", "https://one.example, http://two.example:8000"),
+    "idempotency_headers": ("Idempotency-Key", "X-Request-ID", "Idempotency-Key, X-Request-ID"),
     "waiting_page": ("never", "at-once", ""),
     "event_streams": ("resumable", "", "resumable"),
 }

@@ -12,6 +12,7 @@ WsgiTimeoutError                500
   BodyTooLarge                  413   over `max_request_body`
   UploadBroken                  400   the request body ended early
     UploadStalled               408   its client said nothing for `upload_timeout`
+  IdempotencyKeyReused          422   the key was sent before, with another body
   UpgradeUnsupported            501   WebSocket and the like
   CallUnknown                   404   unknown id, wrong token, wrong path: all alike
   AlreadyDelivered              410   a result was sent in full, and its grace is over
@@ -97,6 +98,12 @@ class UploadStalled(UploadBroken):
     """The client sent nothing of its request body for `upload_timeout` seconds."""
 
     status = "408 Request Timeout"
+
+
+class IdempotencyKeyReused(WsgiTimeoutError):
+    """The idempotency key of this request was sent before, with another body."""
+
+    status = "422 Unprocessable Entity"
 
 
 class UpgradeUnsupported(WsgiTimeoutError):

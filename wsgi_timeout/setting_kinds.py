@@ -46,6 +46,11 @@ def _is_origin(text: str) -> bool:
     return bool(url.scheme and url.netloc) and text == f"{url.scheme}://{url.netloc}"
 
 
+def is_header_list(given: str) -> bool:
+    """Whether a text is a list of names of headers."""
+    return all(item.strip().replace("-", "").isalnum() for item in given.split(","))
+
+
 def parse(key: str, kind: str, value: Any) -> Any:
     if not isinstance(value, str):
         return value

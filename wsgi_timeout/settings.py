@@ -12,7 +12,16 @@ from typing import Any
 
 from wsgi_timeout.compat import Self
 from wsgi_timeout.errors import ConfigurationError
-from wsgi_timeout.setting_kinds import are_addresses, are_origins, check, is_base_url, number, parse, text
+from wsgi_timeout.setting_kinds import (
+    are_addresses,
+    are_origins,
+    check,
+    is_base_url,
+    is_header_list,
+    number,
+    parse,
+    text,
+)
 
 ENV_PREFIX = "WSGI_TIMEOUT_"
 #: Characters: 128 bits in hexadecimal.
@@ -145,6 +154,18 @@ class Settings:
     )
     embedded_memory: int = number(
         0, "bytes", "`maxmemory` of `serve`'s embedded server; 0: a quarter of the machine's, or container's"
+    )
+    prefer: bool = number(
+        default=False,
+        unit="",
+        meaning="`true`: follow `Prefer: respond-async` and `wait=N` (RFC 7240)",
+    )
+    idempotency_headers: str = text(
+        "",
+        "headers",
+        "headers that may hold an idempotency key, as `Idempotency-Key`: a repeat joins the first call",
+        is_header_list,
+        "names of headers, with commas between them",
     )
     redirect_status: int = number(
         303,

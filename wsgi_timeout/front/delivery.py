@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 
 from wsgi_timeout.front.process import Runtime
+from wsgi_timeout.http.asked import Asked
 from wsgi_timeout.http.pending import Pending
 from wsgi_timeout.store.record import Snapshot
 from wsgi_timeout.store.redis_errors import ANY
@@ -30,13 +31,14 @@ class Delivery:
 
     def finish(self, *, whole: bool) -> None:
         """Note how the answer ended: with the last byte of a response (`whole`), or without it."""
-        if self.pending.hop == 0:
+        kept_seconds = Asked.unpack(self.pending.asked).kept_seconds if self.pending.asked else 0.0
+        if self.pending.hop == 0 and not kept_seconds:
             kept = self.runtime.calls.kept(self.pending.call_id, self.snapshot.attempt)
             self.runtime.listener.unlink_soon(*kept)
         elif whole and self.method != "HEAD":
-            self._deliver()
+            self._deliver(max(self.grace_seconds, kept_seconds))
 
-    def _deliver(self) -> None:
+    def _deliver(self, grace_seconds: float) -> None:
         pending = self.pending
         try:
             self.runtime.calls.deliver(
@@ -44,7 +46,7 @@ class Delivery:
                 pending.token,
                 pending.path,
                 self.snapshot.attempt,
-                self.grace_seconds,
+                grace_seconds,
                 pending.asked,
             )
         except ANY as error:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from wsgi_timeout.errors import (
     UpgradeUnsupported,
     WsgiTimeoutError,
 )
-from wsgi_timeout.front import error_pages, event_stream, redirects, resume
+from wsgi_timeout.front import error_pages, event_stream, idempotency, redirects, resume
 from wsgi_timeout.front.delivery import Delivery
 from wsgi_timeout.front.host_server import limit_silence, serve_with, thread_limit, wait_limit
 from wsgi_timeout.front.places import Seat
@@ -26,7 +26,7 @@ from wsgi_timeout.front.result_urls import Results
 from wsgi_timeout.front.submit import Submission
 from wsgi_timeout.front.wait import ClientGone, Ready, wait
 from wsgi_timeout.front.waiting_page import Visit
-from wsgi_timeout.http import answers, cookies, cors, parameters, urls
+from wsgi_timeout.http import answers, cookies, cors, parameters, prefer, urls
 from wsgi_timeout.http.asked import SAFE, Asked
 from wsgi_timeout.http.environ import clean, without_conditions
 from wsgi_timeout.http.mounts import Mounts
@@ -176,58 +176,75 @@ class Front:
             entry, mount, environ = mounts.find(environ)
             settings = mount.apply(settings)
             runtime.check_label(entry)
+        settings, start_response = prefer.apply(environ, settings, start_response)
         if environ["REQUEST_METHOD"] in SAFE and (
             not settings.wait_for_response or urls.is_anew(environ.get("QUERY_STRING", ""))
         ):
             # Its response is fetched on a URL of ours, of which nobody has a copy to be confirmed.
             environ = without_conditions(environ)
-        upload = Upload(environ, settings.max_request_body)
+        path = urls.canonical_path(environ)
+        key_bytes = idempotency.key_of(environ, settings, path)
+        upload = Upload(environ, settings.max_request_body, hashed=bool(key_bytes))
         pending = Pending(
             new_id(),
             new_token(),
-            urls.canonical_path(environ),
+            path,
             urls.clean_url(environ, settings.trusted_proxies),
             hop=0,
-            asked=Asked.by(environ, waits=settings.wait_for_response).pack(),
+            asked=Asked.by(
+                environ,
+                waits=settings.wait_for_response,
+                kept_seconds=settings.result_ttl if key_bytes else 0.0,
+            ).pack(),
         )
+        key = idempotency.Key(runtime, settings, key_bytes, pending) if key_bytes else None
+        if key and (claimed := key.first()):
+            return key.join(claimed, upload, environ, start_response)
         with runtime.seat(pending.call_id, environ, hop=pending.hop) as seat:
-            Submission(runtime, settings, entry, environ, pending, seat.waiter).send(upload)
-            if not settings.wait_for_response:
-                if visit is not None:
-                    return visit.accepted(pending)
-                return _accepted(settings, pending, environ, start_response)
-            seconds = settings.wait_seconds if visit is None else visit.wait_seconds
-            if redirects.waits_by_itself(environ):
-                seconds = min(seconds, _KNOWN_SECONDS)
-            deadline = time.monotonic() + settings.wait_seconds
-            ready = _wait(runtime, seat, seconds)
-            if ready is None and visit is not None:
-                return visit.redirect(pending)
-            if ready is None:
-                seat.keep_place()
-                return redirects.to_result_url(pending, environ, settings, start_response)
-            method, grace = environ["REQUEST_METHOD"], settings.delivery_grace
-            delivery = Delivery(runtime, pending, ready.snapshot, method, grace)
-            return event_stream.answer(ready, delivery, seat, start_response, environ, settings, deadline)
+            with key.held(upload) if key else nullcontext():
+                Submission(runtime, settings, entry, environ, pending, seat.waiter).send(upload)
+            if settings.wait_for_response:
+                return _respond(runtime, settings, pending, seat, environ, start_response, visit, key)
+        if visit is not None:
+            return visit.accepted(pending)
+        return redirects.accepted(settings, pending, environ, start_response)
 
 
-def _wait(runtime: Runtime, seat: Seat, seconds: float) -> Ready | None:
-    """Wait for a call of which nobody knows a URL yet: when its client leaves, nobody can ask for it."""
+def _wait(runtime: Runtime, seat: Seat, seconds: float, *, keyed: bool) -> Ready | None:
+    """Wait for a call of which nobody knows a URL yet: when its client leaves, nobody can ask for it.
+
+    `keyed`: but by the request's idempotency key.
+    """
     try:
         return wait(runtime, seat, seconds, look_first=False)
     except ClientGone:
-        with suppress(*UNAVAILABLE):  # it is kept for `result_ttl` then
-            runtime.calls.abandon(seat.waiter.call_id)
+        if not keyed:
+            with suppress(*UNAVAILABLE):  # it is kept for `result_ttl` then
+                runtime.calls.abandon(seat.waiter.call_id)
         raise
 
 
-def _accepted(
-    settings: Settings, pending: Pending, environ: Mapping[str, Any], start_response: StartResponse
+def _respond(
+    runtime: Runtime,
+    settings: Settings,
+    pending: Pending,
+    seat: Seat,
+    environ: dict[str, Any],
+    start_response: StartResponse,
+    visit: Visit | None,
+    key: idempotency.Key | None,
 ) -> Iterable[bytes]:
-    origin = urls.origin(environ, settings.public_url)
-    return answers.accepted(
-        start_response,
-        settings.public_url + pending.next_url,
-        origin + pending.next_url,
-        origin + pending.status_url,
-    )
+    """Answer a first request: with its response, or a redirect when its wait is over."""
+    seconds = settings.wait_seconds if visit is None else visit.wait_seconds
+    if redirects.waits_by_itself(environ):
+        seconds = min(seconds, _KNOWN_SECONDS)
+    deadline = time.monotonic() + settings.wait_seconds
+    ready = _wait(runtime, seat, seconds, keyed=key is not None)
+    if ready is None and visit is not None:
+        return visit.redirect(pending)
+    if ready is None:
+        seat.keep_place()
+        return redirects.to_result_url(pending, environ, settings, start_response)
+    method, grace = environ["REQUEST_METHOD"], settings.delivery_grace
+    delivery = Delivery(runtime, pending, ready.snapshot, method, grace)
+    return event_stream.answer(ready, delivery, seat, start_response, environ, settings, deadline)

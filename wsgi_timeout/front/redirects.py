@@ -57,3 +57,16 @@ def _status(environ: Mapping[str, Any], settings: Settings) -> str:
     if settings.redirect_status == 307 or "HTTP_MCP_PROTOCOL_VERSION" in environ:
         return "307 Temporary Redirect"
     return "303 See Other"
+
+
+def accepted(
+    settings: Settings, pending: Pending, environ: Mapping[str, Any], start_response: StartResponse
+) -> Iterable[bytes]:
+    """Answer 202: the call runs, and its result is fetched later."""
+    origin = urls.origin(environ, settings.public_url)
+    return answers.accepted(
+        start_response,
+        settings.public_url + pending.next_url,
+        origin + pending.next_url,
+        origin + pending.status_url,
+    )

@@ -41,9 +41,11 @@ class Asked:
     last_event: bytes
     #: Whether its client waits for the response: `wait_for_response`.
     waits: bool = True
+    #: Seconds for which the response is kept though it was delivered: of a request with an idempotency key.
+    kept_seconds: float = 0.0
 
     @classmethod
-    def by(cls, environ: Mapping[str, Any], *, waits: bool = True) -> Self:
+    def by(cls, environ: Mapping[str, Any], *, waits: bool = True, kept_seconds: float = 0.0) -> Self:
         """Return what a request asks for."""
         return cls(
             environ["REQUEST_METHOD"],
@@ -53,6 +55,7 @@ class Asked:
             _credentials(environ.get("HTTP_AUTHORIZATION", "")),
             _digest(environ.get("HTTP_LAST_EVENT_ID", "")),
             waits,
+            kept_seconds,
         )
 
     def pack(self) -> bytes:

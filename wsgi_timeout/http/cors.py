@@ -27,9 +27,24 @@ class Start:
     def __call__(self, status: str, headers: Headers, *exc_info: Any) -> Callable[[bytes], object]:
         return self._start_response(status, headers, *exc_info)
 
+    def adding(self, more: Headers) -> Start:
+        """Return one that sends more headers with every answer."""
+        return Start(adding(self._start_response, more), self._headers)
+
     def ours(self, status: str, headers: Headers) -> None:
         """Begin an answer of ours."""
         self._start_response(status, [*headers, *self._headers])
+
+
+def adding(start_response: StartResponse, more: Headers) -> StartResponse:
+    """Return a `start_response` that sends more headers."""
+    if isinstance(start_response, Start):
+        return start_response.adding(more)
+
+    def start(status: str, headers: Headers, *exc_info: Any) -> Callable[[bytes], object]:
+        return start_response(status, [*headers, *more], *exc_info)
+
+    return start
 
 
 def start_ours(start_response: StartResponse, status: str, headers: Headers) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from hashlib import sha256
 from typing import Any
 
 from wsgi_timeout.errors import BodyTooLarge, UploadBroken, UploadStalled
@@ -19,8 +20,8 @@ _READ = 64 * 1024
 class Upload:
     """Reads one request's `wsgi.input`, once, counting."""
 
-    def __init__(self, environ: Mapping[str, Any], max_bytes: int) -> None:
-        """Raise `BodyTooLarge` for an announced length over `max_bytes`."""
+    def __init__(self, environ: Mapping[str, Any], max_bytes: int, *, hashed: bool = False) -> None:
+        """Raise `BodyTooLarge` for an announced length over `max_bytes`; `hashed`: keep a digest."""
         self._input = environ["wsgi.input"]
         length = environ.get("CONTENT_LENGTH", "")
         self._length = int(length) if length.isdigit() else None
@@ -31,6 +32,9 @@ class Upload:
         self._max = max_bytes
         self._count = 0
         self._rest = b""
+        self._hash = sha256() if hashed else None
+        #: All of it was read.
+        self._whole = self.empty
         if self._length is not None and self._length > max_bytes:
             raise BodyTooLarge(
                 f"the request body has {self._length} bytes, max_request_body allows {max_bytes}"
@@ -40,6 +44,11 @@ class Upload:
     def length(self) -> int | None:
         """The announced length in bytes; None: there is none."""
         return self._length
+
+    @property
+    def digest(self) -> bytes:
+        """Of the whole body; empty if a part of it was not read."""
+        return self._hash.digest() if self._hash and self._whole else b""
 
     def whole(self, limit: int) -> bytes | None:
         """Return the body if it has at most `limit` bytes; else None, and `chunks` gives it.
@@ -81,6 +90,7 @@ class Upload:
         if self._length is not None:
             size = min(size, self._length - self._count)
             if size == 0:
+                self._whole = True
                 return b""
         try:
             piece: bytes = self._input.read(size)
@@ -89,6 +99,9 @@ class Upload:
         except Exception as error:  # each server has its own errors for a broken body
             raise UploadBroken(f"the request body broke off after {self._count} bytes") from error
         self._count += len(piece)
+        if self._hash:
+            self._hash.update(piece)
+        self._whole = not piece
         if not piece and self._length is not None:
             raise UploadBroken(f"the request body ended after {self._count} of {self._length} bytes")
         if self._count > self._max:

@@ -35,6 +35,8 @@ PER_ROUTE = frozenset(
         "keepalive_seconds",
         "resume_window",
         "redirect_status",
+        "prefer",
+        "idempotency_headers",
     }
 )
 

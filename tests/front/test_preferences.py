@@ -1,0 +1,70 @@
+"""What a request may ask of us: not to wait, or to be run once however often it is sent."""
+
+import contextlib
+
+import pytest
+from harness import ask, follow, until
+
+SLOW = "seconds=1"
+KEY = {"Idempotency-Key": "order-1"}
+
+
+@pytest.fixture(scope="module")
+def site(deploy):
+    options = "prefer=True, idempotency_headers='Idempotency-Key, X-Request-ID'"
+    return deploy("addresses:app", pool=("--processes", "2"), gateway=options, wait_seconds=20)
+
+
+@pytest.fixture(scope="module")
+def port(site):
+    return site.web.port
+
+
+@pytest.mark.parametrize(
+    ("prefer", "status"), [("respond-async", 202), ("wait=0", 303), ("foo, wait=15", 200), ("wait=x", 200)]
+)
+def test_a_preference_is_followed_and_said(port, prefer, status):
+    """`respond-async` is a 202, `wait=N` shortens the wait, and the answer says what was applied."""
+    answer = ask(port, f"/list?page=1&{SLOW}", headers={"Prefer": prefer})
+    assert answer.status == status
+    applied = prefer.removeprefix("foo, ") if "x" not in prefer else None
+    assert answer.header("Preference-Applied") == applied
+    if status == 202:
+        assert follow(port, answer.location)[-1].text == "page 1"
+
+
+def test_a_client_that_tries_again_and_again_gets_its_one_run(site, port):
+    """A POST that takes longer than its client has patience runs once; the last try gets its answer."""
+    tries = []
+
+    def done():
+        with contextlib.suppress(TimeoutError):
+            tries.append(
+                ask(port, f"/shared?tag=tries&{SLOW}", "POST", headers=KEY, body=b"a=1", timeout=0.3)
+            )
+        return tries
+
+    (answer,) = until(done, 20, what="an answer")
+    assert (answer.status, answer.text) == (200, "POST a=1")
+    assert answer.header("Idempotent-Replayed") == "true"
+    again = ask(port, f"/shared?tag=tries&{SLOW}", "POST", headers=KEY, body=b"a=1")
+    assert (again.text, again.header("Idempotent-Replayed")) == ("POST a=1", "true")
+    assert len(site.runs("tries-POST")) == 1
+
+
+@pytest.mark.parametrize("size", [3, 300_000])
+def test_a_key_belongs_to_its_body_and_its_caller(site, port, size):
+    """Another body is a 422; another caller, URL or key is another request."""
+    tag, body = f"key{size}", b"x" * size
+    target = f"/shared?tag={tag}"
+    first = ask(port, target, "POST", headers={"X-Request-ID": tag}, body=body)
+    assert (first.status, first.header("Idempotent-Replayed")) == (200, None)
+    assert len(first.body) == size + 5
+    assert ask(port, target, "POST", headers={"X-Request-ID": tag}, body=body).body == first.body
+    assert ask(port, target, "POST", headers={"X-Request-ID": tag}, body=body[:-1] + b"y").status == 422
+    assert ask(port, target, "POST", headers={"X-Request-ID": tag}).status == 422
+    assert len(site.runs(f"{tag}-POST")) == 1
+    for headers in ({"Authorization": "Bearer other"}, {"Cookie": "session=other"}, {"X-Request-ID": "2"}):
+        answer = ask(port, target, "POST", headers={"X-Request-ID": tag, **headers}, body=body)
+        assert (answer.status, answer.header("Idempotent-Replayed")) == (200, None)
+    assert len(site.runs(f"{tag}-POST")) == 4

@@ -1,0 +1,112 @@
+"""Idempotency keys: a repeated request joins the call of the first one, and runs nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+from wsgi_timeout.errors import CallRefused, CallUnknown, IdempotencyKeyReused
+from wsgi_timeout.front import redirects, replay
+from wsgi_timeout.front.delivery import Delivery
+from wsgi_timeout.front.process import Runtime
+from wsgi_timeout.front.result_urls import find
+from wsgi_timeout.front.wait import wait
+from wsgi_timeout.http.asked import SAFE, Asked
+from wsgi_timeout.http.cors import adding
+from wsgi_timeout.http.pending import Pending
+from wsgi_timeout.http.request_body import Upload, impatient
+from wsgi_timeout.settings import Settings
+from wsgi_timeout.store.claims import Claimed, Claims
+from wsgi_timeout.store.record import Snapshot
+from wsgi_timeout.store.redis_errors import UNAVAILABLE, unavailable_is_refusal
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse
+
+
+def key_of(environ: Mapping[str, Any], settings: Settings, path: str) -> bytes:
+    """Return what a request's key stands for, empty if it has none.
+
+    The same key of another caller (`Authorization`, else `Cookie`), or for another URL, is another one.
+    """
+    if not settings.idempotency_headers or environ["REQUEST_METHOD"] in SAFE:
+        return b""
+    names = (name.strip().upper().replace("-", "_") for name in settings.idempotency_headers.split(","))
+    given = next((value for name in names if (value := environ.get(f"HTTP_{name}", ""))), "")
+    if not given:
+        return b""
+    caller = environ.get("HTTP_AUTHORIZATION") or environ.get("HTTP_COOKIE", "")
+    request = (environ["REQUEST_METHOD"], path, environ.get("QUERY_STRING", ""))
+    return sha256("\n".join((given, caller, *request)).encode("utf-8", "surrogatepass")).digest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One request's key."""
+
+    runtime: Runtime
+    settings: Settings
+    key: bytes
+    pending: Pending
+
+    def first(self) -> Claimed | None:
+        """Claim the key; return the call of an earlier request that has it."""
+        with self.runtime.turns, unavailable_is_refusal():
+            claims = Claims(self.runtime.calls)
+            claimed = claims.take(self.key, self.pending.call_id, self.pending.token)
+            if claimed is None or claimed.body is None or self._is_kept(claimed):
+                return claimed
+            # Its result has expired: this is a new request.
+            claims.release(self.key)
+            return claims.take(self.key, self.pending.call_id, self.pending.token)
+
+    def _is_kept(self, claimed: Claimed) -> bool:
+        path = self.pending.path
+        return isinstance(self.runtime.calls.authorize(claimed.call_id, claimed.token, path), Snapshot)
+
+    @contextmanager
+    def held(self, upload: Upload) -> Iterator[None]:
+        """Keep the claim if the block accepts the call, else give it back."""
+        claims = Claims(self.runtime.calls)
+        try:
+            yield
+        except BaseException:
+            with suppress(*UNAVAILABLE):
+                claims.release(self.key)
+            raise
+        settings = self.settings
+        ttl = settings.max_attempts * (settings.queue_ttl + settings.timeout) + settings.result_ttl
+        with suppress(*UNAVAILABLE):  # its claim lives for an hour then, and a repeat gets a 503
+            claims.seal(self.key, upload.digest, ttl)
+
+    def join(
+        self, claimed: Claimed, upload: Upload, environ: dict[str, Any], start_response: StartResponse
+    ) -> Iterable[bytes]:
+        """Answer a repeated request with the response of the first one's call."""
+        with impatient(environ, self.settings.upload_timeout):
+            upload.discard()
+        if claimed.body is None:
+            raise CallRefused("the first request with this key is still coming in")
+        if claimed.body and claimed.body != upload.digest:
+            raise IdempotencyKeyReused("the key of this request was sent before, with another body")
+        start = adding(start_response, [("Idempotent-Replayed", "true")])
+        pending = replace(self.pending, call_id=claimed.call_id, token=claimed.token, hop=1)
+        with self.runtime.seat(pending.call_id, environ, hop=1) as seat:
+            deadline = time.monotonic() + self.settings.wait_seconds
+            found = find(self.runtime, pending, seat.waiter, deadline)
+            if found is not None and not isinstance(found, Snapshot):
+                raise CallUnknown("the result of this key's request is not kept any more")
+            if found is not None and not Asked.unpack(found.asked).waits:
+                return redirects.accepted(self.settings, replace(pending, hop=0), environ, start)
+            ready = wait(self.runtime, seat, deadline - time.monotonic(), look_first=True) if found else None
+            if found is None or ready is None:
+                seat.keep_place()
+                return redirects.to_result_url(pending, environ, self.settings, start)
+            pending = replace(pending, asked=found.asked)
+            method, grace = environ["REQUEST_METHOD"], self.settings.delivery_grace
+            delivery = Delivery(self.runtime, pending, ready.snapshot, method, grace)
+            return replay.answer(ready, delivery, seat, start)
