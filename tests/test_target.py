@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import select
 import subprocess
 import sys
 
@@ -293,3 +294,12 @@ def test_in_a_fresh_process(legacy, folder):
         env=os.environ,
     )
     assert done.stdout == "[b'other']\n"
+
+
+def test_poll_is_there_after_an_app_that_removes_it(tmp_path):
+    """An app may patch the standard library as eventlet does, which takes `select.poll` away."""
+    path = tmp_path / "patched.py"
+    path.write_text("import select\ndel select.poll\ndef app(environ, start_response): return []\n")
+    before = select.poll
+    load(f"{path}:app")
+    assert select.poll is before

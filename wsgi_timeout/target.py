@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import os
 import re
+import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,7 +94,7 @@ def load(target: str) -> Any:
     import passes through as it is.
     """
     module_name, expression = _split(target)
-    with _without_a_server_of_its_own():
+    with _without_a_server_of_its_own(), _poll_kept():
         module = _load_file(module_name) if _is_file(module_name) else _load_module(target, module_name)
         app = _evaluate(target, module, expression)
     if not callable(app):
@@ -104,6 +105,20 @@ def load(target: str) -> Any:
             "call a factory, as in shop:create_app(), and put an ASGI app into a Stub, under @asgi_app()"
         )
     return app
+
+
+@contextmanager
+def _poll_kept() -> Iterator[None]:
+    """Have `select.poll` there after an app has patched the standard library: eventlet removes it.
+
+    redis-py and our listener look with it whether something is there, and do not block in it.
+    """
+    poll = getattr(select, "poll", None)
+    try:
+        yield
+    finally:
+        if poll is not None and not hasattr(select, "poll"):
+            select.poll = poll  # type: ignore[misc]
 
 
 def _takes_a_request(app: Any) -> bool:
