@@ -61,6 +61,26 @@ def normal(target: str) -> str:
     return f"{Path(module).stem if _is_file(module) else module}:{expression or 'app'}"
 
 
+def resolved(target: str) -> str:
+    """Return the one form of a loaded target: `shop` may have turned out to be `shop:application`."""
+    module, _, attr = normal(target).rpartition(":")
+    if not _split(target)[1]:
+        there = (each for each in _DEFAULT_ATTRS if hasattr(sys.modules.get(module), each))
+        attr = next(there, attr)
+    return f"{module}:{attr}"
+
+
+def may_be_one(target: str, theirs: str) -> bool:
+    """Whether two strings may name one app; `theirs` is one that `normal` returned.
+
+    `shop` is `shop:app`, or `shop:application` where the module has no `app`: only who imports it knows.
+    """
+    module = normal(target).rpartition(":")[0]
+    if not _split(target)[1]:
+        return theirs in {f"{module}:{attr}" for attr in _DEFAULT_ATTRS}
+    return theirs == normal(target)
+
+
 def is_generic(name: str) -> bool:
     """Whether a name is one that many apps have, so that two of them may meet on one Redis by chance."""
     return name.partition(":")[0] in _GENERIC

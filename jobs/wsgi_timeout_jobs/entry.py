@@ -94,7 +94,7 @@ class _Keeper:
     def __enter__(self) -> Self:
         self.interrupts.install()
         info = {
-            "target": targets.normal(self._target),
+            "target": targets.resolved(self._target),
             "wire": str(WIRE_VERSION),
             "folder": targets.folder_of(self._target),
         }

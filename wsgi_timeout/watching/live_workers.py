@@ -10,7 +10,7 @@ from wsgi_timeout.store import keys
 from wsgi_timeout.store.messages import WIRE_VERSION
 from wsgi_timeout.store.queue import Queue
 from wsgi_timeout.store.record import text
-from wsgi_timeout.target import folder_of, is_generic, normal
+from wsgi_timeout.target import folder_of, is_generic, may_be_one, normal
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def _other_version(name: str, worker: str, wire: str) -> str:
 
 
 def _misfit(name: str, worker: str, theirs: bytes | None, target: str) -> str:
-    if target and theirs is not None and text(theirs) != normal(target):
+    if target and theirs is not None and not may_be_one(target, text(theirs)):
         return (
             f"queue wt:{name} is served by worker {worker} with target {text(theirs)!r}, "
             f"here it is {normal(target)!r}: give one of them another --name"

@@ -40,7 +40,7 @@ def refuse_conflict(workers: Workers, attempts: Attempts, options: WorkerOptions
 def register(workers: Workers, options: WorkerOptions, mounts: str) -> None:
     """Tell web processes, pools and RQ of this worker; `mounts`: a stub's web functions as JSON."""
     info = {
-        "target": targets.normal(options.target),
+        "target": targets.resolved(options.target),
         "wire": str(WIRE_VERSION),
         "folder": targets.folder_of(options.target),
         "mounts": mounts,
