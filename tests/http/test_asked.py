@@ -1,0 +1,90 @@
+"""Whether a request on a result URL is the call's own one: by digests, without Redis."""
+
+import pytest
+
+from wsgi_timeout.http.asked import Asked
+
+
+def asked(method="GET", **headers):
+    names = {f"HTTP_{name.upper()}": value for name, value in headers.items() if name != "query"}
+    return Asked.by({"REQUEST_METHOD": method, "QUERY_STRING": headers.get("query", ""), **names})
+
+
+def digest(uri, nonce="n", user="ann"):
+    return f'Digest username="{user}", realm="r", nonce="{nonce}", uri="{uri}", nc=1, response="{uri}x"'
+
+
+CHALLENGE = [("WWW-Authenticate", "Digest"), ("www-authenticate", "Negotiate")]
+
+
+@pytest.mark.parametrize(
+    ("first", "hop", "same"),
+    [
+        ("a=1&b=2", "b=2&a=1", True),
+        ("a=%7e+x", "a=~%20x", True),
+        ("a", "a=", True),
+        ("a=1&a=2", "a=2&a=1", False),
+        ("a=1%262", "a=1&2", False),
+        ("a=1", "a=1&__wsgi_timeout%5fhop=3", True),
+        ("a=1", "a=1;b", False),
+    ],
+)
+def test_a_query_is_compared_decoded(first, hop, same):
+    """Other escapes, another order of names are the same query; another value or order of values is not."""
+    assert asked(query=hop).is_for(asked(query=first)) == same
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "taken"),
+    [
+        (None, None, True),
+        (None, "Basic eA==", False),
+        ("Basic eA==", "Basic eA==", True),
+        ("Basic eA==", "Basic eQ==", False),
+        ("Basic eA==", None, True),
+        (digest("/a"), digest("/a?hop"), True),
+        (digest("/a"), digest("/a", nonce="new"), False),
+        (digest("/a"), digest("/a", user="bob"), False),
+        (None, "Negotiate one", False),
+        ("Negotiate one", "Negotiate two", True),
+    ],
+)
+def test_a_challenge_fits_who_brings_nothing_new(before, now, taken):
+    """New credentials make a new request of it; the same ones, signed anew, do not."""
+    call, request = (asked(**({"authorization": value} if value else {})) for value in (before, now))
+    assert request.takes("401 Unauthorized", CHALLENGE, call) == taken
+
+
+def test_a_log_in_of_several_steps_goes_on():
+    """A challenge with the server's part of a handshake is answered by a request of its own."""
+    call, request = asked(authorization="Negotiate one"), asked(authorization="Negotiate two")
+    assert not request.takes("401 Unauthorized", [("WWW-Authenticate", "Negotiate abc")], call)
+
+
+@pytest.mark.parametrize(
+    ("status", "call", "request_", "taken"),
+    [
+        ("304 Not Modified", {"if_none_match": '"1"'}, {}, False),
+        ("304 Not Modified", {"if_none_match": '"1"'}, {"if_none_match": '"1"'}, True),
+        ("304 Not Modified", {"if_none_match": '"1"'}, {"if_none_match": '"2"'}, False),
+        ("412 Precondition Failed", {"if_unmodified_since": "x"}, {}, False),
+        ("206 Partial Content", {"range": "bytes=0-"}, {"range": "bytes=0-", "if_range": '"1"'}, True),
+        ("206 Partial Content", {"range": "bytes=0-"}, {"range": "bytes=5-"}, False),
+        ("206 Partial Content", {}, {"range": "bytes=5-"}, True),
+        ("200 OK", {"if_none_match": '"1"'}, {}, True),
+    ],
+)
+def test_an_answer_to_a_condition_fits_that_condition(status, call, request_, taken):
+    """304 and 412 fit who has the same preconditions, 206 and 416 who asks for the same range."""
+    assert asked(**request_).takes(status, [], asked(**call)) == taken
+
+
+def test_a_failed_precondition_of_an_unsafe_request_is_its_answer():
+    """Who followed a PUT's redirect by GET learns that it failed."""
+    assert asked().takes("412 Precondition Failed", [], asked("PUT", if_match='"1"'))
+
+
+def test_what_was_asked_survives_packing():
+    """Digests come back from Redis as they went."""
+    found = asked(query="a=1", range="bytes=0-", authorization="Basic x")
+    assert Asked.unpack(found.pack()) == found
