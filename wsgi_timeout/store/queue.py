@@ -10,6 +10,7 @@ import redis
 from wsgi_timeout.compat import Self
 from wsgi_timeout.store import keys, rq_state
 from wsgi_timeout.store.connection import Commands, Scripts
+from wsgi_timeout.store.redis_errors import AWAY
 
 
 class Queue:
@@ -20,6 +21,7 @@ class Queue:
         self.redis: Any = client  # redis-py's annotations know no bytes
         self.name = name
         self._send = send or Commands(client).send
+        self._ping = Commands(client, retries=0).send
         self.scripts = Scripts(self._send)
         self._queue = rq_state.queue_key(name)
         self._started = rq_state.started_key(name)
@@ -27,6 +29,16 @@ class Queue:
         #: Where the bytes are counted that the calls of this name keep in Redis.
         self.buffered = keys.buffered(name)
         self._sequence = keys.sequence(name)
+
+    def answers(self) -> bool:
+        """Whether Redis answers a small command now, be it with a refusal."""
+        try:
+            self._ping("PING")
+        except AWAY:
+            return False
+        except redis.exceptions.ResponseError:
+            return True
+        return True
 
     @classmethod
     def of(cls, other: Queue) -> Self:

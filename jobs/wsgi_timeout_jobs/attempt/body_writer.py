@@ -12,6 +12,7 @@ import math
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 from wsgi_timeout.errors import CallInterrupted
 from wsgi_timeout.store.messages import CallRequest
@@ -40,8 +41,10 @@ class BodyWriter:
         request: CallRequest,
         *,
         reader_timeout: float,
+        answers: Callable[[], bool] = lambda: False,
     ) -> None:
         """Take the seconds after which a response that had a reader ends without one."""
+        self._answers = answers
         self._stream = stream
         self._call_id = call_id
         self._listener = listener
@@ -152,7 +155,7 @@ class BodyWriter:
 
     def _offer(self, chunk: bytes) -> bool:
         sent = until_redis_answers(
-            lambda: self._stream.offer(chunk), self._interrupts.shield, lambda: self.patience
+            lambda: self._stream.offer(chunk), self._interrupts.shield, lambda: self.patience, self._answers
         )
         if self._stream.has_reader:
             self._read_at = time.monotonic()

@@ -25,6 +25,9 @@ log = logging.getLogger("wsgi_timeout.worker")
 #: Seconds between two tries while Redis is away.
 _RETRY_SECONDS = 0.5
 
+#: Seconds for which a command may break its connection while Redis answers others.
+_BREAKS_SECONDS = 8.0
+
 T = TypeVar("T")
 
 
@@ -32,17 +35,27 @@ def until_redis_answers(
     action: Callable[[], T],
     shield: Callable[[], AbstractContextManager[None]],
     deadline: Callable[[], float] = lambda: math.inf,
+    answers: Callable[[], bool] = lambda: False,
 ) -> T:
     """Repeat an idempotent command until Redis has taken it; one without room is asked until `deadline`.
 
-    `deadline` returns monotonic seconds: it may become known while this waits.
+    `deadline` returns monotonic seconds: it may become known while this waits. Raises what redis-py
+    raises for a command that goes on to break its connection, as large ones may, while Redis `answers`
+    others: it will never be taken.
     """
     forks.end_here()
+    breaks_since: float | None = None
     while True:
         try:
             with shield():
                 return action()
         except AWAY:
+            with shield():
+                alive = answers()
+            now = time.monotonic()
+            breaks_since = (breaks_since or now) if alive else None
+            if breaks_since and now - breaks_since > _BREAKS_SECONDS:
+                raise
             time.sleep(_RETRY_SECONDS)
         except Refused as error:
             if time.monotonic() > deadline():

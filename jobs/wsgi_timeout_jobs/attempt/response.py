@@ -171,6 +171,7 @@ class Response:
                 self._interrupts,
                 request,
                 reader_timeout=_reader_timeout(self._head, request),
+                answers=self._attempts.answers,
             )
             if self._settled:
                 self._writer.patience = self._deadline
@@ -204,6 +205,7 @@ class Response:
                 streamed=self._writer.count if self._writer else 0,
             ),
             self._interrupts.shield,
+            answers=self._attempts.answers,
         )
         self.recorded = True
         self._tell()
