@@ -54,24 +54,59 @@ def connect_to_listen(url: str) -> redis.Redis:
     return _client(url, 1, _LISTEN_TIMEOUT, 0)
 
 
+class _Failovers:
+    """How often this process was told that its server is a replica: the name leads to another one then."""
+
+    seen = 0
+
+
+class _LeavesReplicas:
+    """What we add to redis-py's connections: our parser; and no connection stays with a replica.
+
+    When one of them is told that its server is a replica, the others of this process connect anew too,
+    before their next command, or when they listen.
+    """
+
+    _failovers = 0
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{**options, "parser_class": Parser})
+
+    def _connect(self) -> Any:
+        self._failovers = _Failovers.seen
+        return super()._connect()  # type: ignore[misc]
+
+    def send_packed_command(self, *args: Any, **options: Any) -> Any:
+        self._leave()
+        return super().send_packed_command(*args, **options)  # type: ignore[misc]
+
+    def can_read(self, *args: Any, **options: Any) -> Any:
+        if self._leave():
+            # Who listens on it connects again for that, and subscribes.
+            raise redis.exceptions.ConnectionError("this server became a replica")
+        return super().can_read(*args, **options)  # type: ignore[misc]
+
+    def read_response(self, *args: Any, **options: Any) -> Any:
+        try:
+            return super().read_response(*args, **options)  # type: ignore[misc]
+        except Refused as error:
+            if str(error).startswith(_REPLICA):
+                _Failovers.seen += 1
+                self._leave()
+            raise
+
+    def _leave(self) -> bool:
+        connection: Any = self
+        stale = connection._sock is not None and self._failovers != _Failovers.seen  # noqa: SLF001 - its own
+        if stale:
+            connection.disconnect()
+        return stale
+
+
 @cache
 def connection_class(kind: type) -> type:
-    """Return one of redis-py's classes of connections, which tells refusals and leaves a replica."""
-
-    class Connection(kind):  # type: ignore[misc]
-        def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, **{**options, "parser_class": Parser})
-
-        def read_response(self, *args: Any, **options: Any) -> Any:
-            try:
-                return super().read_response(*args, **options)
-            except Refused as error:
-                # After a failover the name leads to another server; this connection would stay for ever.
-                if str(error).startswith(_REPLICA):
-                    self.disconnect()
-                raise
-
-    return Connection
+    """Return one of redis-py's classes of connections with what we add."""
+    return type(kind.__name__, (_LeavesReplicas, kind), {})
 
 
 def _client(url: str, connections: int, socket_timeout: float, retries: int) -> redis.Redis:
