@@ -1,9 +1,12 @@
 """Settings: where they come from, and what is refused."""
 
 import dataclasses
+import sys
 
 import pytest
+from harness import APPS, Process, environment
 
+from wsgi_timeout import gateway
 from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.settings import ENV_PREFIX, Settings, environment_of
 
@@ -206,3 +209,23 @@ def test_settings_are_frozen():
     """A setting is not changed after the fact."""
     with pytest.raises(dataclasses.FrozenInstanceError):
         Settings().timeout = 1.0
+
+
+@pytest.mark.parametrize("command", ["worker", "serve"])
+def test_a_secret_that_can_be_guessed_is_refused(command):
+    """No process that serves starts with a short secret; the message says what is wrong and what to do."""
+    env = environment(secret="x" * 31)
+    refused = Process(
+        [sys.executable, "-m", "wsgi_timeout.serving.cli", command, "basic:app"], env=env, cwd=APPS
+    )
+    assert refused.popen.wait(20) == 2
+    assert "WSGI_TIMEOUT_SECRET has 31 characters and must have 32 at least" in refused.output
+    refused.stop()
+
+
+def test_a_front_refuses_a_secret_that_can_be_guessed(monkeypatch):
+    """Under a server of another make, too."""
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
+    monkeypatch.setenv("WSGI_TIMEOUT_SECRET", "x" * 31)
+    with pytest.raises(ConfigurationError, match="has 31 characters"):
+        gateway("basic:app")

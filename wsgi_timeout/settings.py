@@ -264,17 +264,16 @@ def _check_environment() -> None:
             close = difflib.get_close_matches(variable, known, 1)
             hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(sorted(known))}"
             raise ConfigurationError(f"unknown environment variable {variable}: {hint}")
-    if secret := os.environ.get(SECRET_VARIABLE):
-        check_length(secret)
 
 
-def check_length(secret: str) -> None:
-    """Refuse a secret that can be guessed.
+def check_secret_length() -> None:
+    """Refuse a secret that can be guessed. Every process that serves does so when it starts.
 
     Raises:
-        ConfigurationError: it has fewer than 32 characters.
+        ConfigurationError: `WSGI_TIMEOUT_SECRET` is set, and has fewer than 32 characters.
     """
-    if len(secret) < _LEAST_SECRET:
+    secret = os.environ.get(SECRET_VARIABLE, "")
+    if secret and len(secret) < _LEAST_SECRET:
         raise ConfigurationError(
             f"{SECRET_VARIABLE} has {len(secret)} characters and must have {_LEAST_SECRET} at least, so that "
             "nobody guesses it: set one as from `openssl rand -hex 32`"

@@ -35,7 +35,7 @@ from wsgi_timeout.http.pending import Pending
 from wsgi_timeout.http.request_body import Upload
 from wsgi_timeout.http.routes import Routes
 from wsgi_timeout.pages.pages import Pages, folders
-from wsgi_timeout.settings import Settings
+from wsgi_timeout.settings import Settings, check_secret_length
 from wsgi_timeout.store.record import new_id, new_token
 from wsgi_timeout.store.redis_errors import UNAVAILABLE
 from wsgi_timeout.target import check_name
@@ -71,6 +71,7 @@ class Front:
         `templates` are folders of the app's own, where `wsgi_timeout/` may hold pages.
         """
         self.name = check_name(name)
+        check_secret_length()
         serve_with(routes.settings)
         self._url = url
         self._routes = routes

@@ -15,7 +15,7 @@ import redis
 from itsdangerous import BadSignature, Signer
 
 from wsgi_timeout.errors import ConfigurationError, PayloadRefused, PayloadTooLarge
-from wsgi_timeout.settings import SECRET_VARIABLE, check_length
+from wsgi_timeout.settings import SECRET_VARIABLE
 
 #: Bytes of one chunk of a payload that does not travel with its call.
 CHUNK = 1024 * 1024
@@ -85,7 +85,6 @@ def check_secret() -> str:
             f"{SECRET_VARIABLE} is not set: set one long random string for all processes that spawn, run or "
             "get function calls, as from `openssl rand -hex 32`"
         )
-    check_length(secret)
     return secret
 
 

@@ -16,7 +16,7 @@ from wsgi_timeout import target as targets
 from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.serving.parts import ServeOptions
 from wsgi_timeout.serving.serve import serve
-from wsgi_timeout.settings import LOG_LEVEL_VARIABLE, PYTHON_VARIABLE, Settings
+from wsgi_timeout.settings import LOG_LEVEL_VARIABLE, PYTHON_VARIABLE, Settings, check_secret_length
 
 _STDERR = 2
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -167,6 +167,7 @@ def worker_command(target: str, *, name: str | None, max_memory: int, ready_fd: 
 def _run(command: Callable[[], int]) -> None:
     try:
         _open_standard_streams()
+        check_secret_length()
         _start_logging(os.environ.get(LOG_LEVEL_VARIABLE, "INFO"))
         code = command()
     except ConfigurationError as error:
