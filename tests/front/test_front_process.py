@@ -115,7 +115,7 @@ def test_the_watch_outlives_what_it_cannot_read(alone, redis_server):
     until(lambda: not redis_server.client.exists(keys.leases(site.name)), what="the end of their leases")
     redis_server.client.hset(keys.worker("nonsense"), "mounts", "{")
     redis_server.client.hset(keys.leases(site.name), "nonsense", 1)
-    site.web.wait_for("watch: unexpected.*(?s:.*)JSONDecodeError")
+    site.web.wait_for("description: unexpected.*(?s:.*)JSONDecodeError")
     until(lambda: not redis_server.client.exists(keys.leases(site.name)), what="the end of its lease")
-    assert site.web.output.count("watch: unexpected") == 1
+    assert site.web.output.count("description: unexpected") == 1
     assert ask(site.web.port, "/status/fc-x").status == 503

@@ -25,8 +25,7 @@ class TestTargets:
     def test_its_data_are_its_owners_alone(self, serve, tmp_path):
         """The data lie in the state folder of the user, by target, and nobody else can read them."""
         server = serve("shop:app")
-        [data] = (tmp_path / "state" / "wsgi-timeout").iterdir()
-        assert data.name.startswith("shop-app-")
+        [data] = (tmp_path / "state" / "wsgi-timeout").glob("shop-app-*")
         assert data.stat().st_mode & 0o777 == 0o700
         assert f"data in {data}\n" in server.output
 

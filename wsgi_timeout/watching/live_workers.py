@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 
 from wsgi_timeout.http.mounts import Mounts
+from wsgi_timeout.log_once import LogOnce
 from wsgi_timeout.store import keys
 from wsgi_timeout.store.messages import WIRE_VERSION
 from wsgi_timeout.store.queue import Queue
 from wsgi_timeout.store.record import text
 from wsgi_timeout.target import folder_of, is_generic, may_be_one, normal
+
+#: A description that nobody of ours wrote is skipped at each look, and told of once.
+_junk = LogOnce("a live worker's description")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,7 @@ def find(queue: Queue, target: str) -> LiveWorkers:
         mismatch = _misfit(queue.name, worker, theirs, target)
         if mismatch := mismatch or _elsewhere(queue.name, worker, folder, target):
             return LiveWorkers(mismatch, None)
-        with suppress(ValueError, TypeError, AttributeError):  # the same
+        with _junk:
             mounts = Mounts.loads(text(mounted)) if mounted else mounts
     return LiveWorkers("", mounts, alive=bool(workers), other_version="" if same else others)
 
