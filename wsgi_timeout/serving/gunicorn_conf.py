@@ -39,7 +39,7 @@ control_socket_disable = True
 # Result URLs are secrets: a filter for what gunicorn itself logs.
 logger_class = "wsgi_timeout.gunicorn_worker.Logger"
 # gunicorn's own format shows queries and referrers; %(L)s is how long a request waited.
-access_log_format = '%(h)s %(t)s "%(m)s %(U)s %(H)s" %(s)s %(b)s %(L)ss'
+access_log_format = '%(h)s %(t)s "%(m)s %(U)s %(H)s" %(s)s %(b)s %(L)ss %({wsgi_timeout.call_id}e)s'
 # Off by default: which requests were redirected, and how often, stands only here.
 accesslog = "-"
 # gunicorn's own limit, and room for the parameters that a result URL has more.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,10 @@ from gunicorn.instrument.statsd import Statsd
 
 from wsgi_timeout.http.printable import printable, without_token
 from wsgi_timeout.serving.health import is_health_check
+
+#: In an access log's format, as `%(...)s`: the id of the call that a redirect, or its URL, names.
+CALL_ID_ATOM = "{wsgi_timeout.call_id}e"
+_CALL_ID = re.compile(r"__wsgi_timeout_(?:call|status)=(fc-[\w-]{8,64})")
 
 
 class Logger(GunicornLogger):
@@ -39,6 +44,10 @@ class Logger(GunicornLogger):
         atoms: dict[str, Any] = super().atoms(resp, req, environ, request_time)
         # For its own error answers gunicorn makes an environ without a path.
         atoms["U"] = atoms["U"] or getattr(req, "path", "-")
+        # Of a request that was redirected, and of each of its hops.
+        seen = f"{environ.get('QUERY_STRING', '')} {dict(getattr(resp, 'headers', ())).get('Location', '')}"
+        found = _CALL_ID.search(seen)
+        atoms[CALL_ID_ATOM] = found[1] if found else "-"
         for name, value in atoms.items():
             if isinstance(value, str):
                 shown = value if value.isprintable() else printable(value)
