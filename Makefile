@@ -15,7 +15,7 @@ FONT = /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
 PYTEST = $(BIN)/python -m pytest -n 4 --dist loadscope
 
 .DEFAULT_GOAL := help
-.PHONY: help run ocr chat test docs docs-serve reference screenshots release-dry-run coverage test-long test-mutants test-faults-20 soak bench bench-quick scaling lint types wheel lock ci clean wrk tools tesseract
+.PHONY: help run ocr chat test docs docs-serve reference screenshots release-dry-run coverage test-long test-stacks test-other-python test-mutants test-faults-20 soak bench bench-quick scaling lint types wheel lock ci clean wrk tools tesseract
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -61,6 +61,12 @@ coverage: $(VENV)/.installed-dev $(VENV)/redis-6.2 tools ## Run the tests, and l
 	$(BIN)/coverage run -m pytest -n 4 --dist loadscope $(ARGS) || test $$? -eq 1
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
+
+test-stacks: ## Run the contract tests beside versions of 2021 to 2026; ARGS='2021 2025'
+	$(PYTHON) tests/stacks/run.py $(ARGS)
+
+test-other-python: $(VENV)/.installed-dev ## Run what PEP 3333 asks for through --python
+	TESTS_APP_PYTHON=$(BIN)/python $(PYTEST) tests/wsgi tests/front/test_uploads.py $(ARGS)
 
 test-mutants: $(VENV)/.installed-dev ## Break each point of PEP 3333, and a sample of 40 operators, in a copy, and see a test fail
 	$(BIN)/python tests/wsgi/mutants/run.py $(ARGS)
