@@ -256,15 +256,22 @@ def test_an_error_of_the_factory_passes_through(folder):
     [
         "def app(): return lambda environ, start_response: []",
         "def app(config): return lambda environ, start_response: []",
-        "async def app(scope, receive, send): pass",
         "from os import getcwd as app",
     ],
 )
 def test_what_takes_no_request(folder, source):
-    """A factory that is not called, and an ASGI app, are refused when they are loaded, with what to write."""
+    """A factory that is not called is refused when it is loaded, with what to write."""
     (folder / "factory.py").write_text(source)
-    with pytest.raises(TargetError, match=r"shop:create_app\(\), and put an ASGI app into a Stub"):
+    with pytest.raises(TargetError, match=r"call a factory, as in shop:create_app\(\)"):
         load("factory:app")
+
+
+def test_an_asgi_app_is_for_workers(folder):
+    """An ASGI app is loaded where it can be run, and refused elsewhere."""
+    (folder / "asyncly.py").write_text("async def app(scope, receive, send): pass")
+    assert load("asyncly:app", asgi=True)
+    with pytest.raises(TargetError, match="is an ASGI app, which workers run"):
+        load("asyncly:app")
 
 
 def test_a_callable_without_a_signature_is_believed(folder):

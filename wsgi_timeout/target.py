@@ -107,11 +107,11 @@ def templates_of(target: str) -> Path | None:
     return None
 
 
-def load(target: str) -> Any:
+def load(target: str, *, asgi: bool = False) -> Any:
     """Import a target, with the current folder on the path as gunicorn does, and return its app.
 
-    Raises `TargetError` if there is no such module, file or attribute; an exception of the app's own
-    import passes through as it is.
+    `asgi`: an ASGI app, as FastAPI's, will do. Raises `TargetError` if there is no such module, file or
+    attribute; an exception of the app's own import passes through as it is.
     """
     module_name, expression = _split(target)
     with _without_a_server_of_its_own(), _poll_kept():
@@ -119,10 +119,17 @@ def load(target: str) -> Any:
         app = _evaluate(target, module, expression)
     if not callable(app):
         raise TargetError(f"target {target!r} is {app!r}, which is not a WSGI callable")
+    if asgi and is_asgi(app):
+        return app
+    if is_asgi(app):
+        raise TargetError(
+            f"target {target!r} is an ASGI app, which workers run and a web process does not: "
+            "leave --only and --except out"
+        )
     if not _takes_a_request(app):
         raise TargetError(
             f"target {target!r} is {app!r}, which does not take (environ, start_response) as a WSGI app: "
-            "call a factory, as in shop:create_app(), and put an ASGI app into a Stub, under @asgi_app()"
+            "call a factory, as in shop:create_app()"
         )
     return app
 
@@ -139,6 +146,14 @@ def _poll_kept() -> Iterator[None]:
     finally:
         if poll is not None and not hasattr(select, "poll"):
             select.poll = poll  # type: ignore[misc]
+
+
+def is_asgi(app: Any) -> bool:
+    """Whether this is an ASGI app: a coroutine function, or an object that is called as one."""
+    if inspect.isclass(app):
+        return False
+    called: Any = app if inspect.isroutine(app) else type(app).__call__
+    return inspect.iscoroutinefunction(called)
 
 
 def _takes_a_request(app: Any) -> bool:
@@ -191,8 +206,27 @@ def _load_module(target: str, name: str) -> Any:
         if error.name and (name == error.name or name.startswith(error.name + ".")):
             raise TargetError(
                 f"target {target!r}: no module named {error.name!r} in {folder} or on the path"
+                f"{_where_it_may_be(name, Path(folder))}"
             ) from None
         raise
+    except ImportError as error:
+        if "relative import" in str(error):
+            package = Path(folder).name
+            raise TargetError(
+                f"target {target!r}: {error}: its folder is a package, so name it from the folder above: "
+                f"--app-dir .. {package}.{target}"
+            ) from error
+        raise
+
+
+def _where_it_may_be(name: str, folder: Path) -> str:
+    """Return a hint for a module that is not on the path; empty without one."""
+    top = name.partition(".")[0]
+    for below in ("src", "app", "backend"):
+        if (folder / below / f"{top}.py").exists() or (folder / below / top).is_dir():
+            return f"; it is in {below}/: add --app-dir {below}"
+    found = sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("test"))
+    return f"; there is {', '.join(found[:5])}" if found else "; that folder has no .py file"
 
 
 def _load_file(name: str) -> Any:

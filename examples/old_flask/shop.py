@@ -21,5 +21,5 @@ def report(year):
         time.sleep(seconds / 12)
         progress = request.environ.get("wsgi_timeout.progress")
         if progress:
-            progress(month, 12, f"month {month}")
+            progress(month, 12, "month {}".format(month))
     return jsonify(year=year, orders=12345, python=sys.version.split()[0])

@@ -67,7 +67,7 @@ def run_worker(options: WorkerOptions, board: Board) -> None:
     enter_worker()
     follow_threads()
     process = _app_process(options, board)
-    app = OtherPythonApp(process) if process else targets.load(options.target)
+    app = OtherPythonApp(process) if process else targets.load(options.target, asgi=True)
     offered = of_target(app, queue=options.queue)
     given = options.name or offered.name or os.environ.get(NAME_VARIABLE)
     name = given or targets.name_of(options.target)

@@ -14,9 +14,10 @@ import click
 
 from wsgi_timeout import target as targets
 from wsgi_timeout.errors import ConfigurationError
+from wsgi_timeout.serving.app_environment import app_options
 from wsgi_timeout.serving.parts import ServeOptions
 from wsgi_timeout.serving.serve import serve
-from wsgi_timeout.settings import LOG_LEVEL_VARIABLE, PYTHON_VARIABLE, Settings, check_secret_length
+from wsgi_timeout.settings import LOG_LEVEL_VARIABLE, Settings, check_secret_length
 
 _STDERR = 2
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -74,23 +75,21 @@ def _worker_options(command: Callable[..., None]) -> Callable[..., None]:
                 show_default=True,
                 help="Loaded processes that stand by, to replace others at once.",
             ),
-            click.option(
-                "--python",
-                envvar=PYTHON_VARIABLE,
-                metavar="PATH",
-                help="Run the app under this interpreter: CPython 2.7, or 3.6 and newer.",
-            ),
             click.option("--reload", is_flag=True, help="Load the app anew when its files change."),
         ]
     ):
         command = option(command)
-    return command
+    return app_options(command)
 
 
 @main.command("serve")
 @click.argument("target")
 @click.option(
-    "--bind", "-b", default="127.0.0.1:8000", show_default=True, help="HOST:PORT; port 0 takes a free one."
+    "--bind",
+    "-b",
+    default="127.0.0.1:8000",
+    show_default=True,
+    help="HOST:PORT, port 0 takes a free one; or unix:PATH.",
 )
 @_worker_options
 @click.option(

@@ -78,6 +78,8 @@ def _settings(options: ServeOptions) -> dict[str, Any]:
 
 
 def _listen(bind: str) -> socket.socket:
+    if bind.startswith("unix:"):
+        return _listen_at(Path(bind.removeprefix("unix:")))
     host, colon, port = bind.rpartition(":")
     host = host.strip("[]") or "0.0.0.0"  # as gunicorn reads ":8000"
     if not (colon and port.isdigit()):  # a port alone must not mean every address
@@ -91,6 +93,25 @@ def _listen(bind: str) -> socket.socket:
         reason = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or error
         raise ConfigurationError(
             f"cannot listen on {bind}: {reason}; choose another with --bind HOST:PORT"
+        ) from None
+    sock.set_inheritable(True)
+    return sock
+
+
+def _listen_at(path: Path) -> socket.socket:
+    """Listen on a unix socket; one that nobody listens on is left over, and replaced."""
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        if path.is_socket():
+            with socket.socket(socket.AF_UNIX) as other:
+                if other.connect_ex(str(path)) != 0:
+                    path.unlink()  # else bind() says that it is in use
+        sock.bind(str(path))
+        sock.listen(2048)
+    except OSError as error:
+        sock.close()
+        raise ConfigurationError(
+            f"cannot listen on unix:{path}: {error.strerror or error}; choose another path with --bind"
         ) from None
     sock.set_inheritable(True)
     return sock
@@ -154,6 +175,13 @@ def _keep_new_secret(path: Path) -> None:
         draft.unlink()
 
 
+def _address(sock: socket.socket) -> str:
+    if sock.family == socket.AF_UNIX:
+        return f"unix:{sock.getsockname()}"
+    host, port = sock.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+
+
 def _announce(
     options: ServeOptions,
     name: str,
@@ -162,14 +190,15 @@ def _announce(
     server: EmbeddedServer | None,
     say: Callable[[str], None],
 ) -> None:
-    host, port = sock.getsockname()[:2]
     loaded = Settings.load(**settings)
-    say(f"serving {options.target} on http://{f'[{host}]' if ':' in host else host}:{port}/  (Ctrl-C stops)")
+    say(f"serving {options.target} on {_address(sock)}  (Ctrl-C stops)")
     say(f"  queue wt:{name}, {options.processes} worker processes, {options.threads} thread(s) each")
     if loaded.wait_for_response:
         say(f"  a request waits up to {loaded.wait_seconds:g} s, then is redirected (303) to its result URL")
     else:
         say("  a request is answered at once, with 202 and a result URL")
+    if options.processes > 1:
+        say("  each with memory of its own: --processes 1 --threads 8 for an app that keeps sessions there")
     if server:
         say(f"  embedded server, data in {server.folder}")
         say(f"  to look inside: rq info --url {server.url}")

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from wsgi_timeout import target as targets
 from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.functions import payload
 from wsgi_timeout.integrations.extension import EXTENSION, Place
 from wsgi_timeout.integrations.stub import Stub
 from wsgi_timeout.store.messages import PLACE
+from wsgi_timeout_jobs.apps.asgi import AsgiBridge
 from wsgi_timeout_jobs.apps.build import ByPath, build
 
 WSGIApp = Callable[..., Iterable[bytes]]
@@ -40,6 +42,8 @@ def of_target(app: Any, *, queue: str) -> Entries:
         return _of_stub(app, queue)
     if queue:
         raise ConfigurationError(f"{app!r} is no Stub: it has no functions for a queue {queue!r}")
+    if targets.is_asgi(app):
+        return Entries({"": AsgiBridge(app)})
     extensions = getattr(app, "extensions", None)  # of an app that is not Flask's it may be anything
     place = extensions.get(EXTENSION) if isinstance(extensions, Mapping) else None
     if isinstance(place, Place):

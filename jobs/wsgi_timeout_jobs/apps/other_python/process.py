@@ -116,7 +116,7 @@ class AppProcess:
             log.error("importing %r failed, see above: waiting for an edit", self.target)
             self._process.wait()
             raise AppChanged
-        raise RuntimeError(f"under {self._python}: {texts[1]}")
+        raise ConfigurationError(f"importing {self.target!r} under {self._python} failed, see above")
 
     def _watch(self) -> None:
         # Not by the connections: processes that the app forked hold them open.
