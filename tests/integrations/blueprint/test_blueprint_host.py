@@ -1,12 +1,19 @@
 """A blueprint and its host: the host's login, sessions and routes, and hosts of other shapes."""
 
 import re
+from urllib.parse import urlsplit
 
 import pytest
 import requests
 from blueprint_host import HOST, SHORT, TARGETS_OF_BARE, exchange, logged_in, pids, same
 from harness import ask, follow
 from result_urls import MARK
+
+
+def path_of(location):
+    """Return the path of a host's own redirect, which Werkzeug made absolute before 2.1."""
+    return urlsplit(location).path
+
 
 # -- the host's own
 
@@ -25,7 +32,7 @@ def test_the_hosts_own_routes_come_first(port, web):
 def test_the_login_check_guards_a_request(port, target, method):
     """Who is not logged in gets the host's login, and nothing runs."""
     answer = exchange(port, target.encode(), method)
-    assert (answer.status, answer.location) == (302, "/login")
+    assert (answer.status, path_of(answer.location)) == (302, "/login")
     assert exchange(port, target.encode(), method, headers={**HOST, **logged_in(port)}).status == 200
 
 
@@ -39,7 +46,7 @@ def test_the_login_check_guards_a_result_url(hasty, gate, method):
     status = first.location.replace(f"{MARK}call", f"{MARK}status").partition(f"&{MARK}hop")[0]
     for url in (first.location, status):
         refused = ask(hasty, url, method)
-        assert (refused.status, refused.location) == (302, "/login")
+        assert (refused.status, path_of(refused.location)) == (302, "/login")
     # What was refused has used nothing up, nor cancelled the call.
     answer = follow(hasty, first.location, headers=cookie)[-1]
     assert answer.json["PATH_INFO"] == "/x"
@@ -55,7 +62,7 @@ def test_who_has_logged_out_gets_nothing(hasty, gate):
         client.post(f"{base}/logout", timeout=30)
         gate.touch()
         answer = client.get(base + first.headers["Location"], timeout=30, allow_redirects=False)
-        assert (answer.status_code, answer.headers["Location"]) == (302, "/login")
+        assert (answer.status_code, path_of(answer.headers["Location"])) == (302, "/login")
 
 
 @pytest.mark.parametrize("prefix", ["/bare", "/team/bare", "//bare", "/bare//members/area", "/some/calls"])
