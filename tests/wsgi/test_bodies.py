@@ -119,7 +119,7 @@ def test_a_download_over_the_buffer_cannot_begin_again(site, gate):
 
 def test_a_slow_reader_holds_its_handler_up(site):
     """While a client reads 10 KB a tenth of a second, no more than the buffer lies in Redis."""
-    patient = site.start_web(gateway="wait_seconds=20")
+    patient = site.start_web(gateway=f"wait_seconds=20, max_result={MIB}")
     others = streams(site)
     try:
         client = opened(patient.port, f"/numbers?size={TOO_LARGE}&tag=slow", 10_000)
