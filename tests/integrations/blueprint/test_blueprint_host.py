@@ -181,4 +181,4 @@ def test_a_host_behind_a_gateway(serve, pools):
     told = ask(port, "/bare/x?pid").json
     assert told["pid"] in pids(pools["hosts"])
     assert told["SCRIPT_NAME"] == "/bare"
-    assert ask(port, "/members/area").location == "/login"
+    assert path_of(ask(port, "/members/area").location) == "/login"
