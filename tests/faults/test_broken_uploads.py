@@ -156,10 +156,11 @@ def test_an_upload_that_takes_longer_than_chunks_live_is_whole(site, roomy, seen
         f"POST /hash?tag=slow-client HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}"
     )
     with socket.create_connection(("127.0.0.1", roomy), timeout=20) as sock:
-        sock.sendall(head.encode() + b"\r\n\r\n" + body[:-7])
-        for byte in body[-7:]:
-            time.sleep(10)
-            sock.sendall(bytes([byte]))
+        # Over the least rate that a client must keep.
+        sock.sendall(head.encode() + b"\r\n\r\n" + body[:-70_000])
+        for start in range(len(body) - 70_000, len(body), 7_000):
+            time.sleep(7)
+            sock.sendall(body[start : start + 7_000])
         sent = time.monotonic()
         answer = b"".join(iter(lambda: sock.recv(65536), b""))
         seen("the response, after its last byte", [time.monotonic() - sent])
