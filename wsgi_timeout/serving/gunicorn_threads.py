@@ -24,7 +24,7 @@ from wsgi_timeout.settings import Settings
 
 _READ = 65_536
 #: The first gunicorn whose gthread `PatientWorker` can build on.
-_OLDEST = (26,)
+_OLDEST = (27,)
 #: Seconds in which a thread reads what an app left unread of a body, to keep the connection.
 _DRAIN_SECONDS = 0.5
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
