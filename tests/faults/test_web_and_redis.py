@@ -144,7 +144,7 @@ def test_what_a_killed_web_process_took_in_is_freed(site, web, seen):
 
 def test_a_handler_whose_upload_lost_its_web_process_ends(site, seen):
     """When a web process is killed under an upload that a handler reads, the handler gets an error soon."""
-    small = site.start_web(gateway="wait_for_response=False, buffer=300_000")
+    small = site.start_web(gateway="wait_for_response=False, buffer=300_000, max_spooled_body=300_000")
     try:
         with begin_upload(small, "orphan", len(LARGE) - 100_000):
             begun(site, "orphan")
