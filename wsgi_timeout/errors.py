@@ -103,7 +103,7 @@ class UploadStalled(UploadBroken):
 class IdempotencyKeyReused(WsgiTimeoutError):
     """The idempotency key of this request was sent before, with another body."""
 
-    status = "422 Unprocessable Entity"
+    status = "422 Unprocessable Content"
 
 
 class UpgradeUnsupported(WsgiTimeoutError):
