@@ -125,7 +125,7 @@ def test_a_whole_pool_is_given_up(site, patient, aside, gate):
             # Its workers are replaced, since they have lost their leases, as soon as their parent is awake.
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
-    until(lambda: not {process.pid for process in site.pool.workers()} & set(family), 20, "their end")
+    until(lambda: not {process.pid for process in site.pool.workers()} & set(family), 45, "their end")
     assert ask(patient.port, "/fast").status == 200
 
 
