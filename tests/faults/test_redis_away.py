@@ -200,21 +200,23 @@ def test_a_spawn_whose_reply_stays_away_is_sent_again(functions, proxy, monkeypa
     monkeypatch.setenv("WSGI_TIMEOUT_WORKER_WAIT", "10")
     monkeypatch.setenv("REDIS_URL", f"{proxy.url}?socket_timeout=0.5")
     silent = threading.Event()
+    healing = threading.Timer(1.0, proxy.heal)
 
     def accepted(exchange):
-        if b"CALL" in exchange.words and b"accepted" in exchange.reply:
+        if not silent.is_set() and b"CALL" in exchange.words and b"accepted" in exchange.reply:
             proxy.black_hole()
             silent.set()
+            healing.start()  # from here, so that the silence is longer than the client waits for a reply
         return False
 
     proxy.clear()
     proxy.break_at(Break.AFTER, accepted)
-    healing = threading.Timer(1.0, proxy.heal)
-    healing.start()
     try:
         call = app.counted.spawn(7)
     finally:
-        healing.join()
+        if silent.is_set():
+            healing.join()
+        proxy.heal()
     healed = time.monotonic()
     assert silent.is_set()
     assert sum(b"CALL" in exchange.words for exchange in proxy.exchanges) >= 2
