@@ -33,10 +33,21 @@ class Delivery:
         """Note how the answer ended: with the last byte of a response (`whole`), or without it."""
         kept_seconds = Asked.unpack(self.pending.asked).kept_seconds if self.pending.asked else 0.0
         if self.pending.hop == 0 and not kept_seconds:
-            kept = self.runtime.calls.kept(self.pending.call_id, self.snapshot.attempt)
-            self.runtime.listener.unlink_soon(*kept)
+            self._forget(whole=whole)
         elif whole and self.method != "HEAD":
             self._deliver(max(self.grace_seconds, kept_seconds))
+
+    def _forget(self, *, whole: bool) -> None:
+        """Delete the call; a handler that still writes its response is stopped by that."""
+        calls, call_id = self.runtime.calls, self.pending.call_id
+        if not whole and not self.snapshot.ended:
+            try:
+                calls.abandon(call_id)
+            except ANY:
+                log.debug("could not abandon a call; its keys are deleted with a later command")
+            else:
+                return
+        self.runtime.listener.unlink_soon(*calls.kept(call_id, self.snapshot.attempt))
 
     def _deliver(self, grace_seconds: float) -> None:
         pending = self.pending

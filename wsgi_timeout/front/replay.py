@@ -84,9 +84,10 @@ class Replay:
             return
         self._closed = True
         with self._seat:
+            self._delivery.finish(whole=self._whole)
+            # After that: it wakes the writer, which ends if nobody can ask for its response again.
             if self._reader:
                 _leave(self._reader)
-            self._delivery.finish(whole=self._whole)
 
     def __del__(self) -> None:
         # Some middleware puts an answer of its own in place of ours, and closes nothing. The garbage
