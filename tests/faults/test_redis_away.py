@@ -194,32 +194,33 @@ def test_functions(functions, threads, outage, gate, seen, how, seconds):
     nobody_was_given_up(site.pool)
 
 
-def test_a_spawn_whose_reply_stays_away_is_sent_again(functions, proxy, monkeypatch, seen):
+def test_a_spawn_whose_reply_stays_away_is_sent_again(functions, threads, proxy, monkeypatch, seen):
     """A spawn that was accepted, and hears nothing of it in time, is no refusal: sent again, it runs once."""
     site, app = functions
     monkeypatch.setenv("WSGI_TIMEOUT_WORKER_WAIT", "10")
     monkeypatch.setenv("REDIS_URL", f"{proxy.url}?socket_timeout=0.5")
     silent = threading.Event()
-    healing = threading.Timer(1.0, proxy.heal)
 
     def accepted(exchange):
         if not silent.is_set() and b"CALL" in exchange.words and b"accepted" in exchange.reply:
             proxy.black_hole()
             silent.set()
-            healing.start()  # from here, so that the silence is longer than the client waits for a reply
         return False
+
+    def heal_once_sent_again():
+        try:
+            silent.wait(20)
+            until(lambda: sum(b"CALL" in exchange.words for exchange in list(proxy.exchanges)) >= 2, 20)
+        finally:
+            proxy.heal()
 
     proxy.clear()
     proxy.break_at(Break.AFTER, accepted)
-    try:
-        call = app.counted.spawn(7)
-    finally:
-        if silent.is_set():
-            healing.join()
-        proxy.heal()
+    healing = threads.submit(heal_once_sent_again)
+    call = app.counted.spawn(7)
+    healing.result(30)
     healed = time.monotonic()
     assert silent.is_set()
-    assert sum(b"CALL" in exchange.words for exchange in proxy.exchanges) >= 2
     assert call.get(timeout=20) == 7
     seen("the result, after the silence", [time.monotonic() - healed])
     assert site.runs("7") == ["7"]
