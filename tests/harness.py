@@ -23,6 +23,7 @@ import psutil
 import pytest
 import redis
 
+from wsgi_timeout.functions.client import client
 from wsgi_timeout.serving.embedded_redis import find_server
 
 TESTS = Path(__file__).parent
@@ -347,7 +348,18 @@ def joined(url, name, env):
         patch.setenv("REDIS_URL", url)
         patch.setenv("WSGI_TIMEOUT_NAME", name)
         patch.syspath_prepend(APPS)
+        client().__dict__.pop("settings", None)  # those of the tests before
         yield patch
+        client().__dict__.pop("settings", None)
+
+
+@contextlib.contextmanager
+def spawning_with(**changes):
+    """Have this process spawn with other settings."""
+    here = client()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(here, "settings", here.settings.replace(**changes))
+        yield
 
 
 def function_workers(server, name, queue="functions"):

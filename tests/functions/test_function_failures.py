@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 from function_processes import PROCESSES, python
-from harness import function_workers, until
+from harness import function_workers, spawning_with, until
 
 from wsgi_timeout import FunctionCall
 from wsgi_timeout.errors import (
@@ -109,11 +109,10 @@ class TestFailures:
         assert "in raises_unspeakable" in raised.value.__notes__[0]
         assert {process.pid for process in site.pool.workers()} == before
 
-    def test_a_long_exception_is_shortened(self, app, monkeypatch):
+    def test_a_long_exception_is_shortened(self, app):
         """Of an exception over `max_payload` the name and both ends of its text come."""
-        monkeypatch.setenv("WSGI_TIMEOUT_MAX_PAYLOAD", "1000000")
         shortened = r"(?s)ValueError: xxx.*\[\.\.\. \d+ characters left out"
-        with pytest.raises(RemoteError, match=shortened) as raised:
+        with spawning_with(max_payload=1_000_000), pytest.raises(RemoteError, match=shortened) as raised:
             app.raises_long.remote(2_000_000)
         assert "in raises_long" in raised.value.__notes__[0]
         assert max(len(str(raised.value)), len(raised.value.__notes__[0])) < 70_000
@@ -159,8 +158,7 @@ class TestFailures:
 class TestRetries:
     def test_a_failed_function_runs_again_after_doubling_pauses(self, app, site):
         """`retries=2` runs a function up to three times, with pauses that double, without RQ's scheduler."""
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("WSGI_TIMEOUT_RETRY_BACKOFF", "0.2")
+        with spawning_with(retry_backoff=0.2):
             call = app.flaky.spawn("flaky", 2)
         assert call.get() == 3
         moments = [float(line.split()[2]) for line in site.runs("flaky")]
@@ -172,8 +170,7 @@ class TestRetries:
 
     def test_a_pause_is_seen_and_can_be_cancelled(self, app):
         """Between two runs a call is delayed: its status says until when, and it can be cancelled."""
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("WSGI_TIMEOUT_RETRY_BACKOFF", "50")
+        with spawning_with(retry_backoff=50):
             call = app.flaky.spawn("pausing", 2)
         status = until(lambda: (status := call.status())["state"] == "delayed" and status, what="the pause")
         assert status["attempts"] == 1
@@ -186,8 +183,7 @@ class TestRetries:
 
     def test_a_function_that_goes_on_failing_has_failed(self, app, site):
         """After its last retry a function's exception is raised."""
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("WSGI_TIMEOUT_RETRY_BACKOFF", "0")
+        with spawning_with(retry_backoff=0):
             call = app.flaky.spawn("hopeless", 99)
         with pytest.raises(ValueError, match="run 3"):
             call.get()
@@ -248,10 +244,9 @@ class TestOneProcess:
     def test_remote_without_workers_is_refused(self, app, under):
         """Without any worker `remote` is refused after `worker_wait`, naming the command to start one."""
         under("none")
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("WSGI_TIMEOUT_WORKER_WAIT", "0.3")
-            with pytest.raises(NoWorker, match="start one with `wsgi-timeout worker TARGET`"):
-                app.add.remote(1)
+        expected = "start one with `wsgi-timeout worker TARGET`"
+        with spawning_with(worker_wait=0.3), pytest.raises(NoWorker, match=expected):
+            app.add.remote(1)
 
     def test_spawn_without_workers_is_queued(self, app, under):
         """A spawn is accepted whether anybody lives or not: its worker may come up later."""
@@ -266,10 +261,8 @@ class TestLimits:
     def test_a_full_queue_refuses(self, app):
         """With `max_spawned` calls in the queue a spawn is refused, and says how many wait."""
         waiting = [app.add.spawn(number) for number in range(2)]
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("WSGI_TIMEOUT_MAX_SPAWNED", "2")
-            with pytest.raises(QueueFull, match="2 calls wait"):
-                app.add.spawn(3)
+        with spawning_with(max_spawned=2), pytest.raises(QueueFull, match="2 calls wait"):
+            app.add.spawn(3)
         for call in waiting:
             call.cancel()
 

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 from function_processes import python
-from harness import APPS, Pool, ask, until
+from harness import APPS, Pool, ask, spawning_with, until
 
 from wsgi_timeout import FunctionCall, gather
 from wsgi_timeout.errors import (
@@ -22,6 +22,7 @@ from wsgi_timeout.errors import (
     ResultNotReady,
 )
 from wsgi_timeout.functions.client import client
+from wsgi_timeout.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -30,6 +31,24 @@ class TestResults:
     def test_a_spawned_call_returns_its_result(self, app):
         """What a function returns in a worker is what `get` returns here."""
         assert app.add.spawn(1, b=2).get() == 3
+
+    def test_the_settings_are_read_once(self, app):
+        """A process reads the environment at its first spawn only: doing so each time is slow."""
+        loads = []
+
+        def count(frame, event, _argument):
+            if event == "call" and frame.f_code is Settings.load.__func__.__code__:
+                loads.append(frame.f_back.f_code.co_name)
+
+        app.add.spawn(1).cancel()
+        sys.setprofile(count)
+        try:
+            calls = [app.add.spawn(number) for number in range(5)]
+            for call in calls:
+                call.cancel()
+        finally:
+            sys.setprofile(None)
+        assert loads == []
 
     def test_an_id_is_enough_to_find_a_call(self, app):
         """A call's handle can be made from its id, and gets the same result as often as wanted."""
@@ -298,8 +317,7 @@ class TestUnknown:
 
     def test_a_result_expires(self, app):
         """After `function_result_ttl` a call is as unknown as one that never was."""
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("WSGI_TIMEOUT_FUNCTION_RESULT_TTL", "1")
+        with spawning_with(function_result_ttl=1):
             call = app.add.spawn(1, 2)
             large = app.blob.spawn(100_000)
         assert (call.get(), len(large.get())) == (3, 100_000)

@@ -12,7 +12,7 @@ import pytest
 import redis
 import requests
 from faults.proxy import Break, Proxy
-from harness import APPS, Pool, Serve, environment, joined
+from harness import APPS, Pool, Serve, environment, joined, spawning_with
 
 from wsgi_timeout.errors import ConfigurationError, PayloadRefused, PayloadTooLarge
 from wsgi_timeout.functions import payload
@@ -268,22 +268,18 @@ class TestSizes:
         finally:
             proxy.close()
 
-    def test_arguments_over_the_limit_are_refused_at_once(self, app, monkeypatch):
+    def test_arguments_over_the_limit_are_refused_at_once(self, app):
         """Arguments over `max_payload` are an error at the spawn, and nothing is written to Redis."""
-        monkeypatch.setenv("WSGI_TIMEOUT_MAX_PAYLOAD", "100000")
         before = set(client().redis.keys("wt:*:fc-*"))
-        with pytest.raises(
-            PayloadTooLarge, match=r"the arguments .*: 1000\d\d bytes, max_payload allows 100000"
-        ):
+        expected = r"the arguments .*: 1000\d\d bytes, max_payload allows 100000"
+        with spawning_with(max_payload=100_000), pytest.raises(PayloadTooLarge, match=expected):
             app.digest.spawn(b"x" * 100_000)
         assert set(client().redis.keys("wt:*:fc-*")) <= before
 
-    def test_a_result_over_the_limit_is_an_error(self, app, monkeypatch):
+    def test_a_result_over_the_limit_is_an_error(self, app):
         """A result over the caller's `max_payload` fails the call, with both sizes."""
-        monkeypatch.setenv("WSGI_TIMEOUT_MAX_PAYLOAD", "100000")
-        with pytest.raises(
-            PayloadTooLarge, match=r"the result .*: 1000\d\d bytes, max_payload allows 100000"
-        ):
+        expected = r"the result .*: 1000\d\d bytes, max_payload allows 100000"
+        with spawning_with(max_payload=100_000), pytest.raises(PayloadTooLarge, match=expected):
             app.blob.spawn(100_000).get(timeout=30)
 
     def test_a_spawn_without_a_secret(self, app, monkeypatch):

@@ -22,7 +22,6 @@ from wsgi_timeout.errors import (
 from wsgi_timeout.functions import payload
 from wsgi_timeout.functions.client import Client, client
 from wsgi_timeout.functions.with_aio import with_aio
-from wsgi_timeout.settings import Settings
 from wsgi_timeout.store import keys
 from wsgi_timeout.store.record import Outcome, outcome_of
 from wsgi_timeout.store.redis_errors import UNAVAILABLE, unavailable_is_refusal
@@ -124,7 +123,7 @@ class FunctionCall(Generic[R]):
         with unavailable_is_refusal():
             if self._record(client()) is None:
                 raise self._expired()
-            ttl = Settings.load().function_result_ttl
+            ttl = client().settings.function_result_ttl
             return client().calls("").end(self.object_id, Outcome.CANCELLED, "cancelled by its caller", ttl)
 
     def status(self) -> dict[str, Any]:

@@ -7,12 +7,13 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import redis
 
 from wsgi_timeout.functions.looks import Looks
+from wsgi_timeout.settings import Settings
 from wsgi_timeout.store.calls import Calls
 from wsgi_timeout.store.connection import Commands, connect, connect_to_listen, redis_url
 from wsgi_timeout.watching.listener import Listener
@@ -47,6 +48,11 @@ class Client:
         #: Where async code reads results: not asyncio's own few threads, which others need.
         self.threads = ThreadPoolExecutor(_THREADS, "wsgi-timeout-get")
         self._calls: dict[str, Calls] = {}
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings, read at the first use; a later change of the environment is not seen."""
+        return Settings.load()
 
     def calls(self, name: str) -> Calls:
         """Return the calls of one queue."""

@@ -12,7 +12,6 @@ from wsgi_timeout.functions import payload
 from wsgi_timeout.functions.call import FunctionCall, gather
 from wsgi_timeout.functions.client import client
 from wsgi_timeout.retrying import retry
-from wsgi_timeout.settings import Settings
 from wsgi_timeout.store import keys
 from wsgi_timeout.store.calls import Calls
 from wsgi_timeout.store.messages import FunctionRequest
@@ -121,12 +120,12 @@ class Function(Generic[P, R]):
     def _enqueue(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], *, needs_worker: bool
     ) -> FunctionCall[R]:
-        settings = Settings.load()
+        here = client()
+        settings = here.settings
         call_id = new_id()
         name = self._function.__name__
         # Signed with their function: nobody can have another one take them.
         blob = payload.pack((name, args, kwargs), call_id, "arguments", settings.max_payload)
-        here = client()
         inline = len(blob) <= settings.inline_body
         request = FunctionRequest(
             function=name,
