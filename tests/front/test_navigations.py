@@ -1,6 +1,7 @@
 """Navigations as a browser sends them, without a browser: redirects, cookies, pages and programs."""
 
 import re
+import socket
 
 import pytest
 import requests
@@ -26,6 +27,14 @@ MARK = "__wsgi_timeout_"
 @pytest.fixture(scope="module")
 def site(deploy):
     return deploy("waiting:app", pool=("--processes", "2"), wait_seconds=20, page_after=0.2)
+
+
+@pytest.fixture(scope="module")
+def patient(site):
+    """A web process that shows no page while a test lasts."""
+    web = site.start_web(gateway="page_after=60, wait_seconds=60")
+    yield web
+    web.stop()
 
 
 @pytest.fixture
@@ -235,3 +244,60 @@ def test_an_asset_needs_no_route(site, person, gate):
         answer = person.get(f"{site.url}/report{query}")
         assert answer.headers["Content-Type"].split(";")[0] in {"text/css", "text/javascript"}
         assert "immutable" in answer.headers["Cache-Control"]
+
+
+def navigation(port, path, headers=()):
+    """Send a navigation on a connection of its own, and return that."""
+    fields = {"Host": "site.example", "Connection": "close", **NAVIGATION, **dict(headers)}
+    lines = [f"GET {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
+    sock = socket.create_connection(("127.0.0.1", port), timeout=30)
+    sock.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
+    return sock
+
+
+def received(sock):
+    """Return all that comes on a connection."""
+    with sock:
+        return b"".join(iter(lambda: sock.recv(65536), b""))
+
+
+def test_an_impatient_person_runs_once(site, patient, gate):
+    """Who reloads before anything was shown joins the call that was begun: five reloads, one run."""
+    path, ended = f"/report?gate={gate}&impatient", patient.output.count(" 499 ")
+    before = len(site.runs("report"))
+    for number in range(1, 6):
+        sock = navigation(patient.port, path)
+        until(lambda: len(site.runs("report")) > before, what="the run")
+        sock.close()
+        until(lambda n=number: patient.output.count(" 499 ") == ended + n, what="the end of that request")
+    last = navigation(patient.port, path, {**F5, "X-Request-Id": "5"})
+    gate.touch()
+    assert b"The report" in received(last)
+    assert len(site.runs("report")) == before + 1
+
+
+@pytest.mark.parametrize("other", [HARD, {"Cookie": "session=bob"}], ids=["hard reload", "person"])
+def test_another_request_joins_nobody(site, patient, gate, other):
+    """A hard reload, and a person with another cookie, get their own run, though the first one has left."""
+    path, ended = f"/report?gate={gate}&others", patient.output.count(" 499 ")
+    before = len(site.runs("report"))
+    left = navigation(patient.port, path, {"Cookie": "session=ada"})
+    until(lambda: len(site.runs("report")) == before + 1, what="the first run")
+    left.close()
+    until(lambda: patient.output.count(" 499 ") > ended, what="the end of the first request")
+    stays = navigation(patient.port, path, {"Cookie": "session=ada", **other})
+    until(lambda: len(site.runs("report")) == before + 2, what="the second run")
+    gate.touch()
+    assert b"The report" in received(stays)
+
+
+def test_nobody_joins_who_is_still_there(site, patient, gate):
+    """Two people who ask for the same at the same time, with the same headers, get a run each."""
+    path = f"/report?gate={gate}&both"
+    before = len(site.runs("report"))
+    both = []
+    for number in (1, 2):
+        both.append(navigation(patient.port, path, F5))
+        until(lambda n=number: len(site.runs("report")) == before + n, what="the run")
+    gate.touch()
+    assert all(b"The report" in received(sock) for sock in both)

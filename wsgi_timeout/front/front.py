@@ -19,6 +19,7 @@ from wsgi_timeout.errors import (
 )
 from wsgi_timeout.front import error_pages, event_stream, idempotency, redirects, resume
 from wsgi_timeout.front.delivery import Delivery
+from wsgi_timeout.front.first_waits import FirstWaits
 from wsgi_timeout.front.host_server import limit_silence, serve_with, thread_limit, wait_limit
 from wsgi_timeout.front.places import Seat
 from wsgi_timeout.front.process import Runtime
@@ -83,6 +84,7 @@ class Front:
         self._lock = threading.Lock()
         self._runtime: Runtime | None = None
         self._wait_limit = float("inf")
+        self._first_waits = FirstWaits()
         log.info("requests to %s run as calls of the queue wt:%s", target or "this app", name)
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
@@ -119,8 +121,8 @@ class Front:
             visit = self._visit(runtime, settings, environ, start_response, cookie)
             if reference is not None:
                 return Results(settings).answer(runtime, reference, environ, start_response, visit)
-            if visit is not None and visit.tickets and environ["REQUEST_METHOD"] == "GET":
-                if (answered := visit.at_clean_url()) is not None:
+            if visit is not None and environ["REQUEST_METHOD"] == "GET":
+                if (answered := visit.again()) is not None:
                     return answered
                 start_response = visit.forgetting()
             return self._accept(runtime, settings, environ, start_response, visit)
@@ -149,7 +151,9 @@ class Front:
             return None
         clean_url = urls.clean_url(environ, settings.trusted_proxies)
         tickets = cookies.read(cookie, clean_url)
-        return Visit(runtime, settings, self._pages, environ, start_response, clean_url, tickets)
+        return Visit(
+            runtime, settings, self._pages, environ, start_response, clean_url, tickets, self._first_waits
+        )
 
     def _here(self) -> Runtime:
         """Return this process's runtime, made after any fork."""
@@ -240,7 +244,10 @@ def _respond(
     if redirects.waits_by_itself(environ):
         seconds = min(seconds, _KNOWN_SECONDS)
     deadline = time.monotonic() + settings.wait_seconds
-    ready = _wait(runtime, seat, seconds, keyed=key is not None)
+    if visit is not None and environ["REQUEST_METHOD"] == "GET":
+        ready, pending = visit.first_wait(pending, seat, seconds)
+    else:
+        ready = _wait(runtime, seat, seconds, keyed=key is not None)
     if ready is None and visit is not None:
         return visit.redirect(pending)
     if ready is None:

@@ -14,17 +14,18 @@ asks the app anew.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 from wsgi_timeout.errors import CallFailed, CallUnknown, HandlerRaised, TooManyWaiting
 from wsgi_timeout.front import error_pages, redirects, replay
 from wsgi_timeout.front.delivery import Delivery
+from wsgi_timeout.front.first_waits import FirstWait, FirstWaits
 from wsgi_timeout.front.places import Seat
 from wsgi_timeout.front.process import Runtime
+from wsgi_timeout.front.shown import progress_of, readable, shows_nothing
 from wsgi_timeout.front.wait import Ready, wait
 from wsgi_timeout.http import answers, cookies, urls
 from wsgi_timeout.http.asked import Asked
@@ -33,7 +34,7 @@ from wsgi_timeout.http.navigation import is_hard_reload
 from wsgi_timeout.http.pending import Pending
 from wsgi_timeout.pages.pages import Pages, Way
 from wsgi_timeout.settings import Settings
-from wsgi_timeout.store.record import Snapshot, now_ms
+from wsgi_timeout.store.record import Outcome, Snapshot, now_ms
 from wsgi_timeout.store.redis_errors import UNAVAILABLE
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Visit:
     start_response: StartResponse
     clean_url: str
     tickets: Tickets
+    first_waits: FirstWaits
 
     @property
     def wait_seconds(self) -> float:
@@ -66,6 +68,16 @@ class Visit:
         return min(self.settings.wait_seconds, page_after)
 
     # -- the first request
+
+    def first_wait(self, pending: Pending, seat: Seat, seconds: float) -> tuple[Ready | None, Pending]:
+        """Wait for a call of which nobody knows a URL yet; its `hop` is 1 if somebody has joined it."""
+        with self._noted(pending, seat) as first:
+            ready = wait(self.runtime, seat, seconds, look_first=False)
+        return ready, replace(pending, hop=1) if first.joined else pending
+
+    def _noted(self, pending: Pending, seat: Seat) -> AbstractContextManager[FirstWait]:
+        abandon = self.runtime.calls.abandon
+        return self.first_waits.waiting(self.environ, pending, seat.waiter, abandon)
 
     def redirect(self, pending: Pending) -> Iterable[bytes]:
         """Answer a first request whose wait is over: what follows shows the page."""
@@ -80,17 +92,26 @@ class Visit:
 
     # -- the clean URL
 
-    def at_clean_url(self) -> Iterable[bytes] | None:
+    def again(self) -> Iterable[bytes] | None:
         """Answer from the call that this browser waits for here; None if there is none (any more)."""
         if self.tickets.give is not None:
             return self._joined(self.tickets.give, given=True)
         if is_hard_reload(self.environ):
             return None
-        answered = (self._joined(ticket, given=False) for ticket in reversed(self.tickets.waits))
-        return next((answer for answer in answered if answer is not None), None)
+        for ticket in reversed(self.tickets.waits):
+            if (answered := self._joined(ticket, given=False)) is not None:
+                return answered
+        # Before the first redirect a reload brings no cookie.
+        with self.first_waits.join(self.environ, self.clean_url) as pending:
+            if pending is None:
+                return None
+            ticket = Ticket(pending.call_id, pending.token)
+            return self._deliver(ticket, replace(pending, hop=1), first=True)
 
     def forgetting(self) -> StartResponse:
         """Return a `start_response` that takes the cookies of this address back: none helped."""
+        if not self.tickets:
+            return self.start_response
         return self._with(*(self._wait(ticket, 0) for ticket in self.tickets.waits), *self._no_give())
 
     def _joined(self, ticket: Ticket, *, given: bool) -> Iterable[bytes] | None:
@@ -115,7 +136,7 @@ class Visit:
 
     def _announced(self, ticket: Ticket, found: Snapshot) -> Iterable[bytes] | None:
         """Show a page first where a response shows none, and would leave the waiting page on the screen."""
-        kind = _shows_nothing(found)
+        kind = shows_nothing(found)
         if ticket.announced or not kind:
             return None
         cookie = cookies.give(ticket.after_announcement(), self.clean_url, _GIVE_SECONDS, secure=self._secure)
@@ -129,18 +150,22 @@ class Visit:
             self.start_response, "200 OK", self.pages.message(texts, kind, ways=ways), headers
         )
 
-    def _deliver(self, ticket: Ticket, pending: Pending) -> Iterable[bytes] | None:
+    def _deliver(self, ticket: Ticket, pending: Pending, *, first: bool = False) -> Iterable[bytes] | None:
         try:
             seated = self.runtime.seat(pending.call_id, self.environ, hop=pending.hop)
         except TooManyWaiting:
-            return self._page(pending, {})
+            return self.redirect(pending) if first else self._page(pending, {})
         with seated as seat:
+            noted = self._noted(pending, seat) if first else nullcontext()
             try:
-                ready = self._wait_for(pending, seat, self.settings.page_after)
+                with noted:
+                    ready = self._wait_for(pending, seat, self.wait_seconds)
             except CallUnknown:
                 return None
             if ready is None:
-                return self._page(pending, {})
+                return self.redirect(pending) if first else self._page(pending, {})
+            if first and ready.snapshot.outcome is Outcome.CANCELLED:
+                return None  # since its client had left
             delivery = Delivery(self.runtime, pending, ready.snapshot, "GET", self.settings.delivery_grace)
             if not self._takes(ready.snapshot, pending.asked):
                 replay.pass_over(ready, delivery)
@@ -236,11 +261,11 @@ class Visit:
     ) -> Iterable[bytes]:
         page = self.pages.waiting(
             self.pages.texts(self.environ.get("HTTP_ACCEPT_LANGUAGE", "")),
-            what=_readable(self.clean_url),
+            what=readable(self.clean_url),
             status_url=urls.status_url(self.clean_url, pending.call_id, pending.token),
             result_url=pending.next_url,
             keep=keep,
-            **_progress(found),
+            **progress_of(found),
         )
         refresh = ("Refresh", f"{_REFRESH_SECONDS}; url={pending.next_url}")
         return answers.as_page(
@@ -272,37 +297,3 @@ def _can_begin(found: Snapshot) -> bool:
 def _leave(ready: Ready) -> None:
     if ready.reader is not None:
         ready.reader.leave()
-
-
-def _shows_nothing(found: Snapshot) -> str:
-    """Return the page to show for a response that a browser does not: "" if it shows it."""
-    if found.head is None:
-        return ""
-    if found.head.status[:3] in {"204", "205"}:
-        return "done"
-    fields = {name.lower(): value for name, value in found.head.headers}
-    saved = fields.get("content-disposition", "").strip().lower().startswith("attachment")
-    return "download" if saved else ""
-
-
-def _progress(found: dict[str, Any]) -> dict[str, Any]:
-    """Return what the page shows of a call's status."""
-    told = json.loads(found["progress"]) if "progress" in found else {}
-    done, total = told.get("done"), told.get("total")
-    part = None
-    if isinstance(done, (int, float)) and isinstance(total, (int, float)) and total > 0:
-        part = min(1.0, max(0.0, done / total))
-    created = int(found.get("created", 0)) or now_ms()
-    return {
-        "state": found.get("state", ""),
-        "elapsed": max(0, now_ms() - created) // 1000,
-        "position": found.get("position"),
-        "part": part,
-        "message": str(told.get("message") or "")[:200],
-    }
-
-
-def _readable(clean_url: str) -> str:
-    """Return an address as people read it: without its query, which may be long, or nobody's business."""
-    path = unquote(clean_url.partition("?")[0])
-    return "".join(char if char.isprintable() else " " for char in path)[:120]

@@ -21,6 +21,11 @@ def is_navigation(environ: Mapping[str, Any]) -> bool:
     )
 
 
+def is_reload(environ: Mapping[str, Any]) -> bool:
+    """Return whether a browser says that it loads again what it shows, or was about to."""
+    return "max-age=0" in environ.get("HTTP_CACHE_CONTROL", "")
+
+
 def is_hard_reload(environ: Mapping[str, Any]) -> bool:
     """Return whether a person insists on a new answer. F5 sends `max-age=0`, as a form's POST does too."""
     return "no-cache" in environ.get("HTTP_CACHE_CONTROL", "")

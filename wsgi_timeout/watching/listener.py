@@ -12,8 +12,6 @@ import atexit
 import logging
 import re
 import secrets
-import select
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -27,7 +25,7 @@ from wsgi_timeout.store import keys
 from wsgi_timeout.store.connection import Commands
 from wsgi_timeout.store.record import text
 from wsgi_timeout.store.redis_errors import ANY, UNAVAILABLE
-from wsgi_timeout.watching.waiter import Waiter
+from wsgi_timeout.watching.waiter import GONE, Waiter, system_poll
 
 log = logging.getLogger("wsgi_timeout")
 
@@ -41,9 +39,6 @@ _LOOKS = 2000
 _UNLINK_SECONDS = 0.1
 _PAUSE_SECONDS = 0.2
 _BATCH = 1000
-
-# Linux tells a closed connection without a read; elsewhere a hang-up is seen when both ways close.
-_GONE = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
 
 
 class _Process:
@@ -64,7 +59,7 @@ class Listener:
         self._make_client = make_client
         self._waiters: dict[str, tuple[Waiter, ...]] = {}
         self._sockets: dict[int, Waiter] = {}
-        self._poll = _poll()
+        self._poll = system_poll()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._useless: list[str] = []
@@ -101,7 +96,7 @@ class Listener:
             self._waiters[call_id] = (*self._waiters.get(call_id, ()), waiter)
             if waiter.sock >= 0:
                 self._sockets[waiter.sock] = waiter
-                self._poll.register(waiter.sock, _GONE)
+                self._poll.register(waiter.sock, GONE)
         return waiter
 
     def leave(self, waiter: Waiter) -> None:
@@ -251,14 +246,6 @@ def _popper(commands: Commands, inbox: str) -> Callable[[], list[bytes]]:
         return ([first[1]] if first else []) + (rest or [])
 
     return pop if found is None or int(found[1]) >= 7 else pop_before_7
-
-
-def _poll() -> select.poll:
-    """Return the system's poll, not gevent's: ours never blocks, and looks at thousands at once."""
-    monkey = sys.modules.get("gevent.monkey")
-    if monkey is not None and monkey.is_module_patched("select"):
-        return monkey.get_original("select", "poll")()  # type: ignore[no-any-return]
-    return select.poll()
 
 
 def _client_socket(environ: Mapping[str, Any]) -> int:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import select
+import sys
 import threading
 from collections.abc import Callable
 
 from wsgi_timeout.compat import Self
+
+# Linux tells a closed connection without a read; elsewhere a hang-up is seen when both ways close.
+GONE = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
 
 
 class Waiter:
@@ -82,6 +87,14 @@ class Waiter:
         except RuntimeError:
             return  # it was woken already
 
+    def has_left(self) -> bool:
+        """Return whether the client has closed its connection by now; call it while the waiter waits."""
+        if not self.gone and self.sock >= 0:
+            poll = system_poll()
+            poll.register(self.sock, GONE)
+            return bool(poll.poll(0))
+        return self.gone
+
     def reset(self) -> None:
         """Call before looking at what is waited for: a wake after the look is then not missed."""
         self._asleep.acquire(blocking=False)
@@ -89,3 +102,11 @@ class Waiter:
     def wait(self, seconds: float) -> None:
         """Block until the next wake, for so many seconds at most."""
         self._asleep.acquire(timeout=max(0.0, min(seconds, threading.TIMEOUT_MAX)))
+
+
+def system_poll() -> select.poll:
+    """Return the system's poll, not gevent's: ours never blocks, and looks at thousands at once."""
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is not None and monkey.is_module_patched("select"):
+        return monkey.get_original("select", "poll")()  # type: ignore[no-any-return]
+    return select.poll()

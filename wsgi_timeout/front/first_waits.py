@@ -1,0 +1,168 @@
+"""Navigations whose first wait is not over, so that a person who reloads meanwhile joins the call.
+
+Until the first redirect a browser has no cookie of ours. Whoever leaves, and asks for the same with the same
+headers from the same address, is taken for the same person. Nobody joins a request whose client is
+still there: that may be somebody else, and the response may set a session.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+from wsgi_timeout.front.wait import ClientGone
+from wsgi_timeout.http.navigation import is_reload
+from wsgi_timeout.http.pending import Pending
+from wsgi_timeout.store.redis_errors import UNAVAILABLE
+from wsgi_timeout.watching.waiter import Waiter
+
+#: Seconds for which a call that was left is kept for who comes back.
+_KEPT_SECONDS = 10.0
+#: Seconds in which the end of the first connection is seen, when a browser reloads: it sends both at once.
+_LOOK_SECONDS = 0.5
+_PAUSE_SECONDS = 0.02
+#: Seconds of a first wait after which a person may lose patience. Before that only F5 says so by itself:
+#: nobody else looks more than once, so that people who ask for the same at the same time cost nothing.
+_PATIENCE_SECONDS = 0.5
+#: Headers that differ from request to request of one person, by browsers and by proxies.
+_OWN = frozenset(
+    {
+        *("HTTP_CACHE_CONTROL", "HTTP_PRAGMA", "HTTP_REFERER", "HTTP_CONNECTION", "HTTP_PRIORITY"),
+        *("HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_SEC_FETCH_USER", "HTTP_SEC_FETCH_SITE"),
+        *("HTTP_X_REQUEST_ID", "HTTP_X_CORRELATION_ID", "HTTP_TRACEPARENT", "HTTP_TRACESTATE"),
+        *("HTTP_X_AMZN_TRACE_ID", "HTTP_CF_RAY", "HTTP_X_CLOUD_TRACE_CONTEXT", "HTTP_X_REQUEST_START"),
+    }
+)
+
+
+@dataclass(slots=True)
+class FirstWait:
+    """One request in its first wait."""
+
+    key: bytes
+    pending: Pending
+    #: None: whoever has joined its call does not wait yet.
+    waiter: Waiter | None
+    #: Gives the call up.
+    abandon: Callable[[str], None]
+    #: When its client was seen to be gone, by the monotonic clock; 0: it is there.
+    left: float = 0.0
+    #: Somebody else waits for its call now.
+    joined: bool = False
+    began: float = field(default_factory=time.monotonic)
+
+
+class FirstWaits:
+    """Those of one web process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waits: dict[bytes, FirstWait] = {}
+        self._sweeper: threading.Timer | None = None
+
+    @contextmanager
+    def waiting(
+        self,
+        environ: Mapping[str, Any],
+        pending: Pending,
+        waiter: Waiter,
+        abandon: Callable[[str], None],
+    ) -> Iterator[FirstWait]:
+        """Note that a request waits, until the end of a `with` block.
+
+        When its client leaves, it is kept for who comes back; if nobody does, `abandon` gives its call up.
+        """
+        first = FirstWait(_key(environ, pending.clean_url), pending, waiter, abandon)
+        with self._lock:
+            before = self._waits.get(first.key)
+            self._waits[first.key] = first
+        if before is not None and before.left and not before.joined:
+            _give_up(before)
+        try:
+            yield first
+        except ClientGone:
+            with self._lock:
+                first.left = first.left or time.monotonic()
+                self._sweep_later()
+            raise
+        finally:
+            with self._lock:
+                if not first.left and self._waits.get(first.key) is first:
+                    del self._waits[first.key]
+
+    def _sweep_later(self) -> None:
+        if self._sweeper is None:
+            self._sweeper = threading.Timer(_KEPT_SECONDS, self._sweep)
+            self._sweeper.daemon = True
+            self._sweeper.start()
+
+    def _sweep(self) -> None:
+        """Give up what was left, and nobody has come back for."""
+        oldest = time.monotonic() - _KEPT_SECONDS
+        with self._lock:
+            old = [first for first in self._waits.values() if 0 < first.left <= oldest]
+            for first in old:
+                del self._waits[first.key]
+            self._sweeper = None
+            if any(first.left for first in self._waits.values()):
+                self._sweep_later()
+        for first in old:
+            if not first.joined:
+                _give_up(first)
+
+    @contextmanager
+    def join(self, environ: Mapping[str, Any], clean_url: str) -> Iterator[Pending | None]:
+        """Give a `with` block the call that this person has left for this very request, or None."""
+        key = _key(environ, clean_url)
+        deadline = time.monotonic() + _LOOK_SECONDS
+        while not (joined := self._take(key)) and self._may_leave(key, environ, deadline):
+            time.sleep(_PAUSE_SECONDS)
+        try:
+            yield joined.pending if joined else None
+        finally:
+            with self._lock:
+                if joined and self._waits.get(key) is joined:
+                    del self._waits[key]
+
+    def _take(self, key: bytes) -> FirstWait | None:
+        with self._lock:
+            first = self._waits.get(key)
+            if first is None:
+                return None
+            if not first.left and first.waiter is not None and first.waiter.has_left():
+                first.left = time.monotonic()
+            if not first.left:
+                return None
+            first.joined = True
+            # In its place, until its waiter is known: somebody in a hurry may join this one too.
+            self._waits[key] = joined = FirstWait(key, first.pending, None, first.abandon)
+            return joined
+
+    def _may_leave(self, key: bytes, environ: Mapping[str, Any], deadline: float) -> bool:
+        """Whether to look again for the end of a connection that may be this person's own."""
+        with self._lock:
+            first = self._waits.get(key)
+        now = time.monotonic()
+        if first is None or now > deadline:
+            return False
+        return is_reload(environ) or now - first.began > _PATIENCE_SECONDS
+
+
+def _give_up(first: FirstWait) -> None:
+    with suppress(*UNAVAILABLE):  # it is kept for `result_ttl` then
+        first.abandon(first.pending.call_id)
+
+
+def _key(environ: Mapping[str, Any], clean_url: str) -> bytes:
+    parts = [clean_url, environ.get("REMOTE_ADDR", ""), environ.get("REMOTE_USER", "")]
+    parts += [
+        f"{name}:{value}"
+        for name, value in sorted(environ.items())
+        if name.startswith("HTTP_") and name not in _OWN
+    ]
+    return sha256("\n".join(parts).encode("utf-8", "surrogatepass")).digest()
