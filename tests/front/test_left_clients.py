@@ -1,5 +1,6 @@
 """Clients that leave before they were told a result URL: nobody can ask for their results."""
 
+import signal
 import socket
 
 from harness import ask, until
@@ -44,3 +45,28 @@ def test_what_they_asked_for_is_not_kept(deploy, gate, nothing_is_left):
     until(lambda: states(site) == [b"ended"] * 3, what="the end of all")
     assert max(records(site).values()) <= 60
     assert not any(redis.hexists(key, "body") for key in records(site))
+
+
+def test_what_a_killed_web_process_waited_for_is_not_kept(deploy, gate, nothing_is_left):
+    """Its clients were told no URL, and their connections are gone: their results are kept for minutes."""
+    site = deploy(pool=("--processes", "1"), wait_seconds=60)
+    client = send(site, "GET", f"/gate?file={gate}&tag=killed")
+    until(lambda: site.runs("killed"), what="its start")
+    site.web.stop(signal.SIGKILL)
+    gate.touch()
+    until(lambda: states(site) == [b"ended"], what="its end")
+    assert max(records(site).values()) <= 120
+    client.close()
+
+
+def test_what_a_stopping_process_redirected_is_kept(deploy, gate, nothing_is_left):
+    """It gives URLs out before their time: their results are kept for `result_ttl`."""
+    site = deploy(pool=("--processes", "1"), wait_seconds=60, result_ttl=1000)
+    client = send(site, "GET", f"/gate?file={gate}&tag=stopped")
+    until(lambda: site.runs("stopped"), what="its start")
+    site.web.stop()
+    with client:
+        assert client.recv(1000).startswith(b"HTTP/1.1 303")
+    gate.touch()
+    until(lambda: states(site) == [b"ended"], what="its end")
+    assert max(records(site).values()) > 900

@@ -25,6 +25,7 @@ from wsgi_timeout.front.places import Seat
 from wsgi_timeout.front.process import Runtime
 from wsgi_timeout.front.result_urls import Results
 from wsgi_timeout.front.submit import Submission
+from wsgi_timeout.front.told_early import ToldEarly
 from wsgi_timeout.front.wait import ClientGone, Ready, wait
 from wsgi_timeout.front.waiting_page import Visit
 from wsgi_timeout.http import answers, cookies, cors, parameters, prefer, urls
@@ -207,12 +208,26 @@ class Front:
             return key.join(claimed, upload, environ, start_response)
         with runtime.seat(pending.call_id, environ, hop=pending.hop) as seat:
             with key.held(upload) if key else nullcontext():
-                Submission(runtime, settings, entry, environ, pending, seat.waiter).send(upload)
+                untold = 0.0 if key else _untold_seconds(environ, settings, visit)
+                Submission(runtime, settings, entry, environ, pending, seat.waiter, untold).send(upload)
             if settings.wait_for_response:
                 return _respond(runtime, settings, pending, seat, environ, start_response, visit, key)
         if visit is not None:
             return visit.accepted(pending)
         return redirects.accepted(settings, pending, environ, start_response)
+
+
+def _first_wait(environ: dict[str, Any], settings: Settings, visit: Visit | None) -> float:
+    """Return the seconds after which a first request is told its result URL."""
+    seconds = settings.wait_seconds if visit is None else visit.wait_seconds
+    return min(seconds, _KNOWN_SECONDS) if redirects.waits_by_itself(environ) else seconds
+
+
+def _untold_seconds(environ: dict[str, Any], settings: Settings, visit: Visit | None) -> float:
+    """Return the seconds in which certainly nobody is told it, though the clocks of two machines differ."""
+    if not settings.wait_for_response or settings.event_streams == "resumable":
+        return 0.0
+    return _first_wait(environ, settings, visit) / 2
 
 
 def _wait(runtime: Runtime, seat: Seat, seconds: float, *, keyed: bool) -> Ready | None:
@@ -240,19 +255,21 @@ def _respond(
     key: idempotency.Key | None,
 ) -> Iterable[bytes]:
     """Answer a first request: with its response, or a redirect when its wait is over."""
-    seconds = settings.wait_seconds if visit is None else visit.wait_seconds
-    if redirects.waits_by_itself(environ):
-        seconds = min(seconds, _KNOWN_SECONDS)
+    seconds = _first_wait(environ, settings, visit)
     deadline = time.monotonic() + settings.wait_seconds
     if visit is not None and environ["REQUEST_METHOD"] == "GET":
         ready, pending = visit.first_wait(pending, seat, seconds)
     else:
         ready = _wait(runtime, seat, seconds, keyed=key is not None)
-    if ready is None and visit is not None:
-        return visit.redirect(pending)
     if ready is None:
-        seat.keep_place()
-        return redirects.to_result_url(pending, environ, settings, start_response)
+        told = (
+            visit.redirect(pending)
+            if visit is not None
+            else redirects.to_result_url(pending, environ, settings, start_response)
+        )
+        if visit is None:
+            seat.keep_place()
+        return ToldEarly(told, runtime, pending, settings) if runtime.listener.draining else told
     method, grace = environ["REQUEST_METHOD"], settings.delivery_grace
     delivery = Delivery(runtime, pending, ready.snapshot, method, grace)
     return event_stream.answer(ready, delivery, seat, start_response, environ, settings, deadline)

@@ -36,7 +36,9 @@ class Submission:
         environ: dict[str, Any],
         pending: Pending,
         waiter: Waiter,
+        untold_seconds: float = 0.0,
     ) -> None:
+        """Take `untold_seconds`, in which nobody will be told the result URL."""
         self._runtime = runtime
         self._settings = settings
         self._entry = entry
@@ -44,6 +46,7 @@ class Submission:
         self._call_id = pending.call_id
         self._pending = pending
         self._waiter = waiter
+        self._untold_seconds = untold_seconds
         # In a burst a call may wait for its turn at Redis for longer than the listener does to look for it.
         waiter.before_acceptance()
 
@@ -104,6 +107,7 @@ class Submission:
             payload_key=keys.request_body(self._call_id) if body is None else "",
             queue_ttl=settings.queue_ttl,
             asked=self._pending.asked,
+            untold_seconds=self._untold_seconds,
         )
 
     def _patiently(self, action: Callable[..., None], *args: Any) -> None:

@@ -108,7 +108,11 @@ class Calls(Queue):
             touched.append(call.payload_key)
         for _ in range(2):
             head = [call.id, call.max_queued, ttl, int(call.needs_worker), self._last_moment()]
-            head += [call.max_buffered_bytes, len(packed) + call.payload_bytes]
+            head += [
+                call.max_buffered_bytes,
+                len(packed) + call.payload_bytes,
+                int(call.untold_seconds * 1000),
+            ]
             answer = self.scripts.run("enqueue", touched, [*head, len(record) * 2, *values])
             if answer != b"late":
                 break
@@ -233,6 +237,10 @@ class Calls(Queue):
         if self.scripts.run("abandon", touched, [call_id, now_ms()]) == b"ended":
             # In its first attempt, but for a lost worker: an old attempt's body has a TTL.
             self.redis.unlink(*self.kept(call_id, self.look(call_id).attempt))
+
+    def tell(self, call_id: str, result_ttl: float) -> None:
+        """Note that a result URL was given out before `NewCall.untold_seconds` were over."""
+        self.scripts.run("tell", [keys.call(call_id)], [int(result_ttl)])
 
     def end(
         self,

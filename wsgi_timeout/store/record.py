@@ -86,6 +86,9 @@ class NewCall:
     needs_worker: bool = True
     #: What its request asked for, packed: `http.asked.Asked`; empty for a function call.
     asked: bytes = b""
+    #: Seconds from its acceptance on in which nobody is told its result URL: a small response that is there
+    #: within them is kept for as long as its client may wait for it, not for `result_ttl`.
+    untold_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 -- ARGV: id, worker, attempt, now ms, outcome, detail, result TTL s, chunks of its body in the stream ('' if none),
 --       'head', head, 'body', body (of a small response; else other fields and their values, as 'chunks', count)
 local r = hmget(KEYS[1], 'state', 'worker', 'attempt', 'inboxes', 'stock', 'name', 'method', 'path',
-  'created', 'started', 'unwanted')
+  'created', 'started', 'unwanted', 'untold')
 local answer = 'ok'
 if r[1] == 'running' and r[2] == ARGV[2] and r[3] == ARGV[3] then
   local fields = {}
@@ -17,6 +17,9 @@ if r[1] == 'running' and r[2] == ARGV[2] and r[3] == ARGV[3] then
     redis.call('UNLINK', KEYS[5])
     fields, keep = {}, UNWANTED_TTL
     if outcome == 'lost' then outcome, detail = 'cancelled', 'its client left before it ended' end
+  elseif ARGV[8] == '' and num(r[12], 0) > tonumber(ARGV[4]) then
+    -- Whoever waits has it soon. What nobody waits for any more, since its web process was killed, nobody can ask for.
+    keep = math.min(UNTOLD_TTL, tonumber(keep))
   end
   finish(KEYS[1], KEYS[2], ARGV[1], r[5], ARGV[4], keep, outcome, detail, fields)
   if outcome == 'done' and r[6] then list_done(r[6], {ARGV[1], r[7] or '', string.sub(r[8] or '', 1, 200), r[3], r[9] or ARGV[4], r[10] or ARGV[4], ARGV[4]}) end

@@ -2,6 +2,8 @@
 local INBOX_TTL = 60
 -- Seconds that the end of a call is kept that nobody can ask for.
 local UNWANTED_TTL = 60
+-- Seconds that a small response is kept of whose URL nobody was told yet: whoever waits may be cut off from Redis so long.
+local UNTOLD_TTL = 120
 -- Seconds that the list of failed calls outlives its last entry.
 local FAILED_TTL = 604800
 -- Bytes of a response that a wake may carry: an inbox whose process has died lies there for its TTL.

@@ -1,0 +1,9 @@
+-- Notes that somebody was told the result URL of a call, earlier than its web process had said.
+-- KEYS: record
+-- ARGV: result TTL s
+-- Returns 'ok'
+local state = hget(KEYS[1], 'state')
+if not state then return 'ok' end
+redis.call('HSET', KEYS[1], 'untold', '0')
+if state == 'ended' and redis.call('TTL', KEYS[1]) < tonumber(ARGV[1]) then redis.call('EXPIRE', KEYS[1], ARGV[1]) end
+return 'ok'
