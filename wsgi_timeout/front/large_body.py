@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -50,6 +51,7 @@ class LargeBody:
         self._writer = StreamWriter(scripts, call_id, inbox, limits, ttl=UPLOAD_TTL, budget=budget)
         #: The handler was seen to answer while its request body still came in.
         self._answering = False
+        self._deadline = math.inf
 
     def fill_buffer(self, patiently: Patiently) -> bool:
         """Send what fits the buffer; returns whether that was all.
@@ -78,7 +80,11 @@ class LargeBody:
         return True
 
     def send_rest(self) -> None:
-        """Send what did not fit; returns when all is sent, or the handler wants no more."""
+        """Send what did not fit; returns when all is sent, or the handler wants no more.
+
+        After `timeout`, when no handler reads it any more, this does not wait for Redis either.
+        """
+        self._deadline = time.monotonic() + self._settings.timeout
         self._waiter.for_chunks()
         try:
             self._close("complete" if self._offer_rest() else "broken")
@@ -115,7 +121,7 @@ class LargeBody:
         try:
             snapshot = self._runtime.calls.look(self._call_id)
         except UNAVAILABLE:
-            return True
+            return time.monotonic() < self._deadline
         if snapshot.ended or snapshot.state is None:
             return False
         if snapshot.head is None:
