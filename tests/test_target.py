@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from wsgi_timeout.errors import TargetError
-from wsgi_timeout.target import load, name_of, normal
+from wsgi_timeout.target import load, may_be_one, name_of, normal, resolved
 
 APP = """
 def app(environ, start_response):
@@ -98,6 +98,31 @@ def test_a_malformed_target(target, folder):
 def test_one_form_for_one_app(target, form):
     """The strings that name one app have one form, and others another."""
     assert normal(target) == form
+
+
+@pytest.mark.parametrize(
+    ("target", "theirs", "expected"),
+    [
+        ("shop", "shop:application", True),
+        ("shop", "shop:app", True),
+        ("shop", "shop:other", False),
+        ("shop:app", "shop:application", False),
+        ("shop:application", "shop:application", True),
+        ("./shop.py", "shop:application", True),
+        ("bank", "shop:application", False),
+    ],
+)
+def test_what_may_be_one_app(target, theirs, expected):
+    """`shop` may be the `shop:application` that a worker serves; only one that imports it knows."""
+    assert may_be_one(target, theirs) is expected
+
+
+def test_a_loaded_target_has_its_attribute(folder):
+    """Once it is loaded, `named_thus` is `named_thus:application` where the module has no `app`."""
+    (folder / "named_thus.py").write_text("def application(environ, start_response): return [b'application']")
+    load("named_thus")
+    assert resolved("named_thus") == resolved("named_thus:application") == "named_thus:application"
+    assert resolved("named_thus.py") == "named_thus:application"
 
 
 # -- modules

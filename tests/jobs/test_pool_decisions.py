@@ -7,13 +7,21 @@ from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
+import redis
+from call_steps import a_request, fresh_calls, running
 from harness import APPS, Pool, ask, until
 from rq.command import send_command
 
 from wsgi_timeout.errors import ConfigurationError
+from wsgi_timeout.log_once import LogOnce
 from wsgi_timeout.store import keys
+from wsgi_timeout.store.record import Outcome
+from wsgi_timeout_jobs.apps.offered import of_target
 from wsgi_timeout_jobs.pool.forked import EXIT_LOAD_FAILED, EXIT_RELOAD, _load_failed
+from wsgi_timeout_jobs.pool.pool import Pool as JobsPool
 from wsgi_timeout_jobs.pool.pool import _is_ours_no_more
+from wsgi_timeout_jobs.pool.queue_keeper import QueueKeeper
+from wsgi_timeout_jobs.process.board import Board
 from wsgi_timeout_jobs.worker import CallWorker
 
 #: Writes the moment of each load, and can be loaded as long as a file is there.
@@ -56,6 +64,77 @@ def test_when_a_worker_takes_nothing(stopping, at_risk, suspended):
         _stopping=stopping, _board=SimpleNamespace(suspended=suspended), _lease_at_risk=lambda: at_risk
     )
     assert CallWorker._idle(worker) is (stopping or at_risk or suspended)
+
+
+def test_an_error_that_nobody_expected_keeps_a_pool_going(caplog):
+    """Whatever one part of a pool's round raises is logged once; the other parts have their turn."""
+    done = []
+
+    def fails():
+        done.append("failed")
+        raise LookupError("an odd answer")
+
+    children = SimpleNamespace(
+        spawn_missing=lambda: done.append("spawned"),
+        check_memory=fails,
+        check_stop=lambda: done.append("stop"),
+    )
+    pool = SimpleNamespace(
+        _look_at_children=fails,
+        _children=children,
+        _keep=lambda: done.append("kept"),
+        _deadlines=SimpleNamespace(check=lambda: done.append("deadlines")),
+        _surprises=LogOnce("pool"),
+    )
+    for _ in range(2):
+        JobsPool._step(pool)
+    assert done == ["failed", "spawned", "kept", "failed", "deadlines", "spawned", "stop"] * 2
+    assert caplog.text.count("LookupError: an odd answer") == 1
+
+
+def test_a_part_that_needs_redis_keeps_no_other_from_its_turn():
+    """An odd answer of Redis is passed over, one that is away ends the round."""
+    pool = SimpleNamespace(_surprises=LogOnce("pool"), _note_away=lambda _error: None)
+
+    def raises(error):
+        raise error
+
+    assert JobsPool._answers(pool, lambda: raises(ValueError("no number")))
+    assert not JobsPool._answers(pool, lambda: raises(redis.exceptions.ConnectionError()))
+
+
+def test_a_pool_ends_a_call_with_the_calls_own_ttl(redis_server):
+    """How long an outcome of the pool is kept is the route's `result_ttl`, which its call was made with."""
+    with fresh_calls(redis_server, "own-ttl") as calls:
+        call = running(calls, request=a_request(result_ttl=30.0))
+        keeper = QueueKeeper(calls.redis, calls.name, 10)
+        keeper.end(call.id, Outcome.TIMEOUT, "", 1)
+        keeper.settle()
+        assert calls.look(call.id).outcome == Outcome.TIMEOUT
+        assert 25 < calls.redis.ttl(keys.call(call.id)) <= 30
+
+
+def test_the_slots_of_a_board_are_aligned():
+    """A deadline lies in one machine word, and what is read with it in as few cache lines as may be."""
+    board = Board(64)
+    starts = [board._start(slot) for slot in range(board.slots)]
+    assert {start % 64 for start in starts} == {0}
+    for slot in range(board.slots):
+        board.begin(slot, f"fc-{slot}", slot + 1, 1e9 + slot / 3)
+    assert [(each.slot, each.attempt_of, each.deadline) for each in board.running()] == [
+        (slot, (f"fc-{slot}", slot + 1), 1e9 + slot / 3) for slot in range(board.slots)
+    ]
+
+
+@pytest.mark.parametrize("extensions", [(), [], None, "wsgi_timeout", {"wsgi_timeout": 3}, {}])
+def test_an_app_may_have_extensions_of_its_own(extensions):
+    """An attribute `extensions` that is not Flask's says nothing to a worker."""
+
+    def app(_environ, _start_response):
+        return []
+
+    app.extensions = extensions
+    assert of_target(app, queue="").apps == {"": app}
 
 
 class Edits:
