@@ -69,6 +69,8 @@ def run_worker(options: WorkerOptions, board: Board) -> None:
     process = _app_process(options, board)
     app = OtherPythonApp(process) if process else targets.load(options.target, asgi=True)
     offered = of_target(app, queue=options.queue)
+    if options.loaded:
+        options.loaded(app)
     given = options.name or offered.name or os.environ.get(NAME_VARIABLE)
     name = given or targets.name_of(options.target)
     os.environ[NAME_VARIABLE] = name

@@ -34,7 +34,7 @@ def _read_env_file(_context: click.Context, _parameter: click.Parameter, file: s
 
 
 def app_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options to a command; only --python is a parameter of it."""
+    """Add the options to a command; --python and --gunicorn-config are parameters of it."""
     for option in reversed(
         [
             click.option(
@@ -42,6 +42,12 @@ def app_options(command: Callable[..., None]) -> Callable[..., None]:
                 envvar=PYTHON_VARIABLE,
                 metavar="PATH",
                 help="Run the app under this interpreter: CPython 2.7, or 3.6 and newer.",
+            ),
+            click.option(
+                "--gunicorn-config",
+                metavar="FILE",
+                help="Set workers up by a gunicorn configuration: raw_env, chdir, pythonpath, umask, and its "
+                "hooks post_fork, post_worker_init, worker_exit, child_exit.",
             ),
             click.option(
                 "--app-dir",

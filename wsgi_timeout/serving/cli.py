@@ -143,16 +143,22 @@ def serve_command(
     help="Seconds that running calls may finish in after SIGTERM.",
 )
 @click.option("--ready-fd", type=int, default=-1, hidden=True)
-def worker_command(target: str, *, name: str | None, max_memory: int, ready_fd: int, **options: Any) -> None:
+def worker_command(
+    target: str, *, name: str | None, max_memory: int, ready_fd: int, gunicorn_config: str, **options: Any
+) -> None:
     """Run worker processes for TARGET, against REDIS_URL."""
     # The web half never imports the worker half; this command is the worker half's.
     from wsgi_timeout.store.connection import connect, redis_url  # noqa: PLC0415
     from wsgi_timeout.store.redis_url import check_server  # noqa: PLC0415
     from wsgi_timeout_jobs.pool.options import PoolOptions  # noqa: PLC0415
     from wsgi_timeout_jobs.pool.pool import Pool  # noqa: PLC0415
+    from wsgi_timeout_jobs.process.gunicorn_file import set_up  # noqa: PLC0415
 
     def work() -> int:
-        pool_options = PoolOptions(max_memory=max_memory * 2**20, ready_fd=ready_fd, **options)
+        gunicorn = set_up(gunicorn_config, options["python"], _say)
+        pool_options = PoolOptions(
+            max_memory=max_memory * 2**20, ready_fd=ready_fd, gunicorn=gunicorn, **options
+        )
         queue = targets.check_name(name or targets.name_of(target))
         if ready_fd < 0:  # else `serve` has a banner of its own
             _say(f"workers for {target}: queue wt:{queue}, unless the target names itself")

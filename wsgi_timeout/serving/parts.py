@@ -37,6 +37,7 @@ class ServeOptions:
     except_: tuple[str, ...] = ()
     reload: bool = False
     python: str | None = None
+    gunicorn_config: str | None = None
     #: Settings given as options; None: not given.
     settings: dict[str, Any] = field(default_factory=dict)
 
@@ -108,6 +109,7 @@ def start_pool(options: ServeOptions, environment: dict[str, str]) -> Part:
     command += ["--function-processes", str(options.function_processes), "--spare", str(options.spare)]
     command += ["--ready-fd", str(write), *(["--reload"] if options.reload else [])]
     command += ["--python", options.python] if options.python else []
+    command += ["--gunicorn-config", options.gunicorn_config] if options.gunicorn_config else []
     # A debugger, or `input()`, in a handler reads what is typed: with one process it is clear whose it is.
     terminal = options.processes == 1 and _is_terminal(sys.stdin) and _is_terminal(sys.stdout)
     if _is_terminal(sys.stdout):  # the web server writes a line a call

@@ -204,7 +204,8 @@ def _announce(
         say(f"  to look inside: rq info --url {server.url}")
     elif not os.environ.get(SECRET_VARIABLE):
         say(f"  the secret of its functions is kept in {state_folder(options.target)}")
-    if Path("gunicorn.conf.py").exists():
-        say("  note: ./gunicorn.conf.py is yours and is not read here")
+    if Path("gunicorn.conf.py").exists() and not options.gunicorn_config:
+        say("  note: ./gunicorn.conf.py is yours and is not read here; for the hooks of its workers:")
+        say("    --gunicorn-config gunicorn.conf.py")
     if os.environ.get("GUNICORN_CMD_ARGS"):
         say("  note: GUNICORN_CMD_ARGS is not read here; serve's own options are in `wsgi-timeout serve -h`")

@@ -13,7 +13,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
 from wsgi_timeout import target as targets
@@ -22,6 +22,7 @@ from wsgi_timeout_jobs.pool.child import Child
 from wsgi_timeout_jobs.pool.forked import EXIT_LOAD_FAILED, EXIT_RELOAD, HELD, be_child
 from wsgi_timeout_jobs.pool.options import PoolOptions
 from wsgi_timeout_jobs.process.board import Board, Running
+from wsgi_timeout_jobs.process.gunicorn_hooks import GunicornHooks, HookedWorker
 from wsgi_timeout_jobs.process.options import WorkerOptions
 
 log = logging.getLogger("wsgi_timeout.pool")
@@ -51,6 +52,9 @@ class Children:
         self._served = served
         self._settings = settings
         self._options = options
+        self._hooks: GunicornHooks | None = None
+        if options.gunicorn and not options.python:
+            self._hooks = GunicornHooks(options.gunicorn, served.target, options.processes)
         self._by_pid: dict[int, Child] = {}
         #: Queues of functions that the target has, after its name; known when it is loaded.
         self._queues: tuple[str, ...] = ()
@@ -114,6 +118,7 @@ class Children:
         known = self.name or targets.name_of(self._served.target)
         name = f"{known}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         board, parent = Board(self._options.threads), os.getpid()
+        hooked = self._hooks.new_worker(board.counts) if self._hooks else None
         read_fd, write_fd = os.pipe() if spare else (-1, -1)
         # A stop that came around the fork would miss the child, or be handled in it as if it were the parent.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
@@ -121,16 +126,20 @@ class Children:
             if self.stopping_since is None:
                 pid = os.fork()
                 if pid == 0:
-                    self._be_child(name, queue, board, parent, read_fd)
+                    self._be_child(name, queue, board, parent, read_fd, hooked)
                 self._by_pid[pid] = Child(pid, name, queue, board, turn_fd=write_fd)
+                if self._hooks and hooked:
+                    self._hooks.forked(hooked, pid)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             if spare:
                 os.close(read_fd)
 
-    def _be_child(self, name: str, queue: str, board: Board, parent: int, turn_fd: int) -> None:
+    def _be_child(
+        self, name: str, queue: str, board: Board, parent: int, turn_fd: int, hooked: HookedWorker | None
+    ) -> None:
         be_child(
-            lambda: self._work(name, queue, board, turn_fd),
+            lambda: self._work(name, queue, board, turn_fd, hooked),
             board,
             self._served.target,
             parent=parent,
@@ -138,7 +147,7 @@ class Children:
             loaded_before=self.ever_ready,
         )
 
-    def _work(self, name: str, queue: str, board: Board, turn_fd: int) -> None:
+    def _work(self, name: str, queue: str, board: Board, turn_fd: int, hooked: HookedWorker | None) -> None:
         # Imported here: the parent stays small, and an app's own patching finds a fresh process.
         from wsgi_timeout_jobs.worker import run_worker  # noqa: PLC0415
 
@@ -158,8 +167,10 @@ class Children:
             turn_fd=turn_fd,
             python=self._options.python,
             reload=self._options.reload,
+            loaded=hooked.loaded if hooked else None,
         )
-        run_worker(options, board)
+        with hooked.living() if hooked else nullcontext():
+            run_worker(options, board)
 
     def reload(self) -> None:
         """Replace all; each goes on until as many new ones are ready."""
@@ -201,6 +212,8 @@ class Children:
             # As PID 1 of a container it is given those whose parents are gone, too.
             if child := self._by_pid.pop(pid, None):
                 code = os.waitstatus_to_exitcode(status)
+                if self._hooks:
+                    self._hooks.ended(pid)
                 self._note_end(child, code)
                 ended.append((child, code))
         return ended

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from wsgi_timeout_jobs.process.gunicorn_file import GunicornFile
+
 
 @dataclass(frozen=True, slots=True)
 class PoolOptions:
@@ -20,6 +22,8 @@ class PoolOptions:
     reload: bool = False
     #: The interpreter that runs the app; None: this one.
     python: str | None = None
+    #: A gunicorn configuration whose hooks are called for our processes; None: there is none.
+    gunicorn: GunicornFile | None = None
     #: Processes for each queue of functions that the target has.
     function_processes: int = 1
     #: Processes of each queue that have loaded the target and stand by, to replace others.

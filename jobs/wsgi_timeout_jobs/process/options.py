@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +33,5 @@ class WorkerOptions:
     #: The interpreter that runs the app; None: this one.
     python: str | None = None
     reload: bool = False
+    #: Called with the loaded target; None: nobody is.
+    loaded: Callable[[Any], None] | None = None
