@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 
 from wsgi_timeout.front.process import Runtime
@@ -41,12 +42,9 @@ class Delivery:
         """Delete the call; a handler that still writes its response is stopped by that."""
         calls, call_id = self.runtime.calls, self.pending.call_id
         if not whole and not self.snapshot.ended:
-            try:
+            # At once, since a writer may wait for room; the keys are deleted with a later command.
+            with suppress(*ANY):
                 calls.abandon(call_id)
-            except ANY:
-                log.debug("could not abandon a call; its keys are deleted with a later command")
-            else:
-                return
         self.runtime.listener.unlink_soon(*calls.kept(call_id, self.snapshot.attempt))
 
     def _deliver(self, grace_seconds: float) -> None:
