@@ -123,6 +123,11 @@ class Settings:
     reader_timeout: float = number(
         8.0, "s", "how long an event stream, or lines of JSON, goes on after its reader has left", least=0.1
     )
+    abandon_after: float = number(
+        0.0,
+        "s",
+        "how long a handler goes on while nobody waits for it or asks for its status; 0: to its end",
+    )
     event_streams: str = text(
         "plain",
         "",

@@ -126,11 +126,11 @@ def test_what_rq_takes_out_of_the_queue_is_cancelled(calls, take_away):
     """`job.cancel()`, `job.delete()` and `rq empty` end a queued call, and wake who waits for it."""
     call = queued(calls, "waiting")
     take_away(calls, call)
-    assert calls.workers.recount() == [call.id]
+    assert calls.workers.recount() == ([call.id], [])
     now = calls.look(call.id)
     assert (now.state, now.outcome) == ("ended", Outcome.CANCELLED)
     assert calls.redis.lrange(keys.inbox("waiting"), 0, -1) == [call.id.encode()]
-    assert calls.workers.recount() == []
+    assert calls.workers.recount() == ([], [])
 
 
 @pytest.mark.parametrize("take_away", [cancel, delete])
@@ -139,7 +139,7 @@ def test_a_pause_before_a_retry_is_cancelled_too(calls, take_away):
     call = running(calls)
     calls.attempts.retry(Attempt(call.id, 1, W1), 60, "raised")
     take_away(calls, call)
-    assert calls.workers.recount() == [call.id]
+    assert calls.workers.recount() == ([call.id], [])
     assert calls.look(call.id).outcome is Outcome.CANCELLED
     assert calls.redis.zcard(keys.delayed(calls.name)) == 0
 
@@ -150,9 +150,9 @@ def test_what_runs_or_waits_goes_on(calls):
     queued(calls)
     hold(calls)
     queued(calls)
-    assert calls.workers.recount() == []
+    assert calls.workers.recount() == ([], [])
     calls.workers.recover(W1, None, "its death")
-    assert calls.workers.recount() == []
+    assert calls.workers.recount() == ([], [])
     assert calls.look(runs.id).state == "queued"
 
 
@@ -163,4 +163,4 @@ def test_junk_stops_no_recount(calls):
     calls.redis.rpush(keys.call("fc-list"), "x")
     call = queued(calls)
     cancel(calls, call)
-    assert calls.workers.recount() == [call.id]
+    assert calls.workers.recount() == ([call.id], [])

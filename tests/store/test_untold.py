@@ -62,3 +62,23 @@ def test_a_response_that_is_being_read_is_kept(calls):
     call = running(calls, untold_seconds=60)
     response_stream(calls, call.id, 1).offer(b"x")
     assert finish(calls, call, streamed=1) > KEPT - 60
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+def test_what_a_dead_worker_ran_for_nobody(calls, method):
+    """What its client left, and changes nothing, does not run again; it is kept for a minute."""
+    call = running(calls, method=method)
+    calls.abandon(call.id)
+    assert calls.workers.recover(W1, None, "its death") == [
+        (call.id, "lost" if method == "GET" else "requeued")
+    ]
+    if method == "GET":
+        assert calls.redis.ttl(keys.call(call.id)) <= 60
+
+
+def test_a_left_call_that_is_ended_is_kept_for_a_minute(calls):
+    """A timeout, or a cancel, of a call that nobody can ask for."""
+    call = running(calls)
+    calls.abandon(call.id)
+    assert calls.end(call.id, Outcome.TIMEOUT, "", None)
+    assert calls.redis.ttl(keys.call(call.id)) <= 60

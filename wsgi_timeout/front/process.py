@@ -39,7 +39,9 @@ class Runtime:
         #: nothing, at the connections each its message, and frames enough for another page of memory.
         self.turns = threading.Semaphore(_TURNS)
         watched = Workers(connect(url, connections=1), name)
-        self._watch = Watch(watched, target, settings.lease_seconds, self.places.closing)
+        self._watch = Watch(
+            watched, target, settings.lease_seconds, self.places.closing, self.listener.waited_for
+        )
         self._patience = max(settings.worker_wait, _FIRST_LOOK_SECONDS)
 
     def seat(self, call_id: str, environ: Mapping[str, Any], *, hop: int) -> Seat:

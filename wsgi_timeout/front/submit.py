@@ -108,6 +108,7 @@ class Submission:
             queue_ttl=settings.queue_ttl,
             asked=self._pending.asked,
             untold_seconds=self._untold_seconds,
+            abandon_after=settings.abandon_after,
         )
 
     def _patiently(self, action: Callable[..., None], *args: Any) -> None:

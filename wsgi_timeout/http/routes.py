@@ -31,6 +31,7 @@ PER_ROUTE = frozenset(
         "result_ttl",
         "delivery_grace",
         "event_streams",
+        "abandon_after",
         "reader_timeout",
         "keepalive_seconds",
         "resume_window",

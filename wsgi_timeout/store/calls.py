@@ -27,7 +27,7 @@ from wsgi_timeout.store import keys, rq_state
 from wsgi_timeout.store.connection import SOCKET_TIMEOUT
 from wsgi_timeout.store.messages import FunctionRequest
 from wsgi_timeout.store.queue import Queue
-from wsgi_timeout.store.record import IDEMPOTENT, NewCall, Outcome, Snapshot, Tombstone, now_ms, text
+from wsgi_timeout.store.record import IDEMPOTENT, NewCall, Snapshot, Tombstone, now_ms, text
 from wsgi_timeout.store.redis_errors import UNAVAILABLE
 
 #: Seconds of a record's TTL for what comes between its runs: leases, retries, outages.
@@ -48,6 +48,7 @@ _STATUS_FIELDS = (
     "delivered",
     "due",
     "progress",
+    "abandon",
     "head",
 )
 
@@ -96,6 +97,8 @@ class Calls(Queue):
             record["asked"] = call.asked
         if inbox:
             record["inboxes"] = inbox
+        if call.abandon_after:
+            record["abandon"] = int(call.abandon_after * 1000)
         description = f"{call.method} {call.path}"
         job = rq_state.job_fields(self.name, call.id, description, request.timeout)
         # Longer than it may wait and run: what ends it is recorded, its record does not just go.
@@ -112,6 +115,7 @@ class Calls(Queue):
                 call.max_buffered_bytes,
                 len(packed) + call.payload_bytes,
                 int(call.untold_seconds * 1000),
+                int(call.abandon_after * 1000),
             ]
             answer = self.scripts.run("enqueue", touched, [*head, len(record) * 2, *values])
             if answer != b"late":
@@ -189,7 +193,7 @@ class Calls(Queue):
         found: dict[str, Any] = {
             field: text(value)
             for field, value in zip(_STATUS_FIELDS, values, strict=True)
-            if value is not None and field != "head"
+            if value is not None and field not in {"abandon", "head"}
         }
         for field in _NUMBERS & found.keys():
             if not found[field].isdecimal():
@@ -241,32 +245,6 @@ class Calls(Queue):
     def tell(self, call_id: str, result_ttl: float) -> None:
         """Note that a result URL was given out before `NewCall.untold_seconds` were over."""
         self.scripts.run("tell", [keys.call(call_id)], [int(result_ttl)])
-
-    def end(
-        self,
-        call_id: str,
-        outcome: Outcome,
-        detail: str,
-        result_ttl: float | None,
-        attempt: int | None = None,
-    ) -> bool:
-        """End a call from outside its handler; returns False if it had ended, or never was.
-
-        `result_ttl`: seconds that this is told to who asks; None: what the call was made with.
-        """
-        answer = self.scripts.run(
-            "end",
-            [keys.call(call_id), rq_state.job_key(call_id)],
-            [
-                call_id,
-                now_ms(),
-                outcome,
-                detail,
-                "" if result_ttl is None else int(result_ttl),
-                "" if attempt is None else attempt,
-            ],
-        )
-        return bool(answer[0] == b"ok")
 
     def _digest(self, token: str, path: str) -> bytes:
         return sha256(f"{token} {self.name} {path}".encode()).digest()[:16]

@@ -9,6 +9,8 @@
     wt:args:<id>               hash    spawn: large arguments    as its call; 60 s until it is queued
     wt:value:<id>:<attempt>    hash    worker: a large result    as its call
     wt:delayed:<name>          zset    retry.lua                 none: a member goes when it is due
+    wt:asked:<name>            zset    enqueue, join, wanted     none: when each call is abandoned; a
+                                                                 member goes with its call
     wt:key:<name>:<digest>     hash    web: an idempotency key   1 h until the body is in, then as long
                                                                  as a call may take and be kept
     wt:gone:<id>               string  deliver.lua (tombstone)   7 days
@@ -82,6 +84,10 @@ def value(call_id: str, attempt: int) -> str:
 
 def delayed(name: str) -> str:
     return f"wt:delayed:{name}"
+
+
+def asked(name: str) -> str:
+    return f"wt:asked:{name}"
 
 
 def claim(name: str, digest: str) -> str:

@@ -10,6 +10,7 @@ import redis
 from wsgi_timeout.compat import Self
 from wsgi_timeout.store import keys, rq_state
 from wsgi_timeout.store.connection import Commands, Scripts
+from wsgi_timeout.store.record import Outcome, now_ms
 from wsgi_timeout.store.redis_errors import AWAY
 
 
@@ -39,6 +40,32 @@ class Queue:
         except redis.exceptions.ResponseError:
             return True
         return True
+
+    def end(
+        self,
+        call_id: str,
+        outcome: Outcome,
+        detail: str,
+        result_ttl: float | None,
+        attempt: int | None = None,
+    ) -> bool:
+        """End a call from outside its handler; returns False if it had ended, or never was.
+
+        `result_ttl`: seconds that this is told to who asks; None: what the call was made with.
+        """
+        answer = self.scripts.run(
+            "end",
+            [keys.call(call_id), rq_state.job_key(call_id)],
+            [
+                call_id,
+                now_ms(),
+                outcome,
+                detail,
+                "" if result_ttl is None else int(result_ttl),
+                "" if attempt is None else attempt,
+            ],
+        )
+        return bool(answer[0] == b"ok")
 
     @classmethod
     def of(cls, other: Queue) -> Self:

@@ -11,6 +11,8 @@ from wsgi_timeout.store.record import now_ms, text
 #: Calls that one step of a recount goes through, and ms between two steps of all observers together.
 _RECOUNTED = 2000
 _RECOUNT_MS = 900
+#: Calls in one note that somebody waits.
+_WANTED = 1000
 
 
 class Workers(Queue):
@@ -68,11 +70,21 @@ class Workers(Queue):
         """Queue the calls whose pause before a retry is over."""
         self.scripts.run("release", [keys.delayed(self.name), self._queue, self._sequence], [1000])
 
-    def recount(self) -> list[str]:
-        """Count anew what some calls keep in Redis; return the ids of those that RQ's own tools took away."""
-        args = [_RECOUNTED, _RECOUNT_MS]
-        found = self.scripts.run("recount", [self.buffered, keys.delayed(self.name)], args)
-        return [text(call_id) for call_id in found]
+    def recount(self) -> tuple[list[str], list[str]]:
+        """Count anew what some calls keep in Redis.
+
+        Returns the ids of calls that RQ's own tools took out of the queue, which have ended with this, and
+        of calls that run and are to be abandoned.
+        """
+        touched = [self.buffered, keys.delayed(self.name), keys.asked(self.name)]
+        taken_out, unasked = self.scripts.run("recount", touched, [_RECOUNTED, _RECOUNT_MS])
+        return [text(call_id) for call_id in taken_out], [text(call_id) for call_id in unasked]
+
+    def wanted(self, ids: list[str]) -> None:
+        """Note that somebody waits for these calls: they are not abandoned."""
+        for start in range(0, len(ids), _WANTED):
+            if not self.scripts.run("wanted", [keys.asked(self.name)], ids[start : start + _WANTED]):
+                return
 
     def mend(self) -> list[str]:
         """Delete keys of this name that are of another type than all that use them need; return them.
@@ -88,6 +100,7 @@ class Workers(Queue):
             self._sequence: b"string",
             self.buffered: b"hash",
             keys.delayed(self.name): b"zset",
+            keys.asked(self.name): b"zset",
             keys.failed(self.name): b"list",
             rq_state.QUEUES: b"set",
             rq_state.WORKERS: b"set",

@@ -29,17 +29,23 @@ class Watch:
     """Asks Redis in its own thread only: nobody who makes one, or reads what it saw, waits for that."""
 
     def __init__(
-        self, workers: Workers, target: str, lease_seconds: float, closing: deque[Callable[[], None]]
+        self,
+        workers: Workers,
+        target: str,
+        lease_seconds: float,
+        closing: deque[Callable[[], None]],
+        waited_for: Callable[[], list[str]],
     ) -> None:
         """Take `workers` with a connection of their own, and the `target` that workers should serve.
 
-        `closing` ends what was dropped unclosed.
+        `closing` ends what was dropped unclosed; `waited_for` returns the calls that this process waits for.
         """
         #: What the live workers serve; None: no look has succeeded yet.
         self.live_workers: live_workers.LiveWorkers | None = None
         #: Why there is none.
         self.trouble = "it has not answered yet"
         self._closing = closing
+        self._waited_for = waited_for
         self._workers = workers
         self._target = target
         self._lease_seconds = lease_seconds
@@ -72,6 +78,9 @@ class Watch:
             while self._closing:
                 with self._surprises:
                     self._closing.popleft()()
+            with self._surprises, suppress(*ANY):
+                # First: no step of this process may find a call abandoned that it waits for itself.
+                self._workers.wanted(self._waited_for())
             with self._surprises:
                 self._look_for_queues()
             for leases in self._leases.values():

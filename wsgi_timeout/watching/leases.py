@@ -15,7 +15,7 @@ from typing import Any
 import redis
 
 from wsgi_timeout.store import keys, rq_state
-from wsgi_timeout.store.record import text
+from wsgi_timeout.store.record import Outcome, text
 from wsgi_timeout.store.redis_errors import AWAY, UNAVAILABLE, Refused
 from wsgi_timeout.store.workers import Workers
 
@@ -30,6 +30,7 @@ _MEND_SECONDS = 2.0
 _MOST = 100
 
 WORKER_DIED = "its worker died while it ran"
+ABANDONED = "nobody has asked for it for as long as abandon_after says"
 
 
 class LeaseWatch:
@@ -99,9 +100,13 @@ class LeaseWatch:
                 )
 
     def _recount(self) -> None:
-        """End what RQ's own tools took out of the queue, and count anew what calls keep in Redis."""
-        for call_id in self._workers.recount():
+        """End what was taken out of the queue, or nobody asks for; count what calls keep in Redis."""
+        taken_out, unasked = self._workers.recount()
+        for call_id in taken_out:
             log.warning("%s: taken out of the queue with RQ's own tools, cancelled", call_id)
+        for call_id in unasked:
+            if self._workers.end(call_id, Outcome.CANCELLED, ABANDONED, None):
+                log.warning("%s: %s, cancelled", call_id, ABANDONED)
 
     def _leases(self) -> dict[bytes, bytes]:
         pipe = self._workers.redis.pipeline(transaction=False)

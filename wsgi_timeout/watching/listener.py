@@ -99,6 +99,11 @@ class Listener:
                 self._poll.register(waiter.sock, GONE)
         return waiter
 
+    def waited_for(self) -> list[str]:
+        """Return the ids of the calls that somebody waits for here."""
+        with self._lock:
+            return list(self._waiters)
+
     def leave(self, waiter: Waiter) -> None:
         """End what `waiter` began."""
         with self._lock:

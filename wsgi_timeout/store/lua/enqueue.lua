@@ -1,8 +1,9 @@
 -- Accepts a call. Idempotent by call id: a repeat after a lost reply changes nothing.
 -- KEYS: record, rq queue, rq job, leases, sequence, bytes of the calls, request body or arguments (only if they did not fit)
 -- ARGV: id, max_queued, record TTL s, 1 if it needs a live worker, the last ms of this server's clock at which it may be
---       accepted, max_buffered_bytes, bytes of its own that are not counted yet, ms in which nobody is told its URL, number of record
---       values, record field/value..., job field/value...
+--       accepted, max_buffered_bytes, bytes of its own that are not counted yet, ms in which nobody is told its URL, ms after which
+--       it is abandoned when nobody asks for it ('0': never), number of record values, record field/value..., job
+--       field/value...
 
 -- An idle stock worker holds no lease; RQ's own record of it says that it lives.
 local function stock_worker(queue)
@@ -14,8 +15,7 @@ end
 
 if redis.call('EXISTS', KEYS[1]) == 1 then return 'accepted' end
 -- It lay in a buffer while this server was silent: whoever sent it has said by now that it was refused.
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = server_ms()
 if now > tonumber(ARGV[5]) then return 'late' end
 if KEYS[7] and redis.call('EXISTS', KEYS[7]) == 0 then return 'lost' end
 if ARGV[4] == '1' and redis.call('HLEN', KEYS[4]) == 0 and not stock_worker(KEYS[2]) then return 'no worker' end
@@ -37,15 +37,16 @@ end
 -- What is written beside it was counted chunk by chunk, if it is a stream. The limit is the workers' too: see `write`.
 local counted = KEYS[7] and hget(KEYS[6], ARGV[1]) or 0
 redis.call('HSET', KEYS[6], '+', ARGV[6], ARGV[1], num(counted, 0) + ARGV[7])
-local split = 9 + tonumber(ARGV[9])
+local split = 10 + tonumber(ARGV[10])
 local untold = ARGV[8] == '0' and '0' or string.format('%d', now + ARGV[8])
 local seq = redis.pcall('INCR', KEYS[5])
 if type(seq) == 'table' then
   redis.call('SET', KEYS[5], 1)
   seq = 1
 end
-redis.call('HSET', KEYS[1], 'state', 'queued', 'attempt', '0', 'seq', seq, 'untold', untold, unpack(ARGV, 10, split))
+redis.call('HSET', KEYS[1], 'state', 'queued', 'attempt', '0', 'seq', seq, 'untold', untold, unpack(ARGV, 11, split))
 redis.call('EXPIRE', KEYS[1], ARGV[3])
+ask_for(ARGV[1], string.sub(KEYS[2], #'rq:queue:wt:' + 1), ARGV[9], now)
 redis.call('HSET', KEYS[3], unpack(ARGV, split + 1))
 redis.call('EXPIRE', KEYS[3], ARGV[3])
 -- Until now its chunks lived for a minute, in case nobody came back for them.

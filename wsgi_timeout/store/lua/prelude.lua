@@ -42,6 +42,17 @@ local function wake(inboxes, message)
   end
 end
 
+-- Notes that somebody asks for a call that is abandoned when nobody does for `after` ms.
+local function ask_for(id, name, after, now)
+  if num(after, 0) > 0 then redis.pcall('ZADD', 'wt:asked:' .. name, now + after, id) end
+end
+
+-- Returns this server's clock in ms.
+local function server_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
 -- Adds a word to a space-separated list; returns nil if it stands there already.
 local function joined(list, word)
   if not list or list == '' then return word end

@@ -1,12 +1,12 @@
 -- Goes through some of a name's calls: counts anew what each keeps here, forgets those that are gone, and ends the ones that
 -- RQ's own tools took out of the queue. Observers share its way; one that comes too early does nothing.
--- KEYS: bytes of the calls, delayed
+-- KEYS: bytes of the calls, delayed, when calls are abandoned
 -- ARGV: how many at most, ms between two
--- Returns the ids that were taken out
+-- Returns the ids that were taken out, and those that run and that nobody asks for
 local time = redis.call('TIME')
 local now = string.format('%d', time[1] * 1000 + math.floor(time[2] / 1000))
 local last = hmget(KEYS[1], '>', '@')
-if redis.call('EXISTS', KEYS[1]) == 0 or now - num(last[2], 0) < tonumber(ARGV[2]) then return {} end
+if redis.call('EXISTS', KEYS[1]) == 0 or now - num(last[2], 0) < tonumber(ARGV[2]) then return {{}, {}} end
 
 -- An odd value in a key, which nobody of ours wrote, counts as none.
 local function read(...)
@@ -43,6 +43,29 @@ local function cancel(id, r)
   local why = 'taken out of the queue with RQ\'s own tools'
   finish('wt:call:' .. id, 'rq:job:' .. id, id, r[5], now, r[3], 'cancelled', why, {})
   wake(r[4], id)
+end
+
+-- Whoever waits says so every second; not while this server, or the way to it, was away.
+local AWAY_MS, SOON_MS = 5000, 10000
+
+-- Returns the calls that run, and for which nobody has asked for as long as they said.
+local function unasked()
+  if redis.call('TYPE', KEYS[3]).ok ~= 'zset' then return {} end
+  local due, running = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, 100), {}
+  for _, id in ipairs(due) do
+    local r = hmget('wt:call:' .. id, 'state', 'abandon')
+    if not r[1] or r[1] == 'ended' or num(r[2], 0) <= 0 then
+      redis.call('ZREM', KEYS[3], id)
+    elseif r[1] ~= 'running' then
+      -- It counts from its start, or about that.
+      redis.call('ZADD', KEYS[3], now + r[2], id)
+    else
+      -- In case its end does not come through.
+      redis.call('ZADD', KEYS[3], now + SOON_MS, id)
+      if now - num(last[2], 0) <= AWAY_MS then running[#running + 1] = id end
+    end
+  end
+  return running
 end
 
 local found = redis.pcall('HSCAN', KEYS[1], last[1] or '0', 'COUNT', ARGV[1])
@@ -82,4 +105,4 @@ if total <= 0 and redis.call('HLEN', KEYS[1]) <= 4 then
 else
   redis.call('HSET', KEYS[1], '*', math.max(0, total), '>', found[1], '@', now)
 end
-return cancelled
+return {cancelled, unasked()}

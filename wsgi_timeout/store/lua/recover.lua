@@ -12,7 +12,7 @@ for i = #ids, 1, -1 do
   local id = ids[i]
   local record, job = 'wt:call:' .. id, 'rq:job:' .. id
   local r = hmget(record, 'state', 'worker', 'attempt', 'max_attempts', 'repeatable', 'handed',
-    'inboxes', 'result_ttl', 'stock')
+    'inboxes', 'result_ttl', 'stock', 'unwanted', 'method')
   local what = 'dropped'
   if r[1] == 'queued' then
     what = 'requeued'
@@ -20,9 +20,12 @@ for i = #ids, 1, -1 do
     redis.call('ZREM', KEYS[4], id .. ':' .. r[3])
     local body = 'wt:out:' .. id .. ':' .. r[3]
     local trimmed = num(hget('wt:in:' .. id, 'first'), 0) > 0
+    if r[10] then r[8] = UNWANTED_TTL end
+    -- What changes nothing, and nobody asks for, need not run again.
+    local needless = r[10] and (r[11] == 'GET' or r[11] == 'HEAD' or r[11] == 'OPTIONS')
     -- RQ's stop command kills the process that runs the job: nobody else can tell it from a crash.
     local stopped = r[9] and hget(job, 'status') == 'stopped'
-    if r[5] == '1' and not r[6] and not trimmed and not stopped and num(r[3], 1) < math.min(num(r[4], 1), MOST_ATTEMPTS) then
+    if r[5] == '1' and not r[6] and not trimmed and not stopped and not needless and num(r[3], 1) < math.min(num(r[4], 1), MOST_ATTEMPTS) then
       what = 'requeued'
       requeued(record, ARGV[3])
       redis.call('HDEL', record, 'worker', 'head', 'progress')

@@ -1,9 +1,13 @@
 -- Returns what a call is, and its place in the queue: by the sequence numbers of itself and of the first.
 -- KEYS: record
--- ARGV: field...   (the first is the state, the second the sequence number, the third the queue's name)
+-- ARGV: field...   (the first is the state, the second the sequence number, the third the queue's name, the last but
+--       one how long it goes on when nobody asks)
 expired_now(KEYS[1])
 local values = hmget(KEYS[1], unpack(ARGV))
 local ahead = 0
+if values[#ARGV - 1] and values[1] ~= 'ended' then
+  ask_for(string.sub(KEYS[1], #'wt:call:' + 1), values[3], values[#ARGV - 1], server_ms())
+end
 if values[1] == 'queued' then
   local first = redis.call('LINDEX', 'rq:queue:wt:' .. values[3], 0)
   local seq = first and hget('wt:call:' .. first, 'seq')
