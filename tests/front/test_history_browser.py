@@ -4,6 +4,7 @@ import contextlib
 
 import pytest
 from harness import until
+from selenium.webdriver.common.by import By
 
 #: Seconds in which a busy machine shows what is there.
 SOON = 25.0
@@ -77,3 +78,101 @@ def test_five_reloads_are_one_run(site, patient, tab, gate, way):
     until_title(tab, "report")
     assert len(site.runs("report")) == before + 1
     assert MARK not in "".join(addresses(tab))
+
+
+def send(browser, number):
+    """Send the form that a tab shows, and return the status URL of the waiting page."""
+    field = browser.find_element(By.ID, "n")
+    field.clear()
+    field.send_keys(str(number))
+    browser.find_element(By.ID, "send").click()
+    until_title(browser, "· /form")
+    return status_of(browser)
+
+
+def show(browser, number):
+    """Show a tab: what is hidden looks less often."""
+    browser.switch_to.window(browser.window_handles[number])
+    browser.execute_cdp_cmd("Page.bringToFront", {})
+
+
+def status_of(browser):
+    # By one command: the page may be on its way to another one.
+    return browser.execute_script("return document.querySelector('main')?.dataset.status")
+
+
+def test_two_forms_of_one_address(site, tab, gate):
+    """Two tabs that sent one form with other values each get their own answer, also the one that reloads."""
+    address = f"{site.url}/form?gate={gate}"
+    tab.get(address)
+    tab.switch_to.new_window("tab")
+    tab.get(address)
+    second = send(tab, 2)
+    show(tab, 0)
+    first = send(tab, 1)
+    assert first != second
+    show(tab, 1)
+    tab.refresh()
+    until(lambda: status_of(tab) == second, SOON, "the call of that tab")
+    show(tab, 0)
+    tab.refresh()
+    until(lambda: status_of(tab) == first, SOON, "the call of this tab")
+    gate.touch()
+    for number in (1, 2):
+        show(tab, number - 1)
+        until_title(tab, "answer")
+        assert f"answer {number}<" in tab.page_source
+        assert tab.current_url == address
+        assert MARK not in "".join(addresses(tab))
+
+
+def test_back_and_forward(site, tab, gate):
+    """Back leaves a page that waits, Forward finds it again; after the result they lead as without us."""
+    address = f"{site.url}/report?gate={gate}&history"
+    before = len(site.runs("report"))
+    tab.get(f"{site.url}/")
+    tab.get(address)
+    until_title(tab, "· /report")
+    tab.back()
+    until_title(tab, "index")
+    tab.forward()
+    until_title(tab, "· /report")
+    gate.touch()
+    until(lambda: tab.title == "report", SOON, "the report")
+    assert len(site.runs("report")) == before + 1
+    tab.back()
+    until_title(tab, "index")
+    tab.forward()
+    until(lambda: tab.title == "report", SOON, "the report again")
+    assert [url.partition("&")[0] for url in addresses(tab)[-2:]] == [
+        f"{site.url}/",
+        address.partition("&")[0],
+    ]
+    assert MARK not in "".join(addresses(tab))
+
+
+def test_the_address_opened_elsewhere(site, tab, gate):
+    """A duplicate of the tab, a bookmark, and a tab that is opened again after all closed: one run."""
+    address = f"{site.url}/report?gate={gate}&elsewhere"
+    before = len(site.runs("report"))
+    tab.get(f"{site.url}/")
+    home = tab.current_window_handle
+    tab.switch_to.new_window("tab")
+    tab.get(address)
+    until_title(tab, "· /report")
+    # Opened by its own script a tab has the session storage of the first one, as a duplicate has.
+    tab.execute_script("window.open(location.href)")
+    tab.switch_to.window(tab.window_handles[-1])
+    until_title(tab, "· /report")
+    for window in tab.window_handles:
+        if window != home:
+            tab.switch_to.window(window)
+            tab.close()
+    tab.switch_to.window(home)
+    tab.get(address)
+    until_title(tab, "· /report")
+    assert len(site.runs("report")) == before + 1
+    gate.touch()
+    until(lambda: tab.title == "report", SOON, "the report")
+    assert len(site.runs("report")) == before + 1
+    assert tab.current_url == address

@@ -2,6 +2,7 @@
 
 import re
 import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
@@ -26,7 +27,8 @@ MARK = "__wsgi_timeout_"
 
 @pytest.fixture(scope="module")
 def site(deploy):
-    return deploy("waiting:app", pool=("--processes", "2"), wait_seconds=20, page_after=0.2)
+    # A process that dies in a test is replaced within the time that a request waits for a worker.
+    return deploy("waiting:app", pool=("--processes", "2"), wait_seconds=20, page_after=0.2, worker_wait=10)
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +144,21 @@ def test_a_posts_result_is_not_an_answer_to_get(site, person, gate):
     assert (answer.url, "answer 5" in answer.text) == (address, True)
     assert answer.headers["Cache-Control"] == "private, no-store"
     assert "<form" in person.get(address, headers=F5).text
+
+
+def test_two_forms_at_once(site, person, gate):
+    """Two tabs that come for their results at the same time each get their own, whoever is first."""
+    address = f"{site.url}/form?gate={gate}&two"
+    pages = [person.post(address, data={"n": n}) for n in (1, 2)]
+    gate.touch()
+    for page in pages:
+        until_ready(site, page)
+    with ThreadPoolExecutor(1) as threads:
+        led = person.get(site.url + result_url(pages[0]), allow_redirects=False)
+        assert led.headers["Location"] == address.removeprefix(site.url)
+        other = threads.submit(person.get, site.url + result_url(pages[1]))
+        assert "answer 1" in person.get(address).text
+        assert "answer 2" in other.result().text
 
 
 @pytest.mark.parametrize("headers", [FRAME, FETCH, {"Accept": "image/*"}], ids=["frame", "fetch", "image"])

@@ -7,9 +7,9 @@
     GET result URL   by the page, when the response is there: 303 to the clean URL, with `give`
     GET /report      what `give` names: the response; and `give` goes
 
-So two tabs of one address get one response each: a page asks for the result URL of its own call, and
-the cookie `wait` joins whoever opens the address meanwhile. What was delivered is joined by nobody: F5
-asks the app anew.
+So two tabs of one address get one response each: a page asks for the result URL of its own call, one
+tab is led to the address after the other, and the cookie `wait` joins whoever opens it meanwhile. What
+was delivered is joined by nobody: F5 asks the app anew.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from wsgi_timeout.errors import CallFailed, CallUnknown, HandlerRaised, TooManyWaiting
-from wsgi_timeout.front import error_pages, redirects, replay
+from wsgi_timeout.front import error_pages, handover, redirects, replay
 from wsgi_timeout.front.delivery import Delivery
 from wsgi_timeout.front.first_waits import FirstWait, FirstWaits
 from wsgi_timeout.front.places import Seat
@@ -121,7 +121,8 @@ class Visit:
             if found is None or (found.delivered_ms and not given):
                 return None
             if not _can_begin(found):
-                return self._page(pending, self.runtime.calls.status(ticket.call_id))
+                several = not given and len(self.tickets.waits) > 1
+                return self._page(pending, self.runtime.calls.status(ticket.call_id), several=several)
             if not given and self._is_old(ticket.call_id):
                 return None
         except UNAVAILABLE:
@@ -207,6 +208,7 @@ class Visit:
         except UNAVAILABLE:
             if ticket is None:
                 return self._page(pending, {})
+        handover.begin(self.runtime.calls, ticket, self.tickets.waits)
         # A hard reload says so on every hop: without this cookie the last one would run the app anew.
         given = cookies.give(ticket, self.clean_url, _GIVE_SECONDS, secure=self._secure)
         return answers.redirect(self._with(given), "303 See Other", self.clean_url)
@@ -258,6 +260,7 @@ class Visit:
         status: str = "200 OK",
         headers: answers.Headers | None = None,
         keep: bool = False,
+        several: bool = False,
     ) -> Iterable[bytes]:
         page = self.pages.waiting(
             self.pages.texts(self.environ.get("HTTP_ACCEPT_LANGUAGE", "")),
@@ -265,6 +268,7 @@ class Visit:
             status_url=urls.status_url(self.clean_url, pending.call_id, pending.token),
             result_url=pending.next_url,
             keep=keep,
+            several=several,
             **progress_of(found),
         )
         refresh = ("Refresh", f"{_REFRESH_SECONDS}; url={pending.next_url}")
@@ -277,8 +281,12 @@ class Visit:
         return cookies.wait_for(ticket, self.clean_url, kept, secure=self._secure)
 
     def _no_give(self) -> answers.Headers:
+        """End the way that the cookie `give` has led, if there is one."""
         given = self.tickets.give
-        return [cookies.give(given, self.clean_url, 0, secure=self._secure)] if given else []
+        if given is None:
+            return []
+        handover.end(self.runtime.calls, given)
+        return [cookies.give(given, self.clean_url, 0, secure=self._secure)]
 
     def _with(self, *more: tuple[str, str], instead: answers.Headers | None = None) -> StartResponse:
         """Return a `start_response` that sends more headers, or others `instead` of those it is given."""

@@ -1,7 +1,7 @@
 """Our cookies, by which the address of a page that waits stays the app's own: pure functions.
 
     __wsgi_timeout_wait_<address>_<call>   this browser waits for this call; one for each call
-    __wsgi_timeout_give_<address>          of a redirect: the next request for the address is for this call
+    __wsgi_timeout_give_<address>_<call>   of a redirect: the next request for the address is for this call
 
 `<address>` is a digest of the clean URL, since a browser sends a cookie to all paths below its own, and
 whatever the query is. The values are `ID.TOKEN.FLAGS`. The app never sees them.
@@ -82,8 +82,8 @@ def read(header: str, clean_url: str) -> Tickets:
     give, waits = None, []
     for name, _, value in pairs:
         ticket = Ticket.read(value)
-        if ticket and name == _give(clean_url):
-            give = ticket
+        if ticket and name == _give(clean_url, ticket.call_id):
+            give = ticket  # the newest one: an older one's redirect was not followed
         elif ticket and name == _wait(clean_url, ticket.call_id):
             waits.append(ticket)
     return Tickets(give, waits)
@@ -102,7 +102,7 @@ def wait_for(ticket: Ticket, clean_url: str, seconds: float, *, secure: bool) ->
 
 def give(ticket: Ticket, clean_url: str, seconds: float, *, secure: bool) -> tuple[str, str]:
     """Return the header by which the next request is for this call; 0 seconds: no more."""
-    return _set(_give(clean_url), ticket.value, clean_url, seconds, secure=secure)
+    return _set(_give(clean_url, ticket.call_id), ticket.value, clean_url, seconds, secure=secure)
 
 
 def _set(name: str, value: str, clean_url: str, seconds: float, *, secure: bool) -> tuple[str, str]:
@@ -118,8 +118,8 @@ def _path(clean_url: str) -> str:
     return path if held == path else held[: held.rindex("/") + 1]
 
 
-def _give(clean_url: str) -> str:
-    return f"{MARK}give_{_address(clean_url)}"
+def _give(clean_url: str, call_id: str) -> str:
+    return f"{MARK}give_{_address(clean_url)}_{call_id[3:9]}"
 
 
 def _wait(clean_url: str, call_id: str) -> str:

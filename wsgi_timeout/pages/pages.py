@@ -37,6 +37,8 @@ class Waiting:
     message: str = ""
     #: The address is to be kept: the call was made with `wait_for_response=False`.
     keep: bool = False
+    #: The browser waits for several calls at this address: a tab that was reloaded goes to its own one.
+    several: bool = False
     stylesheet: str = ""
     script: str = ""
 

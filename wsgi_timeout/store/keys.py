@@ -13,6 +13,8 @@
                                                                  member goes with its call
     wt:key:<name>:<digest>     hash    web: an idempotency key   1 h until the body is in, then as long
                                                                  as a call may take and be kept
+    wt:hand:<id>               string  hand.lua: a browser is    3 s
+                                       led to its address
     wt:gone:<id>               string  deliver.lua (tombstone)   7 days
     wt:failed:<name>           list    prelude.lua: the last     7 days after the last entry
                                        1,000 not done
@@ -92,6 +94,10 @@ def asked(name: str) -> str:
 
 def claim(name: str, digest: str) -> str:
     return f"wt:key:{name}:{digest}"
+
+
+def handover(call_id: str) -> str:
+    return f"wt:hand:{call_id}"
 
 
 def tombstone(call_id: str) -> str:

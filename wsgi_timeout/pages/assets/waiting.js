@@ -1,7 +1,7 @@
 "use strict";
 (() => {
   const main = document.querySelector("main");
-  const { status, result, keep, texts } = main.dataset;
+  const { status, result, keep, several, texts } = main.dataset;
   const say = JSON.parse(texts);
   const at = (id) => document.getElementById(id);
   const name = document.title.split(" · ").slice(1).join(" · ");
@@ -23,8 +23,22 @@
     write(at("elapsed"), (hours ? hours + ":" + two(minutes) : minutes) + ":" + two(seconds % 60));
   }
 
+  // The call that this tab waits for here: others of the same address may wait for other calls.
+  const here = "wsgi-timeout " + location.pathname + location.search;
+  function tab(own) {
+    try {
+      const before = sessionStorage.getItem(here);
+      if (own) sessionStorage.setItem(here, own);
+      else sessionStorage.removeItem(here);
+      return before;
+    } catch {
+      return null;
+    }
+  }
+
   function go() {
     left = true;
+    tab("");
     document.title = say.ready + " · " + name;
     write(at("title"), say.opening);
     write(at("aloud"), say.opening);
@@ -94,7 +108,10 @@
     // Ends the Refresh header, which is there for browsers without JavaScript.
     window.stop();
     if (keep) history.replaceState(null, "", result);
-    look();
+    const own = tab(result);
+    // By its first hop: a later one is held up, for browsers without JavaScript.
+    if (several && own && own !== result) location.replace(own.replace(/_hop=\d+/, "_hop=1"));
+    else look();
   });
   setInterval(clock, 1000);
   clock();
