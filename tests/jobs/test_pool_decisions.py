@@ -22,7 +22,7 @@ from wsgi_timeout_jobs.pool.pool import Pool as JobsPool
 from wsgi_timeout_jobs.pool.pool import _is_ours_no_more
 from wsgi_timeout_jobs.pool.queue_keeper import QueueKeeper
 from wsgi_timeout_jobs.process.board import Board
-from wsgi_timeout_jobs.worker import CallWorker
+from wsgi_timeout_jobs.worker.intake import Intake
 
 #: Writes the moment of each load, and can be loaded as long as a file is there.
 FAILS_LATER = """
@@ -61,9 +61,9 @@ def test_whose_call_it_is(state, attempt, outcome, expected):
 def test_when_a_worker_takes_nothing(stopping, at_risk, suspended):
     """A worker takes nothing while it stops, or is suspended, or its lease is at risk: each is enough."""
     worker = SimpleNamespace(
-        _stopping=stopping, _board=SimpleNamespace(suspended=suspended), _lease_at_risk=lambda: at_risk
+        stopping=stopping, _board=SimpleNamespace(suspended=suspended), _lease_at_risk=lambda: at_risk
     )
-    assert CallWorker._idle(worker) is (stopping or at_risk or suspended)
+    assert Intake._idle(worker) is (stopping or at_risk or suspended)
 
 
 def test_an_error_that_nobody_expected_keeps_a_pool_going(caplog):

@@ -149,7 +149,7 @@ class Children:
 
     def _work(self, name: str, queue: str, board: Board, turn_fd: int, hooked: HookedWorker | None) -> None:
         # Imported here: the parent stays small, and an app's own patching finds a fresh process.
-        from wsgi_timeout_jobs.worker import run_worker  # noqa: PLC0415
+        from wsgi_timeout_jobs.worker.start import run_worker  # noqa: PLC0415
 
         if self._options.ready_fd >= 0 and not self.ever_ready:
             os.close(self._options.ready_fd)

@@ -97,3 +97,7 @@ class Interrupts:
 def installed() -> Interrupts | None:
     """Return those of this process; None where handlers run in threads."""
     return _installed
+
+
+def ignore(*_: object) -> None:
+    """Do nothing at a signal: what a program is told to ignore, the programs that it starts ignore too."""

@@ -369,8 +369,8 @@ MUTANTS = [
     ),
     Mutant(
         "51 (SIGINT)",
-        f"{JOBS}worker.py",
-        "signal.signal(signal.SIGINT, _ignore)",
+        f"{JOBS}worker/start.py",
+        "signal.signal(signal.SIGINT, ignore)",
         "signal.signal(signal.SIGINT, signal.SIG_IGN)",
         f"{PROCESSES}test_a_handler_uses_its_process",
     ),

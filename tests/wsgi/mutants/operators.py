@@ -23,7 +23,7 @@ SUBJECTS = {
     "jobs/wsgi_timeout_jobs/pool/": (
         *("jobs", "faults/test_pool.py", "faults/test_stops.py", "faults/test_handlers.py"),
     ),
-    "jobs/wsgi_timeout_jobs/worker.py": (
+    "jobs/wsgi_timeout_jobs/worker/": (
         *("jobs", "faults/test_stops.py", "faults/test_redis_away.py", "faults/test_pool.py"),
     ),
 }

@@ -1,0 +1,125 @@
+"""Taking calls: what a worker's main thread does between two calls, until it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+
+from wsgi_timeout.store import keys
+from wsgi_timeout.store.attempts import Attempts
+from wsgi_timeout.store.record import Taken, text
+from wsgi_timeout.store.redis_errors import ANY
+from wsgi_timeout_jobs.process.board import Board
+from wsgi_timeout_jobs.process.options import WorkerOptions
+
+log = logging.getLogger("wsgi_timeout.worker")
+
+#: Seconds between two tries while Redis is away, or while no call may be taken.
+_RETRY_SECONDS = 0.5
+#: Seconds that one BLMOVE blocks: how long a dead connection can go unseen.
+_BLOCK_SECONDS = 3
+#: How much of its lease may pass before a worker takes no more calls.
+_LEASE_AT_RISK = 0.8
+
+
+class _Stop(BaseException):
+    """Ends a BLMOVE; what it may have moved stays held, and is recovered when the process is gone."""
+
+
+class Intake:
+    """Takes the calls of one queue for one worker."""
+
+    def __init__(
+        self, attempts: Attempts, options: WorkerOptions, board: Board, runs_here: Callable[[str], bool]
+    ) -> None:
+        """`runs_here` says whether the worker runs a call, by its id."""
+        self._attempts = attempts
+        self._worker = options.worker
+        self._lease_seconds = options.lease_seconds
+        self._board = board
+        self._runs_here = runs_here
+        #: Whether this worker was told to stop.
+        self.stopping = False
+        self._blocking = False
+        self._lost_reply = False
+        #: Whether others waited in the queue when the last call was taken.
+        self._more = False
+
+    def on_stop(self, _number: int, _frame: FrameType | None) -> None:
+        """Take no more calls: a signal handler, which breaks a BLMOVE off."""
+        self.stopping = True
+        if self._blocking:
+            self._blocking = False
+            raise _Stop
+
+    def next(self) -> Taken | None:
+        """Wait for a call, some seconds at most; None if there is none, or none may be taken now."""
+        try:
+            taken = self._take()
+        except _Stop:
+            return None
+        except ANY as error:
+            # Also a BLMOVE that is broken off because the server became a replica.
+            self._lost_reply = True
+            log.warning("worker %s: Redis is away (%s), trying again", self._worker, error)
+            time.sleep(_RETRY_SECONDS)
+            return None
+        # With several slots the next one may be free only later.
+        self._more = taken is not None and taken.more and self._board.slots == 1
+        return taken
+
+    def let_go(self) -> None:
+        """Give back what a BLMOVE moved here when it was broken off: it must not wait for the handlers."""
+        with suppress(*ANY):
+            for call_id in self._not_begun():
+                self._attempts.give_back(call_id, self._worker)
+
+    def _take(self) -> Taken | None:
+        if self._more and not self._lost_reply and not self._idle():
+            # One round trip instead of two while there is a queue.
+            self._more = False
+            if taken := self._attempts.take("", self._worker):
+                return taken
+        call_id = self._next()
+        return self._attempts.take(call_id, self._worker) if call_id else None
+
+    def _next(self) -> str | None:
+        """Return the id of a call that this worker now holds."""
+        if left_over := self._left_over():
+            return None if self._idle() else left_over[0]
+        self._blocking = True
+        try:
+            moved = None if self._idle() else self._attempts.pop(self._worker, _BLOCK_SECONDS)
+        finally:
+            self._blocking = False
+        if moved and (self._board.suspended or self._lease_at_risk()):
+            self._attempts.give_back(moved, self._worker)
+            return None
+        return moved
+
+    def _idle(self) -> bool:
+        """Whether to take nothing now: told to stop, suspended by `rq suspend`, or its lease is at risk."""
+        idle = self._board.suspended or self._lease_at_risk()
+        if idle:
+            time.sleep(_RETRY_SECONDS)
+        return self.stopping or idle
+
+    def _lease_at_risk(self) -> bool:
+        """Whether others may soon recover this worker's calls: its pool is frozen, and renews no lease."""
+        return time.monotonic() - self._board.renewed > _LEASE_AT_RISK * self._lease_seconds
+
+    def _left_over(self) -> list[str]:
+        """Return what was moved here by a BLMOVE whose reply was lost."""
+        if not self._lost_reply:
+            return []
+        rest = self._not_begun()
+        self._lost_reply = bool(rest)
+        return rest
+
+    def _not_begun(self) -> list[str]:
+        """Return what lies with this worker, and does not run here."""
+        held = self._attempts.redis.lrange(keys.held(self._worker), 0, -1)
+        return [text(call_id) for call_id in held if not self._runs_here(text(call_id))]
