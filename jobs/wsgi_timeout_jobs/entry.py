@@ -27,7 +27,8 @@ from wsgi_timeout.current import enter_worker
 from wsgi_timeout.settings import NAME_VARIABLE, TARGET_VARIABLE
 from wsgi_timeout.store import keys, rq_state
 from wsgi_timeout.store.attempts import Attempts
-from wsgi_timeout.store.connection import SOCKET_TIMEOUT, client_of, connection_class
+from wsgi_timeout.store.connection import SOCKET_TIMEOUT, client_of
+from wsgi_timeout.store.links import connection_class
 from wsgi_timeout.store.messages import WIRE_VERSION
 from wsgi_timeout.store.record import Outcome
 from wsgi_timeout.store.redis_errors import ANY

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
+
+import redis
 
 from wsgi_timeout.errors import NoWorker, RedisUnavailable, UnknownLabel
 from wsgi_timeout.front.places import Places, Seat
@@ -14,6 +17,7 @@ from wsgi_timeout.http.mounts import Mounts
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.store.calls import Calls
 from wsgi_timeout.store.connection import connect, connect_to_listen
+from wsgi_timeout.store.time_limit import seconds_left
 from wsgi_timeout.store.workers import Workers
 from wsgi_timeout.watching.housekeeper import Watch
 from wsgi_timeout.watching.listener import Listener
@@ -22,6 +26,8 @@ from wsgi_timeout.watching.listener import Listener
 _COMMAND_CONNECTIONS = 2
 #: Enough to keep the connections busy.
 _TURNS = 8
+#: Seconds that a hop stands in line for one, at most.
+_TURN_SECONDS = 30.0
 #: Seconds that a first request waits for a first look at the workers, at least.
 _FIRST_LOOK_SECONDS = 2.0
 
@@ -43,6 +49,16 @@ class Runtime:
             watched, target, settings.lease_seconds, self.places.closing, self.listener.waited_for
         )
         self._patience = max(settings.worker_wait, _FIRST_LOOK_SECONDS)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Hold one of `turns`; raises redis-py's `TimeoutError` when none comes free in time (`within`)."""
+        if not self.turns.acquire(timeout=max(0.0, seconds_left(_TURN_SECONDS))):
+            raise redis.exceptions.TimeoutError("too many wait for it")
+        try:
+            yield
+        finally:
+            self.turns.release()
 
     def seat(self, call_id: str, environ: Mapping[str, Any], *, hop: int) -> Seat:
         """Let a request wait here for a call; raises `TooManyWaiting`."""

@@ -32,6 +32,7 @@ from wsgi_timeout.settings import Settings
 from wsgi_timeout.store.calls import Calls
 from wsgi_timeout.store.record import Snapshot, Tombstone
 from wsgi_timeout.store.redis_errors import UNAVAILABLE, unavailable_is_refusal
+from wsgi_timeout.store.time_limit import within
 from wsgi_timeout.watching.waiter import Waiter
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ def find(runtime: Runtime, pending: Pending, waiter: Waiter, deadline: float) ->
     """
     while True:
         try:
-            with runtime.turns:
+            with within(deadline - time.monotonic()), runtime.turn():
                 runtime.listener.check()
                 found = _authorize(runtime.calls, pending)
                 if isinstance(found, Snapshot) and not found.ended:

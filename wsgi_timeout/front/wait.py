@@ -11,6 +11,7 @@ from wsgi_timeout.front.process import Runtime
 from wsgi_timeout.store.record import Outcome, Snapshot
 from wsgi_timeout.store.redis_errors import UNAVAILABLE
 from wsgi_timeout.store.streams import StreamReader
+from wsgi_timeout.store.time_limit import within
 
 #: Seconds between two tries while Redis is away.
 RETRY_SECONDS = 0.5
@@ -32,7 +33,8 @@ class Ready:
 def wait(runtime: Runtime, seat: Seat, seconds: float, *, look_first: bool) -> Ready | None:
     """Block until the response of the seat's call can begin; None when time is up, or the process stops.
 
-    A Redis that is away only takes time. Raises `ClientGone`, `CallUnknown`.
+    A Redis that is away, or cut off, only takes time: the end of a wait asks it nothing.
+    Raises `ClientGone`, `CallUnknown`.
     """
     listener, waiter = runtime.listener, seat.waiter
     deadline = time.monotonic() + seconds
@@ -41,15 +43,17 @@ def wait(runtime: Runtime, seat: Seat, seconds: float, *, look_first: bool) -> R
             return Ready(carried, None, [])
         if look_first and not listener.away:
             waiter.reset()
-            if ready := _look(runtime, seat):
+            with within(deadline - time.monotonic()):
+                ready = _look(runtime, seat)
+            if ready:
                 return ready
-        look_first = True
         remaining = deadline - time.monotonic()
         if remaining <= 0 or listener.draining:
             return None
         if waiter.gone:
             raise ClientGone
-        waiter.wait(remaining)
+        # Without a wake there is no news: for one that was lost the listener looks every two seconds.
+        look_first = waiter.wait(remaining)
         if listener.away:
             waiter.reset()
 

@@ -15,7 +15,7 @@ was delivered is joined by nobody: F5 asks the app anew.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ from wsgi_timeout.pages.pages import Pages, Way
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.store.record import Outcome, Snapshot, now_ms
 from wsgi_timeout.store.redis_errors import UNAVAILABLE
+from wsgi_timeout.store.time_limit import within
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
@@ -234,7 +235,7 @@ class Visit:
         return Pending(ticket.call_id, ticket.token, urls.canonical_path(self.environ), self.clean_url, hop)
 
     def _find(self, pending: Pending) -> Snapshot | None:
-        with self.runtime.turns:
+        with within(self.settings.page_after), self.runtime.turn():
             self.runtime.listener.check()
             found = self.runtime.calls.authorize(pending.call_id, pending.token, pending.path)
         return found if isinstance(found, Snapshot) else None
@@ -249,7 +250,9 @@ class Visit:
         return head is None or Asked.by(self.environ).takes(head.status, head.headers, Asked.unpack(asked))
 
     def _wait_for(self, pending: Pending, seat: Seat, seconds: float) -> Ready | None:
-        self.runtime.calls.join(pending.call_id, self.runtime.listener.inbox)
+        # Without it nobody wakes us, and the listener still looks every two seconds.
+        with suppress(*UNAVAILABLE), within(seconds):
+            self.runtime.calls.join(pending.call_id, self.runtime.listener.inbox)
         return wait(self.runtime, seat, min(self.settings.wait_seconds, seconds), look_first=True)
 
     def _page(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -25,6 +26,7 @@ from wsgi_timeout.functions.with_aio import with_aio
 from wsgi_timeout.store import keys
 from wsgi_timeout.store.record import Outcome, outcome_of
 from wsgi_timeout.store.redis_errors import UNAVAILABLE, unavailable_is_refusal
+from wsgi_timeout.store.time_limit import within
 from wsgi_timeout.watching.waiter import Waiter
 
 R = TypeVar("R")
@@ -173,7 +175,8 @@ class FunctionCall(Generic[R]):
             try:
                 if not joined:
                     here.listener.check()
-                    here.calls("").join(self.object_id, here.listener.inbox)
+                    with within(_left(deadline)):
+                        here.calls("").join(self.object_id, here.listener.inbox)
                     joined = True
             except UNAVAILABLE:
                 # Away, which the next look finds too; or full, and nobody will wake us.
@@ -190,7 +193,8 @@ class FunctionCall(Generic[R]):
         """Return what a call left that has ended, None of one that has not; raises `OutputExpiredError`."""
         try:
             here.listener.check()
-            record = self._record(here)
+            with within(_left(deadline)):
+                record = self._record(here)
             if record is None:
                 raise self._expired()
             if record[0] != b"ended":
@@ -260,6 +264,10 @@ def gather(*calls: FunctionCall[Any]) -> list[Any]:
         Exception: what `get` raises for the first call, in this order, that failed. The other calls go on.
     """
     return [call.get() for call in calls]
+
+
+def _left(deadline: float | None) -> float:
+    return math.inf if deadline is None else deadline - time.monotonic()
 
 
 def _raisable(error: Any, traceback: str) -> BaseException:

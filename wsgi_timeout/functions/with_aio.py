@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,6 +16,7 @@ from wsgi_timeout.compat import Self
 from wsgi_timeout.errors import ResultNotReady
 from wsgi_timeout.functions.client import Client, client
 from wsgi_timeout.store.redis_errors import UNAVAILABLE
+from wsgi_timeout.store.time_limit import LATE_SECONDS
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -57,7 +59,7 @@ class _BoundGet(Generic[R]):
         """
         here = client()
         if timeout == 0:
-            if await self._ended(here, ""):
+            if await self._ended(here, "", 0.0):
                 return await self._read(here)
             raise self._not_ready()
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -67,7 +69,8 @@ class _BoundGet(Generic[R]):
         with waiter:
             while True:
                 woken.clear()
-                if await self._ended(here, here.listener.inbox):
+                left = math.inf if deadline is None else deadline - time.monotonic()
+                if await self._ended(here, here.listener.inbox, left):
                     # Else Redis went away in between.
                     with suppress(ResultNotReady):
                         return await self._read(here)
@@ -77,13 +80,14 @@ class _BoundGet(Generic[R]):
                 with suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(woken.wait(), min(left, _RECHECK_SECONDS))
 
-    async def _ended(self, here: Client, inbox: str) -> bool:
+    async def _ended(self, here: Client, inbox: str, seconds: float) -> bool:
         """Whether there is something to read: the call has ended, or is not there."""
         with here.shield():
             look = here.looks.look(self._call_id, inbox)
         try:
-            return await asyncio.wrap_future(look) in {b"ended", None}
-        except UNAVAILABLE:
+            answer = asyncio.wrap_future(look)
+            return await asyncio.wait_for(answer, _limit(seconds)) in {b"ended", None}
+        except (*UNAVAILABLE, asyncio.TimeoutError):
             return False
         except redis.exceptions.ResponseError:
             return True  # no record of ours: the reader says so
@@ -93,6 +97,10 @@ class _BoundGet(Generic[R]):
 
     def _not_ready(self) -> ResultNotReady:
         return ResultNotReady(f"call {self._call_id} has not ended yet")
+
+
+def _limit(seconds: float) -> float | None:
+    return None if seconds == math.inf else max(0.0, seconds) + LATE_SECONDS
 
 
 def _setter(event: asyncio.Event) -> Callable[[], None]:

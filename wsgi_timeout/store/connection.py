@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -16,21 +17,19 @@ from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
 from wsgi_timeout.errors import ConfigurationError
+from wsgi_timeout.store.links import TURN_TIMEOUT, Line, connection_class
 from wsgi_timeout.store.packing import pack_command
-from wsgi_timeout.store.redis_errors import Parser, Refused
+from wsgi_timeout.store.redis_errors import Refused
 from wsgi_timeout.store.redis_url import check_options, understood, without_password
+from wsgi_timeout.store.time_limit import seconds_left
 
 #: Seconds until a silent server counts as away.
 SOCKET_TIMEOUT = 5.0
 _LISTEN_TIMEOUT = 1.0
-#: Seconds that a thread waits for its turn: in a burst of thousands that says nothing about the server.
-_TURN_TIMEOUT = 30.0
 #: redis-py 8 retries ten times in silence, or never, by how the client was made. Every script of
 #: ours may run twice, so a short retry hides a reconnect; longer outages are the caller's to handle.
 _RETRIES = 2
 _RETRY_PAUSE_SECONDS = 0.1
-#: Answers of a server that is a replica now.
-_REPLICA = ("READONLY", "MASTERDOWN", "UNBLOCKED")
 
 
 def redis_url() -> str:
@@ -54,61 +53,6 @@ def connect_to_listen(url: str) -> redis.Redis:
     return _client(url, 1, _LISTEN_TIMEOUT, 0)
 
 
-class _Failovers:
-    """How often this process was told that its server is a replica: the name leads to another one then."""
-
-    seen = 0
-
-
-class _LeavesReplicas:
-    """What we add to redis-py's connections: our parser; and no connection stays with a replica.
-
-    When one of them is told that its server is a replica, the others of this process connect anew too,
-    before their next command, or when they listen.
-    """
-
-    _failovers = 0
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **{**options, "parser_class": Parser})
-
-    def _connect(self) -> Any:
-        self._failovers = _Failovers.seen
-        return super()._connect()  # type: ignore[misc]
-
-    def send_packed_command(self, *args: Any, **options: Any) -> Any:
-        self._leave()
-        return super().send_packed_command(*args, **options)  # type: ignore[misc]
-
-    def can_read(self, *args: Any, **options: Any) -> Any:
-        if self._leave():
-            # Who listens on it connects again for that, and subscribes.
-            raise redis.exceptions.ConnectionError("this server became a replica")
-        return super().can_read(*args, **options)  # type: ignore[misc]
-
-    def read_response(self, *args: Any, **options: Any) -> Any:
-        try:
-            return super().read_response(*args, **options)  # type: ignore[misc]
-        except Refused as error:
-            if str(error).startswith(_REPLICA):
-                _Failovers.seen += 1
-                self._leave()
-            raise
-
-    def _leave(self) -> bool:
-        connection: Any = self
-        stale = connection._sock is not None and self._failovers != _Failovers.seen  # noqa: SLF001 - its own
-        if stale:
-            connection.disconnect()
-        return stale
-
-
-@cache
-def connection_class(kind: type) -> type:
-    """Return one of redis-py's classes of connections with what we add."""
-    return type(kind.__name__, (_LeavesReplicas, kind), {})
-
-
 def _client(url: str, connections: int, socket_timeout: float, retries: int) -> redis.Redis:
     written, url = url, understood(url)
     try:
@@ -116,10 +60,9 @@ def _client(url: str, connections: int, socket_timeout: float, retries: int) -> 
         options = parse(url)
         kind = options.pop("connection_class", redis.Connection)
         check_options(written, kind, options)
-        pool = redis.BlockingConnectionPool.from_url(
+        pool = Line.from_url(
             url,
             max_connections=connections,
-            timeout=_TURN_TIMEOUT,
             socket_timeout=socket_timeout,
             socket_connect_timeout=socket_timeout,
             # Not after a timeout: a silent server is not asked again.
@@ -169,6 +112,8 @@ class Commands:
     def __init__(self, client: redis.Redis, retries: int = _RETRIES) -> None:
         self._pool: Any = client.connection_pool
         self._retries = retries
+        #: When a whole time limit passed without a reply: nobody who stood in line then asks too.
+        self._silent_since = -math.inf
 
     def send(self, *words: str | bytes | float) -> Any:
         """Send one command and return its reply; raises what redis-py raises."""
@@ -184,7 +129,8 @@ class Commands:
                     raise
             except redis.exceptions.ResponseError:
                 raise
-            except BaseException:
+            except BaseException as error:
+                self._note_silence(error)
                 # Whoever broke it off, as a timeout of gevent does, has left a reply for the next command.
                 connection.disconnect()
                 raise
@@ -205,11 +151,17 @@ class Commands:
         try:
             connection.send_packed_command((packed,))
             return [self._reply(connection) for _ in commands]
-        except BaseException:
+        except BaseException as error:
+            self._note_silence(error)
             connection.disconnect()  # with the replies that were not read
             raise
         finally:
             self._pool.pool.put_nowait(connection)
+
+    def _note_silence(self, error: BaseException) -> None:
+        # Not of who had less time than a server is given.
+        if isinstance(error, redis.exceptions.TimeoutError) and seconds_left(math.inf) == math.inf:
+            self._silent_since = time.monotonic()
 
     @staticmethod
     def _reply(connection: Any) -> Any:
@@ -224,10 +176,16 @@ class Commands:
         pool = self._pool
         if pool.pid != os.getpid():
             pool.reset()
+        asked = time.monotonic()
         try:
-            return pool.pool.get(timeout=_TURN_TIMEOUT) or pool.make_connection()
+            connection = pool.pool.get(timeout=max(0.0, seconds_left(TURN_TIMEOUT)))
         except Empty:
-            raise redis.exceptions.ConnectionError("no connection came free") from None
+            raise redis.exceptions.TimeoutError("no connection came free") from None
+        if self._silent_since > asked:
+            # Each of a line would find that out anew, one after the other.
+            pool.pool.put_nowait(connection)
+            raise redis.exceptions.TimeoutError("it did not answer who came before")
+        return connection or pool.make_connection()
 
 
 class Scripts:

@@ -99,9 +99,9 @@ class Waiter:
         """Call before looking at what is waited for: a wake after the look is then not missed."""
         self._asleep.acquire(blocking=False)
 
-    def wait(self, seconds: float) -> None:
-        """Block until the next wake, for so many seconds at most."""
-        self._asleep.acquire(timeout=max(0.0, min(seconds, threading.TIMEOUT_MAX)))
+    def wait(self, seconds: float) -> bool:
+        """Block until the next wake, for so many seconds at most; returns whether there was one."""
+        return self._asleep.acquire(timeout=max(0.0, min(seconds, threading.TIMEOUT_MAX)))
 
 
 def system_poll() -> select.poll:
