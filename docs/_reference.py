@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from wsgi_timeout.metrics import FAMILIES
 from wsgi_timeout.serving.cli import main as cli
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.store import keys
@@ -78,7 +79,50 @@ def redis_keys():
 """
 
 
-PAGES = {"settings.md": settings, "cli.md": commands, "redis-keys.md": redis_keys}
+def metric_table():
+    rows = []
+    for family in FAMILIES.values():
+        kind = "gauge, from Redis" if family.kind == "redis" else family.kind
+        labels = ", ".join(f"`{label}`" for label in family.labels)
+        rows.append(f"| `{family.name}` | {labels} | {kind} | {family.meaning} |")
+    return f"""# Metrics
+
+For Prometheus, with the extra `metrics` (`pip install 'wsgi-timeout[metrics]'`). Off by default: without the settings below nothing
+is imported and nothing is counted.
+
+| where | how |
+|---|---|
+| web processes | `WSGI_TIMEOUT_METRICS_PATH=/__wsgi_timeout/metrics`: any web process answers for all of its gunicorn (our worker classes, with our configuration) |
+| a pool | `wsgi-timeout worker TARGET --metrics-port 9110`: a process of its own answers for the pool, also while that is busy |
+
+Keep the path from the public: the recipes in `deploy/` answer 404 there, and Prometheus asks each gunicorn at its own address.
+Scrape both halves: what web processes see stands with them, what workers see at the pool's port.
+
+| metric | labels | kind | meaning |
+|---|---|---|---|
+{chr(10).join(rows)}
+
+- `name` is the queue's, without `wt:`. `route` is a pattern of `routes` or `only`, `*` where there is none, a web function's
+  `/label`, or a function's name: never a path. It is `unknown` for a call that was ended from outside its handler.
+- `outcome`: done, raised, broken, lost, timeout, cancelled, unread. `code`: the status. `reason` of a refusal: the name of the
+  error. `kind` of an attempt: first, again. `result` of a recovered call: requeued, lost, dropped.
+- Gauges from Redis are the same in every process that is scraped: take `max by (name)`.
+- **Added latency** is what our part costs a call that a worker takes at once: `wsgi_timeout_accept_seconds` (the web process, until
+  Redis has it), `wsgi_timeout_queue_seconds` (until a worker has it) and `wsgi_timeout_record_seconds` (until its outcome is stored).
+  The way back to the web process, about a millisecond, is in none of them.
+- A scrape reads a file for each live process, and one for all that have ended. A scrape waits for Redis for 2 s at most;
+  without it `wsgi_timeout_redis_up` is 0 and the other gauges from Redis are left out.
+- Web processes and pools have folders of their own (`PROMETHEUS_MULTIPROC_DIR`, in `/dev/shm` where there is one). What an app
+  counts with prometheus-client's default registry is answered too. A web process keeps a folder that is set already; a pool
+  never does.
+- `environ["wsgi_timeout.route"]` tells an app its route.
+
+`deploy/grafana-dashboard.json` shows them, `deploy/prometheus-rules.yml` has alerts. An autoscaler wants
+`max(wsgi_timeout_queued_calls) + max(wsgi_timeout_running_calls)`.
+"""
+
+
+PAGES = {"metrics.md": metric_table, "settings.md": settings, "cli.md": commands, "redis-keys.md": redis_keys}
 
 
 def main():

@@ -194,6 +194,14 @@ class Settings:
         is_base_url,
         "a scheme and a host, as in https://example.com",
     )
+    metrics_path: str = text(
+        "",
+        "path",
+        "where web processes answer Prometheus, as `/__wsgi_timeout/metrics` (environment only, our worker "
+        "classes)",
+        lambda given: given.startswith("/"),
+        "a path that begins with /",
+    )
     trusted_proxies: str = text(
         "127.0.0.1,::1",
         "addresses",

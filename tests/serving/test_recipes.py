@@ -68,6 +68,7 @@ def test_a_call_longer_than_the_proxy_allows_arrives(webs, tmp_path, name, comma
     try:
         until(lambda: reached(port), 15, "the proxy")
         assert ask(port, "/__wsgi_timeout/ready").text == "ok\n"
+        assert ask(port, "/__wsgi_timeout/metrics").status == 404
         answer = ask(port, f"/slow?seconds={4 * LIMIT}")
         hops = 0
         while answer.status == 303:

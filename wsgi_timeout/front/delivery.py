@@ -6,6 +6,7 @@ import logging
 from contextlib import suppress
 from dataclasses import dataclass
 
+from wsgi_timeout import metrics
 from wsgi_timeout.front.process import Runtime
 from wsgi_timeout.http.asked import Asked
 from wsgi_timeout.http.pending import Pending
@@ -32,6 +33,8 @@ class Delivery:
 
     def finish(self, *, whole: bool) -> None:
         """Note how the answer ended: with the last byte of a response (`whole`), or without it."""
+        if whole:
+            metrics.observe("hops", self.pending.hop, self.runtime.calls.name, self.pending.route)
         kept_seconds = Asked.unpack(self.pending.asked).kept_seconds if self.pending.asked else 0.0
         if self.pending.hop == 0 and not kept_seconds:
             self._forget(whole=whole)

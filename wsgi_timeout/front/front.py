@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wsgi_timeout import metrics
 from wsgi_timeout.errors import (
     HandlerRaised,
     ResponseBroken,
@@ -36,6 +37,7 @@ from wsgi_timeout.http.navigation import is_navigation
 from wsgi_timeout.http.pending import Pending
 from wsgi_timeout.http.request_body import Upload
 from wsgi_timeout.http.routes import Routes
+from wsgi_timeout.metrics import ROUTE_KEY
 from wsgi_timeout.pages.pages import Pages, folders
 from wsgi_timeout.settings import Settings, check_secret_length
 from wsgi_timeout.store.record import new_id, new_token
@@ -110,6 +112,8 @@ class Front:
         environ: dict[str, Any],
         start_response: StartResponse,
     ) -> Iterable[bytes]:
+        environ[ROUTE_KEY] = self._routes.route(environ)
+        start_response = answers.counted(start_response, self.name, environ[ROUTE_KEY])
         try:
             runtime = self._here()
             limit_silence(environ, settings.unread_timeout)
@@ -128,10 +132,12 @@ class Front:
                 start_response = visit.forgetting()
             return self._accept(runtime, settings, environ, start_response, visit)
         except (HandlerRaised, ResponseBroken):
+            metrics.count("requests_total", self.name, environ[ROUTE_KEY], "500")
             raise  # the server answers it as it would answer the app's own exception
         except ClientGone:
             return answers.client_gone(start_response)
         except WsgiTimeoutError as error:
+            metrics.count("refused_total", self.name, type(error).__name__)
             clean_url = urls.clean_url(environ, settings.trusted_proxies)
             return error_pages.answer(self._pages, environ, start_response, error, clean_url)
 
@@ -191,18 +197,10 @@ class Front:
         path = urls.canonical_path(environ)
         key_bytes = idempotency.key_of(environ, settings, path)
         upload = Upload(environ, settings.max_request_body, hashed=bool(key_bytes))
-        pending = Pending(
-            new_id(),
-            new_token(),
-            path,
-            urls.clean_url(environ, settings.trusted_proxies),
-            hop=0,
-            asked=Asked.by(
-                environ,
-                waits=settings.wait_for_response,
-                kept_seconds=settings.result_ttl if key_bytes else 0.0,
-            ).pack(),
-        )
+        kept = settings.result_ttl if key_bytes else 0.0
+        asked = Asked.by(environ, waits=settings.wait_for_response, kept_seconds=kept).pack()
+        clean_url, route = urls.clean_url(environ, settings.trusted_proxies), environ[ROUTE_KEY]
+        pending = Pending(new_id(), new_token(), path, clean_url, hop=0, asked=asked, route=route)
         key = idempotency.Key(runtime, settings, key_bytes, pending) if key_bytes else None
         if key and (claimed := key.first()):
             return key.join(claimed, upload, environ, start_response)

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from wsgi_timeout import metrics
 from wsgi_timeout.compat import Self
 from wsgi_timeout.errors import TooManyWaiting
 from wsgi_timeout.watching.waiter import Waiter
@@ -26,8 +27,13 @@ class Places:
     kept none for it: hops may be as many as newcomers and more.
     """
 
-    def __init__(self, limit: int, threads: float = math.inf) -> None:
-        """Take `max_waiting`, and how many threads there are: some stay free for what does not wait."""
+    def __init__(self, limit: int, threads: float = math.inf, name: str = "") -> None:
+        """Take `max_waiting`, and how many threads there are: some stay free for what does not wait.
+
+        `name`: what metrics call it.
+        """
+        self._name = name
+        metrics.count("waiting_requests_max", name, by=limit)
         self.limit = limit
         self._hops = max(limit, min(2 * limit + HOP_RESERVE, threads - HOP_RESERVE))
         #: Ends what was dropped unclosed; without a lock, see `Seat.close_later`.
@@ -47,9 +53,11 @@ class Places:
             if not kept and self._taken + len(self._kept) >= limit:
                 raise TooManyWaiting(f"{self.limit} requests wait in this process already (max_waiting)")
             self._taken += 1
+        metrics.count("waiting_requests", self._name)
         return Place(self)
 
     def give_back(self, kept_for: str) -> None:
+        metrics.count("waiting_requests", self._name, by=-1)
         with self._lock:
             self._taken -= 1
             if kept_for:

@@ -40,7 +40,7 @@ class Runtime:
         self.calls = Calls(connect(url, connections=_COMMAND_CONNECTIONS), name)
         self.listener = Listener(partial(connect_to_listen, url))
         self.uploads = UploadKeeper(self.calls.scripts)
-        self.places = Places(settings.max_waiting, threads)
+        self.places = Places(settings.max_waiting, threads, name)
         #: To be held while Redis is asked. In a burst thousands stand in line: here they hold next to
         #: nothing, at the connections each its message, and frames enough for another page of memory.
         self.turns = threading.Semaphore(_TURNS)

@@ -28,6 +28,7 @@ from wsgi_timeout.http.asked import SAFE, Asked, comes_back
 from wsgi_timeout.http.navigation import is_prefetch
 from wsgi_timeout.http.pending import Pending
 from wsgi_timeout.http.request_body import Upload, impatient
+from wsgi_timeout.metrics import ROUTE_KEY
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.store.calls import Calls
 from wsgi_timeout.store.record import Snapshot, Tombstone
@@ -57,7 +58,8 @@ class Results:
         method = environ["REQUEST_METHOD"]
         path = urls.canonical_path(environ)
         clean_url = urls.clean_url(environ, self._settings.trusted_proxies)
-        pending = Pending(reference.call_id, reference.token, path, clean_url, max(1, reference.hop))
+        hop, route = max(1, reference.hop), environ.get(ROUTE_KEY, "*")
+        pending = Pending(reference.call_id, reference.token, path, clean_url, hop, route=route)
         if is_prefetch(environ):
             raise CallRefused("a prefetch must not use up a result")
         if reference.kind == "status":

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from wsgi_timeout import metrics
 from wsgi_timeout.errors import NoWorker, RedisUnavailable
 from wsgi_timeout.front.large_body import LargeBody
 from wsgi_timeout.front.process import Runtime
@@ -74,8 +75,11 @@ class Submission:
     def _enqueue(self, body: bytes | None) -> None:
         # A deploy may have no worker for a moment. And when a reply was lost nobody knows whether
         # the call was accepted, so the same call is sent again before we say that it was not.
+        began = time.monotonic()
         self._patiently(self._enqueue_once, body)
         self._waiter.accepted()
+        seconds, route = time.monotonic() - began, self._environ.get(metrics.ROUTE_KEY, "*")
+        metrics.observe("accept_seconds", seconds, self._runtime.calls.name, route)
 
     def _enqueue_once(self, body: bytes | None) -> None:
         inbox = self._runtime.listener.inbox if self._settings.wait_for_response else ""

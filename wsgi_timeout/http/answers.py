@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from wsgi_timeout import metrics
 from wsgi_timeout.errors import WsgiTimeoutError
 from wsgi_timeout.http.cors import start_ours
 
@@ -98,3 +99,17 @@ def _send(
     length = ("Content-Length", str(len(body)))
     start_ours(start_response, status, [("Content-Type", content_type), length, *headers])
     return [body]
+
+
+def counted(start_response: StartResponse, name: str, route: str) -> StartResponse:
+    """Return a `start_response` that counts what it is called with, if this process counts for metrics."""
+    if not metrics.on():
+        return start_response
+
+    def start(status: str, headers: Headers, exc_info: Any = None) -> Any:
+        code = status[:3]
+        known = len(code) == 3 and code.isascii() and code.isdigit() and "100" <= code < "600"
+        metrics.count("requests_total", name, route, code if known else "other")
+        return start_response(status, headers, exc_info) if exc_info else start_response(status, headers)
+
+    return start

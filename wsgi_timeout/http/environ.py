@@ -7,6 +7,7 @@ from typing import Any, BinaryIO, TextIO
 
 from wsgi_timeout.http import parameters
 from wsgi_timeout.http.file_wrapper import FileWrapper
+from wsgi_timeout.metrics import ROUTE_KEY
 
 WSGIEnvironment = dict[str, Any]
 
@@ -34,6 +35,7 @@ _REQUEST_KEYS = frozenset(
         "RAW_URI",
         "REQUEST_URI",
         "wsgi.url_scheme",
+        ROUTE_KEY,
     }
 )
 _REQUEST_PREFIXES = ("HTTP_", "SSL_", "PROXY_")

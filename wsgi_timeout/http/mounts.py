@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from wsgi_timeout.errors import NotFound
+from wsgi_timeout.metrics import ROUTE_KEY
 from wsgi_timeout.settings import Settings
 
 
@@ -43,13 +44,13 @@ class Mounts:
         """
         if len(self.by_label) == 1:
             ((label, mount),) = self.by_label.items()
-            return label, mount, dict(environ)
+            return label, mount, {**environ, ROUTE_KEY: f"/{label}"}
         path = environ.get("PATH_INFO", "")
         label, slash, rest = path.removeprefix("/").partition("/")
         mount_there = self.by_label.get(label) if path.startswith("/") else None
         if mount_there is None:
             raise NotFound(f"nothing is mounted at {path!r}")
-        below = dict(environ)
+        below = {**environ, ROUTE_KEY: f"/{label}"}
         below["SCRIPT_NAME"] = environ.get("SCRIPT_NAME", "") + "/" + label
         below["PATH_INFO"] = slash + rest
         return label, mount_there, below

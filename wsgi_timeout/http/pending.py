@@ -21,6 +21,8 @@ class Pending:
     hop: int
     #: What the call's own request asked for, packed: see `http.asked`.
     asked: bytes = b""
+    #: The pattern of ours that its request was captured by.
+    route: str = "*"
 
     @property
     def next_url(self) -> str:

@@ -82,6 +82,8 @@ class Routes:
     ) -> None:
         """Compile the patterns; raises `ConfigurationError` for a bad pattern or setting."""
         self.settings = settings
+        named = [*(routes or {}), *listed("only", only)]
+        self._patterns = [(pattern, compile_pattern(pattern)) for pattern in named]
         self._only = tuple(compile_pattern(pattern) for pattern in listed("only", only))
         self._except = tuple(compile_pattern(pattern) for pattern in listed("except_", except_))
         self._routes = tuple(
@@ -93,13 +95,18 @@ class Routes:
     def capture_all(self) -> bool:
         return not self._only and not self._except
 
+    def route(self, environ: Mapping[str, Any]) -> str:
+        """Return the pattern that a request runs by, for logs and metrics: of `routes`, else of `only`."""
+        if not self._patterns:
+            return "*"
+        subject = _subject(environ)
+        return next((text for text, pattern in self._patterns if pattern.fullmatch(subject)), "*")
+
     def match(self, environ: Mapping[str, Any]) -> Settings | None:
         """Return the settings of a request that runs as a call, None for one that does not."""
         if self.capture_all and not self._routes:
             return self.settings
-        # PATH_INFO holds UTF-8 bytes as latin-1 (PEP 3333); a pattern is text.
-        path = environ.get("PATH_INFO", "").encode("latin-1", "replace").decode("utf-8", "replace")
-        subject = f"{environ['REQUEST_METHOD']} {path}"
+        subject = _subject(environ)
         if self._only and not any(pattern.fullmatch(subject) for pattern in self._only):
             return None
         if any(pattern.fullmatch(subject) for pattern in self._except):
@@ -108,6 +115,12 @@ class Routes:
             if pattern.fullmatch(subject):
                 return settings
         return self.settings
+
+
+def _subject(environ: Mapping[str, Any]) -> str:
+    # PATH_INFO holds UTF-8 bytes as latin-1 (PEP 3333); a pattern is text.
+    path = environ.get("PATH_INFO", "").encode("latin-1", "replace").decode("utf-8", "replace")
+    return f"{environ['REQUEST_METHOD']} {path}"
 
 
 def _changed(settings: Settings, pattern: str, changes: Mapping[str, Any]) -> Settings:

@@ -142,6 +142,11 @@ def serve_command(
     show_default=True,
     help="Seconds that running calls may finish in after SIGTERM.",
 )
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    help="Answer Prometheus on this port.  [default: nowhere]",
+)
 @click.option("--ready-fd", type=int, default=-1, hidden=True)
 def worker_command(
     target: str, *, name: str | None, max_memory: int, ready_fd: int, gunicorn_config: str, **options: Any

@@ -10,6 +10,7 @@ from typing import Any
 
 from wsgi_timeout.serving.gunicorn_threads import limits
 from wsgi_timeout.settings import BIND_VARIABLE, RESERVE_THREADS, Settings
+from wsgi_timeout.watching.exposition import make_folder, remove_folder
 
 _settings = Settings.load()
 
@@ -46,6 +47,15 @@ accesslog = "-"
 limit_request_line = 4094 + 128
 # Heartbeat files on a disk can block a process; memory cannot.
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108, PTH112
+
+
+if _settings.metrics_path:
+    make_folder()
+
+
+def on_exit(_server: Any) -> None:
+    """Remove what processes have counted (a hook of gunicorn's)."""
+    remove_folder()
 
 
 def on_starting(server: Any) -> None:

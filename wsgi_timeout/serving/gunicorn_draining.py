@@ -10,6 +10,7 @@ from gunicorn.workers import gthread
 
 from wsgi_timeout.reloading import Reloader
 from wsgi_timeout.serving.health import LeavesInTwoSteps, with_health
+from wsgi_timeout.serving.metrics_url import with_metrics
 from wsgi_timeout.serving.unframed import reset_when_cut
 from wsgi_timeout.watching import listener
 
@@ -36,13 +37,13 @@ class DrainingWorker(LeavesInTwoSteps, gthread.ThreadWorker):
         return there
 
     def load_wsgi(self) -> None:
-        self._load()
-        self.wsgi: Any = with_health(reset_when_cut(self.wsgi), lambda: self.is_ready)
+        app = with_metrics(self._load)
+        self.wsgi: Any = with_health(reset_when_cut(app), lambda: self.is_ready)
 
-    def _load(self) -> None:
+    def _load(self) -> Any:
         if not self.cfg.reload:
             super().load_wsgi()
-            return
+            return self.wsgi
         # gunicorn's own misses an edit before its first look. It starts this one in its place.
         self.reloader = Reloader()
         try:
@@ -51,3 +52,4 @@ class DrainingWorker(LeavesInTwoSteps, gthread.ThreadWorker):
             # gunicorn outlives a SyntaxError only.
             self.log.exception("the app cannot be loaded: waiting for an edit")
             self.wsgi = make_fail_app("".join(traceback.format_exception(error)))
+        return self.wsgi

@@ -19,6 +19,7 @@ from wsgi_timeout.front.host_server import served_settings
 from wsgi_timeout.http.parameters import MARK
 from wsgi_timeout.serving.arrival import BODY_AHEAD
 from wsgi_timeout.serving.health import LeavesInTwoSteps, with_health
+from wsgi_timeout.serving.metrics_url import with_metrics
 from wsgi_timeout.serving.paced_socket import END_OF_CHUNKS, PacedSocket
 from wsgi_timeout.serving.unframed import reset_when_cut
 from wsgi_timeout.settings import Settings
@@ -43,9 +44,13 @@ class GeventWorker(LeavesInTwoSteps, ggevent.GeventWorker):
             super().patch()
 
     def load_wsgi(self) -> None:
-        super().load_wsgi()
-        self.wsgi: Any = with_health(reset_when_cut(self.wsgi), lambda: self.is_ready)
+        app = with_metrics(self._load)
+        self.wsgi: Any = with_health(reset_when_cut(app), lambda: self.is_ready)
         self._settings = served_settings()
+
+    def _load(self) -> Any:
+        super().load_wsgi()
+        return self.wsgi
 
     @property
     def alive(self) -> bool:

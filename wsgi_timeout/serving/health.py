@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _PREFIX = "/__wsgi_timeout/"
 LIVE = _PREFIX + "live"
 READY = _PREFIX + "ready"
+#: Paths whose requests a log would be full of.
+UNLOGGED = {LIVE, READY}
 
 
 def with_health(app: WSGIApplication, is_ready: Callable[[], bool]) -> WSGIApplication:
@@ -39,8 +41,8 @@ def with_health(app: WSGIApplication, is_ready: Callable[[], bool]) -> WSGIAppli
 
 
 def is_health_check(environ: dict[str, Any]) -> bool:
-    """Return whether a request is one of a balancer's, of which a log would be full."""
-    return environ.get("PATH_INFO") in {LIVE, READY}
+    """Return whether a request is one of a balancer's, or a scrape, of which a log would be full."""
+    return environ.get("PATH_INFO") in UNLOGGED
 
 
 class LeavesInTwoSteps:

@@ -51,7 +51,9 @@ class Attempts(Queue):
             return None
         if not answer:
             return None
-        return Taken(Attempt(text(answer[0]), int(answer[1]), worker), answer[2], bool(answer[3]))
+        taken, run, request, more, age_ms = answer
+        attempt = Attempt(text(taken), int(run), worker, max(0, age_ms) / 1000)
+        return Taken(attempt, request, bool(more))
 
     def hold(self, call_id: str, worker: str) -> None:
         """Note that a worker has a call which it did not move from the queue itself."""

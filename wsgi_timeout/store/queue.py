@@ -7,6 +7,7 @@ from typing import Any
 
 import redis
 
+from wsgi_timeout import metrics
 from wsgi_timeout.compat import Self
 from wsgi_timeout.store import keys, rq_state
 from wsgi_timeout.store.connection import Commands, Scripts
@@ -65,7 +66,10 @@ class Queue:
                 "" if attempt is None else attempt,
             ],
         )
-        return bool(answer[0] == b"ok")
+        if answer[0] != b"ok":
+            return False
+        metrics.count("calls_total", self.name, metrics.UNKNOWN_ROUTE, outcome)
+        return True
 
     @classmethod
     def of(cls, other: Queue) -> Self:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from wsgi_timeout.compat import Self, StrEnum
 from wsgi_timeout.errors import ConfigurationError
@@ -151,6 +151,8 @@ class Attempt:
     call_id: str
     number: int
     worker: str
+    #: Seconds from its acceptance until this run.
+    age_seconds: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from wsgi_timeout import metrics
 from wsgi_timeout.store import keys, rq_state
 from wsgi_timeout.store.queue import Queue
 from wsgi_timeout.store.record import now_ms, text
@@ -139,4 +140,9 @@ class Workers(Queue):
         if answer is None:
             return None
         words = [text(word) for word in answer]
-        return list(zip(words[::2], words[1::2], strict=True))
+        settled = list(zip(words[::2], words[1::2], strict=True))
+        for _, what in settled:
+            metrics.count("recovered_calls_total", self.name, what)
+            if what == "lost":
+                metrics.count("calls_total", self.name, metrics.UNKNOWN_ROUTE, what)
+        return settled

@@ -14,6 +14,7 @@ from typing import Any
 
 import redis
 
+from wsgi_timeout import metrics
 from wsgi_timeout.store import keys, rq_state
 from wsgi_timeout.store.record import Outcome, text
 from wsgi_timeout.store.redis_errors import AWAY, UNAVAILABLE, Refused
@@ -145,6 +146,7 @@ class LeaseWatch:
         settled = self._workers.recover(worker, count, WORKER_DIED)
         self._seen.pop(worker, None)
         if settled is not None:
+            metrics.count("lost_leases_total", self._workers.name)
             log.warning(
                 "worker %s: no sign of life for %g s, gone; its calls: %s",
                 worker,

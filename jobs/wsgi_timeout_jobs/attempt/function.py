@@ -16,6 +16,7 @@ from typing import Any
 
 import redis
 
+from wsgi_timeout import metrics
 from wsgi_timeout.current import RunningCall, run_as
 from wsgi_timeout.errors import (
     CallInterrupted,
@@ -30,6 +31,7 @@ from wsgi_timeout.store import keys
 from wsgi_timeout.store.attempts import Attempts
 from wsgi_timeout.store.messages import FunctionRequest
 from wsgi_timeout.store.record import Attempt, Outcome
+from wsgi_timeout_jobs.attempt.account import tell_end
 from wsgi_timeout_jobs.attempt.persist import (
     ends_process_on_error,
     fail_unreadable,
@@ -82,17 +84,18 @@ class FunctionRunner:
         started = time.monotonic()
         deadline = started + request.timeout
         self.board.begin(slot, attempt.call_id, attempt.number, deadline)
-        succeeded = False
+        outcome: Outcome | None = None
         try:
             ending = self._attempt(attempt, request)
             forks.end_here()  # before it touches what the worker shares with its parent
             # A Redis that is away must not cost a result.
             with self.board.settling(slot):
-                succeeded = self._settle(attempt, request, ending, deadline)
+                outcome = self._settle(attempt, request, ending, deadline)
         finally:
-            self.board.clear(slot, failed=not succeeded)
-        elapsed = time.monotonic() - started
-        log.info("%s %s() attempt %d, %.3f s", attempt.call_id, request.function, attempt.number, elapsed)
+            self.board.clear(slot, failed=outcome is not Outcome.DONE)
+        route = request.function if request.function in self.functions else metrics.UNKNOWN_ROUTE
+        what, seconds = f"{request.function}()", time.monotonic() - started
+        tell_end(self.attempts.name, attempt, what, route, outcome, seconds, goes_on=ending.pause is not None)
 
     def _attempt(self, attempt: Attempt, request: FunctionRequest) -> _Ending:
         """Run the function; returns how it ended, which nobody was told yet."""
@@ -174,8 +177,10 @@ class FunctionRunner:
             return payload.pack(RemoteError(text), call_id, "result", sys.maxsize)
         return blob
 
-    def _settle(self, attempt: Attempt, request: FunctionRequest, ending: _Ending, deadline: float) -> bool:
-        """Record how an attempt ended; returns whether its result is there."""
+    def _settle(
+        self, attempt: Attempt, request: FunctionRequest, ending: _Ending, deadline: float
+    ) -> Outcome | None:
+        """Record how an attempt ended, and return it; None: its call was ended elsewhere."""
         try:
             try:
                 self._record(attempt, request, ending, deadline)
@@ -190,8 +195,8 @@ class FunctionRunner:
         except Fenced as error:
             log.warning("%s: given up, its outcome was recorded elsewhere (%s)", attempt.call_id, error)
             self._let_go(attempt, request)
-            return False
-        return ending.outcome is Outcome.DONE
+            return None
+        return ending.outcome
 
     def _let_go(self, attempt: Attempt, request: FunctionRequest) -> None:
         # Refused too, and with that the worker holds the call no longer.

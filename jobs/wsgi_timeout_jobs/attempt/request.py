@@ -16,12 +16,14 @@ from wsgi_timeout.current import ENVIRON_KEY, PROGRESS_KEY, RunningCall, run_as
 from wsgi_timeout.errors import CallInterrupted, ConfigurationError, Fenced
 from wsgi_timeout.http.environ import restore
 from wsgi_timeout.http.printable import printable
+from wsgi_timeout.metrics import ROUTE_KEY
 from wsgi_timeout.store.attempts import Attempts
 from wsgi_timeout.store.messages import CallRequest
 from wsgi_timeout.store.record import Attempt, Outcome
 from wsgi_timeout.store.streams import StreamReader
 from wsgi_timeout.watching.listener import Listener
 from wsgi_timeout_jobs.apps.offered import WSGIApp
+from wsgi_timeout_jobs.attempt.account import request_id_of, tell_end
 from wsgi_timeout_jobs.attempt.capture import Capture
 from wsgi_timeout_jobs.attempt.persist import ends_process_on_error, fail_unreadable
 from wsgi_timeout_jobs.attempt.report import Reports
@@ -92,15 +94,16 @@ class RequestRunner:
         finally:
             response.close()
             self.board.clear(slot, failed=response.failed)
+        self._tell_end(attempt, request, response.outcome, time.monotonic() - started)
+
+    def _tell_end(
+        self, attempt: Attempt, request: CallRequest, outcome: Outcome | None, seconds: float
+    ) -> None:
         environ = request.environ
-        log.info(
-            "%s %s %s attempt %d, %.3f s",
-            call_id,
-            environ["REQUEST_METHOD"],
-            printable(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")),
-            attempt.number,
-            time.monotonic() - started,
-        )
+        path = printable(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""))
+        what = f"{environ['REQUEST_METHOD']} {path}"
+        route = environ.get(ROUTE_KEY, "*")
+        tell_end(self.attempts.name, attempt, what, route, outcome, seconds, request_id_of(environ))
 
     def _respond(self, attempt: Attempt, request: CallRequest, response: Response) -> None:
         capture = Capture(response)

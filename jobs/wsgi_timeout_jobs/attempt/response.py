@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
+from wsgi_timeout import metrics
 from wsgi_timeout.http.events import STREAMS
 from wsgi_timeout.store.attempts import Attempts
 from wsgi_timeout.store.messages import CallRequest, ResponseHead
@@ -60,6 +62,8 @@ class Response:
         self.failed = False
         #: The outcome is recorded; the handler may still run.
         self.recorded = False
+        #: What was recorded; None: nothing, others have ended it.
+        self.outcome: Outcome | None = None
 
     @property
     def began(self) -> bool:
@@ -195,6 +199,7 @@ class Response:
         detail: str = "",
         response: tuple[ResponseHead, bytes] | None = None,
     ) -> None:
+        began = time.monotonic()
         until_redis_answers(
             lambda: self._attempts.finish(
                 self._attempt,
@@ -208,6 +213,9 @@ class Response:
             answers=self._attempts.answers,
         )
         self.recorded = True
+        self.outcome = outcome
+        route = self._request.environ.get(metrics.ROUTE_KEY, "*")
+        metrics.observe("record_seconds", time.monotonic() - began, self._attempts.name, route)
         self._tell()
 
 

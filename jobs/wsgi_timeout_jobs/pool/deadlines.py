@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
+from wsgi_timeout import metrics
 from wsgi_timeout.store.record import Outcome
 from wsgi_timeout.store.redis_errors import ANY
 from wsgi_timeout_jobs.pool.child import Child, Interruption
@@ -75,6 +76,7 @@ class Deadlines:
         now = child.interrupted_since = time.monotonic()
         child.interrupted[running.attempt_of] = Interruption(now, outcome, ended)
         child.board.interrupt(running, outcome)
+        metrics.count("interrupts_total", child.keeper_name, outcome)
         # What the handler leaves undone must not reach another call: its process ends, and is replaced now.
         if self._threads == 1:
             # The board tells it to take no more. Not a second signal: while one is pending for the main

@@ -28,5 +28,7 @@ class PoolOptions:
     function_processes: int = 1
     #: Processes of each queue that have loaded the target and stand by, to replace others.
     spare: int = 0
+    #: Where Prometheus is answered; None: nowhere.
+    metrics_port: int | None = None
     #: A pipe into which the pool writes the target's name when a first child has loaded it; -1: none.
     ready_fd: int = -1

@@ -26,6 +26,7 @@ from wsgi_timeout.watching.leases import WORKER_DIED
 from wsgi_timeout_jobs.pool.child import Child
 from wsgi_timeout_jobs.pool.children import Children, Served
 from wsgi_timeout_jobs.pool.deadlines import Deadlines
+from wsgi_timeout_jobs.pool.metrics_port import MetricsPort
 from wsgi_timeout_jobs.pool.options import PoolOptions
 from wsgi_timeout_jobs.pool.queue_keeper import QueueKeeper
 from wsgi_timeout_jobs.pool.rq_commands import Command, Commands
@@ -53,6 +54,7 @@ class Pool:
     ) -> None:
         """Serve `target` under `name`; None: the target may name itself."""
         self._settings = settings
+        self._metrics = None if options.metrics_port is None else MetricsPort(options.metrics_port, url)
         self._inbox = secrets.token_urlsafe(12)
         # One connection for commands, one that listens for RQ's.
         self._redis = connect(url, connections=2)
@@ -81,6 +83,8 @@ class Pool:
             wait(wakeup, TICK_SECONDS)
         with self._surprises:
             self._keep()
+        if self._metrics:
+            self._metrics.close()
         return 1 if self._children.load_failed else 0
 
     def _step(self) -> None:
@@ -94,6 +98,7 @@ class Pool:
             # Whom this has stopped is replaced now, not when it has gone.
             self._children.spawn_missing,
             self._children.check_stop,
+            *([self._metrics.keep] if self._metrics else ()),
         ):
             with self._surprises:
                 part()

@@ -1,0 +1,59 @@
+"""What an attempt leaves in the log and in the metrics, once it has ended."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from wsgi_timeout import metrics
+from wsgi_timeout.http.printable import printable
+from wsgi_timeout.store.record import Attempt, Outcome
+
+log = logging.getLogger("wsgi_timeout.worker")
+
+#: Characters of a client's X-Request-ID that a log shows.
+_LONGEST_ID = 128
+
+
+def request_id_of(environ: Mapping[str, Any]) -> str:
+    """Return the X-Request-ID that a request came with, fit for a log; empty: none."""
+    return printable(environ.get("HTTP_X_REQUEST_ID", "")[:_LONGEST_ID])
+
+
+def tell_end(
+    name: str,
+    attempt: Attempt,
+    what: str,
+    route: str,
+    outcome: Outcome | None,
+    seconds: float,
+    request_id: str = "",
+    *,
+    goes_on: bool = False,
+) -> None:
+    """Log and count an attempt that ran for `seconds`.
+
+    `what` was called, by the pattern `route`; `outcome` None: others ended it; `goes_on`: it is retried.
+    """
+    first = attempt.number == 1
+    queued = attempt.age_seconds
+    metrics.count("attempts_total", name, route, "first" if first else "again")
+    metrics.observe("run_seconds", seconds, name, route)
+    if first:
+        metrics.observe("queue_seconds", queued, name, route)
+    if outcome is not None and not goes_on:
+        metrics.count("calls_total", name, route, outcome)
+    ended = "retried" if goes_on else outcome or "given up"
+    waited = f"queued {queued:.3f} s, " if first else ""
+    log.info(
+        "%s %s attempt %d %s, %sran %.3f s, route %s%s",
+        attempt.call_id,
+        what,
+        attempt.number,
+        ended,
+        waited,
+        seconds,
+        route,
+        f", request {request_id}" if request_id else "",
+    )

@@ -1,0 +1,92 @@
+"""A pool's metrics on a port of its own: a process that answers also while the pool is stopped or busy."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+from wsgi_timeout import metrics
+from wsgi_timeout.errors import ConfigurationError
+from wsgi_timeout.watching.exposition import Exposition, make_folder, remove_folder
+from wsgi_timeout_jobs.process.dies_with_parent import die_with_parent
+
+log = logging.getLogger("wsgi_timeout.pool")
+
+#: Seconds between two starts.
+_PAUSE_SECONDS = 5.0
+
+
+class MetricsPort:
+    """The process that answers Prometheus for a pool and its children."""
+
+    def __init__(self, port: int, url: str) -> None:
+        """Listen on a port of every address, for the pool that works against `url`.
+
+        Raises `ConfigurationError` if the port is taken, or prometheus-client is not installed.
+        """
+        # Those of the web half on this machine, and of other pools, are not this pool's to tell.
+        os.environ.pop(metrics.FOLDER_VARIABLE, None)
+        make_folder()
+        metrics.start()
+        self._url = url
+        self._next_start = 0.0
+        self._process: subprocess.Popen[bytes] | None = None
+        try:
+            self._sock = socket.create_server(("", port))
+        except OSError as error:
+            remove_folder()
+            why = os.strerror(error.errno or 0)
+            raise ConfigurationError(f"--metrics-port {port}: {why}; give another one") from None
+        log.info("metrics on port %d", self._sock.getsockname()[1])
+
+    def keep(self) -> None:
+        """Start the process, anew if it has ended."""
+        if time.monotonic() < self._next_start or (self._process and self._process.poll() is None):
+            return
+        self._next_start = time.monotonic() + _PAUSE_SECONDS
+        command = [sys.executable, "-m", __name__, str(self._sock.fileno()), str(os.getpid())]
+        env = {**os.environ, "REDIS_URL": self._url}
+        self._process = subprocess.Popen(command, env=env, pass_fds=[self._sock.fileno()])
+
+    def close(self) -> None:
+        """Answer no more."""
+        self._sock.close()
+        if self._process:
+            self._process.terminate()
+            self._process.wait()
+        remove_folder()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    exposition: Exposition
+    timeout = 10  # a silent client keeps others waiting for so many seconds
+
+    def do_GET(self) -> None:
+        content_type, body = self.exposition.answer()
+        self.send_response(200)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Log no scrape."""
+
+
+def main(descriptor: int, parent: int) -> None:
+    """Answer scrapes on a listening socket until the pool ends."""
+    die_with_parent(parent)
+    _Handler.exposition = Exposition(os.environ["REDIS_URL"])
+    server = HTTPServer(("", 0), _Handler, bind_and_activate=False)
+    server.socket.close()
+    server.socket = socket.socket(fileno=descriptor)
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,186 @@
+"""What Prometheus is answered, by web processes and by a pool on a port of its own."""
+
+import json
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import yaml
+from harness import ask, environment, follow, until
+from prometheus_client.parser import text_string_to_metric_families
+
+from wsgi_timeout.metrics import FAMILIES
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+PATH = "/__wsgi_timeout/metrics"
+#: What prometheus-client appends to the name of a metric.
+SUFFIX = re.compile(r"_(bucket|sum|count|created)$")
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return sock.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def port():
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def site(deploy, port):
+    """Two web processes and two workers."""
+    return deploy(
+        pool=("--processes", "2", "--metrics-port", port),
+        web=("--workers", "2"),
+        gateway="only=['/slow*', '/fast', 'GET /gate', '/raise*']",
+        wait_seconds=0.5,
+        metrics_path=PATH,
+    )
+
+
+def scrape(port, name):
+    """Return the samples of a site by metric and labels, without `name` and buckets."""
+    answer = ask(port, PATH)
+    assert answer.status == 200
+    assert "version=" in answer.header("Content-Type")
+    found = {}
+    for family in text_string_to_metric_families(answer.text):
+        for sample in family.samples:
+            shown = FAMILIES[SUFFIX.sub("", sample.name)].labels
+            labels = [sample.labels[label] for label in shown if label != "name"]
+            if sample.labels.get("name", name) == name and "le" not in sample.labels:
+                found[(sample.name.removeprefix("wsgi_timeout_"), *labels)] = sample.value
+    return found
+
+
+def test_calls_are_counted_by_route_and_outcome(site, port):
+    """Both halves tell of calls by our patterns, however many processes answer, and whichever is asked."""
+    for number in range(3):
+        assert ask(site.web.port, f"/fast?number={number}").status == 200
+    answers = follow(site.web.port, "/slow?seconds=1.2")
+    assert answers[-1].status == 200
+    web = scrape(site.web.port, site.name)
+    assert web["requests_total", "/fast", "200"] == 3
+    assert web["requests_total", "/slow*", "303"] == len(answers) - 1
+    assert web["hops_count", "/fast"] == 3
+    assert web["hops_sum", "/slow*"] == len(answers) - 1
+    assert web["accept_seconds_count", "/slow*"] == 1
+    assert web["waiting_requests",] == 0
+    pool = scrape(port, site.name)
+    assert pool["calls_total", "/fast", "done"] == 3
+    assert pool["attempts_total", "/slow*", "first"] == 1
+    assert pool["run_seconds_sum", "/slow*"] >= 1.2
+    assert pool["queue_seconds_count", "/fast"] == pool["record_seconds_count", "/fast"] == 3
+    assert pool["workers",] == web["workers",] == 2
+    # Nothing of a client's stands in a label.
+    assert not [key for key in (*web, *pool) if "seconds=" in str(key) or "fc-" in str(key)]
+
+
+def test_what_waits_now_is_told(site, port, gate):
+    """Calls in the queue, the age of its first, and requests that wait are gauges."""
+    with ThreadPoolExecutor(3) as threads:
+        requests = [threads.submit(follow, site.web.port, f"/gate?file={gate}") for _ in range(3)]
+        try:
+
+            def now():
+                found = scrape(port, site.name)
+                return found["running_calls",], found["queued_calls",]
+
+            until(lambda: now() == (2, 1), what="two calls that run and one that waits")
+            age = scrape(port, site.name)["queue_head_age_seconds",]
+            until(
+                lambda: scrape(port, site.name)["queue_head_age_seconds",] > age, what="an older first call"
+            )
+            found = scrape(site.web.port, site.name)
+            assert found["redis_up",] == 1
+            assert 0 < found["buffered_bytes",] < found["buffered_bytes_max",]
+            until(lambda: scrape(site.web.port, site.name)["waiting_requests",] > 0, what="who waits")
+        finally:
+            gate.touch()
+        assert {request.result()[-1].status for request in requests} == {200}
+
+
+def test_what_dead_processes_have_counted_stays(site, port):
+    """A worker that was killed, and replaced, has its numbers kept, in one file for all the dead."""
+    before = scrape(port, site.name)["calls_total", "/fast", "done"]
+    victim = site.pool.workers()[0]
+    victim.send_signal(signal.SIGKILL)
+    until(lambda: victim not in site.pool.workers(), what="its end")
+    until(lambda: scrape(port, site.name)["workers",] == 2, what="another worker")
+    assert ask(site.web.port, "/fast").status == 200
+    until(lambda: scrape(port, site.name)["calls_total", "/fast", "done"] == before + 1, what="one call more")
+
+
+def test_a_process_without_the_setting_does_not_import_the_client():
+    """Neither half imports prometheus-client unless it was asked for metrics."""
+    halves = "wsgi_timeout.serving.gunicorn_threads, wsgi_timeout_jobs.pool.pool, wsgi_timeout_jobs.worker"
+    found = subprocess.run(
+        [sys.executable, "-c", f"import sys, {halves}; print('prometheus_client' in sys.modules)"],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout == "False\n"
+
+
+def test_a_port_that_is_taken_is_one_line(site, port):
+    """A pool whose port is taken says so, and ends."""
+    command = [sys.executable, "-m", "wsgi_timeout.serving.cli", "worker", "basic:app"]
+    found = subprocess.run(
+        [*command, "--metrics-port", str(port)],
+        env={**site.env, "REDIS_URL": site.redis.url},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert found.returncode == 2
+    assert f"--metrics-port {port}: Address already in use; give another one" in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+# -- what names metrics
+
+
+def named(text):
+    return {SUFFIX.sub("", name) for name in re.findall(r"\bwsgi_timeout_[a-z_]+\b", text)}
+
+
+@pytest.mark.parametrize("file", ["prometheus-rules.yml", "grafana-dashboard.json"])
+def test_rules_and_panels_name_metrics_that_are_there(file):
+    """The alert rules and the dashboard ask for metrics of ours only, and by labels that those have."""
+    text = (DEPLOY / file).read_text()
+    assert named(text) - FAMILIES.keys() == set()
+    assert len(named(text)) > 5
+    known = {label for family in FAMILIES.values() for label in family.labels} | {"le", "instance"}
+    by = {label for group in re.findall(r"\bby ?\(([^)]*)\)", text) for label in re.findall(r"\w+", group)}
+    assert by - known == set()
+
+
+def test_rules_are_understood():
+    """Every rule has what an alert needs, and promtool takes the file where there is one."""
+    path = DEPLOY / "prometheus-rules.yml"
+    rules = [rule for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]]
+    for rule in rules:
+        assert rule.keys() >= {"alert", "expr", "labels", "annotations"}
+        assert rule["labels"]["severity"] in {"page", "ticket"}
+        assert rule["annotations"].keys() == {"summary", "description"}
+    if promtool := shutil.which("promtool"):
+        subprocess.run([promtool, "check", "rules", path], check=True, timeout=30)
+
+
+def test_panels_of_the_dashboard_stand_beside_each_other():
+    """Each panel has a title, a query and a place of its own."""
+    board = json.loads((DEPLOY / "grafana-dashboard.json").read_text())
+    places = [tuple(panel["gridPos"].values()) for panel in board["panels"]]
+    assert len(places) == len(set(places))
+    assert all(panel["title"] and panel["targets"] for panel in board["panels"])

@@ -1,0 +1,61 @@
+"""What Redis knows of every name, for metrics: a few commands a name, whatever is queued."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import Any
+
+import redis
+
+from wsgi_timeout.store import keys, rq_state
+from wsgi_timeout.store.failed_calls import names
+from wsgi_timeout.store.record import number, text
+
+#: A metric without `wsgi_timeout_`, its labels, its value.
+Gauge = tuple[str, tuple[str, ...], float]
+
+
+def read(client: redis.Redis) -> list[Gauge]:
+    """Return the gauges of every name that workers have served, and those of the server.
+
+    Raises what redis-py raises.
+    """
+    commands: Any = client  # redis-py's annotations know no bytes
+    found: list[Gauge] = [("redis_up", (), 1)]
+    with suppress(redis.exceptions.ResponseError):  # not every user may ask for it
+        memory = commands.info("memory")
+        found.append(("redis_memory_bytes", (), float(memory.get("used_memory", 0))))
+        found.append(("redis_memory_max_bytes", (), float(memory.get("maxmemory", 0))))
+    for name in names(client):
+        found += _of_name(commands, name)
+    return found
+
+
+def _of_name(commands: Any, name: str) -> list[Gauge]:
+    pipe = commands.pipeline(transaction=False)
+    pipe.llen(rq_state.queue_key(name))
+    pipe.zcard(rq_state.started_key(name))
+    pipe.zcard(keys.delayed(name))
+    pipe.hlen(keys.leases(name))
+    pipe.hmget(keys.buffered(name), "*", "+")
+    pipe.lindex(rq_state.queue_key(name), 0)
+    *counts, budget, head = pipe.execute(raise_on_error=False)
+    metrics = ("queued_calls", "running_calls", "delayed_calls", "workers")
+    found: list[Gauge] = [
+        (metric, (name,), count) for metric, count in zip(metrics, counts, strict=True) if type(count) is int
+    ]
+    if isinstance(budget, list):
+        found.append(("buffered_bytes", (name,), number(budget[0])))
+        if budget[1]:
+            found.append(("buffered_bytes_max", (name,), number(budget[1])))
+    found.append(("queue_head_age_seconds", (name,), _age(commands, head)))
+    return found
+
+
+def _age(commands: Any, head: object) -> float:
+    """Return for how long the first of a queue has waited; 0: there is none."""
+    if not isinstance(head, bytes):
+        return 0.0
+    created = commands.hget(keys.call(text(head)), "created")
+    return max(0.0, time.time() - number(created) / 1000) if created else 0.0
