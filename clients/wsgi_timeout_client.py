@@ -190,6 +190,7 @@ class _Request:
                 if not following and not self._is_proxys(response):
                     self._failures = 0
                     self._note(response)
+                    self._check_cancelled()  # else it may be what a cancelled call is answered
                     return response
                 reading = f"HTTP status {response.status} from a proxy"
                 response.read()
@@ -209,8 +210,7 @@ class _Request:
 
     def failed(self, error: Exception, *, again: bool = True) -> None:
         """Pause before a repeat; raises the error where none is allowed (any more), or `Cancelled`."""
-        if self._cancel and self._cancel.is_set():
-            raise Cancelled("cancelled while it was waited for") from error
+        self._check_cancelled(error)
         now = time.monotonic()
         self._failures += 1
         if self._failures == 1:
@@ -227,11 +227,14 @@ class _Request:
         else:
             time.sleep(pause)
 
+    def _check_cancelled(self, error: Exception | None = None) -> None:
+        if self._cancel and self._cancel.is_set():
+            raise Cancelled("cancelled while it was waited for") from error
+
     # -- one hop
 
     def _send(self, headers: Mapping[str, str]) -> http.client.HTTPResponse:
-        if self._cancel and self._cancel.is_set():
-            raise Cancelled("cancelled before it was sent")
+        self._check_cancelled()
         self._close()
         if urlsplit(self.url)[:2] != self._origin:
             secret = {"authorization", "cookie"}
