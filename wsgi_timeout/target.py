@@ -94,16 +94,32 @@ def folder_of(target: str) -> str:
 
 def templates_of(target: str) -> Path | None:
     """Return where Flask looks for the templates of a target, without an import; None if it is not found."""
+    found = _place_of(target)
+    if found is None:
+        return None
+    return (found if found.is_dir() else found.parent) / "templates"
+
+
+def source_of(target: str) -> list[Path]:
+    """Return the files of a target's top module, without an import: one, or those of a package's folder."""
+    found = _place_of(target) if target else None
+    if found is None:
+        return []
+    return sorted(found.glob("*.py")) if found.is_dir() else [found]
+
+
+def _place_of(target: str) -> Path | None:
+    """Return the file of a target's top module, or the folder of its package; None if it is not found."""
     module, _ = _split(target)
     if _is_file(module):
-        return Path(module).resolve().parent / "templates"
+        return Path(module).resolve()
     top = module.partition(".")[0]
     for root in ("", *sys.path):
         folder = Path(root).resolve()
         if (folder / top).is_dir():
-            return folder / top / "templates"
+            return folder / top
         if (folder / f"{top}.py").is_file():
-            return folder / "templates"
+            return folder / f"{top}.py"
     return None
 
 

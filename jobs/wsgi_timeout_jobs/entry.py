@@ -21,6 +21,7 @@ from typing import Any
 import redis
 import rq
 
+from wsgi_timeout import identity
 from wsgi_timeout import target as targets
 from wsgi_timeout.compat import Self
 from wsgi_timeout.current import enter_worker
@@ -97,7 +98,7 @@ class _Keeper:
         info = {
             "target": targets.resolved(self._target),
             "wire": str(WIRE_VERSION),
-            "folder": targets.folder_of(self._target),
+            **identity.describe(self._target),
         }
         # RQ knows this worker already, by its own name: no birth.
         self._workers.register(self.worker, self._inbox, info, {})

@@ -21,6 +21,8 @@ from wsgi_timeout.watching.leases import LOOK_SECONDS, LeaseWatch
 
 log = logging.getLogger("wsgi_timeout")
 
+#: Seconds for which a worker may run other code before that is said.
+_DEPLOY_SECONDS = 3.0
 #: Seconds between two looks for queues of functions.
 _QUEUES_SECONDS = 5.0
 
@@ -52,6 +54,8 @@ class Watch:
         #: By queue: the web calls' own, and those of functions.
         self._leases = {workers.name: LeaseWatch(workers, lease_seconds)}
         self._next_queues = 0.0
+        #: Since when a worker with other code was seen, by the monotonic clock; negative: that was said.
+        self._other_code_since: float | None = None
         self._looked_at_server = False
         self._surprises = LogOnce("watch")
         #: Counts the checks of the workers; a caller that needs fresh data waits for one that starts later.
@@ -104,8 +108,24 @@ class Watch:
         trouble = seen.mismatch or seen.other_version
         if trouble and trouble not in {before.mismatch, before.other_version}:
             log.error("requests are refused: %s", trouble)
+        self._warn_of_other_code(seen.other_code)
         # While no worker lives, what the last ones served is the best guess.
         self.live_workers = replace(seen, mounts=seen.mounts or before.mounts)
+
+    def _warn_of_other_code(self, seen: bool) -> None:  # noqa: FBT001
+        """Say once that a worker runs other code: in a deploy that passes, between two apps it stays."""
+        if not seen:
+            self._other_code_since = None
+            return
+        since = self._other_code_since = self._other_code_since or time.monotonic()
+        if since > 0 and time.monotonic() - since > _DEPLOY_SECONDS:
+            self._other_code_since = -1.0
+            log.warning(
+                "a worker of queue wt:%s runs other code than %s here. In a deploy that passes; if it stays, "
+                "two apps share this name: give each its own by --name, name= or WSGI_TIMEOUT_NAME",
+                self._workers.name,
+                self._target,
+            )
 
     def _look_for_queues(self) -> None:
         """Watch the queues of functions too: whoever polls such a call waits for it as others for theirs."""

@@ -9,6 +9,7 @@ import time
 
 import rq
 
+from wsgi_timeout import identity
 from wsgi_timeout import target as targets
 from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.store import rq_state
@@ -42,8 +43,8 @@ def register(workers: Workers, options: WorkerOptions, mounts: str) -> None:
     info = {
         "target": targets.resolved(options.target),
         "wire": str(WIRE_VERSION),
-        "folder": targets.folder_of(options.target),
         "mounts": mounts,
+        **identity.describe(options.target),
     }
     versions = (rq.__version__, sys.version.split()[0])
     birth = rq_state.worker_fields(workers.name, os.getpid(), socket.gethostname(), versions)
