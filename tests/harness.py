@@ -271,11 +271,14 @@ class Gunicorn(Process):
 class Serve(Process):
     """`wsgi-timeout serve` on a free port, up when it has printed its banner."""
 
+    #: Words before the command.
+    before = ()
+
     def __init__(self, target, *options, folder, state, env=None, **settings):
         """Serve `target` from `folder`, with data in `state` and more environment variables."""
         command = [sys.executable, "-m", "wsgi_timeout.serving.cli", "serve", target, "--bind", "127.0.0.1:0"]
         env = {**environment(**settings), "XDG_STATE_HOME": str(state), "PYTHONPATH": "", **(env or {})}
-        super().__init__([*command, *options], env=env, cwd=folder)
+        super().__init__([*self.before, *command, *options], env=env, cwd=folder)
         try:
             self.url = self.wait_for(r"serving .+ on (http://\S+)/ ", 30.0)[1]
         except AssertionError:

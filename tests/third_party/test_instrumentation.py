@@ -2,12 +2,15 @@
 
 import json
 import os
+import re
 import signal
+import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import requests
-from harness import Serve, is_missing, until
+from harness import Serve, ask, is_missing, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -168,3 +171,80 @@ def test_opentelemetry_after_the_fork(serve, tmp_path):
     assert [span["name"] for span in spans] == ["inner", "GET /"]
     assert {span["context"]["trace_id"] for span in spans} == {f"0x{trace}"}
     assert "Worker spawned (pid: " in site.output
+
+
+WAITING = """
+import os, time
+from flask import Flask
+
+app = Flask(__name__)
+
+@app.get("/slow")
+def slow():
+    while not os.path.exists(os.environ["DOOR"]):
+        time.sleep(0.01)
+    return "done"
+"""
+
+
+class InstrumentedServe(Serve):
+    """`opentelemetry-instrument wsgi-timeout serve`: every process of it is instrumented."""
+
+    before = (Path(sys.executable).with_name("opentelemetry-instrument"),)
+
+    def spans(self):
+        """Return the spans that its processes have printed."""
+        found = re.findall(r'^\{\n    "name".*?^\}$', self.output, re.DOTALL | re.MULTILINE)
+        return [json.loads(span) for span in found]
+
+
+def test_one_trace_from_the_first_request_to_the_handler(tmp_path):
+    """A first request, its hops and the handler are one trace, without our polling, under the command."""
+    needs(
+        "opentelemetry.distro", "opentelemetry.instrumentation.flask", "opentelemetry.instrumentation.redis"
+    )
+    (tmp_path / "waiting.py").write_text(WAITING)
+    env = {
+        "DOOR": str(tmp_path / "door"),
+        "OTEL_TRACES_EXPORTER": "console",
+        "OTEL_METRICS_EXPORTER": "none",
+        "OTEL_LOGS_EXPORTER": "none",
+    }
+    options = ("--wait", "0.5", "--processes", "1")
+    site = InstrumentedServe("waiting:app", *options, folder=tmp_path, state=tmp_path / "state", env=env)
+    try:
+        answers = [ask(site.port, "/slow")]
+        while answers[-1].status == 303:
+            if len(answers) == 5:
+                (tmp_path / "door").touch()
+            answers.append(ask(site.port, answers[-1].location))
+        assert answers[-1].text == "done"
+    finally:
+        site.stop()
+    spans = site.spans()
+    names = sorted(span["name"] for span in spans)
+    assert names == ["GET", *(f"GET (hop {hop})" for hop in range(1, len(answers))), "GET /slow"]
+    assert len({span["context"]["trace_id"] for span in spans}) == 1
+    first, handler = (next(span for span in spans if span["name"] == name) for name in ("GET", "GET /slow"))
+    assert handler["parent_id"] == first["context"]["span_id"]
+    assert first["attributes"]["http.response.status_code"] == 303
+
+
+@pytest.mark.parametrize("command", [("ddtrace-run",), ("newrelic-admin", "run-program")], ids=" ".join)
+def test_other_agents_start(tmp_path, command):
+    """Under ddtrace and New Relic's agent an app is served, slow requests too."""
+    needs("ddtrace", "newrelic")
+    (tmp_path / "waiting.py").write_text(WAITING)
+    env = {"DOOR": str(tmp_path / "door"), "DD_TRACE_ENABLED": "false", "NEW_RELIC_DEVELOPER_MODE": "true"}
+    site = type("Agent", (Serve,), {"before": (Path(sys.executable).with_name(command[0]), *command[1:])})(
+        "waiting:app", "--wait", "0.5", folder=tmp_path, state=tmp_path / "state", env=env
+    )
+    try:
+        answer = ask(site.port, "/slow")
+        assert answer.status == 303
+        (tmp_path / "door").touch()
+        while answer.status == 303:
+            answer = ask(site.port, answer.location)
+        assert answer.text == "done"
+    finally:
+        site.stop()

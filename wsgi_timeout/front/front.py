@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsgi_timeout import metrics
+from wsgi_timeout import metrics, tracing
 from wsgi_timeout.errors import (
     HandlerRaised,
     ResponseBroken,
@@ -102,7 +102,9 @@ class Front:
         start_response = cors.with_headers(environ, self._routes.settings.cors_origins, start_response)
         if reference is not None and cors.is_preflight(environ):
             return cors.preflight(environ, start_response)
-        return self._answer(settings or self._routes.settings, reference, cookie, environ, start_response)
+        settings = settings or self._routes.settings
+        with tracing.request(environ, start_response, hop=max(1, reference.hop) if reference else 0) as start:
+            return self._answer(settings, reference, cookie, environ, start)
 
     def _answer(
         self,

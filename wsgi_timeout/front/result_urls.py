@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from wsgi_timeout import tracing
 from wsgi_timeout.errors import (
     AlreadyDelivered,
     BodyTooLarge,
@@ -115,7 +116,9 @@ class Results:
                 seat.keep_place()
                 return redirects.to_result_url(pending, environ, self._settings, start_response)
             pending = replace(pending, asked=found.asked)
-            request = _Request(Asked.by(environ), Asked.unpack(found.asked), pending, environ)
+            call = Asked.unpack(found.asked)
+            tracing.in_trace_of(environ, call.trace)
+            request = _Request(Asked.by(environ), call, pending, environ)
             if request.is_new(found):
                 return request.anew(start_response)
             if isinstance(found, Tombstone):

@@ -16,6 +16,7 @@ from urllib.request import parse_http_list
 
 import msgpack
 
+from wsgi_timeout import tracing
 from wsgi_timeout.compat import Self
 from wsgi_timeout.http import parameters
 from wsgi_timeout.http.environ import PRECONDITIONS
@@ -43,6 +44,8 @@ class Asked:
     waits: bool = True
     #: Seconds for which the response is kept though it was delivered: of a request with an idempotency key.
     kept_seconds: float = 0.0
+    #: The traceparent of its span (W3C Trace Context), where it is traced.
+    trace: str = ""
 
     @classmethod
     def by(cls, environ: Mapping[str, Any], *, waits: bool = True, kept_seconds: float = 0.0) -> Self:
@@ -56,6 +59,7 @@ class Asked:
             _digest(environ.get("HTTP_LAST_EVENT_ID", "")),
             waits,
             kept_seconds,
+            tracing.traceparent(environ),
         )
 
     def pack(self) -> bytes:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from hashlib import sha1
 from importlib.resources import files
+from inspect import unwrap
 from queue import Empty
 from typing import Any
 
@@ -74,7 +75,28 @@ def _client(url: str, connections: int, socket_timeout: float, retries: int) -> 
     return client_of(pool)
 
 
-class _ClosesItsPool(redis.Redis):
+class _UnobservedPipeline(redis.client.Pipeline):
+    """A pipeline without what libraries of observation wrap around redis-py's methods."""
+
+    execute = unwrap(redis.client.Pipeline.execute)
+    immediate_execute_command = unwrap(redis.client.Pipeline.immediate_execute_command)
+
+
+class _Unobserved(redis.Redis):
+    """A client whose commands are no spans: our looks and waits would fill an app's traces.
+
+    OpenTelemetry and the like wrap methods of redis-py's own classes, before or after this is imported.
+    """
+
+    execute_command = unwrap(redis.Redis.execute_command)
+
+    def pipeline(self, *args: Any, **options: Any) -> Any:
+        pipe = super().pipeline(*args, **options)
+        pipe.__class__ = _UnobservedPipeline  # its arguments differ from version to version
+        return pipe
+
+
+class _ClosesItsPool(_Unobserved):
     """Before redis-py 5 `close` left the pool as it was."""
 
     def close(self) -> None:
@@ -85,7 +107,7 @@ class _ClosesItsPool(redis.Redis):
 def client_of(pool: redis.ConnectionPool) -> redis.Redis:
     """Return a client that owns `pool`: to close one is to close the other."""
     if hasattr(redis.Redis, "from_pool"):
-        return redis.Redis.from_pool(pool)
+        return _Unobserved.from_pool(pool)
     return _ClosesItsPool(connection_pool=pool)
 
 

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 
+from wsgi_timeout import tracing
 from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.reloading import Reloader
 from wsgi_timeout_jobs.apps.other_python.process import AppChanged
@@ -45,6 +46,7 @@ def be_child(
         # What an app registers to run at exit does so here; what the parent registered does not.
         atexit._clear()  # noqa: SLF001
         work()
+        tracing.flush()
         atexit._run_exitfuncs()  # noqa: SLF001
         code = EXIT_RELOAD if reloader else 0
     except AppChanged:
