@@ -106,7 +106,7 @@ def test_a_frozen_workers_post_is_lost(site, aside, gate, freeze, seen):
     frozen = freeze(site)
     answer = waiting.result()
     seen("the 502", [time.monotonic() - frozen.at])
-    assert (answer.status, answer.json["detail"]) == (502, "its worker died while it ran")
+    assert (answer.status, "interrupted" in answer.json["detail"]) == (502, True)
     frozen.wake()
     gate.touch()
     # An idle one beside it may have renewed its lease before it was found lost.
@@ -155,7 +155,7 @@ def test_a_pool_whose_parent_is_frozen_is_given_up(deploy, aside, gate, seen):
         site.pool = site.start_pool("--processes", "2")
         answer = post.result()
         seen("until the POST's 502", [time.monotonic() - frozen])
-        assert (answer.status, answer.json["detail"]) == (502, "its worker died while it ran")
+        assert (answer.status, "interrupted" in answer.json["detail"]) == (502, True)
         new = begun(site, "get", 2)
         seen("until the GET's second run", [time.monotonic() - frozen])
         gate.touch()

@@ -52,7 +52,7 @@ def test_a_handler_that_hangs_is_ended(site, seen, how):
     began = time.monotonic()
     answer = ask(site.web.port, f"/{how}?tag={how}")
     took = time.monotonic() - began
-    assert (answer.status, "ran longer than its timeout" in answer.json["detail"]) == (504, True)
+    assert (answer.status, "longer than" in answer.json["detail"]) == (504, True)
     assert took < TIMEOUT + PROMISED
     assert ask(site.web.port, "/fast").text == "fast \n"
     served = time.monotonic() - began
@@ -81,7 +81,8 @@ def test_a_call_that_kills_its_workers_is_given_up(site, patient, seen, how, dea
     began = time.monotonic()
     answer = ask(patient.port, f"/{how}?tag={how}")
     seen(f"{how}: three runs", [time.monotonic() - began])
-    assert (answer.status, answer.json["detail"]) == (502, f"its worker died while it ran ({death})")
+    assert (answer.status, death in answer.text) == (502, False)
+    patient.wait_for(f"reference {answer.json['reference']}: .*its worker died while it ran .{death}")
     assert len({run.split()[1] for run in site.runs(how)}) == len(site.runs(how)) == 3
     assert ask(patient.port, "/fast").status == 200
 

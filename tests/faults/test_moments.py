@@ -77,7 +77,7 @@ def test_a_pool_that_gives_up_on_a_redis_that_is_away_leaves_no_riddle(deploy, r
     site.pool = site.start_pool("--processes", "1")
     old.stop()
     answer = post.result()[-1]
-    assert (answer.status, answer.json["detail"]) == (502, "its worker died while it ran")
+    assert (answer.status, "interrupted" in answer.json["detail"]) == (502, True)
     assert get.result()[-1].text == "slow GET get 0\n"
     seen("both outcomes, after its return", [time.monotonic() - back])
     assert [len(site.runs(tag)) for tag in ("post", "get")] == [1, 2]

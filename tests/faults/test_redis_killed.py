@@ -97,7 +97,7 @@ def test_everything_under_way_is_only_delayed(site, redis_server, aside, gate, p
     with away(redis_server) as outage:
         refused = ask(port, "/fast?tag=refused")
         assert (refused.status, refused.header("Retry-After")) == (503, "5")
-        assert refused.json["detail"].startswith("Redis does not take this request")
+        assert refused.json["detail"].startswith("this request cannot be taken now")
         paused.set()
         gate.touch()
 

@@ -72,7 +72,7 @@ def test_what_does_not_end_in_time_is_settled(deploy, aside, gate, seen, again):
         old.popen.terminate()
     answer = post.result()
     seen("the POST's 502", [time.monotonic() - at])
-    assert (answer.status, answer.json["detail"]) == (502, "its worker died while it ran (signal 9)")
+    assert (answer.status, "interrupted" in answer.json["detail"]) == (502, True)
     assert begun(site, "get", 2) != first
     gate.touch()
     assert get.result().text == "passed get\n"

@@ -222,7 +222,7 @@ class TestDeployments:
         try:
             answer = ask(web.port, "/brand_new", timeout=10)
             assert answer.status == 502
-            assert "'brand_new'" in answer.json["detail"]
+            web.wait_for(f"reference {answer.json['reference']}: .*'brand_new'")
             assert ask(web.port, "/site/").status == 200
         finally:
             web.stop()
@@ -267,7 +267,9 @@ class TestDeployments:
         try:
             answer = ask(web.port, "/brand_new")
             assert answer.status == 502
-            assert "its worker serves no web function 'brand_new'" in answer.json["detail"]
+            web.wait_for(
+                f"reference {answer.json['reference']}: .*its worker serves no web function 'brand_new'"
+            )
         finally:
             web.stop()
             pool.stop()

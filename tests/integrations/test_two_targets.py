@@ -25,11 +25,6 @@ OTHER_VERSION = (
 )
 
 
-def public(text):
-    """Return what a client is told of a log line: no worker is named."""
-    return text.replace(r"worker \S+", "a worker")
-
-
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
 
@@ -152,7 +147,7 @@ def test_a_web_process_of_another_target_is_refused(site, redis_server, start, s
     answer = ask(web.port, "/slow")
     assert answer.status == 503
     told = OTHER_TARGET.format(name=site.name)
-    assert re.search(public(told), answer.json["detail"])
+    assert "own_server" not in answer.json["detail"]
     web.wait_for(f"reference {answer.json['reference']}: 503 to GET .*: {told}")
     web.wait_for("requests are refused: " + OTHER_TARGET.format(name=site.name))
     took = []
@@ -227,7 +222,7 @@ def test_a_newer_web_process_is_refused(site, redis_server, start, newer, seen):
     answer = ask(web.port, "/fast")
     seen("the 503, from its start", [time.monotonic() - began])
     assert answer.status == 503
-    assert re.search(public(said(site, 0, 1)), answer.json["detail"])
+    web.wait_for(f"reference {answer.json['reference']}: .*{said(site, 0, 1)}")
 
 
 def test_an_upgrade(deploy, start, newer):
@@ -246,9 +241,9 @@ def test_an_upgrade(deploy, start, newer):
     env = {**site.env, **newer}
     pool = start(Pool(site.target, site.name, site.redis.url, "--processes", "1", env=env, cwd=APPS))
     (worker,) = pids(pool)
-    refused = until(lambda: [a for a in [ask(old.port, "/fast")] if "version" in a.text], what="the refusal")
+    refused = until(lambda: [a for a in [ask(old.port, "/fast")] if a.status == 503], what="the refusal")
     assert refused[0].status == 503
-    assert re.search(public(said(site, 1, 0)), refused[0].json["detail"])
+    old.wait_for(f"reference {refused[0].json['reference']}: .*{said(site, 1, 0)}")
     app = f"wsgi_timeout:gateway('basic:app', name={site.name!r})"
     new = start(Gunicorn(app, site.redis.url, env=env, cwd=APPS))
     assert ask(new.port, "/pid").json["pid"] == worker

@@ -124,7 +124,7 @@ class TestOptions:
             inside(door, n)
         refused = server.get()
         assert refused.status_code == 503
-        assert "3 requests wait" in refused.json()["detail"]
+        assert "too many requests wait" in refused.json()["detail"]
         door.touch()
         assert [answer.result().status_code for answer in answers] == [200] * 3
 

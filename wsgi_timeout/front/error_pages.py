@@ -1,13 +1,12 @@
 """Our errors as answers: a page for a person, problem details (RFC 9457) for a program.
 
-Neither names hosts, addresses or processes. What an operator needs goes to the log, under a reference
-that the answer shows.
+Neither names hosts, settings, signals or processes. What an operator needs goes to the log, under a
+reference that the answer shows.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 import secrets
 from collections.abc import Iterable, Mapping
 from email.utils import formatdate
@@ -42,6 +41,27 @@ _KINDS: dict[type[WsgiTimeoutError], str] = {
     errors.AlreadyDelivered: "gone",
     errors.WsgiTimeoutError: "error",
 }
+#: What an outsider is told in place of an error's own message, which is for the operator; "": its own.
+_PUBLIC: dict[type[WsgiTimeoutError], str] = {
+    errors.CallRefused: "",
+    errors.NoWorker: "this request cannot be taken now: it does not fit those who would handle it",
+    errors.UnknownLabel: "nobody is there to handle requests to this path",
+    errors.QueueFull: "too many requests wait already",
+    errors.BytesFull: "too many requests wait already",
+    errors.TooManyWaiting: "too many requests wait already",
+    errors.RedisUnavailable: "this request cannot be taken now",
+    errors.BodyTooLarge: "the request body is larger than is accepted here",
+    errors.UploadBroken: "",
+    errors.IdempotencyKeyReused: "",
+    errors.UpgradeUnsupported: "a WebSocket is not supported here",
+    errors.CallUnknown: "",
+    errors.NotFound: "",
+    errors.ResultTrimmed: "",
+    errors.WorkerLost: "it was interrupted while it ran, and could not be completed",
+    errors.CallTimedOut: "it took longer than is allowed",
+    errors.CallCancelled: "it was cancelled",
+    errors.WsgiTimeoutError: "it could not be completed because of a fault on our side",
+}
 #: Where it makes no sense to open the address again.
 _SENT = frozenset({"too_large", "upload_broken"})
 
@@ -72,25 +92,24 @@ def answer(
 
 
 def public_detail(problem: WsgiTimeoutError) -> str:
-    """Return an error's message without what is nobody's business: addresses, hosts, worker names."""
-    text = str(problem)
+    """Return what an outsider is told of an error: no settings, hosts, signals or names of workers."""
     if isinstance(problem, AlreadyDelivered):
         return f"This result was delivered on {_when(problem)} and is not kept after that."
-    if isinstance(problem, errors.RedisUnavailable):
-        return "Redis does not take this request now"
-    if isinstance(problem, errors.WorkerLost):
-        return text.partition("could not be recorded: ")[0]
-    # `worker <host>-<pid>-<random> of queue ...`
-    return re.sub(r"\bworker \S+ (of|with)\b", r"a worker \1", text)
+    text = str(problem)
+    if isinstance(problem, errors.NoWorker) and text.startswith("no live worker"):
+        return text  # with the command to start one: whoever begins to use this sees it first here
+    return next((_PUBLIC[cls] for cls in type(problem).__mro__ if cls in _PUBLIC), "") or text
 
 
 def _logged(environ: Mapping[str, Any], problem: WsgiTimeoutError) -> str:
-    """Log why a request failed by no fault of its own; return the reference, "" if there is none."""
-    if int(problem.status[:3]) < 500:
+    """Log what the answer does not tell; return the reference that both have, "" if the answer tells all."""
+    fault = int(problem.status[:3]) >= 500
+    if not fault and not isinstance(problem, errors.BodyTooLarge):
         return ""
     reference = secrets.token_hex(4)
+    level = logging.WARNING if fault else logging.INFO
     method, path = environ["REQUEST_METHOD"], urls.local_path(environ)
-    log.warning("reference %s: %s to %s %s: %s", reference, problem.status[:3], method, path, problem)
+    log.log(level, "reference %s: %s to %s %s: %s", reference, problem.status[:3], method, path, problem)
     return reference
 
 
