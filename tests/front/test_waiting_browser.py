@@ -1,9 +1,11 @@
-"""A browser's own ways to an address while a call runs, and after it: reloads, history, tabs, bookmarks."""
+"""What a browser shows of calls of every kind, and its own ways to an address: reloads, history, tabs."""
 
 import contextlib
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from harness import until
+from harness import ask, until
 from selenium.webdriver.common.by import By
 
 #: Seconds in which a busy machine shows what is there.
@@ -23,7 +25,7 @@ const [gate, times, again] = arguments;
 
 @pytest.fixture(scope="module")
 def site(deploy):
-    return deploy("waiting:app", pool=("--processes", "2"), wait_seconds=20, page_after=0.3)
+    return deploy("waiting:app", pool=("--processes", "2"), wait_seconds=20, page_after=0.3, worker_wait=10)
 
 
 @pytest.fixture(scope="module")
@@ -176,3 +178,92 @@ def test_the_address_opened_elsewhere(site, tab, gate):
     until(lambda: tab.title == "report", SOON, "the report")
     assert len(site.runs("report")) == before + 1
     assert tab.current_url == address
+
+
+def text_of(browser):
+    return browser.execute_script("return document.querySelector('main')?.innerText") or ""
+
+
+def test_a_call_of_sixty_waits(site, tab, gate):
+    """A call that takes sixty times as long as one request may wait is shown when it is there."""
+    wait = 0.03
+    web = site.start_web(gateway=f"wait_seconds={wait}, page_after={wait}")
+    try:
+        address = f"{web.url}/report?gate={gate}&sixty&done=1&total=60&message=still"
+        tab.get(address)
+        until_title(tab, "1 % · /report")
+        began = time.monotonic()
+        until(lambda: time.monotonic() - began > 60 * wait, what="sixty waits")
+        assert "still" in text_of(tab)
+        gate.touch()
+        until(lambda: tab.title == "report", SOON, "the report")
+        assert tab.current_url == address
+        assert len(site.runs("report")) == 1
+    finally:
+        web.stop()
+
+
+def test_a_queued_call_has_a_place(site, tab, gate):
+    """While others run the page says which place in the queue it has, then that it runs."""
+    first = gate.with_name("first")
+    with ThreadPoolExecutor(2) as threads:
+        before = len(site.runs("report"))
+        others = [threads.submit(ask, site.web.port, f"/report?gate={first}&n={n}") for n in (1, 2)]
+        until(lambda: len(site.runs("report")) == before + 2, SOON, "both at work")
+        tab.get(f"{site.url}/report?gate={gate}&queued")
+        until_title(tab, "Waiting for its turn · /report")
+        assert "Place 1 in the queue" in text_of(tab)
+        assert len(site.runs("report")) == before + 2
+        first.touch()
+        assert [other.result().status for other in others] == [200, 200]
+    until_title(tab, "Working on it · /report")
+    assert "Place" not in text_of(tab)
+    gate.touch()
+    until(lambda: tab.title == "report", SOON, "the report")
+
+
+@pytest.mark.parametrize(("path", "says"), [("raises", "Internal Server Error"), ("dies", "did not finish")])
+def test_a_call_that_fails(site, tab, gate, path, says):
+    """A handler that raises, or dies, ends the page with what that is without us, or ours, at the address."""
+    address = f"{site.url}/{path}?gate={gate}"
+    tab.get(address)
+    until_title(tab, f"· /{path}")
+    gate.touch()
+    until(lambda: says in tab.page_source, SOON, "the failure")
+    assert tab.current_url == address
+    assert MARK not in "".join(addresses(tab))
+    assert ("Reference" in text_of(tab)) == (path == "dies")
+
+
+def test_a_call_that_is_cancelled_elsewhere(site, tab, gate):
+    """A page whose call somebody else cancels says so, and leads on."""
+    tab.get(f"{site.url}/report?gate={gate}&elsewhere-cancelled")
+    until_title(tab, "· /report")
+    assert ask(site.web.port, status_of(tab), "DELETE").status == 202
+    until_title(tab, "Cancelled")
+    assert "Open this address again" in text_of(tab)
+    gate.touch()
+
+
+def test_at_once_and_never(site, tab, gate):
+    """`at-once` shows the page before anything was waited for, `never` leaves a browser its redirects."""
+    web = site.start_web(
+        gateway="page_after=60, wait_seconds=60, waiting_page='at-once',"
+        "routes={'/form': {'waiting_page': 'never', 'wait_seconds': 0.5}}"
+    )
+    try:
+        address = f"{web.url}/report?gate={gate}&at-once"
+        tab.get(address)
+        until_title(tab, "· /report")
+        tab.get(f"{web.url}/form?gate={gate}")
+        before = len(site.runs("form"))
+        with ThreadPoolExecutor(1) as threads:
+            sent = threads.submit(tab.find_element(By.ID, "send").click)
+            until(lambda: len(site.runs("form")) > before, SOON, "the form")
+            until(lambda: web.output.count('"GET /form HTTP/1.1" 303') >= 2, SOON, "two redirects")
+            gate.touch()
+            sent.result()
+        until_title(tab, "answer")
+        assert f"{MARK}call=" in tab.current_url
+    finally:
+        web.stop()
