@@ -32,7 +32,7 @@ from wsgi_timeout.store.connection import SOCKET_TIMEOUT, client_of
 from wsgi_timeout.store.links import connection_class
 from wsgi_timeout.store.messages import WIRE_VERSION
 from wsgi_timeout.store.record import Outcome
-from wsgi_timeout.store.redis_errors import ANY
+from wsgi_timeout.store.redis_errors import ANY, what_happened
 from wsgi_timeout.store.workers import Workers
 from wsgi_timeout.watching import live_workers
 from wsgi_timeout.watching.leases import WORKER_DIED
@@ -127,7 +127,7 @@ class _Keeper:
                     os.kill(os.getpid(), signal.SIGKILL)
                 heard = self._attempts.redis.lpop(keys.inbox(self._inbox), 1000)
             except ANY as error:
-                log.warning("Redis is away (%s); the call goes on", error)
+                log.warning("%s; the call goes on", what_happened(error))
                 continue
             for running in self.board.running():
                 if running.settling:

@@ -29,6 +29,8 @@ def test_what_others_write_is_understood(written, meant):
         ("redis://host/0?decode_responses=True", "decode_responses"),
         ("redis://host/0?foo=1", "no option 'foo'"),
         ("http://host", "redis://"),
+        ("redis://host/abc", "the database is a number, not 'abc'"),
+        ("redis://host/0?protocol=9", "protocol"),
     ],
 )
 def test_what_cannot_work_is_refused_by_name(url, why):

@@ -128,6 +128,10 @@ def _ping(url: str) -> None:
     try:
         check_server(client, url)
         client.ping()
+    except redis.exceptions.AuthenticationError as error:
+        raise ConfigurationError(
+            f"REDIS_URL={without_password(url)!r}: the server refuses its user or password: {error}"
+        ) from None
     except (redis.exceptions.RedisError, OSError) as error:
         raise ConfigurationError(
             f"REDIS_URL={without_password(url)!r} cannot be reached: {error}; start that server, "

@@ -70,7 +70,9 @@ def _client(url: str, connections: int, socket_timeout: float, retries: int) -> 
             connection_class=connection_class(kind),
             retry=Retry(ConstantBackoff(_RETRY_PAUSE_SECONDS), retries, (redis.exceptions.ConnectionError,)),
         )
-    except ValueError as error:
+        # Made for nothing, and not connected: what is wrong with an option, its class says.
+        pool.connection_class(**pool.connection_kwargs)
+    except (ValueError, TypeError, redis.exceptions.RedisError) as error:
         raise ConfigurationError(f"REDIS_URL={without_password(written)!r}: {error}") from None
     return client_of(pool)
 

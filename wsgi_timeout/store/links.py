@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 import redis
 
@@ -12,6 +13,8 @@ from wsgi_timeout.store.time_limit import seconds_left
 
 #: Seconds that a thread waits for its turn: in a burst of thousands that says nothing about the server.
 TURN_TIMEOUT = 30.0
+#: Seconds for which a process does not connect again to a server that refused its password.
+REFUSED_SECONDS = 2.0
 #: Answers of a server that is a replica now.
 _REPLICA = ("READONLY", "MASTERDOWN", "UNBLOCKED")
 
@@ -20,6 +23,12 @@ class _Failovers:
     """How often this process was told that its server is a replica: the name leads to another one then."""
 
     seen = 0
+
+
+class _Refusals:
+    """Which servers refused which password a moment ago: they are not asked again by each command."""
+
+    seen: ClassVar[dict[object, tuple[float, redis.exceptions.AuthenticationError]]] = {}
 
 
 class _LeavesReplicas:
@@ -37,8 +46,16 @@ class _LeavesReplicas:
 
     def _connect(self) -> Any:
         self._failovers = _Failovers.seen
+        since, refusal = _Refusals.seen.get(self._account(), (0.0, None))
+        if refusal and time.monotonic() - since < REFUSED_SECONDS:
+            raise refusal
         self._limit()
         return super()._connect()  # type: ignore[misc]
+
+    def _account(self) -> object:
+        """Return what a password is right or wrong for."""
+        names = ("host", "port", "path", "username", "password", "credential_provider")
+        return tuple(getattr(self, name, None) for name in names)
 
     def send_packed_command(self, *args: Any, **options: Any) -> Any:
         self._leave()
@@ -71,6 +88,9 @@ class _LeavesReplicas:
             if str(error).startswith(_REPLICA):
                 _Failovers.seen += 1
                 self._leave()
+            raise
+        except redis.exceptions.AuthenticationError as error:
+            _Refusals.seen[self._account()] = (time.monotonic(), error)
             raise
 
     def _leave(self) -> bool:

@@ -60,6 +60,13 @@ class Parser(DefaultParser):  # type: ignore[misc, valid-type]  # chosen when re
         return refused
 
 
+def what_happened(error: BaseException) -> str:
+    """Say for a log what became of Redis: a wrong password is no outage, and mended otherwise."""
+    if isinstance(error, redis.exceptions.AuthenticationError):
+        return f"Redis refuses the user or password of REDIS_URL ({error})"
+    return f"Redis is away ({error})"
+
+
 @contextmanager
 def unavailable_is_refusal() -> Iterator[None]:
     """Turn a Redis that is away, or refuses, into `RedisUnavailable` (503)."""

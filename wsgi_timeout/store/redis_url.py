@@ -35,8 +35,16 @@ def understood(url: str) -> str:
             raise _wrong(url, "decode_responses is for clients of text, and bodies are bytes: leave it out")
         if name not in {*_IGNORED, "decode_responses"}:
             options.append((name, _CERTIFICATES.get(value, value) if name == "ssl_cert_reqs" else value))
+    _check_database(url, scheme, address)
     address += "?" + urlencode(options) if options else ""
     return f"{_SCHEMES.get(scheme, scheme)}{colon}{address}"
+
+
+def _check_database(url: str, scheme: str, address: str) -> None:
+    """Raise `ConfigurationError` for a path that is no number: redis-py would take database 0."""
+    database = address.removeprefix("//").partition("/")[2]
+    if scheme in {"redis", "rediss", *_SCHEMES} and not re.fullmatch(r"\d*", database):
+        raise _wrong(url, f"the database is a number, not {database!r}, as in redis://localhost:6379/0")
 
 
 def check_options(url: str, kind: type, options: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ from wsgi_timeout.log_once import LogOnce
 from wsgi_timeout.store import keys
 from wsgi_timeout.store.connection import Commands
 from wsgi_timeout.store.record import text
-from wsgi_timeout.store.redis_errors import ANY, UNAVAILABLE
+from wsgi_timeout.store.redis_errors import ANY, UNAVAILABLE, what_happened
 from wsgi_timeout.watching.waiter import GONE, Waiter, system_poll
 
 log = logging.getLogger("wsgi_timeout")
@@ -173,7 +173,7 @@ class Listener:
                 self._next_recheck = time.monotonic() + RECHECK_SECONDS
         except UNAVAILABLE as error:
             if not was_away:
-                log.warning("listener: Redis is away (%s); requests go on waiting", error)
+                log.warning("listener: %s; requests go on waiting", what_happened(error))
             self._lost_touch()
         except redis.exceptions.ResponseError as error:
             self._lost_touch()

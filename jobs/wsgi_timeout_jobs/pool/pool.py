@@ -21,7 +21,7 @@ from wsgi_timeout.store import keys, rq_state
 from wsgi_timeout.store.connection import connect, eviction
 from wsgi_timeout.store.messages import ResponseHead
 from wsgi_timeout.store.record import Outcome
-from wsgi_timeout.store.redis_errors import UNAVAILABLE
+from wsgi_timeout.store.redis_errors import UNAVAILABLE, what_happened
 from wsgi_timeout.watching.leases import WORKER_DIED
 from wsgi_timeout_jobs.pool.child import Child
 from wsgi_timeout_jobs.pool.children import Children, Served
@@ -163,7 +163,7 @@ class Pool:
 
     def _note_away(self, error: Exception) -> None:
         if not self._away:
-            log.warning("Redis is away (%s); workers go on", error)
+            log.warning("%s; workers go on", what_happened(error))
         self._away = True
 
     def _renew_leases(self) -> None:

@@ -11,7 +11,7 @@ from types import FrameType
 from wsgi_timeout.store import keys
 from wsgi_timeout.store.attempts import Attempts
 from wsgi_timeout.store.record import Taken, text
-from wsgi_timeout.store.redis_errors import ANY
+from wsgi_timeout.store.redis_errors import ANY, what_happened
 from wsgi_timeout_jobs.process.board import Board
 from wsgi_timeout_jobs.process.options import WorkerOptions
 
@@ -45,6 +45,8 @@ class Intake:
         self.stopping = False
         self._blocking = False
         self._lost_reply = False
+        #: What was logged last of Redis, empty since it answered.
+        self._told = ""
         #: Whether others waited in the queue when the last call was taken.
         self._more = False
 
@@ -64,12 +66,19 @@ class Intake:
         except ANY as error:
             # Also a BLMOVE that is broken off because the server became a replica.
             self._lost_reply = True
-            log.warning("worker %s: Redis is away (%s), trying again", self._worker, error)
+            self._tell(what_happened(error))
             time.sleep(_RETRY_SECONDS)
             return None
+        self._told = ""
         # With several slots the next one may be free only later.
         self._more = taken is not None and taken.more and self._board.slots == 1
         return taken
+
+    def _tell(self, trouble: str) -> None:
+        """Log what is wrong with Redis, once for each outage."""
+        if trouble != self._told:
+            self._told = trouble
+            log.warning("worker %s: %s, trying again", self._worker, trouble)
 
     def let_go(self) -> None:
         """Give back what a BLMOVE moved here when it was broken off: it must not wait for the handlers."""

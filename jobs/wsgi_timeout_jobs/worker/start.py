@@ -11,7 +11,7 @@ from wsgi_timeout import target as targets
 from wsgi_timeout.current import enter_worker, follow_threads, serve_queue
 from wsgi_timeout.retrying import retry
 from wsgi_timeout.settings import NAME_VARIABLE
-from wsgi_timeout.store.redis_errors import UNAVAILABLE
+from wsgi_timeout.store.redis_errors import UNAVAILABLE, what_happened
 from wsgi_timeout_jobs.apps.offered import Entries, of_target
 from wsgi_timeout_jobs.apps.other_python.app import OtherPythonApp
 from wsgi_timeout_jobs.apps.other_python.process import AppProcess
@@ -69,5 +69,5 @@ def _connected(options: WorkerOptions, offered: Entries, queue: str, board: Boar
         partial(CallWorker, options, offered, queue, board),
         UNAVAILABLE,
         pause=_RETRY_SECONDS,
-        failed=partial(log.warning, "worker %s: Redis is away (%s), trying again", options.worker),
+        failed=lambda error: log.warning("worker %s: %s, trying again", options.worker, what_happened(error)),
     )
