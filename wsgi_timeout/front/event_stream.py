@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from wsgi_timeout.errors import ResponseBroken, ResultTrimmed
+from wsgi_timeout.errors import ResponseBroken
 from wsgi_timeout.front import policy, redirects, replay
 from wsgi_timeout.front.delivery import Delivery
 from wsgi_timeout.front.places import Seat
@@ -183,18 +183,7 @@ class _Events:
         reader, waiter, stay = self._reader, self._waiter, self._stay
         assert reader is not None
         next_comment = time.monotonic() + stay.keepalive_seconds
-        while True:
-            waiter.reset()
-            try:
-                chunks = reader.poll()
-                if chunks or reader.end or reader.missing:
-                    return chunks
-            except ResultTrimmed as error:
-                raise ResponseBroken(str(error)) from error
-            except UNAVAILABLE:
-                log.debug("Redis is away while a stream is sent")
-            if waiter.gone:
-                raise ResponseBroken("the client closed the connection")
+        while (chunks := replay.poll(reader, waiter)) is None:
             if self._is_time():
                 return []
             now = time.monotonic()
@@ -207,6 +196,7 @@ class _Events:
             if stay.comes_back:
                 seconds = min(seconds, max(0.01, stay.deadline - now))
             waiter.wait(seconds)
+        return chunks
 
     def _lost(self) -> bytes:
         """Return the event that tells that no more will come; an app with ids of its own is broken off."""

@@ -130,21 +130,26 @@ def stream(reader: StreamReader, chunks: list[bytes], waiter: Waiter) -> Generat
             return
         if reader.end == "broken" or reader.missing:
             raise ResponseBroken("the response broke off in the worker")
-        chunks = _next(reader, waiter)
+        while (found := poll(reader, waiter)) is None:
+            waiter.wait(RECHECK_SECONDS)
+        chunks = found
 
 
-def _next(reader: StreamReader, waiter: Waiter) -> list[bytes]:
-    while True:
-        waiter.reset()
-        try:
-            chunks = reader.poll()
-            if chunks or reader.end or reader.missing:
-                return chunks
-        except ResultTrimmed as error:
-            raise ResponseBroken(str(error)) from error
-        except UNAVAILABLE:
-            # The response goes on when Redis is back; until then its client waits, or leaves.
-            log.debug("Redis is away while a response is sent")
-        if waiter.gone:
-            raise ResponseBroken("the client closed the connection")
-        waiter.wait(RECHECK_SECONDS)
+def poll(reader: StreamReader, waiter: Waiter) -> list[bytes] | None:
+    """Return the next chunks of a response, empty at its end; None: wait, and ask again.
+
+    Raises `ResponseBroken` when the client has left, or when what it wants was trimmed.
+    """
+    waiter.reset()
+    try:
+        chunks = reader.poll()
+        if chunks or reader.end or reader.missing:
+            return chunks
+    except ResultTrimmed as error:
+        raise ResponseBroken(str(error)) from error
+    except UNAVAILABLE:
+        # The response goes on when Redis is back; until then its client waits, or leaves.
+        log.debug("Redis is away while a response is sent")
+    if waiter.gone:
+        raise ResponseBroken("the client closed the connection")
+    return None
