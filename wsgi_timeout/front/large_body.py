@@ -6,11 +6,13 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from itertools import chain
 
 from wsgi_timeout.errors import RedisUnavailable, StreamLost, UploadBroken, WsgiTimeoutError
 from wsgi_timeout.front.process import Runtime
 from wsgi_timeout.http.request_body import Upload
+from wsgi_timeout.retrying import retry
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.store.keys import UPLOAD_TTL
 from wsgi_timeout.store.record import Outcome
@@ -69,15 +71,20 @@ class LargeBody:
         return True
 
     def _offer_early(self, chunk: bytes) -> bool:
-        deadline = time.monotonic() + self._settings.worker_wait
-        while not self._offer(chunk):
+        """Send a chunk before the call is queued; False: it comes after that."""
+        try:
+            return retry(
+                partial(self._writer.offer, chunk),
+                UNAVAILABLE,
+                pause=_RETRY_SECONDS,
+                seconds=self._settings.worker_wait,
+                stopped=lambda: self._writer.count > 0,
+            )
+        except UNAVAILABLE as error:
             if self._writer.count:
                 return False
-            # Not for room, but for Redis: there is nothing yet that a call could be queued with.
-            if time.monotonic() >= deadline:
-                raise RedisUnavailable("Redis does not take this request's body")
-            time.sleep(_RETRY_SECONDS)
-        return True
+            # There is nothing yet that a call could be queued with.
+            raise RedisUnavailable("Redis does not take this request's body") from error
 
     def send_rest(self) -> None:
         """Send what did not fit; returns when all is sent, or the handler wants no more.

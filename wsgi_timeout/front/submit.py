@@ -13,6 +13,7 @@ from wsgi_timeout.front.process import Runtime
 from wsgi_timeout.http.environ import capture
 from wsgi_timeout.http.pending import Pending
 from wsgi_timeout.http.request_body import Upload, impatient
+from wsgi_timeout.retrying import retry
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.store import keys
 from wsgi_timeout.store.messages import CallRequest
@@ -117,14 +118,11 @@ class Submission:
 
     def _patiently(self, action: Callable[..., None], *args: Any) -> None:
         """Do what may be done twice; after `worker_wait` give up, with `NoWorker` or `RedisUnavailable`."""
-        # As few frames as may be: in a burst thousands stand here, and wait for their turn.
-        deadline = time.monotonic() + self._settings.worker_wait
-        while True:
-            try:
-                with self._runtime.turns, unavailable_is_refusal():
-                    self._runtime.listener.check(_AWAY_SECONDS)
-                    return action(*args)
-            except (NoWorker, RedisUnavailable):
-                if time.monotonic() >= deadline:
-                    raise
-            time.sleep(_RETRY_SECONDS)
+
+        def once() -> None:
+            with self._runtime.turns, unavailable_is_refusal():
+                self._runtime.listener.check(_AWAY_SECONDS)
+                action(*args)
+
+        errors = (NoWorker, RedisUnavailable)
+        retry(once, errors, pause=_RETRY_SECONDS, seconds=self._settings.worker_wait)
