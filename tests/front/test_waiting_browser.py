@@ -186,7 +186,7 @@ def text_of(browser):
 
 def test_a_call_of_sixty_waits(site, tab, gate):
     """A call that takes sixty times as long as one request may wait is shown when it is there."""
-    wait = 0.03
+    wait, before = 0.03, len(site.runs("report"))
     web = site.start_web(gateway=f"wait_seconds={wait}, page_after={wait}")
     try:
         address = f"{web.url}/report?gate={gate}&sixty&done=1&total=60&message=still"
@@ -198,7 +198,7 @@ def test_a_call_of_sixty_waits(site, tab, gate):
         gate.touch()
         until(lambda: tab.title == "report", SOON, "the report")
         assert tab.current_url == address
-        assert len(site.runs("report")) == 1
+        assert len(site.runs("report")) == before + 1
     finally:
         web.stop()
 
