@@ -1,11 +1,14 @@
 """What a request may ask of us: not to wait, or to be run once however often it is sent."""
 
 import contextlib
+import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from harness import ask, follow, until
 
 SLOW = "seconds=1"
+BODY = b"01234" * 40_000
 KEY = {"Idempotency-Key": "order-1"}
 
 
@@ -50,6 +53,45 @@ def test_a_client_that_tries_again_and_again_gets_its_one_run(site, port):
     again = ask(port, f"/shared?tag=tries&{SLOW}", "POST", headers=KEY, body=b"a=1")
     assert (again.text, again.header("Idempotent-Replayed")) == ("POST a=1", "true")
     assert len(site.runs("tries-POST")) == 1
+
+
+@contextlib.contextmanager
+def half_sent(port, tag, headers):
+    """Send half of a POST's body, more than what is received without a thread; gives the connection."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
+        lines = [
+            f"POST /shared?tag={tag} HTTP/1.1",
+            "Host: x",
+            f"Content-Length: {len(BODY)}",
+            "Connection: close",
+        ]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        sock.sendall("\r\n".join([*lines, "", ""]).encode() + BODY[:100_000])
+        yield sock
+
+
+@pytest.mark.parametrize("first", ["goes on", "leaves"])
+def test_a_repeat_while_the_first_body_comes_in_waits_for_it(site, port, first):
+    """It joins the first one's call when that is in, and takes its place when that client leaves: one run."""
+    tag = f"half-{first[:4].strip()}"
+    headers = {"Idempotency-Key": tag}
+    claims = f"wt:key:{site.name}:*"
+    before = site.redis.client.keys(claims)
+    with half_sent(port, tag, headers) as sock, ThreadPoolExecutor() as pool:
+        until(lambda: len(site.redis.client.keys(claims)) > len(before), what="a claim")
+        with pytest.raises(TimeoutError):
+            ask(port, f"/shared?tag={tag}", "POST", headers=headers, body=BODY, timeout=0.3)
+        repeat = pool.submit(ask, port, f"/shared?tag={tag}", "POST", headers=headers, body=BODY)
+        if first == "leaves":
+            sock.close()
+        else:
+            sock.sendall(BODY[100_000:])
+            assert sock.recv(100).startswith(b"HTTP/1.1 200")
+        answer = repeat.result()
+    assert (answer.status, answer.text) == (200, f"POST {BODY.decode()}")
+    # Of two that wait either may take the place of the first.
+    assert first == "leaves" or answer.header("Idempotent-Replayed") == "true"
+    assert len(site.runs(f"{tag}-POST")) == 1
 
 
 @pytest.mark.parametrize("size", [3, 300_000])

@@ -30,6 +30,14 @@ def test_a_redirect_says_what_it_is_as_json(port):
         "result_url": f"http://shop.example{answer.location}",
         "status_url": f"http://shop.example{status_url(answer.location)}",
     }
+    # Its one worker is busy: another one waits in the queue, and says so until it runs.
+    queued = ask(port, f"/list?{SLOW}", headers={"Accept": "application/json"})
+    states = [queued.json["state"]]
+    while queued.status == 303:
+        states.append(queued.json["state"])
+        queued = ask(port, queued.location, headers={"Accept": "application/json"})
+    assert (states[0], sorted(set(states))) == ("queued", ["queued", "running"])
+    assert states == sorted(states)
     found = ask(port, status_url(answer.location), headers={"Host": 'x"y'}).json
     # A host that is none is not repeated.
     assert found["result_url"].startswith(f"http://127.0.0.1:{port}/list?{SLOW}&{MARK}call=")

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext, suppress
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from wsgi_timeout.front.process import Runtime
 from wsgi_timeout.front.result_urls import Results
 from wsgi_timeout.front.submit import Submission
 from wsgi_timeout.front.told_early import ToldEarly
-from wsgi_timeout.front.wait import ClientGone, Ready, wait
+from wsgi_timeout.front.wait import ClientGone, Ready, call_state, wait
 from wsgi_timeout.front.waiting_page import Visit
 from wsgi_timeout.http import answers, cookies, cors, parameters, prefer, urls
 from wsgi_timeout.http.asked import SAFE, Asked
@@ -204,7 +204,7 @@ class Front:
         clean_url, route = urls.clean_url(environ, settings.trusted_proxies), environ[ROUTE_KEY]
         pending = Pending(new_id(), new_token(), path, clean_url, hop=0, asked=asked, route=route)
         key = idempotency.Key(runtime, settings, key_bytes, pending) if key_bytes else None
-        if key and (claimed := key.first()):
+        if key and (claimed := key.first(environ)):
             return key.join(claimed, upload, environ, start_response)
         with runtime.seat(pending.call_id, environ, hop=pending.hop) as seat:
             with key.held(upload) if key else nullcontext():
@@ -262,10 +262,11 @@ def _respond(
     else:
         ready = _wait(runtime, seat, seconds, keyed=key is not None)
     if ready is None:
+        state = partial(call_state, runtime, seat)
         told = (
             visit.redirect(pending)
             if visit is not None
-            else redirects.to_result_url(pending, environ, settings, start_response)
+            else redirects.to_result_url(pending, environ, settings, start_response, state)
         )
         if visit is None:
             seat.keep_place()

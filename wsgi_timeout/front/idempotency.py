@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -14,18 +15,22 @@ from wsgi_timeout.front import redirects, replay
 from wsgi_timeout.front.delivery import Delivery
 from wsgi_timeout.front.process import Runtime
 from wsgi_timeout.front.result_urls import find
-from wsgi_timeout.front.wait import wait
+from wsgi_timeout.front.wait import ClientGone, call_state, wait
 from wsgi_timeout.http.asked import SAFE, Asked
 from wsgi_timeout.http.cors import adding
 from wsgi_timeout.http.pending import Pending
 from wsgi_timeout.http.request_body import Upload, impatient
 from wsgi_timeout.settings import Settings
+from wsgi_timeout.store import keys
 from wsgi_timeout.store.claims import Claimed, Claims
 from wsgi_timeout.store.record import Snapshot
 from wsgi_timeout.store.redis_errors import UNAVAILABLE, unavailable_is_refusal
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
+
+#: Seconds between two looks whether the first request's body is in.
+_LOOK_SECONDS = 0.1
 
 
 def key_of(environ: Mapping[str, Any], settings: Settings, path: str) -> bytes:
@@ -53,8 +58,30 @@ class Key:
     key: bytes
     pending: Pending
 
-    def first(self) -> Claimed | None:
-        """Claim the key; return the call of an earlier request that has it."""
+    def first(self, environ: Mapping[str, Any]) -> Claimed | None:
+        """Claim the key; return the call of an earlier request that has it, once its body is in.
+
+        Who comes while it still comes in waits for it with its own body unread: if the first client
+        leaves, its request was never accepted, and this one takes its place.
+        Raises `CallRefused` when the wait is over, `ClientGone`, `TooManyWaiting`.
+        """
+        claimed = self._take()
+        if claimed is None or claimed.body is not None:
+            return claimed
+        listener, deadline = self.runtime.listener, time.monotonic() + self.settings.wait_seconds
+        with self.runtime.seat(self.pending.call_id, environ, hop=0) as seat:
+            seat.waiter.before_acceptance()
+            while claimed is not None and claimed.body is None:
+                if seat.waiter.gone:
+                    raise ClientGone
+                if listener.draining or time.monotonic() > deadline:
+                    raise CallRefused("the first request with this key is still coming in")
+                seat.waiter.wait(_LOOK_SECONDS)
+                seat.waiter.reset()
+                claimed = self._take()
+        return claimed
+
+    def _take(self) -> Claimed | None:
         with self.runtime.turns, unavailable_is_refusal():
             claims = Claims(self.runtime.calls)
             claimed = claims.take(self.key, self.pending.call_id, self.pending.token)
@@ -73,15 +100,19 @@ class Key:
         """Keep the claim if the block accepts the call, else give it back."""
         claims = Claims(self.runtime.calls)
         try:
-            yield
+            with self.runtime.uploads.hold(keys.claim(self.runtime.calls.name, self.key.hex())):
+                yield
         except BaseException:
             with suppress(*UNAVAILABLE):
                 claims.release(self.key)
             raise
         settings = self.settings
         ttl = settings.max_attempts * (settings.queue_ttl + settings.timeout) + settings.result_ttl
-        with suppress(*UNAVAILABLE):  # its claim lives for an hour then, and a repeat gets a 503
-            claims.seal(self.key, upload.digest, ttl)
+        seal = partial(claims.seal, self.key, upload.digest, ttl)
+        try:
+            seal()
+        except UNAVAILABLE:
+            self.runtime.uploads.close_later(seal, ttl)
 
     def join(
         self, claimed: Claimed, upload: Upload, environ: dict[str, Any], start_response: StartResponse
@@ -89,8 +120,6 @@ class Key:
         """Answer a repeated request with the response of the first one's call."""
         with impatient(environ, self.settings.upload_timeout):
             upload.discard()
-        if claimed.body is None:
-            raise CallRefused("the first request with this key is still coming in")
         if claimed.body and claimed.body != upload.digest:
             raise IdempotencyKeyReused("the key of this request was sent before, with another body")
         start = adding(start_response, [("Idempotent-Replayed", "true")])
@@ -105,7 +134,8 @@ class Key:
             ready = wait(self.runtime, seat, deadline - time.monotonic(), look_first=True) if found else None
             if found is None or ready is None:
                 seat.keep_place()
-                return redirects.to_result_url(pending, environ, self.settings, start)
+                state = partial(call_state, self.runtime, seat)
+                return redirects.to_result_url(pending, environ, self.settings, start, state)
             pending = replace(pending, asked=found.asked)
             method, grace = environ["REQUEST_METHOD"], self.settings.delivery_grace
             delivery = Delivery(self.runtime, pending, ready.snapshot, method, grace)

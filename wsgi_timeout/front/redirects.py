@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from wsgi_timeout.http import answers, urls
@@ -25,17 +25,20 @@ def waits_by_itself(environ: Mapping[str, Any]) -> bool:
 
 
 def to_result_url(
-    pending: Pending, environ: Mapping[str, Any], settings: Settings, start_response: StartResponse
+    pending: Pending,
+    environ: Mapping[str, Any],
+    settings: Settings,
+    start_response: StartResponse,
+    state: Callable[[], str] = lambda: "running",
 ) -> Iterable[bytes]:
-    """Redirect to the next hop.
+    """Redirect to the next hop; `state` tells what the call is, and is asked where that is shown.
 
     It has a body, since many clients take a redirect that they do not follow for an empty success.
     """
     origin = urls.origin(environ, settings.public_url)
     result_url, status_url = origin + pending.next_url, origin + pending.status_url
     if "application/json" in environ.get("HTTP_ACCEPT", "") or waits_by_itself(environ):
-        # `running` as clients see it: accepted, and not answered. What it is exactly, the status URL tells.
-        found = {"state": "running", "result_url": result_url, "status_url": status_url}
+        found = {"state": state(), "result_url": result_url, "status_url": status_url}
         body, content_type = json.dumps(found).encode() + b"\n", "application/json"
     else:
         text = f"This request still runs. Its response will be at\n{result_url}\n"

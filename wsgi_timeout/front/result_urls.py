@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from wsgi_timeout import tracing
@@ -22,7 +23,7 @@ from wsgi_timeout.front.delivery import Delivery
 from wsgi_timeout.front.places import Seat
 from wsgi_timeout.front.process import Runtime
 from wsgi_timeout.front.put_off import hold_back
-from wsgi_timeout.front.wait import RETRY_SECONDS, ClientGone, wait
+from wsgi_timeout.front.wait import RETRY_SECONDS, ClientGone, call_state, wait
 from wsgi_timeout.front.waiting_page import Visit
 from wsgi_timeout.http import answers, urls
 from wsgi_timeout.http.asked import SAFE, Asked, comes_back
@@ -137,7 +138,8 @@ class Results:
         ready = wait(runtime, seat, deadline - time.monotonic(), look_first=True)
         if ready is None:
             seat.keep_place()
-            return redirects.to_result_url(pending, environ, self._settings, start_response)
+            state = partial(call_state, runtime, seat)
+            return redirects.to_result_url(pending, environ, settings, start_response, state)
         method, grace = environ["REQUEST_METHOD"], settings.delivery_grace
         delivery = Delivery(runtime, pending, ready.snapshot, method, grace)
         if not request.takes(ready.snapshot):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 from wsgi_timeout.errors import CallUnknown
@@ -58,12 +59,22 @@ def wait(runtime: Runtime, seat: Seat, seconds: float, *, look_first: bool) -> R
             waiter.reset()
 
 
+def call_state(runtime: Runtime, seat: Seat) -> str:
+    """Return what a call whose wait is over is, queued or running, as far as Redis tells that now."""
+    if not seat.waiter.running and not runtime.listener.away:
+        # Otherwise the listener's last look has told: this is asked for few redirects only.
+        with suppress(*UNAVAILABLE), within(0.0):
+            return "queued" if runtime.calls.look(seat.waiter.call_id).state == "queued" else "running"
+    return "running"
+
+
 def _look(runtime: Runtime, seat: Seat) -> Ready | None:
     calls, call_id = runtime.calls, seat.waiter.call_id
     try:
         snapshot = calls.look(call_id)
         if snapshot.state is None:
             raise CallUnknown("this call is not known (any more)")
+        seat.waiter.running = snapshot.state == "running"
         in_stream = snapshot.head is not None and snapshot.body is None
         if snapshot.ended and not (in_stream and snapshot.outcome in {Outcome.DONE, Outcome.BROKEN}):
             return Ready(snapshot, None, [])

@@ -8,9 +8,6 @@ from wsgi_timeout.store import keys
 from wsgi_timeout.store.calls import Calls
 from wsgi_timeout.store.record import text
 
-#: Seconds that a claim lives until its request's body is in.
-_UPLOAD_SECONDS = 3600
-
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
@@ -29,9 +26,12 @@ class Claims:
         self._calls = calls
 
     def take(self, key: bytes, call_id: str, token: str) -> Claimed | None:
-        """Claim a key for a call; return the call that has it already, None if it is this one's now."""
+        """Claim a key for a call; return the call that has it already, None if it is this one's now.
+
+        It lives for `UPLOAD_TTL` until `seal`, and is to be kept meanwhile: see `UploadKeeper`.
+        """
         claim = keys.claim(self._calls.name, key.hex())
-        found = self._calls.scripts.run("claim", [claim], [call_id, token, _UPLOAD_SECONDS])
+        found = self._calls.scripts.run("claim", [claim], [call_id, token, keys.UPLOAD_TTL])
         return Claimed(text(found[0]), text(found[1]), found[2]) if found else None
 
     def seal(self, key: bytes, body: bytes, ttl: float) -> None:

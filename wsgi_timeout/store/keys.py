@@ -11,7 +11,7 @@
     wt:delayed:<name>          zset    retry.lua                 none: a member goes when it is due
     wt:asked:<name>            zset    enqueue, join, wanted     none: when each call is abandoned; a
                                                                  member goes with its call
-    wt:key:<name>:<digest>     hash    web: an idempotency key   1 h until the body is in, then as long
+    wt:key:<name>:<digest>     hash    web: an idempotency key   60 s until the body is in, then as long
                                                                  as a call may take and be kept
     wt:hand:<id>               string  hand.lua: a browser is    3 s
                                        led to its address

@@ -25,6 +25,7 @@ class Waiter:
         "call_id",
         "carried",
         "gone",
+        "running",
         "sock",
     )
 
@@ -48,6 +49,8 @@ class Waiter:
         self._accepted = True
         #: Its client has closed the connection.
         self.gone = False
+        #: It was running when its record was looked at last.
+        self.running = False
         self._chunks = False
 
     def before_acceptance(self) -> Self:
@@ -71,6 +74,7 @@ class Waiter:
 
     def news(self, state: bytes | None, head: bytes | None) -> bool:
         """Whether there may be news for it in what a look at the call's record has found."""
+        self.running = state == b"running"
         return bool(self._chunks or head or state == b"ended" or (state is None and self._accepted))
 
     def __enter__(self) -> Self:
