@@ -21,7 +21,7 @@ WsgiTimeoutError                500
     HandlerRaised               500   the app raised
     WorkerLost                  502   its worker died, and it must not run twice
     CallTimedOut                504   it ran longer than its `timeout`
-    CallCancelled               410   somebody cancelled it
+    CallCancelled               410   it was cancelled
   ResponseBroken                500   the response broke off after its headers were sent
   StreamLost                    500   Redis has lost the beginning of a body
   UnknownLabel                  502   no worker has a web function of this label
@@ -207,8 +207,8 @@ class OutputExpiredError(WsgiTimeoutError):
 class RemoteError(WsgiTimeoutError):
     """A function's exception that cannot be raised as itself here; its traceback is the message.
 
-    A function that raises a `TimeoutError` ends in this too: whoever polls must not take a failure
-    for "still running"; and one that raises `SystemExit` or the like, which would end whoever polls.
+    A function that raises a `TimeoutError` ends in this too: a poller must not take a failure
+    for "still running"; and one that raises `SystemExit` or the like, which would end the poller.
     `__cause__` is the exception itself, where it could be read.
     """
 

@@ -73,7 +73,7 @@ def resolved(target: str) -> str:
 def may_be_one(target: str, theirs: str) -> bool:
     """Whether two strings may name one app; `theirs` is one that `normal` returned.
 
-    `shop` is `shop:app`, or `shop:application` where the module has no `app`: only who imports it knows.
+    `shop` is `shop:app`, or `shop:application` where the module has no `app`: only importing it tells.
     """
     module = normal(target).rpartition(":")[0]
     if not _split(target)[1]:

@@ -28,7 +28,7 @@ class _RequestSpan:
         self._status = 0
 
     def start(self, call: str = "") -> None:
-        """Start it, in the trace of a call (`call`, a traceparent), of whoever called us, or in a new one."""
+        """Start it, in the trace of a call (`call`, a traceparent), of the caller, or in a new one."""
         if self._span is not None:
             return
         from opentelemetry import propagate, trace  # noqa: PLC0415 - only where it is loaded

@@ -102,7 +102,7 @@ class FunctionCall(Generic[R]):
                 would look like "still running", a `SystemExit` and the like, or a class that this
                 process cannot import.
             CallTimedOut: it ran longer than its `timeout`.
-            CallCancelled: somebody cancelled it.
+            CallCancelled: it was cancelled.
             WorkerLost: the worker died, and the function may not run again.
             OutputExpiredError: there is no such call, or its result has expired.
             PayloadRefused: the result was signed with another secret.

@@ -64,7 +64,7 @@ class Looks:
             batch = [look for look in batch if look.state.set_running_or_notify_cancel()]
             try:
                 self._answer(batch)
-            except Exception as error:  # noqa: BLE001 - whoever asked is told, and this thread goes on
+            except Exception as error:  # noqa: BLE001 - the caller gets it, and this thread goes on
                 for look in batch:
                     if not look.state.done():
                         look.state.set_exception(error)

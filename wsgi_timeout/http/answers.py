@@ -53,7 +53,7 @@ def problem(
     headers: Headers | None = None,
     **members: str,
 ) -> Iterable[bytes]:
-    """Answer with an error's own status and problem details (RFC 9457), `members` beside the usual ones."""
+    """Answer with an error's status and its problem details (RFC 9457), to which `members` are added."""
     code, _, title = error.status.partition(" ")
     body = {"type": "about:blank", "title": title, "status": int(code), "detail": detail, **members}
     data = json.dumps(body).encode() + b"\n"

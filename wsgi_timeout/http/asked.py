@@ -1,4 +1,4 @@
-"""What one request asks for, so that its result URL knows it again, and who asks for something else.
+"""What one request asks for, so that its result URL tells a repeat from a new request.
 
 A result URL belongs to one request. Clients spell its URL anew (`~` for `%7E`, other cases of escapes), so
 queries are compared decoded; credentials and conditions are headers, which a client sends on some hops only.
@@ -92,8 +92,8 @@ class Asked:
     def takes(self, status: str, headers: list[tuple[str, str]], call: Asked) -> bool:
         """Whether a recorded response, of this status line and headers, fits this request.
 
-        What answers a condition fits only who asks with the same one, and a challenge (401) nobody who
-        comes with other credentials.
+        An answer to a condition fits only a request with the same condition, and a challenge (401) none
+        with other credentials.
         """
         code = status[:3]
         if code == "401":

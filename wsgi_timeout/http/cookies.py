@@ -62,7 +62,7 @@ class Tickets:
 
 
 def take(environ: dict[str, Any]) -> str:
-    """Take our cookies out of a request, whoever it is for; return the header as it came."""
+    """Take our cookies out of a request, for us or the app; return the header as it came."""
     header: str = environ.get("HTTP_COOKIE", "")
     if MARK not in header:
         return ""

@@ -11,7 +11,7 @@ from wsgi_timeout.metrics import ROUTE_KEY
 
 WSGIEnvironment = dict[str, Any]
 
-#: Keys beside HTTP_* that carry facts about the request. A list of what to send, not of what to
+#: Keys other than HTTP_* that carry facts about the request. A list of what to send, not of what to
 #: drop: servers and middleware put sockets, functions and caches into the environ.
 _REQUEST_KEYS = frozenset(
     {

@@ -28,7 +28,7 @@ def holds_ours(text: str) -> bool:
     """Whether a text may hold a parameter of ours: a quick look, for every header of every request."""
     if MARK in text:
         return True
-    # Its letters are escaped by who wants to hide it only, its underscores by any client.
+    # Its underscores are escaped by any client, its letters only to hide it.
     hidden = "%" in text and ("wsgi" in text or _ESCAPED_WSGI.search(text) is not None)
     return hidden and MARK in decoded(text)
 

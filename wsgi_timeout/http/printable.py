@@ -16,5 +16,5 @@ def printable(text: str) -> str:
 
 
 def without_token(text: str) -> str:
-    """Return the text without the tokens of our URLs: whoever has one can read the result."""
+    """Return the text without the tokens of our URLs: a token is all that is needed to read the result."""
     return TOKEN.sub(r"\1.-", text)

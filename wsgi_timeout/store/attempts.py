@@ -91,7 +91,7 @@ class Attempts(Queue):
     ) -> None:
         """End an attempt with its outcome; raises `Fenced` if it is no longer the current one.
 
-        `response` is a small whole one; another one's body lies in the attempt's stream, in `streamed`
+        `response` is a small whole one; the body of a larger one lies in the attempt's stream, in `streamed`
         chunks. If Redis has lost some of them, the outcome is `BROKEN`.
         `value` is a function's small result; a large one lies in so many `chunks`.
         """

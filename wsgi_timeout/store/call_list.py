@@ -54,7 +54,7 @@ class ListedCall:
     queued_for: float
     #: `done` of `total`, and a message, as its handler reports it.
     progress: str
-    #: How many web processes have somebody who waits for it.
+    #: How many web processes have a waiter for it.
     waited_for: int
 
 

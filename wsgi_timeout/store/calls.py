@@ -69,7 +69,7 @@ def _monotonic_ms() -> int:
 
 
 class Calls(Queue):
-    """The calls of one name, as those see them who send them, wait for them and end them."""
+    """The calls of one name, for clients: to send them, wait for them and end them."""
 
     def __init__(self, client: redis.Redis, name: str, send: Callable[..., Any] | None = None) -> None:
         super().__init__(client, name, send)

@@ -21,7 +21,7 @@
     wt:done:<name>             list    finish.lua: the last      7 days, renewed at each 200th
                                        1,000 done
     wt:doctor                  string  `wsgi-timeout doctor`     deleted at once, else 5 s
-    wt:inbox:<random>          list    whoever wakes a process   60 s after the last message
+    wt:inbox:<random>          list    what changes a call       60 s after the last message
     wt:held:<worker>           list    BLMOVE from the queue     none: goes with the worker's lease
                                string  recover.lua: no command   20 min
                                        moves a call to it

@@ -83,7 +83,7 @@ class CallRequest(_Message):
     max_result: int
     unread_timeout: float
     result_ttl: float
-    #: Seconds that what was read of a stream is kept for who comes back; 0: it need not be.
+    #: Seconds that what was read of a stream is kept for a client that comes back; 0: it need not be.
     resume_window: float = 0.0
     #: Seconds that a response which may have no end goes on without its reader.
     reader_timeout: float = 8.0

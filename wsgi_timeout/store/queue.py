@@ -52,7 +52,7 @@ class Queue:
     ) -> bool:
         """End a call from outside its handler; returns False if it had ended, or never was.
 
-        `result_ttl`: seconds that this is told to who asks; None: what the call was made with.
+        `result_ttl`: seconds that the outcome is kept; None: what the call was made with.
         """
         answer = self.scripts.run(
             "end",

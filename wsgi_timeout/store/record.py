@@ -27,7 +27,7 @@ class Outcome(StrEnum):
 
 
 def text(raw: bytes) -> str:
-    """Return what Redis keeps as text, to be shown or compared; no byte that somebody put there raises."""
+    """Return what Redis keeps as text, to be shown or compared; no byte that may lie there raises."""
     return raw.decode(errors="backslashreplace")
 
 
@@ -82,7 +82,7 @@ class NewCall:
     payload_key: str = ""
     #: Bytes that lie there, where they were not counted when they were written.
     payload_bytes: int = 0
-    #: Whether it is refused while nobody lives who could run it.
+    #: Whether it is refused while no live worker could run it.
     needs_worker: bool = True
     #: What its request asked for, packed: `http.asked.Asked`; empty for a function call.
     asked: bytes = b""
@@ -116,7 +116,7 @@ class Snapshot:
         try:
             unpacked = ResponseHead.unpack(head) if head else None
         except OtherVersion:
-            # Left to who can read it: for this process the call goes on.
+            # Left to a process that can read it: for this one the call goes on.
             return cls("running", None, "", number(attempt), None, None, None, asked)
         return cls(
             text(state) if state else None,

@@ -5,7 +5,7 @@ A stream is one hash: chunks under their numbers, and
     count    chunks written                 first    number of the first chunk that is still there
     read     chunks acknowledged            kept     bytes in Redis now
     readers  inboxes woken by a chunk       writer   inbox woken by room
-    end      `complete` or `broken`         uploader inbox of who sends a request body
+    end      `complete` or `broken`         uploader inbox of the request body's sender
     gone     bytes of the chunks before `first`
     left     when the last reader went away, in seconds of Redis' clock
     old, mark, marked   of a stream that can be resumed: chunks before `old` are older than its window;
@@ -32,7 +32,7 @@ READ_AHEAD = 4
 class Limits:
     """Bytes of one stream that may lie in Redis."""
 
-    #: Of a longer one than `without`, while somebody reads; and of what was read already.
+    #: Of a body longer than `without`, while it is read; and of what was read already.
     with_reader: int
     #: Without a reader, or ahead of it while the whole is no longer.
     without: int
@@ -75,7 +75,7 @@ class StreamWriter:
         self._budget = budget
         self._key = keys.request_body(call_id) if attempt is None else keys.response_body(call_id, attempt)
         self.count = 0
-        #: Whether somebody read when the last chunk was offered.
+        #: Whether there was a reader when the last chunk was offered.
         self.has_reader = False
 
     def offer(self, chunk: bytes) -> bool:
@@ -154,7 +154,7 @@ class StreamReader:
     def poll(self) -> list[bytes]:
         """Return the chunks that are there, and acknowledge those returned before.
 
-        Raises `ResultTrimmed` if the next one was dropped, because somebody else had read it.
+        Raises `ResultTrimmed` if the next one was dropped, because another reader had read it.
         """
         answer, end, *chunks = self._scripts.run(
             "read",

@@ -12,7 +12,7 @@ from wsgi_timeout.store.record import now_ms, text
 #: Calls that one step of a recount goes through, and ms between two steps of all observers together.
 _RECOUNTED = 2000
 _RECOUNT_MS = 900
-#: Calls in one note that somebody waits.
+#: Calls in one note that they have a waiter.
 _WANTED = 1000
 
 
@@ -82,7 +82,7 @@ class Workers(Queue):
         return [text(call_id) for call_id in taken_out], [text(call_id) for call_id in unasked]
 
     def wanted(self, ids: list[str]) -> None:
-        """Note that somebody waits for these calls: they are not abandoned."""
+        """Note that these calls have a waiter: they are not abandoned."""
         for start in range(0, len(ids), _WANTED):
             if not self.scripts.run("wanted", [keys.asked(self.name)], ids[start : start + _WANTED]):
                 return

@@ -33,7 +33,7 @@ def make_folder() -> str:
     mine = f"{_OURS}{os.getpid()}-"
     if given and (not Path(given).name.startswith(_OURS) or Path(given).name.startswith(mine)):
         return given
-    # A disk can block whoever writes to a file that is mapped; memory cannot.
+    # Writing to a file that is mapped can block on its disk; memory cannot.
     shared = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108, PTH112
     os.environ[FOLDER_VARIABLE] = tempfile.mkdtemp(prefix=mine, dir=shared)
     return metrics.folder()

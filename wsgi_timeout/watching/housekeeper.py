@@ -28,7 +28,7 @@ _QUEUES_SECONDS = 5.0
 
 
 class Watch:
-    """Asks Redis in its own thread only: nobody who makes one, or reads what it saw, waits for that."""
+    """Asks Redis in its own thread only: making one, or reading what it saw, never blocks."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class Watch:
             )
 
     def _look_for_queues(self) -> None:
-        """Watch the queues of functions too: whoever polls such a call waits for it as others for theirs."""
+        """Watch the queues of functions too: their calls are polled for, and must be recovered as well."""
         if time.monotonic() < self._next_queues:
             return
         with suppress(*ANY):

@@ -1,6 +1,6 @@
 """One listener a process wakes every request that waits in it.
 
-A waiter costs a thread or a greenlet, and no connection: whoever changes a call pushes its id to
+A waiter costs a thread or a greenlet, and no connection: what changes a call pushes its id to
 the inboxes that wait for it, and the listener pops its own. A list, not pub/sub, so that nothing is
 lost while a connection is re-made; and since even a popped reply can be lost, the listener looks
 after its waiters every two seconds, two thousand at a time.
@@ -85,9 +85,9 @@ class Listener:
         environ: Mapping[str, Any] | None = None,
         on_wake: Callable[[], None] | None = None,
     ) -> Waiter:
-        """Register somebody who waits for a call; with the environ, its client is watched too.
+        """Register a waiter for a call; with the environ, its client's connection is watched too.
 
-        `on_wake` is called in the listener's thread, for who waits otherwise than by `Waiter.wait`.
+        `on_wake` is called in the listener's thread, for waiters that do not block in `Waiter.wait`.
         """
         waiter = Waiter(self.leave, call_id, _client_socket(environ) if environ else -1, on_wake)
         with self._lock:
@@ -100,7 +100,7 @@ class Listener:
         return waiter
 
     def waited_for(self) -> list[str]:
-        """Return the ids of the calls that somebody waits for here."""
+        """Return the ids of the calls that have a waiter here."""
         with self._lock:
             return list(self._waiters)
 
@@ -166,7 +166,7 @@ class Listener:
                 self._wake(message)
             if time.monotonic() >= self._next_unlink:
                 self._unlink(commands)
-            # First: who is woken while it is said to be away does not look.
+            # First: a waiter that wakes while `away` is set does not ask Redis.
             self.away = False
             if was_away or time.monotonic() >= self._next_recheck:
                 self._recheck(commands, everybody=was_away)

@@ -48,7 +48,7 @@ def find(queue: Queue, target: str) -> LiveWorkers:
             continue  # of another type: nobody of ours wrote it
         wire, theirs, mounted, *told = description
         if wire is not None and wire.isdigit() and text(wire) != str(WIRE_VERSION):
-            # It leaves our calls to who can read them, and may serve beside such a one: in a deploy.
+            # It leaves our calls to workers of our version, which may live too: in a deploy.
             others = _other_version(queue.name, worker, text(wire))
             continue
         same = True

@@ -1,4 +1,4 @@
-"""Somebody who waits for one call in this process: the listener wakes it."""
+"""A waiter for one call in this process: the listener wakes it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GONE = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
 
 
 class Waiter:
-    """Somebody who waits for a call, until the end of a `with` block."""
+    """Waits for a call, until the end of a `with` block."""
 
     __slots__ = (
         "_accepted",

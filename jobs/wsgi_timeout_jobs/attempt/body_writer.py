@@ -1,4 +1,4 @@
-"""Sends a response body into its stream, beside the app that yields it.
+"""Sends a response body into its stream, in a thread of its own while the app yields it.
 
 PEP 3333: no block may be held back. What comes apart in time is sent before the app goes on, as a server
 does it. What comes faster is sent by a thread, "to ensure that the block continues to be transmitted while
@@ -51,7 +51,7 @@ class BodyWriter:
         self._interrupts = interrupts
         self._request = request
         self._reader_timeout = reader_timeout
-        #: When somebody was last seen to read; infinite until then.
+        #: When a reader was last seen; infinite until then.
         self._read_at = math.inf
         #: Until when a full stream or Redis is waited for: monotonic seconds.
         self.patience = math.inf
@@ -140,7 +140,7 @@ class BodyWriter:
             self._busy = False
             self._changed.notify()
             while not self._pending and not self._abandoned:
-                # With a limit: who abandons it may not get the lock.
+                # With a limit: the thread that abandons it may not get the lock.
                 self._changed.wait(RECHECK_SECONDS)
             self._busy = True
             pending, self._pending, self._size = self._pending, [], 0

@@ -225,7 +225,7 @@ class Children:
             os.close(child.turn_fd)
         if code < 0 and child.stopping_since is None:
             log.warning("worker %s (pid %d) was killed by signal %d", child.name, child.pid, -code)
-        # A process that loaded the target may still refuse to serve it beside others of the name.
+        # A process that loaded the target may still refuse, because of other workers of the name.
         began = child.board.ready or (child.board.loaded and code != EXIT_LOAD_FAILED)
         if began or code == EXIT_RELOAD:
             self._failures = 0

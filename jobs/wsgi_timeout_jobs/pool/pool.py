@@ -42,7 +42,7 @@ _RENEWALS = 3.3
 _LOOK_SECONDS = 1.0
 #: Seconds between two looks at the records of calls that run for so long.
 _RECORDS_SECONDS = 2.0
-#: How a call ends that was not ended by whoever runs it.
+#: How a call ends that was not ended by its own worker.
 _ENDED_ELSEWHERE = {Outcome.CANCELLED.encode(), Outcome.TIMEOUT.encode(), Outcome.LOST.encode()}
 
 

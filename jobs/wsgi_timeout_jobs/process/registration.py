@@ -1,4 +1,4 @@
-"""A worker makes itself known, and refuses to serve beside workers of another app."""
+"""A worker makes itself known, and refuses to serve a queue that workers of another app serve."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LOOK_SECONDS = 0.5
 
 
 def refuse_conflict(workers: Workers, attempts: Attempts, options: WorkerOptions) -> None:
-    """Refuse to serve a queue beside live workers of another app, or of another wire version.
+    """Refuse a queue with live workers of another app, or of another wire version.
 
     Raises `ConfigurationError`.
     """

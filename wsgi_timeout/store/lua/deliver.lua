@@ -1,4 +1,4 @@
--- A response whose URL somebody knows was sent in full: it stays for the grace, and then a tombstone.
+-- A response whose URL was given out was sent in full: it stays for the grace, and then a tombstone.
 -- KEYS: record, request body, response body, tombstone
 -- ARGV: now ms, grace ms, tombstone, tombstone TTL s
 if hget(KEYS[1], 'state') ~= 'ended' then return 'not ended' end

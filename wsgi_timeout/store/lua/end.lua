@@ -9,7 +9,7 @@ if ARGV[6] ~= '' and ARGV[6] ~= r[3] then return {'ended'} end
 local keep = r[8] and UNWANTED_TTL or ARGV[5] ~= '' and ARGV[5] or r[7]
 finish(KEYS[1], KEYS[2], ARGV[1], r[6], ARGV[2], keep, ARGV[3], ARGV[4], {})
 if r[3] ~= '0' then
-  -- Of the record's own name: whoever ends a call may know its id only.
+  -- Of the record's own name: the caller may know its id only.
   redis.pcall('ZREM', 'rq:wip:wt:' .. r[5], ARGV[1] .. ':' .. r[3])
   local body = 'wt:out:' .. ARGV[1] .. ':' .. r[3]
   if redis.call('EXISTS', body) == 1 then

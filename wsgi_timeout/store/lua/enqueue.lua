@@ -14,7 +14,7 @@ local function stock_worker(queue)
 end
 
 if redis.call('EXISTS', KEYS[1]) == 1 then return 'accepted' end
--- It lay in a buffer while this server was silent: whoever sent it has said by now that it was refused.
+-- It lay in a buffer while this server was silent: its sender has answered by now that it was refused.
 local now = server_ms()
 if now > tonumber(ARGV[5]) then return 'late' end
 if KEYS[7] and redis.call('EXISTS', KEYS[7]) == 0 then return 'lost' end
@@ -34,7 +34,7 @@ if bytes > tonumber(ARGV[6]) then
   redis.call('RPOP', KEYS[2])
   return 'no room'
 end
--- What is written beside it was counted chunk by chunk, if it is a stream. The limit is the workers' too: see `write`.
+-- A body in a stream of its own was counted chunk by chunk, if it is a stream. The limit is the workers' too: see `write`.
 local counted = KEYS[7] and hget(KEYS[6], ARGV[1]) or 0
 redis.call('HSET', KEYS[6], '+', ARGV[6], ARGV[1], num(counted, 0) + ARGV[7])
 local split = 10 + tonumber(ARGV[10])

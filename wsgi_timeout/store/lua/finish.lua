@@ -30,7 +30,7 @@ if r[1] == 'running' and r[2] == ARGV[2] and r[3] == ARGV[3] then
   end
   if ARGV[9] == 'chunks' then redis.call('EXPIRE', 'wt:value:' .. ARGV[1] .. ':' .. ARGV[3], ARGV[7]) end
   local message = ARGV[1]
-  -- A small response goes along, so that whoever waits need not ask for it.
+  -- A small response goes along, so that its waiters need not ask for it.
   if ARGV[9] == 'head' and ARGV[5] == 'done' and #ARGV[10] + #ARGV[12] <= CARRIED then
     message = message .. ' ' .. ARGV[3] .. ' ' .. #ARGV[10] .. ' ' .. ARGV[10] .. ARGV[12]
   end

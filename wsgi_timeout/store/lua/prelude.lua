@@ -2,7 +2,7 @@
 local INBOX_TTL = 60
 -- Seconds that the end of a call is kept that nobody can ask for.
 local UNWANTED_TTL = 60
--- Seconds that a small response is kept of whose URL nobody was told yet: whoever waits may be cut off from Redis so long.
+-- Seconds that a small response is kept of whose URL nobody was told yet: its waiter may be cut off from Redis so long.
 local UNTOLD_TTL = 120
 -- Seconds that the list of failed calls outlives its last entry.
 local FAILED_TTL = 604800
@@ -42,7 +42,7 @@ local function wake(inboxes, message)
   end
 end
 
--- Notes that somebody asks for a call that is abandoned when nobody does for `after` ms.
+-- Notes a request for a call that is abandoned when there is none for `after` ms.
 local function ask_for(id, name, after, now)
   if num(after, 0) > 0 then redis.pcall('ZADD', 'wt:asked:' .. name, now + after, id) end
 end
@@ -131,7 +131,7 @@ end
 -- Returns whether it did.
 local function expired(record, id, now)
   local r = hmget(record, 'state', 'expires', 'result_ttl', 'inboxes', 'due', 'queue_ttl')
-  -- After a pause before a retry too there may be nobody who queues it.
+  -- After a pause before a retry too: no pool may be left to queue it.
   local last = r[1] == 'queued' and num(r[2], 0) or r[1] == 'delayed' and num(r[5], 0) + num(r[6], 0)
   if not last or tonumber(now) <= last then return false end
   local why = 'it waited for a worker longer than queue_ttl'
@@ -140,7 +140,7 @@ local function expired(record, id, now)
   return true
 end
 
--- The same, where somebody asks for a call, by this server's clock: there may be no worker to find it.
+-- The same at a request for the call, by this server's clock: there may be no worker to notice it.
 local function expired_now(record)
   local time = redis.call('TIME')
   return expired(record, string.sub(record, string.len('wt:call:') + 1),

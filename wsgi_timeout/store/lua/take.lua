@@ -2,7 +2,7 @@
 -- A repeat by the same worker returns the same attempt.
 -- KEYS: rq queue, rq wip, held
 -- ARGV: id ('' = the next), worker, now ms, now ISO, '1' if RQ's own worker runs it, our wire version
--- Returns 'other' (a message of another wire version: it went to the end of the queue, for who can read it), nil (nothing to run: the id is dropped), or {id, attempt, request, 1 if others wait, ms since it was accepted}
+-- Returns 'other' (a message of another wire version: it went to the end of the queue, for a worker that can read it), nil (nothing to run: the id is dropped), or {id, attempt, request, 1 if others wait, ms since it was accepted}
 local id = ARGV[1]
 if id == '' then
   -- What it holds already came with a reply that was lost: a worker asks like this when it has nothing.

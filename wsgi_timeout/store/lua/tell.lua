@@ -1,4 +1,4 @@
--- Notes that somebody was told the result URL of a call, earlier than its web process had said.
+-- Notes that the result URL of a call was given out, earlier than its web process had said.
 -- KEYS: record
 -- ARGV: result TTL s
 -- Returns 'ok'

@@ -1,4 +1,4 @@
--- Notes that somebody waits for calls: those of them that are abandoned when nobody asks.
+-- Notes that calls have a waiter: those of them that are abandoned when they have none.
 -- KEYS: when calls are abandoned
 -- ARGV: id...
 -- Returns 1, or 0 if there are none

@@ -3,7 +3,7 @@
 -- ARGV: id, number, chunk, bytes kept with a reader of a body that is larger than the next, bytes kept else, TTL s, writer's inbox,
 --       attempt ('' for a request body, which no attempt writes), head ('' but with a response's first chunk),
 --       seconds that what was read is kept (0: not, once there is no room), max_buffered_bytes ('' = as last said)
--- Returns {'ok' | 'full' | 'over' (max_buffered_bytes, and nothing was accepted yet) | 'fenced' | 'lost', 1 if somebody reads}
+-- Returns {'ok' | 'full' | 'over' (max_buffered_bytes, and nothing was accepted yet) | 'fenced' | 'lost', 1 if there is a reader}
 local inboxes
 if ARGV[8] ~= '' then
   local r = hmget(KEYS[2], 'state', 'attempt', 'inboxes', 'unwanted')
@@ -30,7 +30,7 @@ if KEYS[3] then
   over = num(b[1], 0) + size > most
   if over then
     if ARGV[8] == '' and redis.call('EXISTS', KEYS[2]) == 0 then return {'over', 0} end
-    -- A response that somebody reads goes on, and makes room by that.
+    -- A response that is being read goes on, and makes room by that.
     if ARGV[8] ~= '' and reader == 0 and kept > 0 then
       redis.call('HSET', KEYS[1], 'writer', ARGV[7])
       return {'full', 0}
@@ -65,7 +65,7 @@ if window > 0 then
   trim(math.min(read, tonumber(m[3] or 0)), tonumber(ARGV[4]))
 elseif reader == 1 then
   trim(read, limit)
-  -- A slow reader does not hold up who writes a body that fits without one.
+  -- A slow reader does not hold up the writer of a body that fits without one.
   if not over and kept + size + gone + (s[6] or 0) <= tonumber(ARGV[5]) then limit = tonumber(ARGV[5]) end
 end
 if kept > 0 and kept + size > limit then

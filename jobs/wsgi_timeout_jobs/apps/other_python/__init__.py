@@ -1,1 +1,1 @@
-"""An app under another interpreter, in a process beside its worker: `--python PATH`."""
+"""An app under another interpreter, in a process of its own for each worker: `--python PATH`."""

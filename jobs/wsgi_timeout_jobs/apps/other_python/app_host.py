@@ -1,8 +1,8 @@
 """Runs a WSGI app under an interpreter that has nothing of wsgi-timeout installed.
 
-A worker process starts it (`process.py` beside this file) and speaks with it over socket pairs, one for
+A worker process starts it (`process.py` in this folder) and speaks with it over socket pairs, one for
 each thread; the frames are listed in `frames.py`. It is a program of its own: CPython 2.7 and 3.6 to 3.14,
-the standard library and the files beside it only, nothing else is imported before the app.
+the standard library and the files of its folder only, nothing else is imported before the app.
 """
 
 import atexit

@@ -22,7 +22,7 @@ from wsgi_timeout_jobs.process.dies_with_parent import die_with_parent
 log = logging.getLogger("wsgi_timeout.worker")
 
 _HOST = Path(__file__).with_name("app_host.py")
-#: What leads an interpreter to another one's packages.
+#: Variables that would show this interpreter's packages to another one.
 _OF_THIS_PYTHON = ("PYTHONHOME", "PYTHONEXECUTABLE", "__PYVENV_LAUNCHER__")
 _REPORT_BYTES = 8192
 
