@@ -17,6 +17,7 @@ from types import FunctionType
 from typing import Any
 
 from wsgi_timeout.errors import ConfigurationError, TargetError
+from wsgi_timeout.target_hints import where_it_may_be
 
 _DEFAULT_ATTRS = ("app", "application")
 _GENERIC = frozenset(
@@ -222,7 +223,7 @@ def _load_module(target: str, name: str) -> Any:
         if error.name and (name == error.name or name.startswith(error.name + ".")):
             raise TargetError(
                 f"target {target!r}: no module named {error.name!r} in {folder} or on the path"
-                f"{_where_it_may_be(name, Path(folder))}"
+                f"{where_it_may_be(name, Path(folder))}"
             ) from None
         raise
     except ImportError as error:
@@ -233,16 +234,6 @@ def _load_module(target: str, name: str) -> Any:
                 f"--app-dir .. {package}.{target}"
             ) from error
         raise
-
-
-def _where_it_may_be(name: str, folder: Path) -> str:
-    """Return a hint for a module that is not on the path; empty without one."""
-    top = name.partition(".")[0]
-    for below in ("src", "app", "backend"):
-        if (folder / below / f"{top}.py").exists() or (folder / below / top).is_dir():
-            return f"; it is in {below}/: add --app-dir {below}"
-    found = sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("test"))
-    return f"; there is {', '.join(found[:5])}" if found else "; that folder has no .py file"
 
 
 def _load_file(name: str) -> Any:

@@ -17,6 +17,8 @@ async def app(scope, receive, send):
     await send({"type": "http.response.body", "body": os.environ["GREETING"].encode()})
 """
 
+MANAGE = 'os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mysite.settings")'
+
 
 def refused(folder, *words):
     """Return what `serve` says when it does not start."""
@@ -86,9 +88,10 @@ class ServeOnSocket(Serve):
         ({}, "shop:app", "that folder has no .py file"),
         ({"store.py": ""}, "shop:app", "there is store"),
         ({"src/shop.py": ""}, "shop:app", "it is in src/: add --app-dir src"),
+        ({"manage.py": MANAGE}, "shop:app", "the app is mysite.wsgi:application"),
         ({"__init__.py": "", "shop.py": "from . import x"}, "shop:app", ": --app-dir .. web.shop:app"),
     ],
-    ids=["an empty folder", "another name", "src", "a relative import"],
+    ids=["an empty folder", "another name", "src", "Django", "a relative import"],
 )
 def test_a_hint_says_which_line_would_work(tmp_path, files, target, words):
     """A target that is not found, or that is part of a package, is refused with what to write."""
