@@ -248,3 +248,41 @@ def test_other_agents_start(tmp_path, command):
         assert answer.text == "done"
     finally:
         site.stop()
+
+
+LATE = """
+import os, time
+from flask import Flask
+
+app = Flask(__name__)
+
+@app.get("/late")
+def late():
+    time.sleep(60)
+
+@app.post("/lost")
+def lost():
+    os.kill(os.getpid(), 9)
+"""
+WATCHING = """
+import json, os, sentry_sdk
+
+def note(event, hint):
+    with open(os.environ["NOTES"], "a") as notes:
+        print(json.dumps(event), file=notes, flush=True)
+    return event
+
+sentry_sdk.init("http://key@127.0.0.1:9/1", before_send=note)
+"""
+
+
+def test_sentry_hears_of_timeouts_and_lost_workers_once(serve, tmp_path):
+    """Set up in the gunicorn file itself, it has one event for a late handler, and one for a lost call."""
+    needs("sentry_sdk")
+    site = serve(LATE, WATCHING, "--processes", "1", "--timeout", "0.5")
+    assert requests.get(f"{site.url}/late", timeout=30).status_code == 504
+    assert requests.post(f"{site.url}/lost", timeout=30).status_code == 502
+    site.stop()
+    late, lost = [json.loads(line) for line in (tmp_path / "notes").read_text().splitlines()]
+    assert late["exception"]["values"][-1]["type"] == "CallInterrupted"
+    assert "died while it ran (signal 9), call lost" in lost["logentry"]["formatted"], lost["logentry"]

@@ -85,7 +85,7 @@ class RequestRunner:
             log.warning("%s: given up, its outcome was recorded elsewhere (%s)", call_id, error)
             self._let_go(response)
         except CallInterrupted as interruption:
-            self._interrupted(call_id, request, response, Outcome(interruption.reason))
+            self._interrupted(call_id, request, response, interruption)
         except BaseException as error:
             forks.end_here(error)
             log.exception("%s: its outcome could not be recorded", call_id)
@@ -160,9 +160,16 @@ class RequestRunner:
         response.fail(Outcome.RAISED, "".join(traceback.format_exception(error)))
 
     @staticmethod
-    def _interrupted(call_id: str, request: CallRequest, response: Response, outcome: Outcome) -> None:
+    def _interrupted(
+        call_id: str, request: CallRequest, response: Response, interruption: CallInterrupted
+    ) -> None:
+        outcome = Outcome(interruption.reason)
         detail = _DETAILS[outcome].format(timeout=request.timeout, unread=request.unread_timeout)
-        log.warning("%s: %s", call_id, detail)
+        if outcome is Outcome.TIMEOUT:
+            # With the exception: what reports errors knows it again where the app's framework told of it.
+            log.error("%s: %s", call_id, detail, exc_info=interruption)
+        else:
+            log.warning("%s: %s", call_id, detail)
         try:
             response.fail(outcome, detail)
         except Fenced:

@@ -94,6 +94,8 @@ class Deadlines:
         """Record an outcome that the worker does not record itself."""
         if outcome is Outcome.TIMEOUT:
             detail = "the handler ran longer than its timeout"
+            if self._threads > 1:  # else its worker says so, with a traceback
+                log.error("%s: %s", running.call_id, detail)
         keeper = self._keepers[child.keeper_name]
         keeper.end(running.call_id, outcome, detail, running.attempt)
         try:

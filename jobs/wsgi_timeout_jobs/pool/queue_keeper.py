@@ -77,7 +77,7 @@ class QueueKeeper:
             with self._log_once, _done(self._unsettled):
                 for call_id, what in self._workers.recover(worker, None, death) or ():
                     if what != "dropped":
-                        log.warning("%s: %s, call %s", call_id, death, what)
+                        log.error("%s: %s, call %s", call_id, death, what)
 
     def release(self) -> None:
         """Queue the function calls whose pause before a retry is over."""
