@@ -18,6 +18,7 @@ from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
 from wsgi_timeout.errors import ConfigurationError
+from wsgi_timeout.store import sentinels
 from wsgi_timeout.store.links import TURN_TIMEOUT, Line, connection_class
 from wsgi_timeout.store.packing import pack_command
 from wsgi_timeout.store.redis_errors import Refused
@@ -57,12 +58,19 @@ def connect_to_listen(url: str) -> redis.Redis:
 def _client(url: str, connections: int, socket_timeout: float, retries: int) -> redis.Redis:
     written, url = url, understood(url)
     try:
+        found = sentinels.parse(url)
+        url = found.server_url if found else url
         parse: Any = redis.connection.parse_url  # without annotations in redis-py
         options = parse(url)
         kind = options.pop("connection_class", redis.Connection)
+        own = sentinels.take_own_options(options) if found else {}
         check_options(written, kind, options)
-        pool = Line.from_url(
-            url,
+        if found:
+            kind = sentinels.asking(kind)
+            options["primary"] = sentinels.primary_finder(found, options, own)
+        line: Any = Line  # its base has no annotations
+        pool = line(
+            **options,
             max_connections=connections,
             socket_timeout=socket_timeout,
             socket_connect_timeout=socket_timeout,

@@ -21,7 +21,7 @@ _IGNORED = {"max_connections", "timeout", "socket_timeout", "socket_connect_time
 
 def without_password(url: str) -> str:
     """Return the URL as it may stand in a log."""
-    return re.sub(r"(//[^/:@]*:).*@", r"\1***@", url)
+    return re.sub(r"(password=)[^&]*", r"\1***", re.sub(r"(//[^/:@]*:).*@", r"\1***@", url))
 
 
 def understood(url: str) -> str:
