@@ -16,6 +16,8 @@ NUMBERS = [field for field in FIELDS if field.type in {"int", "float"}]
 
 #: Good values of settings that are text, but of addresses.
 TEXTS = {
+    "log_format": ("json", "text", "json"),
+    "metrics_path": ("/metrics", "/a/metrics", "/b"),
     "public_url": ("https://one.example", "http://two.example:8000", "https://three.example"),
     "cors_origins": ("https://one.example", "*", "https://one.example, http://two.example:8000"),
     "idempotency_headers": ("Idempotency-Key", "X-Request-ID", "Idempotency-Key, X-Request-ID"),

@@ -17,6 +17,8 @@ T = TypeVar("T")
 
 #: The environ key under which a handler finds its `RunningCall`.
 ENVIRON_KEY = "wsgi_timeout.call"
+#: In the web process: the id of the call that a request became, for access logs.
+CALL_ID_KEY = "wsgi_timeout.call_id"
 
 #: The environ key of the call's `progress`, for code that cannot import us.
 PROGRESS_KEY = "wsgi_timeout.progress"

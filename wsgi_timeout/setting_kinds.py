@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
+import os
+import re
 from collections.abc import Callable
 from dataclasses import field
 from ipaddress import ip_address
@@ -11,6 +14,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from wsgi_timeout.errors import ConfigurationError
+
+_SERVICE_LINK = re.compile(
+    r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$"
+)
 
 
 def number(default: Any, unit: str, meaning: str, *, least: float = 0, one_of: tuple[int, ...] = ()) -> Any:
@@ -91,3 +98,20 @@ def check(spec: dataclasses.Field[Any], value: Any) -> None:
         raise ConfigurationError(
             f"{spec.name}={value!r}: must be at least {spec.metadata['least']} {unit}".strip()
         )
+
+
+def check_environment(known: set[str], prefix: str) -> None:
+    """Raise `ConfigurationError` for an environment variable that begins like ours, and is none."""
+    for variable, value in os.environ.items():
+        if variable.startswith(prefix) and variable not in known and not _is_service_link(variable, value):
+            close = difflib.get_close_matches(variable, known, 1)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(sorted(known))}"
+            raise ConfigurationError(f"unknown environment variable {variable}: {hint}")
+
+
+def _is_service_link(variable: str, value: str) -> bool:
+    """Return whether Kubernetes wrote it, for a service whose name begins with `wsgi-timeout`."""
+    # https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
+    return bool(_SERVICE_LINK.search(variable)) or (
+        variable.endswith("_PORT") and value.startswith(("tcp://", "udp://", "sctp://"))
+    )

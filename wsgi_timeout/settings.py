@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +14,7 @@ from wsgi_timeout.setting_kinds import (
     are_addresses,
     are_origins,
     check,
+    check_environment,
     is_base_url,
     is_header_list,
     number,
@@ -37,9 +36,6 @@ TARGET_VARIABLE = "WSGI_TIMEOUT_TARGET"
 PYTHON_VARIABLE = "WSGI_TIMEOUT_PYTHON"
 _OTHER_VARIABLES = frozenset(
     {BIND_VARIABLE, LOG_LEVEL_VARIABLE, NAME_VARIABLE, PYTHON_VARIABLE, SECRET_VARIABLE, TARGET_VARIABLE}
-)
-_SERVICE_LINK = re.compile(
-    r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$"
 )
 
 _KIB, _MIB = 1024, 1024 * 1024
@@ -194,6 +190,16 @@ class Settings:
         is_base_url,
         "a scheme and a host, as in https://example.com",
     )
+    slow_queue_seconds: float = number(
+        60.0, "s", "a call that waits longer for a worker is warned of, with what all workers do", least=0.1
+    )
+    log_format: str = text(
+        "text",
+        "",
+        "`json`: an object a line in the logs of web processes and workers (environment only)",
+        {"text", "json"}.__contains__,
+        "text or json",
+    )
     metrics_path: str = text(
         "",
         "path",
@@ -228,8 +234,8 @@ class Settings:
         Raises:
             ConfigurationError: an unknown keyword or environment variable of ours, or a bad value.
         """
-        _check_environment()
         names = {spec.name: spec for spec in dataclasses.fields(cls)}
+        check_environment({ENV_PREFIX + name.upper() for name in names} | _OTHER_VARIABLES, ENV_PREFIX)
         for name in given:
             if name not in names:
                 raise ConfigurationError(f"unknown setting {name!r}: use one of {', '.join(names)}")
@@ -266,19 +272,6 @@ Settings.__doc__ = "\n".join(
 )
 
 
-def _check_environment() -> None:
-    known = {ENV_PREFIX + spec.name.upper() for spec in dataclasses.fields(Settings)} | _OTHER_VARIABLES
-    for variable, value in os.environ.items():
-        if (
-            variable.startswith(ENV_PREFIX)
-            and variable not in known
-            and not _is_service_link(variable, value)
-        ):
-            close = difflib.get_close_matches(variable, known, 1)
-            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(sorted(known))}"
-            raise ConfigurationError(f"unknown environment variable {variable}: {hint}")
-
-
 def check_secret_length() -> None:
     """Refuse a secret that can be guessed. Every process that serves does so when it starts.
 
@@ -291,14 +284,6 @@ def check_secret_length() -> None:
             f"{SECRET_VARIABLE} has {len(secret)} characters and must have {_LEAST_SECRET} at least, so that "
             "nobody guesses it: set one as from `openssl rand -hex 32`"
         )
-
-
-def _is_service_link(variable: str, value: str) -> bool:
-    """Return whether Kubernetes wrote it, for a service whose name begins with `wsgi-timeout`."""
-    # https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
-    return bool(_SERVICE_LINK.search(variable)) or (
-        variable.endswith("_PORT") and value.startswith(("tcp://", "udp://", "sctp://"))
-    )
 
 
 def environment_of(settings: Mapping[str, Any]) -> dict[str, str]:

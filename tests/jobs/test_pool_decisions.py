@@ -84,6 +84,7 @@ def test_an_error_that_nobody_expected_keeps_a_pool_going(caplog):
         _children=children,
         _keep=lambda: done.append("kept"),
         _deadlines=SimpleNamespace(check=lambda: done.append("deadlines")),
+        _metrics=None,
         _surprises=LogOnce("pool"),
     )
     for _ in range(2):

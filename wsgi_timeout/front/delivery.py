@@ -10,7 +10,8 @@ from wsgi_timeout import metrics
 from wsgi_timeout.front.process import Runtime
 from wsgi_timeout.http.asked import Asked
 from wsgi_timeout.http.pending import Pending
-from wsgi_timeout.store.record import Snapshot
+from wsgi_timeout.http.printable import printable
+from wsgi_timeout.store.record import Outcome, Snapshot
 from wsgi_timeout.store.redis_errors import ANY
 
 log = logging.getLogger("wsgi_timeout")
@@ -33,6 +34,7 @@ class Delivery:
 
     def finish(self, *, whole: bool) -> None:
         """Note how the answer ended: with the last byte of a response (`whole`), or without it."""
+        self._log(whole=whole)
         if whole:
             metrics.observe("hops", self.pending.hop, self.runtime.calls.name, self.pending.route)
         kept_seconds = Asked.unpack(self.pending.asked).kept_seconds if self.pending.asked else 0.0
@@ -49,6 +51,30 @@ class Delivery:
             with suppress(*ANY):
                 calls.abandon(call_id)
         self.runtime.listener.unlink_soon(*calls.kept(call_id, self.snapshot.attempt))
+
+    def _log(self, *, whole: bool) -> None:
+        pending, attempt = self.pending, self.snapshot.attempt
+        outcome = self.snapshot.outcome or (Outcome.DONE if whole else Outcome.BROKEN)
+        log.info(
+            "%s %s %s attempt %d %s, %s after %d hops, route %s",
+            pending.call_id,
+            self.method,
+            printable(pending.path),
+            attempt,
+            outcome,
+            "sent" if whole else "not sent in full",
+            pending.hop,
+            pending.route,
+            extra={
+                "fields": {
+                    "call": pending.call_id,
+                    "route": pending.route,
+                    "attempt": attempt,
+                    "outcome": outcome,
+                    "hops": pending.hop,
+                }
+            },
+        )
 
     def _deliver(self, grace_seconds: float) -> None:
         pending = self.pending

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsgi_timeout import metrics, tracing
+from wsgi_timeout.current import CALL_ID_KEY
 from wsgi_timeout.errors import (
     HandlerRaised,
     ResponseBroken,
@@ -185,7 +186,7 @@ class Front:
         if environ.get("HTTP_UPGRADE", "").lower() == "websocket":
             raise UpgradeUnsupported("a WebSocket cannot run as a job: leave its route out with `--except`")
         runtime.check_workers()
-        entry = self._entry
+        entry, served = self._entry, environ
         if mounts := self._mounts or runtime.mounts:
             entry, mount, environ = mounts.find(environ)
             settings = mount.apply(settings)
@@ -203,6 +204,7 @@ class Front:
         asked = Asked.by(environ, waits=settings.wait_for_response, kept_seconds=kept).pack()
         clean_url, route = urls.clean_url(environ, settings.trusted_proxies), environ[ROUTE_KEY]
         pending = Pending(new_id(), new_token(), path, clean_url, hop=0, asked=asked, route=route)
+        served[CALL_ID_KEY] = pending.call_id
         key = idempotency.Key(runtime, settings, key_bytes, pending) if key_bytes else None
         if key and (claimed := key.first(environ)):
             return key.join(claimed, upload, environ, start_response)

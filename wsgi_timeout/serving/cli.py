@@ -14,6 +14,7 @@ import click
 
 from wsgi_timeout import target as targets
 from wsgi_timeout.errors import ConfigurationError
+from wsgi_timeout.log_format import JsonFormatter
 from wsgi_timeout.serving.app_environment import app_options
 from wsgi_timeout.serving.parts import ServeOptions
 from wsgi_timeout.serving.serve import serve
@@ -203,7 +204,11 @@ def _start_logging(level: str) -> None:
     ours.setLevel(level.upper())
     ours.propagate = False
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(
+        JsonFormatter()
+        if Settings.load().log_format == "json"
+        else logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    )
     ours.addHandler(handler)
 
 

@@ -10,8 +10,12 @@ from typing import Any
 from gunicorn.glogging import Logger as GunicornLogger
 from gunicorn.instrument.statsd import Statsd
 
+from wsgi_timeout.current import CALL_ID_KEY
+from wsgi_timeout.errors import HandlerRaised
 from wsgi_timeout.http.printable import printable, without_token
+from wsgi_timeout.log_format import JsonFormatter
 from wsgi_timeout.serving.health import is_health_check
+from wsgi_timeout.settings import Settings
 
 #: In an access log's format, as `%(...)s`: the id of the call that a redirect, or its URL, names.
 CALL_ID_ATOM = "{wsgi_timeout.call_id}e"
@@ -33,6 +37,9 @@ class Logger(GunicornLogger):
         for logger in (self.error_log, self.access_log):
             if not any(isinstance(item, _Redaction) for item in logger.filters):
                 logger.addFilter(_Redaction())
+            if Settings.load().log_format == "json":
+                for handler in logger.handlers:
+                    handler.setFormatter(JsonFormatter())
 
     def access(self, resp: Any, req: Any, environ: Any, request_time: Any) -> None:
         """Log a request, but not a balancer's that is answered well."""
@@ -47,7 +54,7 @@ class Logger(GunicornLogger):
         # Of a request that was redirected, and of each of its hops.
         seen = f"{environ.get('QUERY_STRING', '')} {dict(getattr(resp, 'headers', ())).get('Location', '')}"
         found = _CALL_ID.search(seen)
-        atoms[CALL_ID_ATOM] = found[1] if found else "-"
+        atoms[CALL_ID_ATOM] = found[1] if found else environ.get(CALL_ID_KEY, "-")
         for name, value in atoms.items():
             if isinstance(value, str):
                 shown = value if value.isprintable() else printable(value)
@@ -63,8 +70,17 @@ class _Redaction(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if isinstance(record.args, Mapping):  # a line of the access log, whose atoms are clean
             return True
+        if record.exc_info and isinstance(raised := record.exc_info[1], HandlerRaised):
+            # Its worker has logged it, with the call's id.
+            record.msg, record.args = "the app raised, see its worker's log: %s", (_last_line(raised),)
+            record.exc_info = record.exc_text = None
         message = record.getMessage()
         redacted = without_token(message)
         if redacted is not message:
             record.msg, record.args = redacted, ()
         return True
+
+
+def _last_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return printable(lines[-1]) if lines else "nothing is told of it"

@@ -49,12 +49,12 @@ def _of_name(commands: Any, name: str) -> list[Gauge]:
         found.append(("buffered_bytes", (name,), number(budget[0])))
         if budget[1]:
             found.append(("buffered_bytes_max", (name,), number(budget[1])))
-    found.append(("queue_head_age_seconds", (name,), _age(commands, head)))
+    found.append(("queue_head_age_seconds", (name,), age_of(commands, head)))
     return found
 
 
-def _age(commands: Any, head: object) -> float:
-    """Return for how long the first of a queue has waited; 0: there is none."""
+def age_of(commands: Any, head: object) -> float:
+    """Return for how many seconds a call has waited, by its id in a queue; 0 for None."""
     if not isinstance(head, bytes):
         return 0.0
     created = commands.hget(keys.call(text(head)), "created")

@@ -56,4 +56,16 @@ def tell_end(
         seconds,
         route,
         f", request {request_id}" if request_id else "",
+        extra={
+            "fields": {
+                "call": attempt.call_id,
+                "what": what,
+                "route": route,
+                "attempt": attempt.number,
+                "outcome": ended,
+                "run_seconds": round(seconds, 3),
+                **({"queue_seconds": round(queued, 3)} if first else {}),
+                **({"request_id": request_id} if request_id else {}),
+            }
+        },
     )

@@ -120,7 +120,9 @@ class Pool:
     def _keeper_of(self, child: Child) -> QueueKeeper:
         name = child.keeper_name
         if name not in self._keepers:
-            self._keepers[name] = QueueKeeper(self._redis, name, self._settings.lease_seconds)
+            self._keepers[name] = QueueKeeper(
+                self._redis, name, self._settings.lease_seconds, self._settings.slow_queue_seconds
+            )
         return self._keepers[name]
 
     def _tell_ready(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from wsgi_timeout.store.record import Outcome, text
 from wsgi_timeout.store.redis_errors import UNAVAILABLE
 from wsgi_timeout.store.workers import Workers
 from wsgi_timeout.watching.leases import LeaseWatch
+from wsgi_timeout_jobs.pool.slow_queue import SlowQueue
 
 log = logging.getLogger("wsgi_timeout.pool")
 
@@ -38,12 +40,16 @@ def _done(items: list[Any]) -> Iterator[None]:
 class QueueKeeper:
     """Keeps one queue; every method may raise what redis-py raises when the server is away."""
 
-    def __init__(self, client: redis.Redis, name: str, lease_seconds: float) -> None:
+    def __init__(
+        self, client: redis.Redis, name: str, lease_seconds: float, slow_seconds: float = math.inf
+    ) -> None:
+        """Take `slow_seconds`: a call that waits longer for a worker is warned of."""
         self.calls = Calls(client, name)
         self._attempts = Attempts.of(self.calls)
         self._workers = Workers.of(self.calls)
         self._watch = LeaseWatch(self._workers, lease_seconds)
         self._lease_seconds = lease_seconds
+        self._slow_queue = SlowQueue(client, name, slow_seconds)
         self._ends: list[tuple[str, Outcome, str, int]] = []
         self._unsettled: list[tuple[str, str]] = []
         self._live: list[str] = []
@@ -88,6 +94,7 @@ class QueueKeeper:
         """Look for workers of other pools that are gone, and for what reached our stuck ones."""
         self._watch.step()
         self._look_at_held(time.monotonic())
+        self._slow_queue.look()
 
     def _look_at_held(self, now: float) -> None:
         """Put back what a live worker holds and does not begin: one that is frozen keeps its lease, by us."""
