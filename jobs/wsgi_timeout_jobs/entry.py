@@ -26,7 +26,7 @@ from wsgi_timeout import target as targets
 from wsgi_timeout.compat import Self
 from wsgi_timeout.current import enter_worker
 from wsgi_timeout.settings import NAME_VARIABLE, TARGET_VARIABLE
-from wsgi_timeout.store import keys, rq_state
+from wsgi_timeout.store import keys, rq_state, seals
 from wsgi_timeout.store.attempts import Attempts
 from wsgi_timeout.store.connection import SOCKET_TIMEOUT, client_of
 from wsgi_timeout.store.links import connection_class
@@ -74,7 +74,7 @@ def run_call(call_id: str) -> object:
         attempts.hold(call_id, keeper.worker)
         taken = attempts.take(call_id, keeper.worker, stock=True)
         if taken:
-            keeper.runner(job.connection).run(0, taken.attempt, taken.request)
+            keeper.runner(job.connection).run(0, taken)
     return None
 
 
@@ -98,6 +98,7 @@ class _Keeper:
         info = {
             "target": targets.resolved(self._target),
             "wire": str(WIRE_VERSION),
+            seals.FINGERPRINT: seals.fingerprint(),
             **identity.describe(self._target),
         }
         # RQ knows this worker already, by its own name: no birth.

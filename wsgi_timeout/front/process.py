@@ -81,7 +81,7 @@ class Runtime:
             seen = self._watch.live_workers
         if seen is None:
             raise RedisUnavailable(f"Redis does not tell which workers live: {self._watch.trouble}")
-        if trouble := seen.mismatch or seen.other_version:
+        if trouble := seen.mismatch or seen.other_version or seen.other_secret:
             raise NoWorker(trouble)
 
     @property

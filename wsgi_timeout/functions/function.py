@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -124,8 +125,12 @@ class Function(Generic[P, R]):
         settings = here.settings
         call_id = new_id()
         name = self._function.__name__
-        # Signed with their function: nobody can have another one take them.
-        blob = payload.pack((name, args, kwargs), call_id, "arguments", settings.max_payload)
+        queue_ttl = max(settings.queue_ttl, settings.function_result_ttl)
+        runs = self._retries + 1
+        until = time.time() + runs * (queue_ttl + self._timeout)
+        # Signed with their function: nobody can have another one take them, nor more often, nor later.
+        signed = (name, args, kwargs, runs, until)
+        blob = payload.pack(signed, call_id, "arguments", settings.max_payload)
         inline = len(blob) <= settings.inline_body
         request = FunctionRequest(
             function=name,
@@ -146,7 +151,7 @@ class Function(Generic[P, R]):
             max_attempts=1,
             max_queued=settings.max_spawned,
             max_buffered_bytes=settings.max_buffered_bytes,
-            queue_ttl=max(settings.queue_ttl, settings.function_result_ttl),
+            queue_ttl=queue_ttl,
             payload_key="" if inline else keys.arguments(call_id),
             payload_bytes=0 if inline else len(blob),
             needs_worker=needs_worker,

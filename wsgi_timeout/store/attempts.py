@@ -51,9 +51,9 @@ class Attempts(Queue):
             return None
         if not answer:
             return None
-        taken, run, request, more, age_ms = answer
+        taken, run, request, more, age_ms, seal = answer
         attempt = Attempt(text(taken), int(run), worker, max(0, age_ms) / 1000)
-        return Taken(attempt, request, bool(more))
+        return Taken(attempt, request, bool(more), seal)
 
     def hold(self, call_id: str, worker: str) -> None:
         """Note that a worker has a call which it did not move from the queue itself."""

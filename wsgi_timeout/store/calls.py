@@ -23,9 +23,9 @@ import msgpack
 import redis
 
 from wsgi_timeout.errors import BytesFull, NoWorker, QueueFull, RedisUnavailable
-from wsgi_timeout.store import keys, rq_state
+from wsgi_timeout.store import keys, rq_state, seals
 from wsgi_timeout.store.connection import SOCKET_TIMEOUT
-from wsgi_timeout.store.messages import FunctionRequest
+from wsgi_timeout.store.messages import CallRequest, FunctionRequest
 from wsgi_timeout.store.queue import Queue
 from wsgi_timeout.store.record import IDEMPOTENT, NewCall, Snapshot, Tombstone, now_ms, text
 from wsgi_timeout.store.redis_errors import UNAVAILABLE
@@ -80,25 +80,7 @@ class Calls(Queue):
         """Accept a call; raises `NoWorker`, `QueueFull` or `BytesFull` if nothing was."""
         request = call.request
         packed = request.pack()
-        record = {
-            "name": self.name,
-            "token": call.token,
-            "path": call.path.encode(),
-            "method": call.method,
-            "request": packed,
-            "created": now_ms(),
-            "max_attempts": call.max_attempts,
-            "queue_ttl": int(call.queue_ttl * 1000),
-            "expires": now_ms() + int(call.queue_ttl * 1000),
-            "repeatable": int(call.method in IDEMPOTENT),
-            "result_ttl": int(request.result_ttl),
-        }
-        if call.asked:
-            record["asked"] = call.asked
-        if inbox:
-            record["inboxes"] = inbox
-        if call.abandon_after:
-            record["abandon"] = int(call.abandon_after * 1000)
+        record = self._record(call, packed, inbox)
         description = f"{call.method} {call.path}"
         job = rq_state.job_fields(self.name, call.id, description, request.timeout)
         # Longer than it may wait and run: what ends it is recorded, its record does not just go.
@@ -125,6 +107,32 @@ class Calls(Queue):
         else:
             raise RedisUnavailable("Redis took too long to accept the call")
         self._check(answer, call)
+
+    def _record(self, call: NewCall, packed: bytes, inbox: str) -> dict[str, Any]:
+        """Return the fields of a new call's record; `packed` is its request."""
+        record: dict[str, Any] = {
+            "name": self.name,
+            "token": call.token,
+            "path": call.path.encode(),
+            "method": call.method,
+            "request": packed,
+            "created": now_ms(),
+            "max_attempts": call.max_attempts,
+            "queue_ttl": int(call.queue_ttl * 1000),
+            "expires": now_ms() + int(call.queue_ttl * 1000),
+            "repeatable": int(call.method in IDEMPOTENT),
+            "result_ttl": int(call.request.result_ttl),
+        }
+        if call.asked:
+            record["asked"] = call.asked
+        # The arguments of a function are signed by themselves.
+        if isinstance(call.request, CallRequest) and (seal := seals.seal(packed, call.id, self.name)):
+            record["seal"] = seal
+        if inbox:
+            record["inboxes"] = inbox
+        if call.abandon_after:
+            record["abandon"] = int(call.abandon_after * 1000)
+        return record
 
     def _check(self, answer: bytes, call: NewCall) -> None:
         """Raise what says why a call was not accepted."""

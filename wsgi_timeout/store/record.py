@@ -164,6 +164,8 @@ class Taken:
     request: bytes
     #: Whether other calls wait in the queue.
     more: bool
+    #: What shows that a process of ours has made the request: see `seals`.
+    seal: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,8 +105,8 @@ class Watch:
             self.trouble = repr(error)
             raise
         before = self.live_workers or live_workers.LiveWorkers("", None)
-        trouble = seen.mismatch or seen.other_version
-        if trouble and trouble not in {before.mismatch, before.other_version}:
+        trouble = seen.mismatch or seen.other_version or seen.other_secret
+        if trouble and trouble not in {before.mismatch, before.other_version, before.other_secret}:
             log.error("requests are refused: %s", trouble)
         self._warn_of_other_code(seen.other_code)
         # While no worker lives, what the last ones served is the best guess.

@@ -30,7 +30,8 @@ from wsgi_timeout.functions import payload
 from wsgi_timeout.store import keys
 from wsgi_timeout.store.attempts import Attempts
 from wsgi_timeout.store.messages import FunctionRequest
-from wsgi_timeout.store.record import Attempt, Outcome
+from wsgi_timeout.store.record import Attempt, Outcome, Taken
+from wsgi_timeout_jobs.attempt import run_once
 from wsgi_timeout_jobs.attempt.account import tell_end
 from wsgi_timeout_jobs.attempt.persist import (
     ends_process_on_error,
@@ -70,14 +71,15 @@ class FunctionRunner:
     interrupts: Interrupts
     board: Board
 
-    def run(self, slot: int, attempt: Attempt, packed: bytes) -> None:
+    def run(self, slot: int, taken: Taken) -> None:
         """Run one attempt to its end. When it raises, this process must end: the call is recovered then."""
         with ends_process_on_error(self.board):
-            self._run(slot, attempt, packed)
+            self._run(slot, taken)
 
-    def _run(self, slot: int, attempt: Attempt, packed: bytes) -> None:
+    def _run(self, slot: int, taken: Taken) -> None:
+        attempt = taken.attempt
         try:
-            request = FunctionRequest.unpack(packed)
+            request = FunctionRequest.unpack(taken.request)
         except ConfigurationError as error:
             fail_unreadable(self.attempts, attempt, error)
             return
@@ -88,6 +90,8 @@ class FunctionRunner:
         try:
             ending = self._attempt(attempt, request)
             forks.end_here()  # before it touches what the worker shares with its parent
+            if ending.pause is None:
+                run_once.end(attempt.call_id)
             # A Redis that is away must not cost a result.
             with self.board.settling(slot):
                 outcome = self._settle(attempt, request, ending, deadline)
@@ -120,7 +124,10 @@ class FunctionRunner:
         blob = request.arguments
         if blob is None:
             blob = self._large_arguments(call_id)
-        name, args, kwargs = payload.unpack(blob, call_id, "arguments")
+        name, args, kwargs, runs, until = payload.unpack(blob, call_id, "arguments")
+        # An interrupt would leave the file locked.
+        with self.interrupts.shield():
+            run_once.begin(call_id, runs, until)
         function = self.functions.get(name)
         if function is None:
             raise WsgiTimeoutError(

@@ -78,7 +78,7 @@ def ends_process_on_error(board: Board) -> Iterator[None]:
 
 
 def fail_unreadable(attempts: Attempts, attempt: Attempt, error: ConfigurationError) -> None:
-    """End a call that a process of another version has sent: no run of ours can help it."""
+    """End a call that somebody else has sent, or another version: no run of ours can help it."""
     log.error("%s: %s", attempt.call_id, error)
     ttl = Settings().result_ttl
     finish = partial(attempts.finish, attempt, Outcome.LOST, ttl, detail=str(error))

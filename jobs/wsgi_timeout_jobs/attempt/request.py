@@ -17,9 +17,10 @@ from wsgi_timeout.errors import CallInterrupted, ConfigurationError, Fenced
 from wsgi_timeout.http.environ import restore
 from wsgi_timeout.http.printable import printable
 from wsgi_timeout.metrics import ROUTE_KEY
+from wsgi_timeout.store import seals
 from wsgi_timeout.store.attempts import Attempts
 from wsgi_timeout.store.messages import CallRequest
-from wsgi_timeout.store.record import Attempt, Outcome
+from wsgi_timeout.store.record import Attempt, Outcome, Taken
 from wsgi_timeout.store.streams import StreamReader
 from wsgi_timeout.watching.listener import Listener
 from wsgi_timeout_jobs.apps.offered import WSGIApp
@@ -53,15 +54,16 @@ class RequestRunner:
     interrupts: Interrupts
     board: Board
 
-    def run(self, slot: int, attempt: Attempt, packed: bytes) -> None:
+    def run(self, slot: int, taken: Taken) -> None:
         """Run one attempt to its end. When it raises, this process must end: the call is recovered then."""
         with ends_process_on_error(self.board):
-            self._run(slot, attempt, packed)
+            self._run(slot, taken)
 
-    def _run(self, slot: int, attempt: Attempt, packed: bytes) -> None:
-        call_id = attempt.call_id
+    def _run(self, slot: int, taken: Taken) -> None:
+        attempt, call_id = taken.attempt, taken.attempt.call_id
         try:
-            request = CallRequest.unpack(packed)
+            seals.check(taken.seal, taken.request, call_id, self.attempts.name)
+            request = CallRequest.unpack(taken.request)
         except ConfigurationError as error:
             fail_unreadable(self.attempts, attempt, error)
             return

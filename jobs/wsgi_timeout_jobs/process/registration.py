@@ -12,7 +12,7 @@ import rq
 from wsgi_timeout import identity
 from wsgi_timeout import target as targets
 from wsgi_timeout.errors import ConfigurationError
-from wsgi_timeout.store import rq_state
+from wsgi_timeout.store import rq_state, seals
 from wsgi_timeout.store.attempts import Attempts
 from wsgi_timeout.store.messages import WIRE_VERSION
 from wsgi_timeout.store.workers import Workers
@@ -43,6 +43,7 @@ def register(workers: Workers, options: WorkerOptions, mounts: str) -> None:
     info = {
         "target": targets.resolved(options.target),
         "wire": str(WIRE_VERSION),
+        seals.FINGERPRINT: seals.fingerprint(),
         "mounts": mounts,
         **identity.describe(options.target),
     }

@@ -142,7 +142,7 @@ class CallWorker(BaseWorker):
 
     def _run(self, runner: RequestRunner | FunctionRunner, slot: int, taken: Taken) -> None:
         try:
-            runner.run(slot, taken.attempt, taken.request)
+            runner.run(slot, taken)
         finally:
             self._give_back(slot, taken)
 
