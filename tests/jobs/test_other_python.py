@@ -120,13 +120,16 @@ def test_forked_processes_are_the_handlers_own(port):
 
 
 def test_progress_is_told(site, tmp_path):
-    """`environ["wsgi_timeout.progress"]` shows on the status URL while the handler runs."""
+    """`environ["wsgi_timeout.progress"]` shows on the status URL, and on the waiting page."""
     web = site.start_web(gateway="wait_for_response=False")
     try:
         gate = tmp_path / "gate"
         answer = ask(web.port, f"/reports?gate={gate}")
         until(lambda: (status(web.port, answer).get("progress") or {}).get("done") == 3)
         assert status(web.port, answer)["progress"]["message"] == "three of ten"
+        navigation = {"Accept": "text/html", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+        page = ask(web.port, answer.json["result_url"], headers=navigation).text
+        assert ("three of ten" in page, 'value="0.3"' in page) == (True, True)
         gate.touch()
         assert follow(web.port, answer.json["result_url"])[-1].text == "done"
     finally:

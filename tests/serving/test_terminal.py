@@ -43,10 +43,11 @@ def debug():
 class Terminal:
     """`serve` with a terminal of its own: what it shows, and what is typed."""
 
-    def __init__(self, folder, state):
+    def __init__(self, folder, state, *options):
+        self.folder = folder
         (folder / "shop.py").write_text(APP, encoding="utf-8")
         command = [sys.executable, "-m", "wsgi_timeout.serving.cli", "serve", "shop:app"]
-        command += ["--processes", "1", "--wait", "0.5", "--bind", "127.0.0.1:0"]
+        command += ["--processes", "1", "--wait", "0.5", "--bind", "127.0.0.1:0", *options]
         env = {**environment(), "XDG_STATE_HOME": str(state), "PYTHONPATH": ""}
         self.pid, self._master = pty.fork()
         if self.pid == 0:
@@ -79,6 +80,11 @@ class Terminal:
 def terminal(tmp_path_factory):
     terminal = Terminal(tmp_path_factory.mktemp("shop"), tmp_path_factory.mktemp("state"))
     yield terminal
+    interrupt(terminal)
+
+
+def interrupt(terminal):
+    """Stop `serve` as a developer does."""
     terminal.type("\x03")
     try:
         until(terminal.ended, 40, "the end of serve after Ctrl-C")
@@ -117,3 +123,25 @@ def test_a_debugger_runs_in_a_handler(terminal):
         terminal.wait_for(r"answer \+= 1\r\n.*\(Pdb\) ")
         terminal.type("c\n")
         assert answer.result().text == "answer 42"
+
+
+@pytest.mark.slow
+def test_a_handler_asks_and_is_edited(tmp_path):
+    """With `--reload` too `input()` and `breakpoint()` ask in the terminal, before and after an edit."""
+    (tmp_path / "shop").mkdir()
+    terminal = Terminal(tmp_path / "shop", tmp_path / "state", "--reload")
+    try:
+        test_a_handler_asks(terminal)
+        file = terminal.folder / "shop.py"
+        file.write_text(APP.replace("hello", "welcome").replace('"fast"', '"edited"'), encoding="utf-8")
+        until(lambda: requests.get(f"{terminal.url}/fast", timeout=60).text == "edited", 60, "the edit")
+        with ThreadPoolExecutor(1) as threads:
+            answer = threads.submit(requests.get, f"{terminal.url}/ask", timeout=60)
+            terminal.shown = ""
+            terminal.wait_for(r"who\? ")
+            terminal.type("Bob\n")
+            assert answer.result().text == "welcome Bob"
+        terminal.shown = ""
+        test_a_debugger_runs_in_a_handler(terminal)
+    finally:
+        interrupt(terminal)
