@@ -1,0 +1,12 @@
+"""The app that `APP_SLOW` names, each of whose answers takes longer than a short wait."""
+
+import os
+import time
+from importlib import import_module
+
+inner = import_module(os.environ["APP_SLOW"]).app
+
+
+def app(environ, start_response):
+    time.sleep(0.4)
+    return inner(environ, start_response)
