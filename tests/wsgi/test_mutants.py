@@ -22,6 +22,7 @@ def test_every_mutant_fits_the_code():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_three_mutants_are_seen():
     """Three mutants, one of them in processes of its own, make their tests fail, which pass without them."""
     done = subprocess.run(
@@ -32,6 +33,7 @@ def test_three_mutants_are_seen():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_mutant_that_changes_nothing_is_missed(tmp_path):
     """A change that its test does not see is reported, and so is one that fits no more."""
     tree = Tree(tmp_path)

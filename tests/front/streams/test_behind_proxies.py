@@ -128,7 +128,7 @@ def in_node(url):
 def test_each_event_once_whatever_happens(site, proxied, tmp_path):
     """Over cuts, silence and a deploy two clients get each event once, in order, of one run each."""
     rolls = random.Random(18)
-    links = [Breaking(proxied, [rolls.randrange(600, 3000) for _ in range(10)]) for _ in range(2)]
+    links = [Breaking(proxied, [rolls.randrange(1000, 3000) for _ in range(10)]) for _ in range(2)]
     urls = [f"http://127.0.0.1:{link.port}/events?count={EVENTS}&folder={tmp_path}" for link in links]
     feeder = threading.Thread(target=feed, args=(tmp_path,))
     pools = []
