@@ -15,7 +15,7 @@ FONT = /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
 PYTEST = $(BIN)/python -m pytest -n 4 --dist loadscope
 
 .DEFAULT_GOAL := help
-.PHONY: help run ocr chat test docs docs-serve reference screenshots release-dry-run coverage test-long test-stacks test-other-python test-mutants test-faults-20 soak bench bench-quick scaling lint types wheel lock ci clean wrk tools tesseract
+.PHONY: help run ocr chat test docs docs-serve reference screenshots release-dry-run coverage test-long test-stacks test-other-python test-mutants test-faults-20 soak bench bench-quick scaling lint types wheel lock audit ci clean wrk tools tesseract
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -114,13 +114,16 @@ wheel: $(VENV)/.pip ## Build dist/*.whl
 	rm -rf dist
 	$(BIN)/python -m pip wheel -qq --no-deps --wheel-dir dist .
 
-lock: ## Write requirements.txt anew: the newest versions that pyproject.toml allows
+lock: ## Write requirements.txt anew: the newest versions that pyproject.toml allows, with hashes of all their files
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && set -e && \
-	$(PYTHON) -m venv "$$folder" && "$$folder/bin/python" -m pip install -qq . && \
-	"$$folder/bin/python" -m pip freeze --exclude wsgi-timeout > "$$folder/frozen" && \
-	{ echo "# What a deployment installs, made by 'make lock': the runtime dependencies in a clean venv."; \
-	cat "$$folder/frozen"; } > requirements.txt
-	cat requirements.txt
+	$(PYTHON) -m venv "$$folder" && "$$folder/bin/python" -m pip install -qq pip-tools && \
+	"$$folder/bin/pip-compile" -q --generate-hashes --no-header --no-annotate --strip-extras --no-emit-options \
+		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links -o "$$folder/locked" pyproject.toml && \
+	{ echo "# What a deployment installs, made by 'make lock': the runtime dependencies, with hashes for every platform."; \
+	cat "$$folder/locked"; } > requirements.txt
+
+audit: ## Ask for known vulnerabilities of what requirements.txt locks, by pip-audit; needs the internet
+	@PYTHON=$(PYTHON) .ci/audit
 
 ci: ## Run all that must pass before a change lands
 	.ci/run
