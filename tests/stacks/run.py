@@ -33,6 +33,7 @@ CONTRACT = (
     "tests/integrations/blueprint",
     "tests/faults/test_worker_killed.py",
     "tests/functions/test_functions.py",
+    "tests/jobs/test_own_queue.py",
 )
 #: One of each, in half the time: what CI runs.
 QUICK = (
@@ -41,6 +42,7 @@ QUICK = (
     "tests/integrations/blueprint/test_blueprint_host.py",
     "tests/faults/test_worker_killed.py",
     "tests/functions/test_functions.py",
+    "tests/jobs/test_own_queue.py",
 )
 TOOLS = (
     "bottle",
