@@ -13,7 +13,7 @@ def site(deploy):
     """A site with one worker whose logs are JSON, and that warns early."""
     return deploy(
         pool=("--processes", "1"),
-        gateway="only=['/fast', '/gate']",
+        gateway="only=['/fast', '/gate'], routes={'/fast': {'wait_seconds': 30}}",
         wait_seconds=0.5,
         log_format="json",
         slow_queue_seconds=0.5,

@@ -40,7 +40,7 @@ def site(deploy, port):
     return deploy(
         pool=("--processes", "2", "--metrics-port", port),
         web=("--workers", "2"),
-        gateway="only=['/slow*', '/fast', 'GET /gate', '/raise*']",
+        gateway="only=['/slow*', '/fast', 'GET /gate'], routes={'/fast': {'wait_seconds': 30}}",
         wait_seconds=0.5,
         metrics_path=PATH,
     )
@@ -67,15 +67,20 @@ def test_calls_are_counted_by_route_and_outcome(site, port):
         assert ask(site.web.port, f"/fast?number={number}").status == 200
     answers = follow(site.web.port, "/slow?seconds=1.2")
     assert answers[-1].status == 200
+    until(
+        lambda: scrape(site.web.port, site.name).get(("hops_count", "/slow*")) == 1, what="the last delivery"
+    )
+    until(lambda: scrape(site.web.port, site.name)["waiting_requests",] == 0, what="its place")
     web = scrape(site.web.port, site.name)
     assert web["requests_total", "/fast", "200"] == 3
     assert web["requests_total", "/slow*", "303"] == len(answers) - 1
     assert web["hops_count", "/fast"] == 3
     assert web["hops_sum", "/slow*"] == len(answers) - 1
     assert web["accept_seconds_count", "/slow*"] == 1
-    assert web["waiting_requests",] == 0
+    for route, count in (("/fast", 3), ("/slow*", 1)):
+        key = ("calls_total", route, "done")
+        until(lambda key=key, count=count: scrape(port, site.name).get(key) == count, what="the calls' end")
     pool = scrape(port, site.name)
-    assert pool["calls_total", "/fast", "done"] == 3
     assert pool["attempts_total", "/slow*", "first"] == 1
     assert pool["run_seconds_sum", "/slow*"] >= 1.2
     assert pool["queue_seconds_count", "/fast"] == pool["record_seconds_count", "/fast"] == 3
