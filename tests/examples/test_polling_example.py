@@ -26,7 +26,7 @@ def test_the_readme_shows_the_example():
     ids=["fastapi", "flask"],
 )
 def test_the_example_works_as_it_stands(file, framework, tmp_path):
-    """A job is accepted, polls get 202 while it runs, then its result; as often as somebody asks."""
+    """A job is accepted, polls get 202 while it runs, then its result, as often as it is asked for."""
     server = Serve(f"{file}:stub", folder=EXAMPLES, state=tmp_path)
     try:
         accepted = requests.post(f"{server.url}/accept", timeout=30)

@@ -44,7 +44,7 @@ def begun(site, tag, runs=1):
 
 
 class Frozen:
-    """A pool with all its processes stopped, beside another that goes on."""
+    """A pool with all its processes stopped, while another goes on."""
 
     def __init__(self, site):
         self._site = site

@@ -106,7 +106,7 @@ def test_what_is_queued_outlives_all_workers(deploy, aside, gate, seen):
 
 
 def test_a_call_that_nobody_comes_for_ends(deploy, aside, gate, seen):
-    """With no worker for `queue_ttl` a queued call ends, for who waits and who looks, and never begins."""
+    """With no worker for `queue_ttl` a queued call ends, for its waiters and for polls, and never begins."""
     site = deploy(
         pool=("--processes", "1"), gateway="queue_ttl=2", wait_seconds=1, lease_seconds=LEASE, worker_wait=20
     )
@@ -155,7 +155,7 @@ def forked(deploy, redis_server):
 
 
 def test_a_child_of_a_dead_worker_takes_nothing(forked, seen):
-    """What Redis hands to a dead worker, whose connection somebody else holds open, goes to the next one."""
+    """What Redis hands to a dead worker, whose connection another process holds, goes to the next one."""
     client = forked.redis.client
     (worker,) = forked.pool.workers()
     (name,) = client.hkeys(keys.leases(forked.name))
@@ -170,7 +170,7 @@ def test_a_child_of_a_dead_worker_takes_nothing(forked, seen):
 
 
 def test_a_child_of_a_stopped_worker_takes_nothing(forked, seen):
-    """A worker that stops gives its connections up, also those that somebody else holds open."""
+    """A worker that stops gives its connections up, also those that another process holds open."""
     old = forked.pool
     until(lambda: blocked(forked) == [0], what="its BLMOVE")
     old.popen.terminate()

@@ -45,7 +45,7 @@ def answered(client):
 
 @pytest.mark.parametrize("protocol", [2, 3])
 def test_everything_passes_as_it_is(connect, proxy, protocol):
-    """Replies of every kind and size come through, and each is recorded beside its command."""
+    """Replies of every kind and size come through, and each is recorded with its command."""
     client = connect(protocol=protocol)
     large = bytes(range(256)) * 20_000
     assert client.set("a", large)

@@ -159,7 +159,7 @@ def functions(deploy, proxy):
 
 @pytest.mark.parametrize(("how", "seconds"), OUTAGES)
 def test_functions(functions, threads, outage, gate, seen, how, seconds):
-    """One who waits for a result waits through an outage; a poll says that it is not there yet."""
+    """A wait for a result goes on through an outage; a poll says that it is not there yet."""
     site, app = functions
     begin, end = outage
     tag = f"function-{how}-{seconds}"
@@ -235,7 +235,7 @@ def test_a_spawn_whose_reply_stays_away_is_sent_again(functions, threads, proxy,
 
 
 def test_a_full_redis(functions, threads, redis_server, gate):
-    """While Redis takes no writes a spawn is refused; what runs ends, and who waits for it gets it."""
+    """While Redis takes no writes a spawn is refused; what runs ends, and its waiters get it."""
     site, app = functions
     call = app.held_blob.spawn(str(gate), "full", 10)
     until(lambda: site.runs("full"), 20, "the function at work")

@@ -26,7 +26,7 @@ def begun(site, tag, runs=1):
 
 
 def replaced(site, *options):
-    """Start another pool beside a deployment's; returns the old one, and when it was told to stop."""
+    """Start another pool for a deployment; returns the old one, and when it was told to stop."""
     old, site.pool = site.pool, site.start_pool(*options)
     old.popen.terminate()
     return old, time.monotonic()

@@ -76,7 +76,7 @@ def test_a_call_outlives_its_killed_web_process(site, web, aside, gate, seen):
 
 @pytest.mark.parametrize("worker_class", [(), GEVENT], ids=["gthread", "gevent"])
 def test_a_killed_master_takes_its_workers_along(site, aside, gate, seen, worker_class):
-    """When gunicorn's master alone is killed, its workers redirect who waits, end, and free the port."""
+    """When gunicorn's master alone is killed, its workers redirect what waits, end, and free the port."""
     web, tag = site.start_web(*worker_class), f"master{len(worker_class)}"
     waiting = aside.submit(ask, web.port, f"/gate?tag={tag}&file={gate}")
     begun(site, tag)

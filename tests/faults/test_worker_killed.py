@@ -78,7 +78,7 @@ def two_workers(site):
 @pytest.mark.parametrize("times", TIMES)
 @pytest.mark.parametrize("on", ["the request", "its result URL"])
 def test_a_get_is_answered_by_its_second_run(site, hasty, aside, tmp_path, seen, on, times):
-    """Whoever waits for a GET, on the request itself or on its result URL, gets 200 from the second run."""
+    """The client of a GET, on the request itself or on its result URL, gets 200 from the second run."""
     port = site.web.port if on == "the request" else hasty.port
     took = []
     for number in range(times):

@@ -73,7 +73,7 @@ def aside():
 
 
 def kept_connection(web):
-    """Return a connection on which somebody was answered, and may ask for more."""
+    """Return a connection that had one answer, and may ask for more."""
     connection = http.client.HTTPConnection("127.0.0.1", web.port, timeout=20)
     connection.request("GET", "/fast")
     assert answer_of(connection).status == 200

@@ -122,7 +122,7 @@ def test_a_running_call_can_be_cancelled(site, port, gate):
 
 
 def test_a_waiter_is_told_of_a_cancel(site, port, gate):
-    """Whoever waits for a call when it is cancelled gets 410 at once, and POST cancels as DELETE does."""
+    """A waiting client of a call that is cancelled gets 410 at once, and POST cancels as DELETE does."""
     result, url = started(port, f"/guarded?file={gate}")
     record = f"wt:call:{status(port, url)['call_id']}"
     web = site.start_web(gateway="wait_seconds=50")

@@ -60,8 +60,8 @@ def test_a_url_that_is_spelt_anew_is_the_same(site, port):
     "condition",
     [{"If-None-Match": '"v1"'}, {"Range": "bytes=0-3"}, {"Range": "bytes=900-"}, {"If-Match": '"other"'}],
 )
-def test_an_answer_to_a_condition_fits_who_has_that_condition(port, condition):
-    """Who sent it with the first URL only gets the whole page; who sends it on every hop the app's answer."""
+def test_an_answer_to_a_condition_fits_requests_with_that_condition(port, condition):
+    """Sent with the first URL only it gets the whole page; sent on every hop, the app's answer."""
     first = ask(port, f"/copy?{SLOW}", headers=condition)
     target, answer = ended(port, first.location)
     assert (answer.status, len(answer.body)) == (200, 400)

@@ -19,7 +19,7 @@ def take(places, number, call_id=""):
 
 
 def test_places_are_limited():
-    """Over `max_waiting` nobody is taken in, until somebody goes."""
+    """Over `max_waiting` no request is taken in, until one ends."""
     places = Places(2)
     first, _ = take(places, 2)
     with pytest.raises(TooManyWaiting, match="2 requests wait in this process already"):

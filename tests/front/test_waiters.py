@@ -91,8 +91,8 @@ def test_waiters_cost_no_redis_connection(site, crowd):
     assert not crowd.answered()
 
 
-def test_other_routes_are_answered_beside_the_waiters(web, crowd, call):
-    """A route that stays in the web process, and a status URL, answer within 100 ms beside 200 waiters."""
+def test_other_routes_are_answered_while_many_wait(web, crowd, call):
+    """A route that stays in the web process, and a status URL, answer within 100 ms while 200 wait."""
     assert ask(web.port, "/fast").text == "fast \n"
     assert ask(web.port, call["status_url"]).json["state"] in {"queued", "running"}
     for target in ("/fast", call["status_url"]):
@@ -191,7 +191,7 @@ def test_a_result_url_that_finds_no_place_comes_again(site, accepted, gate):
 
 
 def test_result_urls_leave_threads_free(site, accepted, gate):
-    """Result URLs never take all threads of a server that has few: another route is answered beside them."""
+    """Result URLs never take all threads of a server that has few: another route is answered too."""
     web = site.start_web("--threads", "20", gateway="max_waiting=6, wait_seconds=3, except_=['/fast*']")
     urls = accepted(22)
     try:

@@ -230,7 +230,7 @@ class TestWhileItRuns:
         gate.touch()
         assert call.get(timeout=20) == "running"
 
-    def test_one_who_waits_is_woken_by_the_end(self, app, threads, gate):
+    def test_a_waiter_is_woken_by_the_end(self, app, threads, gate):
         """Several who wait for one call, for ever or for a while, all get its result when it ends."""
         call = app.held.spawn(str(gate), "woken")
         waiting = [threads.submit(call.get, timeout) for timeout in (None, 30, None)]

@@ -27,7 +27,7 @@ ROOM = 100 * MIB
 
 
 class Trap:
-    """Whoever unpickles it creates a file."""
+    """Unpickling it creates a file."""
 
     def __init__(self, file):
         self.file = file
@@ -121,7 +121,7 @@ class TestSignatures:
 
 
 def change(call, **changes):
-    """Change a queued call's request as one who can write to Redis would."""
+    """Change a queued call's request as an attacker that can write to Redis would."""
     record = keys.call(call.object_id)
     request = FunctionRequest.unpack(client().redis.hget(record, "request"))
     client().redis.hset(record, "request", replace(request, **changes).pack())

@@ -49,7 +49,7 @@ def test_a_query_is_compared_decoded(first, hop, same):
         ("Negotiate one", "Negotiate two", True),
     ],
 )
-def test_a_challenge_fits_who_brings_nothing_new(before, now, taken):
+def test_a_challenge_fits_the_same_credentials(before, now, taken):
     """New credentials make a new request of it; the same ones, signed anew, do not."""
     call, request = (asked(**({"authorization": value} if value else {})) for value in (before, now))
     assert request.takes("401 Unauthorized", CHALLENGE, call) == taken
@@ -75,7 +75,7 @@ def test_a_log_in_of_several_steps_goes_on():
     ],
 )
 def test_an_answer_to_a_condition_fits_that_condition(status, call, request_, taken):
-    """304 and 412 fit who has the same preconditions, 206 and 416 who asks for the same range."""
+    """304 and 412 fit a request with the same preconditions, 206 and 416 one for the same range."""
     assert asked(**request_).takes(status, [], asked(**call)) == taken
 
 

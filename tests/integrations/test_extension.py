@@ -280,8 +280,8 @@ def test_a_redirect_keeps_the_prefix_that_a_proxy_took_off(port, gate):
     assert answer.json["url"].startswith("https://shop.example/app/held?")
 
 
-def test_a_prefix_of_a_stranger_is_not_believed(sites, gate):
-    """Behind a ProxyFix, too, who must be trusted is the connection's peer, not the client that it names."""
+def test_a_prefix_of_an_untrusted_peer_is_not_believed(sites, gate):
+    """Behind a ProxyFix, too, the trusted one must be the connection's peer, not the client that it names."""
     port = sites["suspicious"].port
     assert ask(port, f"/held?file={gate}", headers=FORWARDED).location.startswith("/held?")
 

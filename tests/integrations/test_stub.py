@@ -26,7 +26,7 @@ class Holder:
 
 
 class TestDecorators:
-    """Whoever writes a decorator wrongly is told at once, with the right form."""
+    """A decorator that is written wrongly is an error at once, with the right form."""
 
     @pytest.mark.parametrize(
         ("write", "message"),

@@ -54,7 +54,7 @@ def pids(pool):
 
 
 def test_the_web_process_names_its_queue_at_start(site):
-    """As workers do: who looks for a request that nobody takes reads both logs."""
+    """As workers do: both logs tell why a request is not taken."""
     site.web.wait_for(f"requests to basic:app run as calls of the queue wt:{site.name}\n")
 
 
@@ -175,7 +175,7 @@ def test_a_stock_worker_of_another_target_puts_calls_back(site, redis_server, st
     assert len(site.runs("strange")) == 1
 
 
-def test_the_same_target_in_other_words_is_no_stranger(site, redis_server, start):
+def test_the_same_target_in_other_words_is_accepted(site, redis_server, start):
     """A file and its module are one target."""
     start(Pool("basic.py:app", site.name, redis_server.url, "--processes", "1", env=site.env, cwd=APPS))
     assert ask(site.web.port, "/pid").status == 200
@@ -203,7 +203,7 @@ def said(site, theirs, ours):
     return OTHER_VERSION.format(name=site.name, theirs=WIRE_VERSION + theirs, ours=WIRE_VERSION + ours)
 
 
-def test_workers_of_two_versions_serve_beside_each_other(site, redis_server, start, newer):
+def test_workers_of_two_versions_serve_at_the_same_time(site, redis_server, start, newer):
     """In a deploy a newer worker takes what newer web processes send, and leaves the rest."""
     env = {**site.env, **newer}
     pool = start(Pool(site.target, site.name, redis_server.url, "--processes", "1", env=env, cwd=APPS))

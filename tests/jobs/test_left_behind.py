@@ -49,7 +49,7 @@ def test_nothing_of_it_is_left(site, kind):
 
 
 def test_a_spare_process_is_loaded_and_takes_no_calls(site):
-    """A spare process stands by beside the one that takes calls; a stop ends it too."""
+    """A spare process stands by while another takes calls; a stop ends it too."""
     until(lambda: len(site.pool.workers()) == 2, 20, "the spare one")
     assert ask(site.web.port, "/next").status == 200
     assert site.redis.client.hlen(f"wt:leases:{site.name}") == 1

@@ -55,7 +55,7 @@ class StockWorker(Process):
 
 @pytest.fixture(scope="module")
 def site(deploy):
-    """A deployment with a pool, for what runs beside it."""
+    """A deployment with a pool, for a stock worker that serves with it."""
     # Longer than RQ's programs take to start on a busy machine.
     return deploy(pool=("--processes", "2"), wait_seconds=60, lease_seconds=LEASE)
 

@@ -105,7 +105,7 @@ def test_a_request_longer_than_the_wait_ends_with_its_result(server, pool):
 
 
 def test_an_upload_larger_than_a_message_arrives(server):
-    """A body that travels beside its call arrives whole."""
+    """A body that travels in a stream of its own arrives whole."""
     body = bytes(range(256)) * 2000
     *hops, last = follow(server.port, "/slow?seconds=1.2", "POST", body=body)
     assert hops

@@ -122,7 +122,7 @@ def test_the_next_call_is_not_lost_with_a_reply(calls):
 
 
 def test_finishing_records_the_response(calls):
-    """A small response lies in the record, whole, and wakes who waits."""
+    """A small response lies in the record, whole, and wakes its waiters."""
     call = running(calls, inbox="waiting")
     calls.attempts.finish(Attempt(call.id, 1, W1), Outcome.DONE, 600, response=(HEAD, b"body"))
     now = calls.look(call.id)
@@ -202,7 +202,7 @@ def test_a_finish_of_a_vanished_record_is_fenced(calls):
 
 @pytest.mark.parametrize("how", ["finish", "recover"])
 def test_a_stock_workers_job_is_left_to_it(calls, how):
-    """RQ deletes the job that its own worker runs, and would fail where somebody else did."""
+    """RQ deletes the job that its own worker runs, and would fail if another had deleted it."""
     call = queued(calls)
     hold(calls)
     calls.attempts.take(call.id, W1, stock=True)

@@ -93,7 +93,7 @@ def test_an_accepted_calls_stream_lives_as_long_as_the_call(calls):
 
 
 def test_cancel_in_the_queue(calls):
-    """A queued call that is cancelled has ended, and wakes who waits."""
+    """A queued call that is cancelled has ended, and wakes its waiters."""
     call = queued(calls, inbox="waiting")
     assert calls.end(call.id, Outcome.CANCELLED, "not wanted", 600) is True
     now = calls.look(call.id)

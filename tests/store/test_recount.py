@@ -123,7 +123,7 @@ def empty(calls, _call):
 
 @pytest.mark.parametrize("take_away", [cancel, delete, empty])
 def test_what_rq_takes_out_of_the_queue_is_cancelled(calls, take_away):
-    """`job.cancel()`, `job.delete()` and `rq empty` end a queued call, and wake who waits for it."""
+    """`job.cancel()`, `job.delete()` and `rq empty` end a queued call, and wake its waiters."""
     call = queued(calls, "waiting")
     take_away(calls, call)
     assert calls.workers.recount() == ([call.id], [])

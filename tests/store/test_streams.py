@@ -84,7 +84,7 @@ def test_a_read_takes_a_few_chunks(calls):
 
 @pytest.mark.parametrize("end", ["complete", "broken"])
 def test_the_end_is_told_with_the_last_chunk(calls, end):
-    """Whoever has not had the last chunk has not seen the end either."""
+    """A reader that has not had the last chunk has not seen the end either."""
     writer, reader_of = upload(calls)
     for number in range(READ_AHEAD + 1):
         writer.offer(b"%d" % number)
@@ -295,7 +295,7 @@ def test_leaving_gives_the_larger_limit_back(calls):
 
 
 def test_a_body_that_fits_is_written_ahead_of_its_reader(calls):
-    """A slow reader does not stop who writes a body that may lie there unread as a whole."""
+    """A slow reader does not stop the writer of a body that may lie there unread as a whole."""
     _, writer, reader_of = download(calls, Limits(64, 256))
     reader = reader_of()
     writer.offer(b"aaaa")
@@ -345,7 +345,7 @@ def test_room_wakes_the_writer(calls):
 
 
 def test_a_response_that_begins_wakes_its_waiters(calls):
-    """The head lies in the call's record with the first chunk, and who waits for the call is woken."""
+    """The head lies in the call's record with the first chunk, and the call's waiters are woken."""
     call, writer, _ = download(calls, inbox="waiting")
     writer.offer(b"first")
     assert (calls.look(call.id).head, calls.look(call.id).body) == (HEAD, None)

@@ -168,7 +168,7 @@ def test_an_idempotent_call_is_run_again(calls, method):
 
 @pytest.mark.parametrize("method", ["POST", "PATCH"])
 def test_another_call_is_lost(calls, method):
-    """A call that must not run twice ends as lost, and wakes who waits."""
+    """A call that must not run twice ends as lost, and wakes its waiters."""
     call = running(calls, inbox="waiting", method=method)
     assert calls.workers.recover(W1, None, "died") == [(call.id, "lost")]
     assert calls.look(call.id).outcome is Outcome.LOST

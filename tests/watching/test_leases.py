@@ -108,7 +108,7 @@ def test_what_a_stock_worker_failed_before_it_began_is_queued_again(calls):
 
 
 def test_what_is_no_counter_is_lost_as_a_silent_worker_is(calls):
-    """A lease that somebody overwrote ends no observer: whoever cannot renew it is gone after a while."""
+    """A lease that was overwritten ends no observer: its worker, which cannot renew it, is lost in time."""
     call = running(calls)
     calls.redis.hset(keys.leases(calls.name), W1, "junk")
     look_until(LeaseWatch(calls.workers, LEASE), lambda: not lives(calls))
@@ -116,7 +116,7 @@ def test_what_is_no_counter_is_lost_as_a_silent_worker_is(calls):
 
 
 def test_a_renewed_lease_lives(calls):
-    """A worker that renews its lease lives, however long it works; a silent one beside it is lost."""
+    """A worker that renews its lease lives, however long it works; a silent one is lost."""
     call = running(calls)
     be_born(calls, W2)
     watch = LeaseWatch(calls.workers, LEASE)

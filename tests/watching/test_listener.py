@@ -80,7 +80,7 @@ def wake(calls, listener, *ids):
 
 
 def test_a_wake_reaches_the_waiters_of_its_call(calls, listener):
-    """All who wait for a call are woken by one message, and nobody else."""
+    """All waiters of a call are woken by one message, and no others."""
     call, other = running(calls), queued(calls)
     with contextlib.ExitStack() as held:
         several = [held.enter_context(listener.waiter(call.id)) for _ in range(3)]
@@ -91,7 +91,7 @@ def test_a_wake_reaches_the_waiters_of_its_call(calls, listener):
 
 
 def test_the_end_of_a_call_is_a_wake(calls, listener):
-    """A call that ends wakes who waits for it with this process's inbox."""
+    """A call that ends wakes its waiters by this process's inbox."""
     call = running(calls, inbox=listener.inbox)
     with listener.waiter(call.id) as waiter:
         calls.attempts.finish(Attempt(call.id, 1, W1), Outcome.DONE, 600, response=(HEAD, b""))
@@ -232,7 +232,7 @@ def test_an_outage_loses_no_wake(own_server, caplog):
 
 
 def test_nonsense_in_the_inbox(calls, listener, caplog):
-    """A message that is no call's id ends nothing: who waits is woken as before."""
+    """A message that is no call's id ends nothing: waiters are woken as before."""
     call = running(calls)
     with listener.waiter(call.id) as waiter:
         for _ in range(2):
@@ -340,7 +340,7 @@ def test_a_server_that_shows_no_socket(listener, environ):
 
 
 def test_draining_wakes_everybody(calls, redis_server, monkeypatch):
-    """A process that was told to stop wakes all who wait, and those who come then, within a second."""
+    """A process that was told to stop wakes all waiters, and those that come then, within a second."""
     monkeypatch.setattr(waiting._Process, "draining", False)
     listeners = [Listener(partial(connect, redis_server.url + "?db=1", connections=1)) for _ in range(2)]
     call = running(calls)

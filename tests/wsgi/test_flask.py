@@ -143,7 +143,7 @@ def test_a_range_is_told_as_a_part(sites):
 
 
 def test_a_small_file_is_sent_as_alone(sites):
-    """A file of a few lines too, with its entity tag, and 304 to who has it."""
+    """A file of a few lines too, with its entity tag, and 304 to a client that has it."""
     answer, _ = same(sites, "/file/validated.py")
     assert answer.header(b"cache-control") == b"public, max-age=60"
     again, _ = same(sites, "/file/validated.py", b"If-None-Match: " + answer.header(b"etag"))

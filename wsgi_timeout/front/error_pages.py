@@ -97,7 +97,7 @@ def public_detail(problem: WsgiTimeoutError) -> str:
         return f"This result was delivered on {_when(problem)} and is not kept after that."
     text = str(problem)
     if isinstance(problem, errors.NoWorker) and text.startswith("no live worker"):
-        return text  # with the command to start one: whoever begins to use this sees it first here
+        return text  # with the command to start one: new users see it first here
     return next((_PUBLIC[cls] for cls in type(problem).__mro__ if cls in _PUBLIC), "") or text
 
 

@@ -120,7 +120,7 @@ class LargeBody:
             return False
 
     def _wait_for_room(self) -> bool:
-        """Wait for a moment; returns whether there is still somebody who wants the body."""
+        """Wait for a moment; returns whether the body is still wanted."""
         self._waiter.wait(RECHECK_SECONDS)
         self._waiter.reset()
         if self._waiter.gone:

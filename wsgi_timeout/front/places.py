@@ -20,7 +20,7 @@ HOP_RESERVE = 8
 
 
 class Places:
-    """Counts who waits in this process, at most `max_waiting`.
+    """Counts the requests that wait in this process, at most `max_waiting`.
 
     A redirected client comes back at once, and its call was accepted long ago: its place is kept for
     a moment, so that no newcomer makes it end in a 503. After a deploy it comes to a process that has
@@ -96,7 +96,7 @@ class Seat:
         self._place.kept_for = self.waiter.call_id
 
     def pass_on(self) -> Self:
-        """Outlive this `with` block: whoever gets the seat ends it with another one."""
+        """Outlive this `with` block: the new holder of the seat ends it by a block of its own."""
         self._passed_on = True
         return self
 

@@ -97,7 +97,7 @@ class Replay:
 
 
 def pass_over(ready: Ready, delivery: Delivery) -> None:
-    """Let a response go that does not fit who asks: whoever it fitted is not among those who ask."""
+    """Let a response go that answers conditions which this request does not have: its own client has left."""
     if ready.reader:
         _leave(ready.reader)
     delivery.finish(whole=True)

@@ -109,7 +109,7 @@ class Results:
         with seated as seat:
             deadline = time.monotonic() + self._settings.wait_seconds
             found = find(runtime, pending, seat.waiter, deadline)
-            # Only now: of whoever has no token no body is read.
+            # Only now: without the token no body is read.
             deadline += drain(environ, self._settings)
             if found is None:
                 # A response that came with a wake may lie here already, for whoever named the id: without

@@ -12,7 +12,7 @@ from wsgi_timeout.store.redis_errors import ANY
 
 
 class ToldEarly:
-    """An answer with a result URL; once it was sent, Redis is told that somebody may ask for the result.
+    """An answer with a result URL; once it was sent, Redis is told that the result may be asked for.
 
     Not before: a process that stops answers at once, also while Redis is away.
     """

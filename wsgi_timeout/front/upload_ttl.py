@@ -23,7 +23,7 @@ _RETRY_SECONDS = 0.5
 class UploadKeeper:
     """Keeps chunks whose writer waits for its client, and ends bodies that an outage left open.
 
-    Whoever reads from a client cannot renew a TTL: a server's `read` comes back when all that it was
+    The thread that reads from a client cannot renew a TTL: a server's `read` comes back when all that it was
     asked for is there. One thread, which lives while there is something to do.
     """
 

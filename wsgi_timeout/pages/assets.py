@@ -57,7 +57,7 @@ class Assets:
     def _body(self, name: str) -> bytes:
         body = self._ours[name]
         if name == "page.css":
-            # Read each time: it is small, and whoever edits it wants to see it.
+            # Read each time: it is small, and its author sees a change at once.
             body += next((file.read_bytes() for f in self._folders if (file := f / THEME).is_file()), b"")
         return body
 

@@ -194,7 +194,7 @@ def _close_to_others(folder: Path) -> None:
 def machine_memory() -> int:
     """Return how many bytes of memory there are here, or this container may use."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    # https://docs.kernel.org/admin-guide/cgroup-v2.html, and version 1 beside it.
+    # https://docs.kernel.org/admin-guide/cgroup-v2.html, and version 1.
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         with suppress(OSError, ValueError):
             total = min(total, int(Path(path).read_text()))

@@ -1,4 +1,4 @@
-"""gunicorn's thread worker that drains: whoever waits is answered when it is told to stop."""
+"""gunicorn's thread worker that drains: when it is told to stop, waiting requests are answered."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class DrainingWorker(LeavesInTwoSteps, gthread.ThreadWorker):
     def is_parent_alive(self) -> bool:
         there: bool = super().is_parent_alive()
         if not there:
-            # gunicorn leaves its loop, and would cut off whoever still waits when graceful_timeout is over.
+            # gunicorn leaves its loop, and would cut off what still waits when graceful_timeout is over.
             self.alive = False
         return there
 

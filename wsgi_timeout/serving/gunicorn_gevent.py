@@ -67,7 +67,7 @@ class GeventWorker(LeavesInTwoSteps, ggevent.GeventWorker):
         if self.ppid == os.getppid():
             super().notify()
         elif self.alive:
-            # gunicorn exits here, under all who wait.
+            # gunicorn exits here, though requests wait.
             self.log.info("Parent changed, shutting down: %s", self)
             self.alive = False
 

@@ -83,7 +83,7 @@ def show_command(call_id: str, *, as_json: bool) -> None:
 @click.command("cancel")
 @click.argument("call_id")
 def cancel_command(call_id: str) -> None:
-    """End a call: whoever waits for it gets 410, its handler is interrupted."""
+    """End a call: its waiting clients get 410, its handler is interrupted."""
 
     def work(client: redis.Redis) -> None:
         found = _known(client, call_id)

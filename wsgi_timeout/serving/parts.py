@@ -87,7 +87,7 @@ class Part:
         return name
 
     def stop(self, signals: Signals) -> None:
-        """End it and wait: as long as it needs, up to a limit, or until somebody is in a hurry."""
+        """End it and wait: as long as it needs, up to a limit, or until a second signal."""
         self.send(signal.SIGTERM)
         deadline = time.monotonic() + _STOP_SECONDS
         while not self.ended:

@@ -153,7 +153,7 @@ def _embedded(options: ServeOptions, memory: int) -> EmbeddedServer:
 
 
 def _secret(options: ServeOptions, server: EmbeddedServer | None) -> str:
-    """Return the secret that signs payloads: made once, kept beside the data, so that they stay readable."""
+    """Return the secret that signs payloads: made once, kept with the data, so that they stay readable."""
     folder = server.folder if server else state_folder(options.target)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
 
 
 class Signals:
-    """What was asked for; a pipe wakes whoever selects.
+    """What was asked for; a pipe wakes a `select`.
 
     INT, TERM and QUIT stop all in order, a second one is in a hurry. HUP loads the app anew, or is a stop
     if the terminal was closed. USR1 has gunicorn open its logs anew. USR2, with which gunicorn starts a new
@@ -37,7 +37,7 @@ class Signals:
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
     def clear(self) -> None:
-        """Forget that somebody was woken."""
+        """Empty the pipe after a wake."""
         with suppress(BlockingIOError):
             os.read(self.pipe, 4096)
 

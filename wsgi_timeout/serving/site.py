@@ -21,7 +21,7 @@ _REPLACED_SECONDS = 60.0
 
 
 class Site:
-    """gunicorn and a pool of workers, beside an embedded server or another Redis."""
+    """gunicorn and a pool of workers, with an embedded server or another Redis."""
 
     def __init__(
         self,

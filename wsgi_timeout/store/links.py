@@ -63,7 +63,7 @@ class _LeavesReplicas:
         return super().send_packed_command(*args, **options)  # type: ignore[misc]
 
     def _limit(self) -> None:
-        """Give the server as long as who asks has; what is set on the socket holds for the reply too."""
+        """Give the server as long as the caller has; what is set on the socket holds for the reply too."""
         connection: Any = self
         seconds = seconds_left(self._patience)
         if seconds == connection.socket_timeout:

@@ -34,7 +34,7 @@ def test_a_result_url_can_be_reloaded_while_it_runs(site, port, strict, gate, se
 
 
 def test_a_result_url_answers_as_soon_as_it_can(site, patient, no_wait, tmp_path):
-    """Whoever waits on a result URL gets the result when it is there."""
+    """A request that waits on a result URL gets the result when it is there."""
     seconds = 0.0
     with ThreadPoolExecutor(1) as threads:
         for number in range(5):

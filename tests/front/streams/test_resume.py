@@ -44,7 +44,7 @@ def target(steps, tag, **options):
 
 @pytest.mark.parametrize("options", [{}, {"crlf": 1}, {"size": 300_000}], ids=["lf", "crlf", "large"])
 def test_a_cut_stream_goes_on_in_the_same_run(site, steps, options):
-    """Whoever comes back with the last id gets the next event of the run that is on its way."""
+    """A client that comes back with the last id gets the next event of the run that is on its way."""
     url = target(steps, "cut", **options)
     before, port, seen, last = len(site.runs("cut")), site.web.port, [], None
     for number in range(5):

@@ -157,7 +157,7 @@ def test_a_chunked_body_reaches_the_app(port):
 
 
 def test_a_session_of_the_wrapped_app_goes_on(port):
-    """Django's session cookie comes back to it, beside the host's own session."""
+    """Django's session cookie comes back to it, as does the host's own session."""
     with requests.Session() as client:
         client.post(f"http://127.0.0.1:{port}/login/ann", timeout=30)
         url = f"http://127.0.0.1:{port}/django/count"
