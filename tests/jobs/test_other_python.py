@@ -5,11 +5,12 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import psutil
 import pytest
-from harness import APPS, ask, follow, is_missing, raw_request, until
+from harness import APPS, ROOT, ask, follow, is_missing, raw_request, until
 
 #: What an app may need, the oldest there are first; the others take their turn in the slow tests.
 EVERY = ("2.7", "3.6", "3.7", "3.8", "3.9", "3.10", "3.12", "3.13", "3.14")
@@ -250,3 +251,21 @@ def test_what_is_wrong_is_said(site, version):
         assert words in pool.output, pool.output
         assert "Traceback" not in pool.output
         pool.stop()
+
+
+def test_the_host_file_needs_no_newer_python():
+    """vermin finds nothing in what runs under --python that Python 3.6 does not have."""
+    files = sorted((ROOT / "jobs/wsgi_timeout_jobs/apps/other_python").glob("app_host*.py"))
+    command = [
+        sys.executable,
+        "-m",
+        "vermin",
+        "--quiet",
+        "--no-tips",
+        "--violations",
+        "--target=3.6-",
+        *files,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert len(files) == 4
+    assert done.returncode == 0, done.stdout + done.stderr
