@@ -257,9 +257,7 @@ def test_the_host_file_needs_no_newer_python():
     """vermin finds nothing in what runs under --python that Python 3.6 does not have."""
     files = sorted((ROOT / "jobs/wsgi_timeout_jobs/apps/other_python").glob("app_host*.py"))
     command = [
-        sys.executable,
-        "-m",
-        "vermin",
+        Path(sys.executable).with_name("vermin"),
         "--quiet",
         "--no-tips",
         "--violations",
