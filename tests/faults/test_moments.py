@@ -18,7 +18,7 @@ from wsgi_timeout.store import keys, rq_state
 
 LEASE = 2.0
 #: Seconds until a new request is refused while Redis is away: less than `worker_wait`.
-REFUSED = 8.0
+REFUSED = 20.0
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 

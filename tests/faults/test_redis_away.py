@@ -10,17 +10,18 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 from faults.proxy import Break, Proxy
-from harness import ask, follow, function_workers, joined, until
+from harness import ask, follow, function_workers, joined, spawning_with, until
 
 from wsgi_timeout.errors import RedisUnavailable
 from wsgi_timeout.functions.client import client
+from wsgi_timeout.store.connection import SOCKET_TIMEOUT
 
 CALLS = 20
 WAIT = 3.0
 #: Seconds after an outage in which everything has arrived.
 AFTER = 20.0
 #: Seconds in which a new request is refused, however Redis is silent.
-REFUSED = 10.0
+REFUSED = 20.0
 #: Large enough for a stream both ways.
 BODY = os.urandom(200_000)
 NUMBERS = array("Q", range(50_000)).tobytes()
@@ -193,11 +194,10 @@ def test_functions(functions, threads, outage, gate, seen, how, seconds):
     nobody_was_given_up(site.pool)
 
 
-def test_a_spawn_whose_reply_stays_away_is_sent_again(functions, threads, proxy, monkeypatch, seen):
+@pytest.mark.slow
+def test_a_spawn_whose_reply_stays_away_is_sent_again(functions, threads, proxy, seen):
     """A spawn that was accepted, and hears nothing of it in time, is no refusal: sent again, it runs once."""
     site, app = functions
-    monkeypatch.setenv("WSGI_TIMEOUT_WORKER_WAIT", "10")
-    monkeypatch.setenv("REDIS_URL", f"{proxy.url}?socket_timeout=0.5")
     swallowed = []
 
     def accepted(exchange):
@@ -209,14 +209,15 @@ def test_a_spawn_whose_reply_stays_away_is_sent_again(functions, threads, proxy,
     def heal_later():
         try:
             until(lambda: swallowed, 20, "the acceptance")
-            time.sleep(3)  # six times as long as its client waits for a reply
+            time.sleep(SOCKET_TIMEOUT + 2)
         finally:
             proxy.heal()
 
     proxy.clear()
     proxy.break_at(Break.AFTER, accepted)
     healing = threads.submit(heal_later)
-    call = app.counted.spawn(7)
+    with spawning_with(worker_wait=20.0):
+        call = app.counted.spawn(7)
     healing.result(30)
     healed = time.monotonic()
     assert sum(b"CALL" in exchange.words for exchange in proxy.exchanges) >= 2

@@ -15,7 +15,7 @@ from harness import RedisServer, ask, follow, until
 
 LEASE = 2.0
 #: Seconds in which a new request is refused, and in which all is well again afterwards.
-REFUSED, BACK = 10.0, 10.0
+REFUSED, BACK = 20.0, 10.0
 #: Larger than what travels with a call.
 LARGE = array("Q", range(25_000)).tobytes()
 
