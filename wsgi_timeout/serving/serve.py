@@ -17,7 +17,13 @@ from wsgi_timeout.serving.embedded_redis import EmbeddedServer, state_folder
 from wsgi_timeout.serving.parts import ServeOptions
 from wsgi_timeout.serving.signals import Signals
 from wsgi_timeout.serving.site import Site
-from wsgi_timeout.settings import RESERVE_THREADS, SECRET_VARIABLE, Settings, environment_of
+from wsgi_timeout.settings import (
+    MADE_BY_SERVE,
+    RESERVE_THREADS,
+    SECRET_VARIABLE,
+    Settings,
+    environment_of,
+)
 
 
 def serve(options: ServeOptions, say: Callable[[str], None]) -> int:
@@ -172,7 +178,7 @@ def _keep_new_secret(path: Path) -> None:
     draft = path.with_name(f"secret-{os.getpid()}")
     draft.touch(mode=0o600)
     try:
-        draft.write_text(secrets.token_hex(32))
+        draft.write_text(MADE_BY_SERVE + secrets.token_hex(32))
         with suppress(FileExistsError):
             path.hardlink_to(draft)
     finally:
