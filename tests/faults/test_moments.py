@@ -83,6 +83,7 @@ def test_a_pool_that_gives_up_on_a_redis_that_is_away_leaves_no_riddle(deploy, r
     assert [len(site.runs(tag)) for tag in ("post", "get")] == [1, 2]
 
 
+@pytest.mark.slow
 def test_what_redis_executes_late_moves_nothing_to_the_dead(deploy, redis_server, aside, tmp_path, seen):
     """A BLMOVE that reaches Redis when its worker was recovered leaves the call for the next pool."""
     proxy = Proxy(redis_server, tmp_path / "s")

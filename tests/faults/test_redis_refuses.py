@@ -118,6 +118,7 @@ def wrong(redis_server, proxy):
 
 @pytest.mark.timeout(40)
 @pytest.mark.parametrize("what", ["password", "rights", "clients", "writes", "disk"])
+@pytest.mark.slow
 def test_who_lets_nobody_in_only_delays(site, wrong, aside, gate, seen, what):
     """For longer than a lease: 503 for new requests; what runs is delivered, once, when all is well again."""
     port, workers = site.web.port, {worker.pid for worker in site.pool.workers()}

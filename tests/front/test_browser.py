@@ -16,6 +16,7 @@ def site(deploy):
     return deploy(pool=("--processes", "1"), wait_seconds=WAIT, waiting_page="never")
 
 
+@pytest.mark.slow
 def test_a_navigation_ends_after_19_redirects(site, browser, gate):
     """A page that takes as long as a browser follows redirects is shown, and its handler ran once."""
     with ThreadPoolExecutor(1) as threads:

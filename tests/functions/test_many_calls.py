@@ -37,6 +37,7 @@ def check(redis_server, name, tmp_path, count):
     assert redis_server.client.zcard(f"rq:wip:wt:{name}:functions") == 0
 
 
+@pytest.mark.slow
 def test_two_thousand_calls_run_once_each(redis_server, tmp_path):
     """Thousands of calls wait in the queue, and each runs exactly once."""
     check(redis_server, "thousands", tmp_path, 2_000)

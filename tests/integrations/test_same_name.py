@@ -109,6 +109,7 @@ def test_what_tells_two_deployments_apart(theirs, name, refused):
     assert bool(identity.conflict(name, "w", vars(theirs), vars(here))) == refused
 
 
+@pytest.mark.slow
 def test_two_apps_of_one_generic_name_never_meet(redis_server, start, folders):
     """The second one's workers and web process are refused, and told to take a name; then both are served."""
     shop, bank = folders

@@ -179,7 +179,7 @@ class TestFailures:
     )
     def test_a_failure_before_the_first_byte_is_a_500(self, site, port, path):
         """An app that fails before its response has begun is a 500, and its worker goes on at once."""
-        before = pids(site)
+        before = until(lambda: len(found := pids(site)) == 2 and found, what="both workers")
         # One more than there are workers: a worker that did not go on would not answer it.
         for _ in range(3):
             assert ask(port, f"/bare/{path}", timeout=8).status == 500

@@ -121,6 +121,7 @@ def test_a_server_that_lets_requests_wait_is_not_complained_about(server):
 class TestImpatience:
     @pytest.mark.usefixtures("pool")
     @pytest.mark.parametrize("name", IMPATIENT)
+    @pytest.mark.slow
     def test_the_wait_is_cut_where_the_server_ends_requests(self, redis_server, name):
         """Where a server ends a request after 4 s it waits 2 s, not 60, and one line says what to do."""
         command, port, begin, end = IMPATIENT[name]

@@ -60,6 +60,7 @@ def recipe(name, webs, port, folder):
     [("nginx.conf", ["nginx", "-c"]), ("haproxy.cfg", ["haproxy", "-W", "-f"])],
     ids=["nginx", "haproxy"],
 )
+@pytest.mark.slow
 def test_a_call_longer_than_the_proxy_allows_arrives(webs, tmp_path, name, command):
     """Behind the recipe's proxy a call of four times its limit ends with the app's answer."""
     port = free_port()

@@ -265,6 +265,7 @@ class TestErrors:
         assert f'File "{folder}/faulty.py", line 1' in errors
         assert errors.endswith(f"{cause}\nwsgi-timeout: importing 'faulty:app' failed, see above\n"), errors
 
+    @pytest.mark.slow
     def test_an_import_that_goes_on_and_on_is_said(self, folder, env):
         """After some seconds of an import a line says what one waits for; Ctrl-C ends it."""
         (folder / "endless.py").write_text("import signal\nsignal.pause()\n")

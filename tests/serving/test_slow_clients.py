@@ -200,6 +200,7 @@ def pids(web):
     return {process.pid for process in web.workers()}
 
 
+@pytest.mark.slow
 def test_a_reload_redirects_all_to_the_new_workers(site, web, tmp_path, seen):
     """At a HUP each of 200 requests that wait is redirected within 2 s, and ends on the new workers."""
 
@@ -216,6 +217,7 @@ def test_a_reload_redirects_all_to_the_new_workers(site, web, tmp_path, seen):
 
 
 @pytest.mark.parametrize("size", [1, WAITING])
+@pytest.mark.slow
 def test_max_requests_redirects_all_to_the_next_worker(site, worker_class, tmp_path, seen, size):
     """At the end of a worker by `max_requests` each of 200 requests that wait ends on the next one."""
     options = ("--max-requests", str(size + 20))

@@ -27,6 +27,7 @@ def quiet_port():
 
 
 class TestStopping:
+    @pytest.mark.slow
     def test_two_of_the_same_app_do_not_meet(self, serve, door, together):
         """Two serves of one app in one folder have data of their own, and each runs its own calls."""
         one, two = serve("shop:app"), serve("shop:app")
@@ -149,6 +150,7 @@ class TestStopping:
         door.touch()
         assert serve("shop:app", *data, **lease).get(location).text == "ann is through"
 
+    @pytest.mark.slow
     def test_a_result_outlives_a_restart(self, serve, tmp_path):
         """A result of --no-wait can be fetched after a stop and a start with the same data."""
         words = ("--no-wait", "--data-dir", tmp_path / "data", "--bind", f"127.0.0.1:{quiet_port()}")

@@ -30,6 +30,7 @@ def connections(server):
 
 
 @pytest.mark.parametrize("password", ["wrong", ""])
+@pytest.mark.slow
 def test_a_refused_password_is_not_offered_again_at_once(server, monkeypatch, password):
     """Of many commands that fail for one password, single ones and pipelines, one connects to the server."""
     monkeypatch.setattr(links, "REFUSED_SECONDS", 600.0)
