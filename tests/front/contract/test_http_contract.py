@@ -231,7 +231,7 @@ def test_each_gunicorn_runs_the_worker_that_is_tested(site, strict, request):
     """The contract is kept by both of our worker classes."""
     kind = request.node.callspec.params["site"]
     for web in (site.web, strict):
-        assert ask(web.port, "/fast").status == 200
+        until(lambda web=web: ask(web.port, "/fast").status == 200, 20, "an answer of a worker")
         assert web.wait_for(r"Using worker: (\S+)")[1] == (kind[1] if kind else gunicorn_conf.worker_class)
         assert "MonkeyPatchWarning" not in web.output
 
