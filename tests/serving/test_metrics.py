@@ -20,6 +20,8 @@ from wsgi_timeout.metrics import FAMILIES
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 PATH = "/__wsgi_timeout/metrics"
+#: Of pages that may read our redirects.
+ORIGIN = "https://pages.example"
 #: What prometheus-client appends to the name of a metric.
 SUFFIX = re.compile(r"_(bucket|sum|count|created)$")
 
@@ -40,7 +42,8 @@ def site(deploy, port):
     return deploy(
         pool=("--processes", "2", "--metrics-port", port),
         web=("--workers", "2"),
-        gateway="only=['/slow*', '/fast', 'GET /gate'], routes={'/fast': {'wait_seconds': 30}}",
+        gateway="only=['/slow*', '/fast', 'GET /gate'], routes={'/fast': {'wait_seconds': 30}}, "
+        f"cors_origins={ORIGIN!r}",
         wait_seconds=0.5,
         metrics_path=PATH,
     )
@@ -189,3 +192,9 @@ def test_panels_of_the_dashboard_stand_beside_each_other():
     places = [tuple(panel["gridPos"].values()) for panel in board["panels"]]
     assert len(places) == len(set(places))
     assert all(panel["title"] and panel["targets"] for panel in board["panels"])
+
+
+def test_what_is_counted_keeps_its_headers(site):
+    """A redirect that is counted can be read by pages of other origins, as one that is not."""
+    redirect = ask(site.web.port, "/slow?seconds=2", headers={"Origin": ORIGIN})
+    assert (redirect.status, redirect.header("Access-Control-Allow-Origin")) == (303, ORIGIN)

@@ -100,12 +100,14 @@ class Front:
         settings = self._routes.match(environ)
         if reference is None and settings is None and self._app is not None:
             return self._app(clean(environ), start_response)
-        start_response = cors.with_headers(environ, self._routes.settings.cors_origins, start_response)
-        if reference is not None and cors.is_preflight(environ):
-            return cors.preflight(environ, start_response)
-        settings = settings or self._routes.settings
+        environ[ROUTE_KEY] = self._routes.route(environ)
         with tracing.request(environ, start_response, hop=max(1, reference.hop) if reference else 0) as start:
-            return self._answer(settings, reference, cookie, environ, start)
+            start = answers.counted(start, self.name, environ[ROUTE_KEY])
+            # Around all others: who answers for us looks for it.
+            start = cors.with_headers(environ, self._routes.settings.cors_origins, start)
+            if reference is not None and cors.is_preflight(environ):
+                return cors.preflight(environ, start)
+            return self._answer(settings or self._routes.settings, reference, cookie, environ, start)
 
     def _answer(
         self,
@@ -115,8 +117,6 @@ class Front:
         environ: dict[str, Any],
         start_response: StartResponse,
     ) -> Iterable[bytes]:
-        environ[ROUTE_KEY] = self._routes.route(environ)
-        start_response = answers.counted(start_response, self.name, environ[ROUTE_KEY])
         try:
             runtime = self._here()
             limit_silence(environ, settings.unread_timeout)
