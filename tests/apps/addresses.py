@@ -91,7 +91,7 @@ def shared():
 @app.route("/dashboard")
 def dashboard():
     """A page that comes again by itself."""
-    return '<meta http-equiv="refresh" content="0.2"><p>numbers</p>'
+    return '<meta http-equiv="refresh" content="1"><p>numbers</p>'
 
 
 @app.route("/events")
