@@ -53,6 +53,8 @@ class Delivery:
         self.runtime.listener.unlink_soon(*calls.kept(call_id, self.snapshot.attempt))
 
     def _log(self, *, whole: bool) -> None:
+        if not log.isEnabledFor(logging.INFO):
+            return
         pending, attempt = self.pending, self.snapshot.attempt
         outcome = self.snapshot.outcome or (Outcome.DONE if whole else Outcome.BROKEN)
         log.info(

@@ -101,10 +101,10 @@ class Front:
         if reference is None and settings is None and self._app is not None:
             return self._app(clean(environ), start_response)
         environ[ROUTE_KEY] = self._routes.route(environ)
-        with tracing.request(environ, start_response, hop=max(1, reference.hop) if reference else 0) as start:
-            start = answers.counted(start, self.name, environ[ROUTE_KEY])
-            # Around all others: who answers for us looks for it.
-            start = cors.with_headers(environ, self._routes.settings.cors_origins, start)
+        with tracing.request(environ, start_response, hop=max(1, reference.hop) if reference else 0) as noted:
+            counted = answers.counted(noted, self.name, environ[ROUTE_KEY])
+            # Around the others: our own answers look for it.
+            start = cors.with_headers(environ, self._routes.settings.cors_origins, counted)
             if reference is not None and cors.is_preflight(environ):
                 return cors.preflight(environ, start)
             return self._answer(settings or self._routes.settings, reference, cookie, environ, start)
