@@ -2,9 +2,11 @@
 
 import shutil
 
-from harness import is_missing
+from harness import is_missing, until
 from selenium import webdriver
 
+#: Seconds in which a busy machine shows what is there.
+SOON = 25.0
 OPTIONS = (
     "--headless=new",
     "--no-sandbox",
@@ -29,3 +31,13 @@ def start_chromium(folder, *options):
     browser = webdriver.Chrome(chosen, webdriver.ChromeService(driver))
     browser.set_page_load_timeout(40)
     return browser
+
+
+def addresses(browser):
+    """Return every address of the tab's history."""
+    history = browser.execute_cdp_cmd("Page.getNavigationHistory", {})
+    return [entry["url"] for entry in history["entries"]]
+
+
+def until_title(browser, text):
+    until(lambda: text in browser.title, SOON, f"the title {text!r}, not {browser.title!r}")

@@ -1,15 +1,13 @@
 """What a browser shows of calls of every kind, and its own ways to an address: reloads, history, tabs."""
 
-import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from chromium import SOON, addresses, until_title
 from harness import ask, until
 from selenium.webdriver.common.by import By
 
-#: Seconds in which a busy machine shows what is there.
-SOON = 25.0
 MARK = "__wsgi_timeout_"
 #: Goes to the address again each time that a file is there; the page's script lives on until an answer comes.
 IMPATIENT = """
@@ -34,30 +32,6 @@ def patient(site):
     web = site.start_web(gateway="page_after=60, wait_seconds=60")
     yield web
     web.stop()
-
-
-@pytest.fixture
-def tab(browser):
-    """The browser, without cookies and in one tab."""
-    with contextlib.suppress(Exception):
-        browser.execute_cdp_cmd("Network.clearBrowserCookies", {})
-    yield browser
-    first, *others = browser.window_handles
-    for other in others:
-        browser.switch_to.window(other)
-        browser.close()
-    browser.switch_to.window(first)
-    browser.get("about:blank")
-
-
-def addresses(browser):
-    """Return every address of the tab's history."""
-    history = browser.execute_cdp_cmd("Page.getNavigationHistory", {})
-    return [entry["url"] for entry in history["entries"]]
-
-
-def until_title(browser, text):
-    until(lambda: text in browser.title, SOON, f"the title {text!r}, not {browser.title!r}")
 
 
 @pytest.mark.parametrize("way", ["reload", "link"])

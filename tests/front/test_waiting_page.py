@@ -1,45 +1,19 @@
 """The waiting page in a real browser: a person who waits for a report, with JavaScript and without."""
 
-import contextlib
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from accessible import faults
+from chromium import SOON, addresses, until_title
 from harness import APPS, Gunicorn, until
 from selenium.webdriver.common.by import By
 
-#: Seconds in which a busy machine shows what is there.
-SOON = 25.0
 MARK = "__wsgi_timeout_"
 
 
 @pytest.fixture(scope="module")
 def site(deploy):
     return deploy("waiting:app", pool=("--processes", "2"), wait_seconds=20, page_after=0.3)
-
-
-@pytest.fixture
-def tab(browser):
-    """The browser, without cookies and in one tab."""
-    with contextlib.suppress(Exception):
-        browser.execute_cdp_cmd("Network.clearBrowserCookies", {})
-    yield browser
-    first, *others = browser.window_handles
-    for other in others:
-        browser.switch_to.window(other)
-        browser.close()
-    browser.switch_to.window(first)
-    browser.get("about:blank")
-
-
-def addresses(browser):
-    """Return every address of the tab's history."""
-    history = browser.execute_cdp_cmd("Page.getNavigationHistory", {})
-    return [entry["url"] for entry in history["entries"]]
-
-
-def until_title(browser, text):
-    until(lambda: text in browser.title, SOON, f"the title {text!r}, not {browser.title!r}")
 
 
 def text_of(browser, selector="main"):
