@@ -18,14 +18,18 @@ SECRET = "of these tests, and long enough too"
 def notes(monkeypatch, tmp_path):
     """A folder of its own for the notes."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    return tmp_path
+    files = {}
+    monkeypatch.setattr(run_once._State, "files", files)
+    yield tmp_path
+    for file in files.values():
+        file.close()
 
 
 @pytest.mark.parametrize("place", ["a file", "memory"])
 def test_runs_are_counted(notes, monkeypatch, place):
     """A call runs as often as is signed, and no more once it has ended; also where no file can be written."""
     if place == "memory":
-        monkeypatch.setattr(run_once, "_open", lambda: (_ for _ in ()).throw(OSError("read-only")))
+        monkeypatch.setattr(run_once, "_folder", lambda: (_ for _ in ()).throw(OSError("read-only")))
     later = time.time() + 1000
     run_once.begin(f"fc-one-{place}", 1, later)
     with pytest.raises(PayloadRefused, match="has run here already"):
@@ -50,6 +54,7 @@ def test_the_file_is_private(notes):
     assert (notes / "wsgi-timeout" / "runs.sqlite").stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.slow
 def test_a_call_that_is_put_back_into_the_queue_does_not_run_again(redis_server, tmp_path):
     """Its record is restored as it was before it ran: it is refused, by another process of the pool too."""
     name = f"once-{os.getpid()}"

@@ -13,8 +13,8 @@ import sqlite3
 import tempfile
 import threading
 import time
-from contextlib import closing
 from pathlib import Path
+from typing import ClassVar
 
 from wsgi_timeout.errors import PayloadRefused
 
@@ -44,6 +44,8 @@ class _State:
 
     notes = 0
     failed = False
+    #: Open files by process: one that was opened before a fork is never used, nor closed, in the child.
+    files: ClassVar[dict[int, sqlite3.Connection]] = {}
 
 
 def begin(call_id: str, runs: int, until: float) -> None:
@@ -62,7 +64,7 @@ def begin(call_id: str, runs: int, until: float) -> None:
 def end(call_id: str) -> None:
     """Note that a call has ended: no run of it is left."""
     try:
-        with _lock, closing(_open()) as file, file:
+        with _lock, _file() as file:
             file.execute("UPDATE runs SET count = ? WHERE id = ?", (_NO_MORE, call_id))
     except (OSError, sqlite3.Error):
         if call_id in _in_memory:
@@ -71,7 +73,7 @@ def end(call_id: str) -> None:
 
 def _noted(call_id: str, runs: int, until: float, now: float) -> bool:
     try:
-        with _lock, closing(_open()) as file, file:
+        with _lock, _file() as file:
             _State.notes += 1
             if _State.notes % _FORGET_EVERY == 1:
                 file.execute("DELETE FROM runs WHERE until < ?", (now,))
@@ -85,14 +87,20 @@ def _noted(call_id: str, runs: int, until: float, now: float) -> bool:
             return _in_memory[call_id] <= runs
 
 
-def _open() -> sqlite3.Connection:
-    path = _folder() / "runs.sqlite"
-    path.touch(mode=0o600)
-    file = sqlite3.connect(path, timeout=_LOCKED_SECONDS)
-    # What a power cut takes is what ran in the last seconds before it.
-    file.execute("PRAGMA synchronous = OFF")
-    file.execute(_TABLE)
-    return file
+def _file() -> sqlite3.Connection:
+    """Return this process's connection; as a `with` block it is one transaction."""
+    pid = os.getpid()
+    if pid not in _State.files:
+        path = _folder() / "runs.sqlite"
+        path.touch(mode=0o600)
+        # Any thread, one at a time: `_lock`.
+        file = sqlite3.connect(path, timeout=_LOCKED_SECONDS, check_same_thread=False)
+        # What a power cut takes is what ran in the last seconds before it.
+        file.execute("PRAGMA synchronous = OFF")
+        file.execute("PRAGMA journal_mode = WAL")
+        file.execute(_TABLE)
+        _State.files[pid] = file
+    return _State.files[pid]
 
 
 def _folder() -> Path:
