@@ -16,6 +16,7 @@ def run(command, folder):
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.slow
 def test_mypy_agrees(tmp_path):
     """mypy, in strict mode, finds the types that `api.py` says, and every error that it expects."""
     # Away from the checkout: the types are those of the installed package.

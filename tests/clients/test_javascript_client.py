@@ -113,6 +113,7 @@ import("/client.mjs").then(async ({ get, stream }) => {
 """
 
 
+@pytest.mark.slow
 def test_it_waits_in_chromium(site, browser, gate, steps):
     """A page's script waits past twenty redirects, and reads a stream that ends now and then."""
     browser.get(f"{site.url}/page")

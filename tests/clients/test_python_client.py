@@ -19,6 +19,7 @@ def url_of(base, path, steps=None, **query):
     return f"{base}{path}?" + "&".join(f"{name}={value}" for name, value in query.items())
 
 
+@pytest.mark.slow
 def test_it_waits_past_the_limits_of_redirects(site, gate):
     """A call that takes longer than any client follows redirects is answered, and shown while it runs."""
     seen = []

@@ -74,6 +74,7 @@ def test_a_first_worker_is_waited_for(site, aside):
             pool.stop()
 
 
+@pytest.mark.slow
 def test_what_is_queued_outlives_all_workers(deploy, aside, gate, seen):
     """Calls queued when the only pool is killed wait, redirected at their pace; the next runs each once."""
     site = deploy(pool=("--processes", "1"), wait_seconds=1, lease_seconds=LEASE)
@@ -105,6 +106,7 @@ def test_what_is_queued_outlives_all_workers(deploy, aside, gate, seen):
     assert [len(site.runs(tag)) for tag in ("running", *tags)] == [2, 1, 1, 1, 1, 1]
 
 
+@pytest.mark.slow
 def test_a_call_that_nobody_comes_for_ends(deploy, aside, gate, seen):
     """With no worker for `queue_ttl` a queued call ends, for its waiters and for polls, and never begins."""
     site = deploy(

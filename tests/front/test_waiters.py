@@ -148,6 +148,7 @@ def accepted(site, gate):
     web.stop()
 
 
+@pytest.mark.slow
 def test_a_deploy_may_bring_more_result_urls_than_may_wait(site, accepted, gate, seen):
     """300 result URLs at a process of 200 places end with their results, and beside them a 503 is fast."""
     web = site.start_web(gateway="except_=['/fast*']")
@@ -171,6 +172,7 @@ def test_a_deploy_may_bring_more_result_urls_than_may_wait(site, accepted, gate,
     assert {answer.rpartition(b"\r\n\r\n")[2] for answer in answers} == {b"passed \n"}
 
 
+@pytest.mark.slow
 def test_a_result_url_that_finds_no_place_comes_again(site, accepted, gate):
     """Result URLs beyond all places are redirected to themselves after the wait, until there is one."""
     web = site.start_web(gateway="max_waiting=1, wait_seconds=3")

@@ -96,6 +96,7 @@ def test_large_arguments_cost_a_round_trip_a_chunk(app, wire):
     call.cancel()
 
 
+@pytest.mark.slow
 def test_many_may_spawn_at_once(app, redis_server):
     """Threads that spawn at once share a few connections, and lose nothing."""
     with ThreadPoolExecutor(8) as threads:

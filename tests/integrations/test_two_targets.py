@@ -225,6 +225,7 @@ def test_a_newer_web_process_is_refused(site, redis_server, start, newer, seen):
     web.wait_for(f"reference {answer.json['reference']}: .*{said(site, 0, 1)}")
 
 
+@pytest.mark.slow
 def test_an_upgrade(deploy, start, newer):
     """After old workers have gone newer ones serve; an old web process refuses, and a new one answers.
 

@@ -48,6 +48,7 @@ def test_a_handler_that_raises_in_mid_body_resets_the_connection(web):
     assert ask(web.port, "/fast").status == 200
 
 
+@pytest.mark.slow
 def test_a_killed_web_process_resets_the_connection(web, site, gate):
     """When the web process is killed under a download, an HTTP/1.0 client sees a reset."""
     client, head = begun(web.port, f"/trickle?file={gate}")

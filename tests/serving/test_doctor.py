@@ -91,6 +91,7 @@ def test_a_cluster_and_a_silent_server_are_named(server):
 
 
 @pytest.mark.parametrize("options", [(), GEVENT], ids=["gthread", "gevent"])
+@pytest.mark.slow
 def test_ready_ends_before_the_drain(deploy, gate, options):
     """Told to stop, a web process is unready first and goes on serving; then it redirects what waits."""
     site = deploy(pool=("--processes", "1"), wait_seconds=30, drain_delay=3)

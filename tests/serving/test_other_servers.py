@@ -10,6 +10,8 @@ import psutil
 import pytest
 from harness import APPS, FAST, Pool, Process, environment, follow
 
+pytestmark = pytest.mark.slow
+
 UWSGI = "uwsgi --wsgi own_server:app --need-app"
 #: How the user's servers are started, and where they say on which port they listen.
 SERVERS = {

@@ -24,7 +24,7 @@ SOON = 2.0
 SLACK = 2.0
 WAITING = 200
 
-pytestmark = pytest.mark.usefixtures("nothing_is_left")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nothing_is_left")]
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,6 @@ def p99(values):
     return statistics.quantiles(values, n=100, method="inclusive")[98]
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_gevent_holds_a_thousand_waiting_requests(site, gate):
     """With `max_waiting` raised a thousand requests wait in one gevent process, and all are answered."""
@@ -200,7 +199,6 @@ def pids(web):
     return {process.pid for process in web.workers()}
 
 
-@pytest.mark.slow
 def test_a_reload_redirects_all_to_the_new_workers(site, web, tmp_path, seen):
     """At a HUP each of 200 requests that wait is redirected within 2 s, and ends on the new workers."""
 
@@ -217,7 +215,6 @@ def test_a_reload_redirects_all_to_the_new_workers(site, web, tmp_path, seen):
 
 
 @pytest.mark.parametrize("size", [1, WAITING])
-@pytest.mark.slow
 def test_max_requests_redirects_all_to_the_next_worker(site, worker_class, tmp_path, seen, size):
     """At the end of a worker by `max_requests` each of 200 requests that wait ends on the next one."""
     options = ("--max-requests", str(size + 20))

@@ -117,8 +117,8 @@ class Monitor:
 def test_commands_of_a_request(site, redis_server):
     """A small request costs at most 33 commands from its first byte to the last trace of it."""
     spent = more_than_idle(lambda: commands(redis_server), lambda: requests(site.web.port))
-    # Half of one for what does not run at even intervals.
-    assert COMMANDS / 2 < sum(spent.values()) / REQUESTS < COMMANDS + 0.5, spent
+    # One and a half for what does not run at even intervals: recounts look at the calls that they find.
+    assert COMMANDS / 2 < sum(spent.values()) / REQUESTS < COMMANDS + 1.5, spent
 
 
 @pytest.mark.parametrize("headers", [{}, NAVIGATION], ids=["program", "person"])
