@@ -312,17 +312,21 @@ class _Request:
     def cancel(self) -> None:
         """Cancel the call on the server, and break the connection off."""
         self.status("DELETE")
-        self._close()
+        self._break()
 
     def end(self) -> None:
         self._over.set()
         self._close()
 
-    def _close(self) -> None:
+    def _break(self) -> None:
+        """Wake the thread that reads, and closes: `http.client` does not bear to be closed by another one."""
         if self._connection:
-            # Another thread may be reading: only a shutdown wakes it.
             with contextlib.suppress(OSError, AttributeError):
                 self._connection.sock.shutdown(socket.SHUT_RDWR)
+
+    def _close(self) -> None:
+        if self._connection:
+            self._break()
             self._connection.close()
 
     def _watch(self) -> None:
