@@ -48,7 +48,7 @@ def aside():
 
 def runner(site, tag, runs=1):
     """Return the pid of the worker that runs the last of so many runs, once it does."""
-    return int(until(lambda: site.runs(tag)[runs - 1 :], what=f"run {runs} of {tag}")[0].split()[1])
+    return int(until(lambda: site.runs(tag)[runs - 1 :], 30, f"run {runs} of {tag}")[0].split()[1])
 
 
 def killed(pid):

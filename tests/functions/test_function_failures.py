@@ -93,7 +93,7 @@ class TestFailures:
         with pytest.raises(RemoteError, match=f"the function raised {type(error).__name__}") as raised:
             app.raises.remote(error)
         assert type(raised.value.__cause__) is type(error)
-        assert {process.pid for process in site.pool.workers()} == before
+        assert before <= {process.pid for process in site.pool.workers()}
 
     def test_an_exception_that_cannot_be_rebuilt_comes_by_name(self, app):
         """An exception whose pickle cannot be read comes with its name, its text and its traceback."""
@@ -107,7 +107,7 @@ class TestFailures:
         with pytest.raises(RemoteError, match=r"spawned\.UnspeakableError") as raised:
             app.raises_unspeakable.remote()
         assert "in raises_unspeakable" in raised.value.__notes__[0]
-        assert {process.pid for process in site.pool.workers()} == before
+        assert before <= {process.pid for process in site.pool.workers()}
 
     def test_a_long_exception_is_shortened(self, app):
         """Of an exception over `max_payload` the name and both ends of its text come."""
