@@ -116,6 +116,7 @@ def test_a_stopped_process_keeps_nothing_it_has_not_begun(deploy, aside, gate, s
 
 
 @pytest.mark.parametrize("workers", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3, 6))])
+@pytest.mark.slow
 def test_a_stop_while_workers_start_is_heard_by_all(redis_server, seen, workers):
     """A pool that is told to stop while it forks its workers ends at once, and leaves none."""
     took = []

@@ -248,6 +248,7 @@ def kill_parent(pool):
         (kill_parent, LEASE),
     ],
 )
+@pytest.mark.slow
 def test_what_a_dead_pool_ran_is_settled_by_another(deploy, aside, gate, seen, kill, lease):
     """When a whole pool is killed, what it ran, held and had queued is settled by the rules, 15 s later."""
     site = deploy(pool=("--processes", "2", "--threads", "10"), wait_seconds=40, lease_seconds=lease)

@@ -158,6 +158,7 @@ def text_of(browser):
     return browser.execute_script("return document.querySelector('main')?.innerText") or ""
 
 
+@pytest.mark.slow
 def test_a_call_of_sixty_waits(site, tab, gate):
     """A call that takes sixty times as long as one request may wait is shown when it is there."""
     wait, before = 0.03, len(site.runs("report"))
@@ -219,6 +220,7 @@ def test_a_call_that_is_cancelled_elsewhere(site, tab, gate):
     gate.touch()
 
 
+@pytest.mark.slow
 def test_at_once_and_never(site, tab, gate):
     """`at-once` shows the page before anything was waited for, `never` leaves a browser its redirects."""
     web = site.start_web(

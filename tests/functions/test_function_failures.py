@@ -222,6 +222,7 @@ class TestOneProcess:
         with pytest.MonkeyPatch.context() as patch:
             yield lambda kind: patch.setenv("WSGI_TIMEOUT_NAME", pools[kind])
 
+    @pytest.mark.slow
     def test_remote_in_the_only_process_is_an_error(self, app, under):
         """A function that waits for another in the only process is told so at once, and how to start more."""
         under("single")

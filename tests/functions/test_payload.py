@@ -290,6 +290,7 @@ class TestSizes:
 
 
 class TestServe:
+    @pytest.mark.slow
     def test_serve_makes_a_secret_and_keeps_it(self, tmp_path):
         """`serve` makes a secret that only its user can read, and what was signed is read after a restart."""
         first = Serve("spawned:stub", folder=APPS, state=tmp_path)

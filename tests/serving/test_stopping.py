@@ -109,6 +109,7 @@ class TestStopping:
         assert waiting.result().text == "ann is through"
         assert server.popen.poll() is None
 
+    @pytest.mark.slow
     def test_a_pool_that_dies_is_replaced(self, serve):
         """When the pool's parent is killed serve starts another pool, and requests are served again."""
         server = serve("shop:app")
@@ -132,6 +133,7 @@ class TestStopping:
             assert process.stop(signal.SIGINT) == 0
         assert not alive(family)
 
+    @pytest.mark.slow
     def test_a_second_ctrl_c_hurries(self, serve, door, together, tmp_path):
         """A second Ctrl-C does not wait for what runs; it runs again after the next start."""
         lease = {"WSGI_TIMEOUT_LEASE_SECONDS": "2"}

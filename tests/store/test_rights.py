@@ -43,6 +43,7 @@ def test_requests(limited, deploy):
     assert "Redis is away" not in site.web.output + site.pool.output
 
 
+@pytest.mark.slow
 def test_functions(limited, deploy):
     """The same for functions, with large arguments and results."""
     site = deploy("spawned:stub", server=limited, secret="any", worker_wait=20)

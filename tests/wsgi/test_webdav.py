@@ -29,6 +29,7 @@ def outcome(litmus, url, folder):
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.slow
 def test_litmus_says_the_same(redis_server, litmus, tmp_path, monkeypatch):
     """Every test of the suite, of locks and properties too, passes or fails as under gunicorn alone."""
     # Locks and properties are in one process's memory, as they are directly.
