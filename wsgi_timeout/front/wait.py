@@ -74,7 +74,7 @@ def _look(runtime: Runtime, seat: Seat) -> Ready | None:
         snapshot = calls.look(call_id)
         if snapshot.state is None:
             raise CallUnknown("this call is not known (any more)")
-        seat.waiter.running = snapshot.state == "running"
+        seat.waiter.looked(running=snapshot.state == "running")
         in_stream = snapshot.head is not None and snapshot.body is None
         if snapshot.ended and not (in_stream and snapshot.outcome in {Outcome.DONE, Outcome.BROKEN}):
             return Ready(snapshot, None, [])

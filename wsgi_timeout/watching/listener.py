@@ -194,14 +194,12 @@ class Listener:
         with self._lock:
             waiters = self._waiters.get(text(call_id), ())
         for waiter in waiters:
-            waiter.carried = carried or waiter.carried
-            waiter.wake()
+            waiter.wake(carried)
 
     def _tick(self) -> None:
         with self._lock:
             for sock, _ in self._poll.poll(0):
-                self._sockets[sock].gone = True
-                self._sockets[sock].wake()
+                self._sockets[sock].client_left()
             everybody = [w for waiters in self._waiters.values() for w in waiters] if self.draining else []
         for waiter in everybody:
             waiter.wake()

@@ -72,9 +72,13 @@ class Waiter:
         self._chunks = False
         self.wake()
 
+    def looked(self, *, running: bool) -> None:
+        """Note whether the call was running when its record was looked at."""
+        self.running = running
+
     def news(self, state: bytes | None, head: bytes | None) -> bool:
         """Whether there may be news for it in what a look at the call's record has found."""
-        self.running = state == b"running"
+        self.looked(running=state == b"running")
         return bool(self._chunks or head or state == b"ended" or (state is None and self._accepted))
 
     def __enter__(self) -> Self:
@@ -83,7 +87,14 @@ class Waiter:
     def __exit__(self, *_: object) -> None:
         self._leave(self)
 
-    def wake(self) -> None:
+    def client_left(self) -> None:
+        """Note that its client has closed the connection, and wake it."""
+        self.gone = True
+        self.wake()
+
+    def wake(self, carried: bytes = b"") -> None:
+        """End its `wait`; `carried` is the response, if it came with the wake."""
+        self.carried = carried or self.carried
         if self._on_wake:
             self._on_wake()
         try:
