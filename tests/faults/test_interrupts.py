@@ -8,6 +8,7 @@ import psutil
 import pytest
 from harness import ask, until
 
+from wsgi_timeout.store.record import Attempt
 from wsgi_timeout_jobs.process.board import Board
 
 TIMEOUT, GRACE = 0.5, 5.0
@@ -127,12 +128,12 @@ def test_a_clean_up_beyond_the_grace_is_killed(site):
 def test_an_interrupt_never_hits_the_next_call():
     """A reason that the parent leaves for a call which has just ended does not interrupt the next one."""
     board = Board(1)
-    board.begin(0, "fc-first", 1, time.monotonic())
+    board.begin(0, Attempt("fc-first", 1, "w"), time.monotonic())
     (first,) = board.running()
     board.interrupt(first, "timeout")
     assert board.reason(0) == "timeout"
     board.clear(0, failed=True)
-    board.begin(0, "fc-next", 1, time.monotonic())
+    board.begin(0, Attempt("fc-next", 1, "w"), time.monotonic())
     board.interrupt(first, "timeout")
     assert board.reason(0) == ""
     board.interrupt(board.running()[0], "cancelled")

@@ -15,7 +15,7 @@ from rq.command import send_command
 from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.log_once import LogOnce
 from wsgi_timeout.store import keys
-from wsgi_timeout.store.record import Outcome
+from wsgi_timeout.store.record import Attempt, Outcome
 from wsgi_timeout_jobs.apps.offered import of_target
 from wsgi_timeout_jobs.pool.forked import EXIT_LOAD_FAILED, EXIT_RELOAD, _load_failed
 from wsgi_timeout_jobs.pool.pool import Pool as JobsPool
@@ -121,7 +121,7 @@ def test_the_slots_of_a_board_are_aligned():
     starts = [board._start(slot) for slot in range(board.slots)]
     assert {start % 64 for start in starts} == {0}
     for slot in range(board.slots):
-        board.begin(slot, f"fc-{slot}", slot + 1, 1e9 + slot / 3)
+        board.begin(slot, Attempt(f"fc-{slot}", slot + 1, "w"), 1e9 + slot / 3)
     assert [(each.slot, each.attempt_of, each.deadline) for each in board.running()] == [
         (slot, (f"fc-{slot}", slot + 1), 1e9 + slot / 3) for slot in range(board.slots)
     ]

@@ -20,7 +20,6 @@ from wsgi_timeout import metrics
 from wsgi_timeout.current import RunningCall, run_as
 from wsgi_timeout.errors import (
     CallInterrupted,
-    ConfigurationError,
     Fenced,
     OutputExpiredError,
     RemoteError,
@@ -34,8 +33,7 @@ from wsgi_timeout.store.record import Attempt, Outcome, Taken
 from wsgi_timeout_jobs.attempt import run_once
 from wsgi_timeout_jobs.attempt.account import tell_end
 from wsgi_timeout_jobs.attempt.persist import (
-    ends_process_on_error,
-    fail_unreadable,
+    read_request,
     until_redis_answers,
 )
 from wsgi_timeout_jobs.attempt.report import Reports
@@ -73,19 +71,13 @@ class FunctionRunner:
 
     def run(self, slot: int, taken: Taken) -> None:
         """Run one attempt to its end. When it raises, this process must end: the call is recovered then."""
-        with ends_process_on_error(self.board):
-            self._run(slot, taken)
-
-    def _run(self, slot: int, taken: Taken) -> None:
         attempt = taken.attempt
-        try:
-            request = FunctionRequest.unpack(taken.request)
-        except ConfigurationError as error:
-            fail_unreadable(self.attempts, attempt, error)
+        request = read_request(self.attempts, taken, lambda taken: FunctionRequest.unpack(taken.request))
+        if request is None:
             return
         started = time.monotonic()
         deadline = started + request.timeout
-        self.board.begin(slot, attempt.call_id, attempt.number, deadline)
+        self.board.begin(slot, attempt, deadline)
         outcome: Outcome | None = None
         try:
             ending = self._attempt(attempt, request)

@@ -9,14 +9,16 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
 from wsgi_timeout.errors import CallInterrupted, ConfigurationError, Fenced
+from wsgi_timeout.retrying import retry
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.store.attempts import Attempts
-from wsgi_timeout.store.record import Attempt, Outcome
-from wsgi_timeout.store.redis_errors import AWAY, Refused
+from wsgi_timeout.store.record import Outcome, Taken
+from wsgi_timeout.store.redis_errors import UNAVAILABLE, Refused
 from wsgi_timeout_jobs.process import forks
 from wsgi_timeout_jobs.process.board import Board
 
@@ -29,6 +31,7 @@ _RETRY_SECONDS = 0.5
 _BREAKS_SECONDS = 8.0
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 def until_redis_answers(
@@ -44,23 +47,37 @@ def until_redis_answers(
     others: it will never be taken.
     """
     forks.end_here()
+
+    def shielded() -> T:
+        with shield():
+            return action()
+
+    patience = _Patience(shield, deadline, answers)
+    return retry(shielded, UNAVAILABLE, pause=_RETRY_SECONDS, failed=patience.failed)
+
+
+@dataclass(slots=True)
+class _Patience:
+    """Decides when a command is given up that Redis does not take."""
+
+    shield: Callable[[], AbstractContextManager[None]]
+    deadline: Callable[[], float]
+    answers: Callable[[], bool]
+    #: Since when the command breaks its connection while Redis answers others: monotonic seconds.
     breaks_since: float | None = None
-    while True:
-        try:
-            with shield():
-                return action()
-        except AWAY:
-            with shield():
-                alive = answers()
-            now = time.monotonic()
-            breaks_since = (breaks_since or now) if alive else None
-            if breaks_since and now - breaks_since > _BREAKS_SECONDS:
-                raise
-            time.sleep(_RETRY_SECONDS)
-        except Refused as error:
-            if time.monotonic() > deadline():
+
+    def failed(self, error: Exception) -> None:
+        """Raise what ends the tries, if they are to end."""
+        now = time.monotonic()
+        if isinstance(error, Refused):
+            if now > self.deadline():
                 raise CallInterrupted(Outcome.TIMEOUT) from error
-            time.sleep(_RETRY_SECONDS)
+            return
+        with self.shield():
+            alive = self.answers()
+        self.breaks_since = (self.breaks_since or now) if alive else None
+        if self.breaks_since and now - self.breaks_since > _BREAKS_SECONDS:
+            raise error
 
 
 @contextmanager
@@ -77,10 +94,18 @@ def ends_process_on_error(board: Board) -> Iterator[None]:
         raise
 
 
-def fail_unreadable(attempts: Attempts, attempt: Attempt, error: ConfigurationError) -> None:
-    """End a call that somebody else has sent, or another version: no run of ours can help it."""
-    log.error("%s: %s", attempt.call_id, error)
-    ttl = Settings().result_ttl
-    finish = partial(attempts.finish, attempt, Outcome.LOST, ttl, detail=str(error))
-    with suppress(Fenced):
-        until_redis_answers(finish, nullcontext)
+def read_request(attempts: Attempts, taken: Taken, read: Callable[[Taken], R]) -> R | None:
+    """Return the request of a call, which `read` unpacks; end the call, and return None, if it cannot.
+
+    `read` raises `ConfigurationError` for a request of another version, or that was forged: no run can
+    help it.
+    """
+    try:
+        return read(taken)
+    except ConfigurationError as error:
+        log.error("%s: %s", taken.attempt.call_id, error)
+        ttl = Settings().result_ttl
+        finish = partial(attempts.finish, taken.attempt, Outcome.LOST, ttl, detail=str(error))
+        with suppress(Fenced):
+            until_redis_answers(finish, nullcontext)
+        return None

@@ -13,7 +13,7 @@ from functools import partial
 from typing import BinaryIO
 
 from wsgi_timeout.current import ENVIRON_KEY, PROGRESS_KEY, RunningCall, run_as
-from wsgi_timeout.errors import CallInterrupted, ConfigurationError, Fenced
+from wsgi_timeout.errors import CallInterrupted, Fenced
 from wsgi_timeout.http.environ import restore
 from wsgi_timeout.http.printable import printable
 from wsgi_timeout.metrics import ROUTE_KEY
@@ -26,7 +26,7 @@ from wsgi_timeout.watching.listener import Listener
 from wsgi_timeout_jobs.apps.offered import WSGIApp
 from wsgi_timeout_jobs.attempt.account import request_id_of, tell_end
 from wsgi_timeout_jobs.attempt.capture import Capture
-from wsgi_timeout_jobs.attempt.persist import ends_process_on_error, fail_unreadable
+from wsgi_timeout_jobs.attempt.persist import read_request
 from wsgi_timeout_jobs.attempt.report import Reports
 from wsgi_timeout_jobs.attempt.request_body import RequestBody, SmallBody, Uploader, buffered
 from wsgi_timeout_jobs.attempt.response import Response
@@ -56,16 +56,9 @@ class RequestRunner:
 
     def run(self, slot: int, taken: Taken) -> None:
         """Run one attempt to its end. When it raises, this process must end: the call is recovered then."""
-        with ends_process_on_error(self.board):
-            self._run(slot, taken)
-
-    def _run(self, slot: int, taken: Taken) -> None:
         attempt, call_id = taken.attempt, taken.attempt.call_id
-        try:
-            seals.check(taken.seal, taken.request, call_id, self.attempts.name)
-            request = CallRequest.unpack(taken.request)
-        except ConfigurationError as error:
-            fail_unreadable(self.attempts, attempt, error)
+        request = read_request(self.attempts, taken, self._unsealed)
+        if request is None:
             return
         started = time.monotonic()
         deadline = started + request.timeout
@@ -79,7 +72,7 @@ class RequestRunner:
             partial(self.board.settling, slot),
             partial(self.board.recorded, slot),
         )
-        self.board.begin(slot, call_id, attempt.number, deadline)
+        self.board.begin(slot, attempt, deadline)
         try:
             with self.interrupts.armed():
                 self._respond(attempt, request, response)
@@ -97,6 +90,10 @@ class RequestRunner:
             response.close()
             self.board.clear(slot, failed=response.failed)
         self._tell_end(attempt, request, response.outcome, time.monotonic() - started)
+
+    def _unsealed(self, taken: Taken) -> CallRequest:
+        seals.check(taken.seal, taken.request, taken.attempt.call_id, self.attempts.name)
+        return CallRequest.unpack(taken.request)
 
     def _tell_end(
         self, attempt: Attempt, request: CallRequest, outcome: Outcome | None, seconds: float

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from wsgi_timeout.errors import ConfigurationError
+from wsgi_timeout.store.record import Attempt
 
 #: Ready, suspended, leaving, interrupted, loaded; calls that succeeded and failed; the app's process; the
 #: lease's last renewal.
@@ -142,9 +143,10 @@ class Board:
     def renewed(self, value: float) -> None:
         self._words[_RENEWED] = value
 
-    def begin(self, slot: int, call_id: str, attempt: int, deadline: float) -> None:
-        start = self._start(slot)
-        _SLOT.pack_into(self._memory, start, 0.0, attempt, call_id.encode(), False, b"", 0, b"")
+    def begin(self, slot: int, attempt: Attempt, deadline: float) -> None:
+        """Note that an attempt runs; `deadline` in seconds of the monotonic clock."""
+        start, call_id = self._start(slot), attempt.call_id.encode()
+        _SLOT.pack_into(self._memory, start, 0.0, attempt.number, call_id, False, b"", 0, b"")
         self._words[start // _WORD] = deadline
 
     @contextmanager
