@@ -16,23 +16,56 @@ def retry(
     *,
     pause: float,
     seconds: float = math.inf,
+    deadline: float = math.inf,
     stopped: Callable[[], bool] = lambda: False,
-    failed: Callable[[Exception], None] = lambda _: None,
+    failed: Callable[[Exception], object] = lambda _: None,
+    sleep: Callable[[float], object] | None = None,
 ) -> T:
     """Repeat what may be done twice until it raises none of `errors`; return what it returned.
 
-    `pause` is the time between two tries, `seconds` for how long to go on after the first failure;
-    both in seconds. `failed` is told each error. Raises the last error when time is up, or as soon as
-    `stopped` says so.
+    Args:
+        action: what is tried.
+        errors: the exceptions after which it is tried again.
+        pause: seconds between two tries.
+        seconds: for how long to go on after the first failure.
+        deadline: until when to go on, on the monotonic clock.
+        stopped: asked after each failure; True ends the tries.
+        failed: told each error that is followed by another try; may raise, to end the tries.
+        sleep: what spends the pause, as the `wait` of something that can be woken; by default `time.sleep`.
+
+    Raises:
+        The last error, when time is up or `stopped` says so.
     """
-    deadline = math.inf
     while True:
         try:
             return action()
         except errors as error:
+            now = time.monotonic()
             # From here on: that a server is silent is known after seconds only.
-            deadline = min(deadline, time.monotonic() + seconds)
-            if time.monotonic() >= deadline or stopped():
+            deadline = min(deadline, now + seconds)
+            if now >= deadline or stopped():
                 raise
             failed(error)
+        # Looked up here: gevent may have replaced it since this was imported.
+        (sleep or time.sleep)(pause)
+
+
+def until(
+    look: Callable[[], T],
+    *,
+    pause: float,
+    seconds: float = math.inf,
+    stopped: Callable[[], bool] = lambda: False,
+) -> T:
+    """Repeat a look until it finds something true; return what the last look found.
+
+    Args:
+        look: what is asked.
+        pause: seconds between two looks.
+        seconds: for how long to go on looking.
+        stopped: asked after each look that found nothing; True ends the looks.
+    """
+    deadline = time.monotonic() + seconds
+    while not (found := look()) and time.monotonic() < deadline and not stopped():
         time.sleep(pause)
+    return found

@@ -18,6 +18,7 @@ from typing import Any
 from wsgi_timeout.front.wait import ClientGone
 from wsgi_timeout.http.navigation import is_reload
 from wsgi_timeout.http.pending import Pending
+from wsgi_timeout.retrying import until
 from wsgi_timeout.store.redis_errors import UNAVAILABLE
 from wsgi_timeout.watching.waiter import Waiter
 
@@ -119,9 +120,12 @@ class FirstWaits:
     def join(self, environ: Mapping[str, Any], clean_url: str) -> Iterator[Pending | None]:
         """Give a `with` block the call that this person has left for this very request, or None."""
         key = _key(environ, clean_url)
-        deadline = time.monotonic() + _LOOK_SECONDS
-        while not (joined := self._take(key)) and self._may_leave(key, environ, deadline):
-            time.sleep(_PAUSE_SECONDS)
+        joined = until(
+            lambda: self._take(key),
+            pause=_PAUSE_SECONDS,
+            seconds=_LOOK_SECONDS,
+            stopped=lambda: not self._may_leave(key, environ),
+        )
         try:
             yield joined.pending if joined else None
         finally:
@@ -143,14 +147,13 @@ class FirstWaits:
             self._waits[key] = joined = FirstWait(key, first.pending, None, first.abandon)
             return joined
 
-    def _may_leave(self, key: bytes, environ: Mapping[str, Any], deadline: float) -> bool:
+    def _may_leave(self, key: bytes, environ: Mapping[str, Any]) -> bool:
         """Whether to look again for the end of a connection that may be this person's own."""
         with self._lock:
             first = self._waits.get(key)
-        now = time.monotonic()
-        if first is None or now > deadline:
+        if first is None:
             return False
-        return is_reload(environ) or now - first.began > _PATIENCE_SECONDS
+        return is_reload(environ) or time.monotonic() - first.began > _PATIENCE_SECONDS
 
 
 def _give_up(first: FirstWait) -> None:

@@ -6,11 +6,12 @@ calls, either would be given the newer one's result.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 
 from wsgi_timeout.http.cookies import Ticket
+from wsgi_timeout.retrying import until
 from wsgi_timeout.store import handovers
 from wsgi_timeout.store.calls import Calls
 from wsgi_timeout.store.redis_errors import UNAVAILABLE
@@ -21,10 +22,9 @@ _PAUSE_SECONDS = 0.05
 def begin(calls: Calls, ticket: Ticket, waits: Iterable[Ticket]) -> None:
     """Block while this browser is led to the address for another of its calls, but never for long."""
     others = [other.call_id for other in waits if other.call_id != ticket.call_id]
-    deadline = time.monotonic() + handovers.WAY_SECONDS
+    begin_one = partial(handovers.begin, calls, ticket.call_id, others)
     with suppress(*UNAVAILABLE):
-        while not handovers.begin(calls, ticket.call_id, others) and time.monotonic() < deadline:
-            time.sleep(_PAUSE_SECONDS)
+        until(begin_one, pause=_PAUSE_SECONDS, seconds=handovers.WAY_SECONDS)
 
 
 def end(calls: Calls, ticket: Ticket) -> None:

@@ -31,6 +31,7 @@ from wsgi_timeout.http.navigation import is_prefetch
 from wsgi_timeout.http.pending import Pending
 from wsgi_timeout.http.request_body import Upload, impatient
 from wsgi_timeout.metrics import ROUTE_KEY
+from wsgi_timeout.retrying import retry
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.store.calls import Calls
 from wsgi_timeout.store.record import Snapshot, Tombstone
@@ -171,21 +172,31 @@ def find(runtime: Runtime, pending: Pending, waiter: Waiter, deadline: float) ->
 
     Raises `CallUnknown`, `ClientGone`.
     """
-    while True:
-        try:
-            with within(deadline - time.monotonic()), runtime.turn():
-                runtime.listener.check()
-                found = _authorize(runtime.calls, pending)
-                if isinstance(found, Snapshot) and not found.ended:
-                    runtime.calls.join(pending.call_id, runtime.listener.inbox)
-        except UNAVAILABLE:
-            if time.monotonic() >= deadline or runtime.listener.draining:
-                return None
-            if waiter.gone:
-                raise ClientGone from None
-            waiter.wait(RETRY_SECONDS)
-        else:
-            return found
+
+    def look() -> Snapshot | Tombstone:
+        with within(deadline - time.monotonic()), runtime.turn():
+            runtime.listener.check()
+            found = _authorize(runtime.calls, pending)
+            if isinstance(found, Snapshot) and not found.ended:
+                runtime.calls.join(pending.call_id, runtime.listener.inbox)
+        return found
+
+    def failed(_: Exception) -> None:
+        if waiter.gone:
+            raise ClientGone from None
+
+    try:
+        return retry(
+            look,
+            UNAVAILABLE,
+            pause=RETRY_SECONDS,
+            deadline=deadline,
+            stopped=lambda: runtime.listener.draining,
+            failed=failed,
+            sleep=waiter.wait,
+        )
+    except UNAVAILABLE:
+        return None
 
 
 def _authorize(calls: Calls, pending: Pending) -> Snapshot | Tombstone:

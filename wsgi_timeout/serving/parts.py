@@ -7,11 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from wsgi_timeout.retrying import until
 from wsgi_timeout.serving.embedded_redis import terminate_with_parent
 from wsgi_timeout.serving.signals import Signals
 from wsgi_timeout.settings import LOG_LEVEL_VARIABLE
@@ -89,15 +89,15 @@ class Part:
     def stop(self, signals: Signals) -> None:
         """End it and wait: as long as it needs, up to a limit, or until a second signal."""
         self.send(signal.SIGTERM)
-        deadline = time.monotonic() + _STOP_SECONDS
-        while not self.ended:
-            if signals.hurry or time.monotonic() > deadline:
-                if self._terminal:  # its children die with it
-                    self.process.kill()
-                with suppress(ProcessLookupError):
-                    os.killpg(self.process.pid, signal.SIGKILL)
-                self.process.wait()
-            time.sleep(_POLL_SECONDS)
+        if until(
+            lambda: self.ended, pause=_POLL_SECONDS, seconds=_STOP_SECONDS, stopped=lambda: signals.hurry
+        ):
+            return
+        if self._terminal:  # its children die with it
+            self.process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
 
 def start_pool(options: ServeOptions, environment: dict[str, str]) -> Part:

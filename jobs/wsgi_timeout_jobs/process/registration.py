@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import sys
-import time
 
 import rq
 
 from wsgi_timeout import identity
 from wsgi_timeout import target as targets
 from wsgi_timeout.errors import ConfigurationError
+from wsgi_timeout.retrying import retry
 from wsgi_timeout.store import rq_state, seals
 from wsgi_timeout.store.attempts import Attempts
 from wsgi_timeout.store.messages import WIRE_VERSION
@@ -28,14 +28,15 @@ def refuse_conflict(workers: Workers, attempts: Attempts, options: WorkerOptions
 
     Raises `ConfigurationError`.
     """
-    deadline = time.monotonic() + options.patience
     watch = LeaseWatch(workers, options.lease_seconds)
-    while conflict := live_workers.find(attempts, options.target).mismatch:
-        # What is left of a crash stands there until its lease is lost: maybe nobody else sees that.
-        watch.step()
-        if time.monotonic() > deadline:
+
+    def check() -> None:
+        if conflict := live_workers.find(attempts, options.target).mismatch:
+            # What is left of a crash stands there until its lease is lost: maybe nobody else sees that.
+            watch.step()
             raise ConfigurationError(f"{conflict}; this worker is refused")
-        time.sleep(_LOOK_SECONDS)
+
+    retry(check, (ConfigurationError,), pause=_LOOK_SECONDS, seconds=options.patience)
 
 
 def register(workers: Workers, options: WorkerOptions, mounts: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import signal
 import sys
@@ -13,6 +14,7 @@ from functools import partial
 from rq.serializers import JSONSerializer
 from rq.worker import BaseWorker
 
+from wsgi_timeout.retrying import retry
 from wsgi_timeout.store import rq_state
 from wsgi_timeout.store.attempts import Attempts
 from wsgi_timeout.store.connection import SOCKET_TIMEOUT, connect, connect_to_listen
@@ -22,7 +24,7 @@ from wsgi_timeout.store.workers import Workers
 from wsgi_timeout.watching.listener import Listener
 from wsgi_timeout_jobs.apps.offered import Entries
 from wsgi_timeout_jobs.attempt.function import FunctionRunner
-from wsgi_timeout_jobs.attempt.persist import until_redis_answers
+from wsgi_timeout_jobs.attempt.persist import ends_process_on_error, until_redis_answers
 from wsgi_timeout_jobs.attempt.request import RequestRunner
 from wsgi_timeout_jobs.process.board import Board
 from wsgi_timeout_jobs.process.interrupts import SIGNAL, Interrupts, ignore
@@ -117,22 +119,25 @@ class CallWorker(BaseWorker):
 
     def _start(self, runner: RequestRunner | FunctionRunner, slot: int, taken: Taken) -> None:
         """Run a call in a thread of its own, so that nothing meant for one call can hit the next."""
-        args = (runner, slot, taken)
-        while True:
-            try:
-                threading.Thread(target=self._run, args=args, name=taken.attempt.call_id, daemon=True).start()
-            except RuntimeError as error:
-                # Too many threads, or too little memory. Neighbours need not end for it; with none this
-                # process does, and the call is recovered.
-                if not self._handlers_go_on(but=taken):
-                    raise
-                log.warning("%s: no thread can be started (%s), trying again", taken.attempt.call_id, error)
-                time.sleep(_RETRY_SECONDS)
-                if not self._still_runs(taken):
-                    self._give_back(slot, taken)
-                    return
-            else:
-                return
+        call_id, tries = taken.attempt.call_id, itertools.count()
+
+        def start() -> bool:
+            if next(tries) and not self._still_runs(taken):
+                return False
+            args = (runner, slot, taken)
+            threading.Thread(target=self._run, args=args, name=call_id, daemon=True).start()
+            return True
+
+        def failed(error: Exception) -> None:
+            log.warning("%s: no thread can be started (%s), trying again", call_id, error)
+
+        def is_alone() -> bool:
+            return not self._handlers_go_on(but=taken)
+
+        # Too many threads, or too little memory. Neighbours need not end for it; with none this process
+        # does, and the call is recovered.
+        if not retry(start, (RuntimeError,), pause=_RETRY_SECONDS, stopped=is_alone, failed=failed):
+            self._give_back(slot, taken)
 
     def _still_runs(self, taken: Taken) -> bool:
         """Whether a call that waits for its thread was not ended meanwhile; one that was is let go."""
@@ -142,7 +147,8 @@ class CallWorker(BaseWorker):
 
     def _run(self, runner: RequestRunner | FunctionRunner, slot: int, taken: Taken) -> None:
         try:
-            runner.run(slot, taken)
+            with ends_process_on_error(self._board):
+                runner.run(slot, taken)
         finally:
             self._give_back(slot, taken)
 
