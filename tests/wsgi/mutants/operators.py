@@ -9,24 +9,18 @@ import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
+from concerned import TESTS
+
 ROOT = Path(__file__).resolve().parents[3]
 SEED = 1
 SAMPLE = 40
 
-#: What is mutated, and the tests that must see it, the quick ones first.
-SUBJECTS = {
-    "wsgi_timeout/store/": ("store", "watching", "functions", "front/contract", "faults/test_redis_away.py"),
-    "wsgi_timeout/front/": (
-        *("front", "faults/test_clients.py", "faults/test_broken_uploads.py", "faults/test_no_worker.py"),
-        *("serving/test_other_servers.py",),
-    ),
-    "jobs/wsgi_timeout_jobs/pool/": (
-        *("jobs", "faults/test_pool.py", "faults/test_stops.py", "faults/test_handlers.py"),
-    ),
-    "jobs/wsgi_timeout_jobs/worker/": (
-        *("jobs", "faults/test_stops.py", "faults/test_redis_away.py", "faults/test_pool.py"),
-    ),
-}
+PACKAGES = (
+    "wsgi_timeout/store/",
+    "wsgi_timeout/front/",
+    "jobs/wsgi_timeout_jobs/pool/",
+    "jobs/wsgi_timeout_jobs/worker/",
+)
 
 SWAPPED = {
     ast.Eq: "!=",
@@ -73,25 +67,27 @@ class OperatorMutant(NamedTuple):
 
 def sample(count=SAMPLE):
     """Return the chosen mutants, but for those that are known to be equivalent."""
-    found = [mutant for prefix in SUBJECTS for file in files(prefix) for mutant in mutants_of(file, prefix)]
+    found = [mutant for path in modules() for mutant in mutants_of(path)]
     chosen = sorted(found, key=lambda mutant: mutant.digest)[: count + len(EQUIVALENT)]
     return [mutant for mutant in chosen if (mutant.old, mutant.new) not in EQUIVALENT][:count]
 
 
-def files(prefix):
-    path = ROOT / prefix
-    return [path] if path.is_file() else sorted(path.glob("*.py"))
+def modules():
+    """Return every module of the packages that has functions to break."""
+    paths = [path for package in PACKAGES for path in sorted((ROOT / package).glob("*.py"))]
+    return [path for path in paths if path.name != "__init__.py"]
 
 
-def mutants_of(path, prefix):
+def mutants_of(path):
     """Yield each mutant of one file."""
     source = path.read_text(encoding="utf-8")
-    tests = tuple(f"tests/{name}" for name in SUBJECTS[prefix])
+    file = path.relative_to(ROOT).as_posix()
+    tests = tuple(f"tests/{name}" for name in TESTS[file].split())
     for function, start, end, operator in operators(ast.parse(source), source):
         changed = source[:start] + operator + source[end:]
         line = source.count("\n", 0, start)
         old, new = (text.splitlines()[line].strip() for text in (source, changed))
-        yield OperatorMutant(path.relative_to(ROOT).as_posix(), function, old, new, changed, tests)
+        yield OperatorMutant(file, function, old, new, changed, tests)
 
 
 def operators(tree, source):

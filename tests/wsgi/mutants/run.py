@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -38,14 +38,22 @@ class Tree:
         for package in (folder / "wsgi_timeout", folder / "jobs" / "wsgi_timeout_jobs"):
             (folder / "tests" / "apps" / package.name).symlink_to(package)
 
-    def test(self, *names):
-        """Run tests; returns pytest's exit code and output."""
+    def test(self, *names, slow=True):
+        """Run tests up to the first that fails; returns pytest's exit code and output."""
         env = {**os.environ, "PYTHONPATH": ":".join(map(str, self.paths)), "PYTHONDONTWRITEBYTECODE": "1"}
-        command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-x", "-m", "slow or not slow", *names]
+        marked = "slow or not slow" if slow else "not slow"
+        command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-x", "-m", marked, *names]
         done = subprocess.run(
             [sys.executable, *command], cwd=self.folder, env=env, capture_output=True, text=True, check=False
         )
         return done.returncode, done.stdout
+
+    def test_concerned(self, names):
+        """Run what `concerned.py` names: of files the tests that are not slow, and single tests."""
+        files = [name for name in names if "::" not in name]
+        alone = [name for name in names if "::" in name]
+        code, output = self.test(*files, slow=False) if files else (0, "")
+        return (code, output) if code or not alone else self.test(*alone)
 
     def sees_operator(self, mutant: OperatorMutant):
         """Return the mutant, and what is wrong: nothing if one of its tests fails with it in place."""
@@ -53,7 +61,7 @@ class Tree:
         source = file.read_text()
         file.write_text(mutant.source)
         try:
-            code, _ = self.test(*mutant.tests)
+            code, _ = self.test_concerned(mutant.tests)
         finally:
             file.write_text(source)
         where = f"{mutant.file}, {mutant.function}:\n  - {mutant.old}\n  + {mutant.new}"
@@ -116,11 +124,18 @@ def check_operators(trees, threads, count):
     """Check a sample of changed operators; returns how many there are, and those that no test saw."""
     chosen, wrong = sample(count), []
     # A test that fails by itself would see every mutant.
-    for tests in sorted({mutant.tests for mutant in chosen}):
-        code, output, seconds = trees.with_one(Tree.test, *tests)
-        print(f"{seconds:5.1f} s  {' '.join(tests)} without a mutant", flush=True)
+    groups = sorted({mutant.tests for mutant in chosen})
+    unchanged = [threads.submit(trees.with_one, Tree.test_concerned, names) for names in groups]
+    changed = [threads.submit(trees.with_one, Tree.sees_operator, mutant) for mutant in chosen]
+    for done in as_completed(unchanged):
+        code, output, seconds = done.result()
+        print(
+            f"{'FAILED' if code else 'passed':7} {seconds:5.1f} s  {' '.join(groups[unchanged.index(done)])}",
+            flush=True,
+        )
         wrong += [output[-3000:]] if code else []
-    for mutant, text, seconds in threads.map(lambda one: trees.with_one(Tree.sees_operator, one), chosen):
+    for done in as_completed(changed):
+        mutant, text, seconds = done.result()
         print(f"{'MISSED' if text else 'seen':7} {seconds:5.1f} s  {mutant.file}: {mutant.new}", flush=True)
         wrong += [text] if text else []
     return len(chosen), wrong
