@@ -27,7 +27,7 @@ def aside():
 
 def lone_web(site, name):
     """Start a web process for a name that no worker serves."""
-    app = f"wsgi_timeout:gateway('basic:app', name={name!r})"
+    app = f"wsgi_timeout:gateway('basic:app', name={name!r}, worker_wait=1)"
     return Gunicorn(app, site.redis.url, env=site.env, cwd=APPS)
 
 

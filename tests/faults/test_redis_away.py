@@ -72,7 +72,7 @@ def threads():
 @pytest.fixture(scope="module")
 def site(deploy, proxy):
     pool = ("--processes", "2", "--threads", str(CALLS // 2))
-    return deploy(server=proxy, pool=pool, wait_seconds=WAIT)
+    return deploy(server=proxy, pool=pool, wait_seconds=WAIT, worker_wait=1)
 
 
 def nobody_was_given_up(*processes):

@@ -22,7 +22,7 @@ def aside():
 
 @pytest.fixture(scope="module")
 def site(deploy):
-    return deploy(pool=("--processes", "1"), lease_seconds=5)
+    return deploy(pool=("--processes", "1"), lease_seconds=5, worker_wait=1)
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ LEASE = 1.0
 def alone(deploy, redis_server):
     """A stub's deployment; and what kills its pool, when its web process has begun to serve."""
     options = ("--processes", "1", "--function-processes", "1")
-    site = deploy("spawned:stub", pool=options, secret="any", lease_seconds=LEASE)
+    site = deploy("spawned:stub", pool=options, secret="any", lease_seconds=LEASE, worker_wait=1)
     until(lambda: function_workers(redis_server, site.name) == 1, what="the process for functions")
     assert ask(site.web.port, "/status/fc-x").status == 500
 

@@ -114,7 +114,7 @@ def site(deploy):
 
 def test_two_targets_on_one_redis_do_not_meet(site, stub, redis_server, start, aside):
     """Each target's requests run in its own workers only, and a result URL of one is unknown to the other."""
-    env = environment(**{**FAST, "wait_seconds": 20})
+    env = environment(**{**FAST, "wait_seconds": 20, "worker_wait": 3})
     other_pool = start(Pool("own_server:app", None, redis_server.url, "--processes", "2", env=env, cwd=APPS))
     app = "wsgi_timeout:gateway('own_server:app', routes={'POST /slow': {'wait_for_response': False}})"
     other = start(Gunicorn(app, redis_server.url, env=env))
