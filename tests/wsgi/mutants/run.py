@@ -55,8 +55,13 @@ class Tree:
         code, output = self.test(*files, slow=False) if files else (0, "")
         return (code, output) if code or not alone else self.test(*alone)
 
+    def passes(self, names):
+        """Return the tests, a word, and what is wrong: nothing if they pass with nothing changed."""
+        code, output = self.test_concerned(names)
+        return " ".join(names), "FAILED" if code else "passed", output[-3000:] if code else ""
+
     def sees_operator(self, mutant: OperatorMutant):
-        """Return the mutant, and what is wrong: nothing if one of its tests fails with it in place."""
+        """Return the mutant, a word, and what is wrong: nothing if a test of its fails."""
         file = self.folder / mutant.file
         source = file.read_text()
         file.write_text(mutant.source)
@@ -64,8 +69,8 @@ class Tree:
             code, _ = self.test_concerned(mutant.tests)
         finally:
             file.write_text(source)
-        where = f"{mutant.file}, {mutant.function}:\n  - {mutant.old}\n  + {mutant.new}"
-        return mutant, "" if code == 1 else where
+        what = f"{mutant.file}, {mutant.function}: {mutant.new}"
+        return what, *(("seen", "") if code == 1 else ("MISSED", f"{what}\n  was: {mutant.old}"))
 
     def sees(self, mutant: Mutant):
         """Return the mutant, and what is wrong: nothing if the test fails with it in place."""
@@ -123,20 +128,13 @@ def check_points(trees, threads, points):
 def check_operators(trees, threads, count):
     """Check a sample of changed operators; returns how many there are, and those that no test saw."""
     chosen, wrong = sample(count), []
-    # A test that fails by itself would see every mutant.
-    groups = sorted({mutant.tests for mutant in chosen})
-    unchanged = [threads.submit(trees.with_one, Tree.test_concerned, names) for names in groups]
     changed = [threads.submit(trees.with_one, Tree.sees_operator, mutant) for mutant in chosen]
-    for done in as_completed(unchanged):
-        code, output, seconds = done.result()
-        print(
-            f"{'FAILED' if code else 'passed':7} {seconds:5.1f} s  {' '.join(groups[unchanged.index(done)])}",
-            flush=True,
-        )
-        wrong += [output[-3000:]] if code else []
-    for done in as_completed(changed):
-        mutant, text, seconds = done.result()
-        print(f"{'MISSED' if text else 'seen':7} {seconds:5.1f} s  {mutant.file}: {mutant.new}", flush=True)
+    # A test that fails by itself would see every mutant.
+    groups = {mutant.tests for mutant in chosen}
+    unchanged = [threads.submit(trees.with_one, Tree.passes, names) for names in sorted(groups)]
+    for done in as_completed(changed + unchanged):
+        what, word, text, seconds = done.result()
+        print(f"{word:7} {seconds:5.1f} s  {what}", flush=True)
         wrong += [text] if text else []
     return len(chosen), wrong
 
