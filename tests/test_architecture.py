@@ -166,6 +166,20 @@ def test_there_are_no_import_cycles():
 # -- names
 
 
+def test_errors_of_redis_are_told_apart_in_one_module():
+    """No module but `store/redis_errors.py` names an exception of redis-py."""
+    found = {
+        (module, ast.unparse(node))
+        for module, tree in MODULES.items()
+        if module != f"{WEB}.store.redis_errors"
+        for node in ast.walk(tree)
+        if (isinstance(node, ast.Attribute) and ast.unparse(node).startswith("redis.exceptions"))
+        or (isinstance(node, ast.ImportFrom) and (node.module or "").startswith("redis.exceptions"))
+        or (isinstance(node, ast.Attribute) and re.fullmatch(r"redis\.\w+Error", ast.unparse(node)))
+    }
+    assert found == set()
+
+
 def test_all_is_sorted_and_complete():
     """`__all__` has every public name that the package's `__init__` imports, in order."""
     imported = {

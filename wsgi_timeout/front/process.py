@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import redis
-
 from wsgi_timeout.errors import NoWorker, RedisUnavailable, UnknownLabel
 from wsgi_timeout.front.places import Places, Seat
 from wsgi_timeout.front.upload_ttl import UploadKeeper
@@ -17,6 +15,7 @@ from wsgi_timeout.http.mounts import Mounts
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.store.calls import Calls
 from wsgi_timeout.store.connection import connect, connect_to_listen
+from wsgi_timeout.store.redis_errors import Silent
 from wsgi_timeout.store.time_limit import seconds_left
 from wsgi_timeout.store.workers import Workers
 from wsgi_timeout.watching.housekeeper import Watch
@@ -54,7 +53,7 @@ class Runtime:
     def turn(self) -> Iterator[None]:
         """Hold one of `turns`; raises redis-py's `TimeoutError` when none comes free in time (`within`)."""
         if not self.turns.acquire(timeout=max(0.0, seconds_left(_TURN_SECONDS))):
-            raise redis.exceptions.TimeoutError("too many wait for it")
+            raise Silent("too many wait for it")
         try:
             yield
         finally:

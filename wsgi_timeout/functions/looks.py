@@ -12,6 +12,7 @@ import redis
 
 from wsgi_timeout.store import keys
 from wsgi_timeout.store.connection import Commands, digest, source
+from wsgi_timeout.store.redis_errors import ConnectionLost, ScriptMissing
 
 #: Looks of one round trip.
 _BATCH = 1000
@@ -71,7 +72,7 @@ class Looks:
 
     def _answer(self, batch: Sequence[_Look]) -> None:
         answers = self._sent(batch)
-        if any(isinstance(answer, redis.exceptions.NoScriptError) for answer in answers):
+        if any(isinstance(answer, ScriptMissing) for answer in answers):
             self._commands.send("SCRIPT", "LOAD", source("join"))
             answers = self._sent(batch)
         for look, answer in zip(batch, answers, strict=True):
@@ -84,6 +85,6 @@ class Looks:
         commands = [look.command() for look in batch]
         try:
             return self._commands.send_all(commands)
-        except redis.exceptions.ConnectionError:
+        except ConnectionLost:
             # It may have been closed while it was idle; a look may run twice.
             return self._commands.send_all(commands)

@@ -10,12 +10,10 @@ from contextlib import suppress
 from functools import partial, update_wrapper
 from typing import Any, Generic, Protocol, TypeVar, overload
 
-import redis
-
 from wsgi_timeout.compat import Self
 from wsgi_timeout.errors import ResultNotReady
 from wsgi_timeout.functions.client import Client, client
-from wsgi_timeout.store.redis_errors import UNAVAILABLE
+from wsgi_timeout.store.redis_errors import UNAVAILABLE, ErrorReply
 from wsgi_timeout.store.time_limit import LATE_SECONDS
 
 R = TypeVar("R")
@@ -89,7 +87,7 @@ class _BoundGet(Generic[R]):
             return await asyncio.wait_for(answer, _limit(seconds)) in {b"ended", None}
         except (*UNAVAILABLE, asyncio.TimeoutError):
             return False
-        except redis.exceptions.ResponseError:
+        except ErrorReply:
             return True  # no record of ours: the reader says so
 
     async def _read(self, here: Client) -> R:

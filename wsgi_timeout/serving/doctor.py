@@ -17,7 +17,7 @@ from wsgi_timeout.serving.health import READY
 from wsgi_timeout.settings import SECRET_VARIABLE, Settings
 from wsgi_timeout.store import keys
 from wsgi_timeout.store.messages import WIRE_VERSION
-from wsgi_timeout.store.redis_errors import AWAY
+from wsgi_timeout.store.redis_errors import ANY
 from wsgi_timeout.store.worker_list import list_workers
 
 _OLDEST_REDIS = (6, 2)
@@ -56,7 +56,7 @@ def examine(client: redis.Redis, environment: Mapping[str, str], public_url: str
     yield from _settings(settings, environment)
     try:
         client.ping()
-    except (*AWAY, redis.exceptions.RedisError) as error:
+    except ANY as error:
         yield Finding("redis", "fail", f"does not answer: {error}", "start it, or correct REDIS_URL")
     else:
         for check in (_server, _memory, _persistence, _rights, _clock, _workers):
@@ -70,7 +70,7 @@ def _guarded(
 ) -> Iterator[Finding]:
     try:
         yield from check(client, settings)
-    except (*AWAY, redis.exceptions.RedisError) as error:
+    except ANY as error:
         yield Finding(
             check.__name__.strip("_"), "warn", f"cannot be looked at: {error}", "give this user the right"
         )
@@ -142,7 +142,7 @@ def _rights(client: Any, _settings: Settings) -> Iterator[Finding]:
         client.eval(
             "redis.call('SET', KEYS[1], '1', 'EX', 5) return redis.call('DEL', KEYS[1])", 1, keys.PROBE
         )
-    except redis.exceptions.RedisError as error:
+    except ANY as error:
         yield Finding(
             "rights", "fail", f"a script may not write wt:*: {error}", "see the ACL in the documentation"
         )

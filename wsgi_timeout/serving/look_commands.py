@@ -21,7 +21,7 @@ from wsgi_timeout.store.calls import Calls
 from wsgi_timeout.store.connection import connect
 from wsgi_timeout.store.failed_calls import failed_calls, table
 from wsgi_timeout.store.record import Outcome
-from wsgi_timeout.store.redis_errors import AWAY
+from wsgi_timeout.store.redis_errors import ANY, AWAY
 from wsgi_timeout.store.worker_list import ListedWorker, list_workers
 
 _name = click.option("--name", help="Those of the queue wt:NAME.  [default: of every queue]")
@@ -132,7 +132,7 @@ def at_redis(work: Callable[[redis.Redis], None]) -> None:
             work(client)
     except AWAY as error:
         _fail(f"Redis does not answer: {error}")
-    except (ConfigurationError, redis.exceptions.RedisError) as error:
+    except (ConfigurationError, *ANY) as error:
         _fail(str(error))
 
 

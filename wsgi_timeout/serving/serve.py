@@ -125,20 +125,19 @@ def _listen_at(path: Path) -> socket.socket:
 
 def _ping(url: str) -> None:
     # With an embedded server this process needs no client.
-    import redis  # noqa: PLC0415
-
     from wsgi_timeout.store.connection import connect  # noqa: PLC0415
+    from wsgi_timeout.store.redis_errors import ANY, WrongPassword  # noqa: PLC0415
     from wsgi_timeout.store.redis_url import check_server, without_password  # noqa: PLC0415
 
     client = connect(url, connections=1)
     try:
         check_server(client, url)
         client.ping()
-    except redis.exceptions.AuthenticationError as error:
+    except WrongPassword as error:
         raise ConfigurationError(
             f"REDIS_URL={without_password(url)!r}: the server refuses its user or password: {error}"
         ) from None
-    except (redis.exceptions.RedisError, OSError) as error:
+    except ANY as error:
         raise ConfigurationError(
             f"REDIS_URL={without_password(url)!r} cannot be reached: {error}; start that server, "
             "or unset REDIS_URL to use an embedded one"

@@ -21,7 +21,7 @@ from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.store import sentinels
 from wsgi_timeout.store.links import TURN_TIMEOUT, Line, connection_class
 from wsgi_timeout.store.packing import pack_command
-from wsgi_timeout.store.redis_errors import Refused
+from wsgi_timeout.store.redis_errors import ANY, ConnectionLost, ErrorReply, Refused, ScriptMissing, Silent
 from wsgi_timeout.store.redis_url import check_options, understood, without_password
 from wsgi_timeout.store.time_limit import seconds_left
 
@@ -76,11 +76,11 @@ def _client(url: str, connections: int, socket_timeout: float, retries: int) -> 
             socket_connect_timeout=socket_timeout,
             # Not after a timeout: a silent server is not asked again.
             connection_class=connection_class(kind),
-            retry=Retry(ConstantBackoff(_RETRY_PAUSE_SECONDS), retries, (redis.exceptions.ConnectionError,)),
+            retry=Retry(ConstantBackoff(_RETRY_PAUSE_SECONDS), retries, (ConnectionLost,)),
         )
         # Made for nothing, and not connected: what is wrong with an option, its class says.
         pool.connection_class(**pool.connection_kwargs)
-    except (ValueError, TypeError, redis.exceptions.RedisError) as error:
+    except (ValueError, TypeError, *ANY) as error:
         raise ConfigurationError(f"REDIS_URL={without_password(written)!r}: {error}") from None
     return client_of(pool)
 
@@ -156,10 +156,10 @@ class Commands:
             try:
                 connection.send_packed_command(packed)
                 return connection.read_response()
-            except redis.exceptions.ConnectionError:
+            except ConnectionLost:
                 if tries >= self._retries:
                     raise
-            except redis.exceptions.ResponseError:
+            except ErrorReply:
                 raise
             except BaseException as error:
                 self._note_silence(error)
@@ -192,7 +192,7 @@ class Commands:
 
     def _note_silence(self, error: BaseException) -> None:
         # Not of who had less time than a server is given.
-        if isinstance(error, redis.exceptions.TimeoutError) and seconds_left(math.inf) == math.inf:
+        if isinstance(error, Silent) and seconds_left(math.inf) == math.inf:
             self._silent_since = time.monotonic()
 
     @staticmethod
@@ -201,7 +201,7 @@ class Commands:
             return connection.read_response()
         except Refused:
             raise
-        except redis.exceptions.ResponseError as error:
+        except ErrorReply as error:
             return error
 
     def _take(self) -> Any:
@@ -212,11 +212,11 @@ class Commands:
         try:
             connection = pool.pool.get(timeout=max(0.0, seconds_left(TURN_TIMEOUT)))
         except Empty:
-            raise redis.exceptions.TimeoutError("no connection came free") from None
+            raise Silent("no connection came free") from None
         if self._silent_since > asked:
             # Each of a line would find that out anew, one after the other.
             pool.pool.put_nowait(connection)
-            raise redis.exceptions.TimeoutError("it did not answer who came before")
+            raise Silent("it did not answer who came before")
         return connection or pool.make_connection()
 
 
@@ -230,7 +230,7 @@ class Scripts:
     def run(self, name: str, keys: list[str], args: list[Any]) -> Any:
         try:
             return self._send("EVALSHA", digest(name), len(keys), *keys, *args)
-        except redis.exceptions.NoScriptError:
+        except ScriptMissing:
             # The whole text, which the server keeps too: between a load and a run it may lose it again.
             return self._send("EVAL", source(name), len(keys), *keys, *args)
 

@@ -11,6 +11,7 @@ import redis
 from wsgi_timeout.store import keys, rq_state
 from wsgi_timeout.store.failed_calls import names
 from wsgi_timeout.store.record import number, text
+from wsgi_timeout.store.redis_errors import ErrorReply
 
 #: A metric without `wsgi_timeout_`, its labels, its value.
 Gauge = tuple[str, tuple[str, ...], float]
@@ -23,7 +24,7 @@ def read(client: redis.Redis) -> list[Gauge]:
     """
     commands: Any = client  # redis-py's annotations know no bytes
     found: list[Gauge] = [("redis_up", (), 1)]
-    with suppress(redis.exceptions.ResponseError):  # not every user may ask for it
+    with suppress(ErrorReply):  # not every user may ask for it
         memory = commands.info("memory")
         found.append(("redis_memory_bytes", (), float(memory.get("used_memory", 0))))
         found.append(("redis_memory_max_bytes", (), float(memory.get("maxmemory", 0))))

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import redis
 
-from wsgi_timeout.store.redis_errors import Parser, Refused
+from wsgi_timeout.store.redis_errors import ConnectionLost, Parser, Refused, Silent, WrongPassword
 from wsgi_timeout.store.time_limit import seconds_left
 
 #: Seconds that a thread waits for its turn: in a burst of thousands that says nothing about the server.
@@ -28,7 +28,7 @@ class _Failovers:
 class _Refusals:
     """Which servers refused which password a moment ago: they are not asked again by each command."""
 
-    seen: ClassVar[dict[object, tuple[float, redis.exceptions.AuthenticationError]]] = {}
+    seen: ClassVar[dict[object, tuple[float, WrongPassword]]] = {}
 
 
 class _LeavesReplicas:
@@ -70,7 +70,7 @@ class _LeavesReplicas:
             return
         if seconds <= 0:
             connection.disconnect()
-            raise redis.exceptions.TimeoutError("no time is left to ask it")
+            raise Silent("no time is left to ask it")
         connection.socket_timeout = connection.socket_connect_timeout = seconds
         if connection._sock is not None:  # noqa: SLF001 - its own
             connection._sock.settimeout(seconds)  # noqa: SLF001 - its own
@@ -78,7 +78,7 @@ class _LeavesReplicas:
     def can_read(self, *args: Any, **options: Any) -> Any:
         if self._leave():
             # Who listens on it connects again for that, and subscribes.
-            raise redis.exceptions.ConnectionError("this server became a replica")
+            raise ConnectionLost("this server became a replica")
         return super().can_read(*args, **options)  # type: ignore[misc]
 
     def read_response(self, *args: Any, **options: Any) -> Any:
@@ -89,7 +89,7 @@ class _LeavesReplicas:
                 _Failovers.seen += 1
                 self._leave()
             raise
-        except redis.exceptions.AuthenticationError as error:
+        except WrongPassword as error:
             _Refusals.seen[self._account()] = (time.monotonic(), error)
             raise
 

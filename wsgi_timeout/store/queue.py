@@ -12,7 +12,7 @@ from wsgi_timeout.compat import Self
 from wsgi_timeout.store import keys, rq_state
 from wsgi_timeout.store.connection import Commands, Scripts
 from wsgi_timeout.store.record import Outcome, now_ms
-from wsgi_timeout.store.redis_errors import AWAY
+from wsgi_timeout.store.redis_errors import AWAY, ErrorReply
 
 
 class Queue:
@@ -38,7 +38,7 @@ class Queue:
             self._ping("PING")
         except AWAY:
             return False
-        except redis.exceptions.ResponseError:
+        except ErrorReply:
             return True
         return True
 

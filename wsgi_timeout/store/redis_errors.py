@@ -4,9 +4,11 @@
     refused    it takes no such command now: full, a replica, disk, rights taken away    `Refused`
     a bug      what will fail however often it is sent: our error, or junk in a key      the rest
 
-The first two may be sent again later, together they are `UNAVAILABLE`. A bug ends the one item that
-it was met with, and no loop: `ANY` is all three. Servers word their refusals as they like, and change
-it; so a refusal is whatever is not known to be a bug.
+The first two may be sent again later, together they are `UNAVAILABLE`. A bug skips the one item that
+caused it and never ends a loop: `ANY` is all three. Servers change the wording of their refusals, so an
+error reply counts as a refusal unless it is known to be a bug.
+
+Other modules name redis-py's exceptions by this one only.
 """
 
 from __future__ import annotations
@@ -25,7 +27,18 @@ class Refused(redis.exceptions.ResponseError):
     """Redis takes no such command now, and may take it later."""
 
 
-AWAY = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)
+#: The connection was refused or closed.
+ConnectionLost = redis.exceptions.ConnectionError
+#: No reply came in time.
+Silent = redis.exceptions.TimeoutError
+#: The user or password is wrong: a `ConnectionLost`, that no waiting mends.
+WrongPassword = redis.exceptions.AuthenticationError
+#: The server has lost a Lua script, which is then sent whole.
+ScriptMissing = redis.exceptions.NoScriptError
+#: An error came as the reply: `Refused`, or else a bug.
+ErrorReply = redis.exceptions.ResponseError
+
+AWAY = (ConnectionLost, Silent, OSError)
 UNAVAILABLE = (*AWAY, Refused)
 ANY = (redis.exceptions.RedisError, OSError)
 
@@ -53,7 +66,7 @@ class Parser(DefaultParser):  # type: ignore[misc, valid-type]  # chosen when re
 
     def parse_error(self, response: str) -> Exception:
         error: Exception = super().parse_error(response)
-        if isinstance(error, (*AWAY, redis.exceptions.NoScriptError)) or is_bug(response):
+        if isinstance(error, (*AWAY, ScriptMissing)) or is_bug(response):
             return error
         refused = Refused(response)
         refused.__cause__ = error
@@ -62,7 +75,7 @@ class Parser(DefaultParser):  # type: ignore[misc, valid-type]  # chosen when re
 
 def what_happened(error: BaseException) -> str:
     """Say for a log what became of Redis: a wrong password is no outage, and mended otherwise."""
-    if isinstance(error, redis.exceptions.AuthenticationError):
+    if isinstance(error, WrongPassword):
         return f"Redis refuses the user or password of REDIS_URL ({error})"
     return f"Redis is away ({error})"
 

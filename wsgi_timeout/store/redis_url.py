@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlencode
 import redis
 
 from wsgi_timeout.errors import ConfigurationError
-from wsgi_timeout.store.redis_errors import AWAY, Refused
+from wsgi_timeout.store.redis_errors import AWAY, ErrorReply, Refused
 
 _SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
 #: Celery's words for what redis-py calls none, optional and required.
@@ -61,7 +61,7 @@ def check_server(client: redis.Redis, url: str) -> None:
         mode: Any = client.info("server")
     except (*AWAY, Refused):
         return
-    except redis.exceptions.ResponseError as error:
+    except ErrorReply as error:
         raise _wrong(url, str(error)) from None
     if mode.get("redis_mode", mode.get("server_mode")) == "cluster":
         raise _wrong(url, "this server runs in Cluster mode, which is not supported: name one without it")

@@ -12,12 +12,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import redis
-
 from wsgi_timeout import metrics
 from wsgi_timeout.store import keys, rq_state
 from wsgi_timeout.store.record import Outcome, text
-from wsgi_timeout.store.redis_errors import AWAY, UNAVAILABLE, Refused
+from wsgi_timeout.store.redis_errors import AWAY, UNAVAILABLE, ErrorReply, Refused
 from wsgi_timeout.store.workers import Workers
 
 log = logging.getLogger("wsgi_timeout")
@@ -87,7 +85,7 @@ class LeaseWatch:
                 log.warning("queue wt:%s: Redis refuses a look (%s): %s", self._workers.name, part, error)
         except AWAY:
             self._forget()
-        except redis.exceptions.ResponseError as error:
+        except ErrorReply as error:
             if part not in self._refused:
                 self._refused.add(part)
                 log.warning("queue wt:%s: odd data (%s), skipped: %s", self._workers.name, part, error)

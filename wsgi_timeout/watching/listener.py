@@ -24,7 +24,7 @@ from wsgi_timeout.log_once import LogOnce
 from wsgi_timeout.store import keys
 from wsgi_timeout.store.connection import Commands
 from wsgi_timeout.store.record import text
-from wsgi_timeout.store.redis_errors import ANY, UNAVAILABLE, what_happened
+from wsgi_timeout.store.redis_errors import ANY, UNAVAILABLE, ConnectionLost, ErrorReply, what_happened
 from wsgi_timeout.watching.waiter import GONE, Waiter, system_poll
 
 log = logging.getLogger("wsgi_timeout")
@@ -72,7 +72,7 @@ class Listener:
     def check(self, seconds: float = 0.0) -> None:
         """Raise redis-py's `ConnectionError` if Redis has been away for `seconds`: nobody need ask it too."""
         if self.away and time.monotonic() - self._answered >= seconds:
-            raise redis.exceptions.ConnectionError("it has not answered lately")
+            raise ConnectionLost("it has not answered lately")
 
     @property
     def draining(self) -> bool:
@@ -175,7 +175,7 @@ class Listener:
             if not was_away:
                 log.warning("listener: %s; requests go on waiting", what_happened(error))
             self._lost_touch()
-        except redis.exceptions.ResponseError as error:
+        except ErrorReply as error:
             self._lost_touch()
             # Somebody has put something else in the place of the inbox.
             log.error("listener: %s; its inbox is made anew", error)
@@ -235,7 +235,7 @@ def _popper(commands: Commands, inbox: str) -> Callable[[], list[bytes]]:
     """Return what waits for messages for a while, and returns all that are there."""
     try:
         info: bytes = commands.send("INFO", "server")
-    except redis.exceptions.ResponseError:
+    except ErrorReply:
         info = b"redis_version:6"  # not every user may ask for it: what follows all servers understand
     found = re.search(rb"redis_version:(\d+)", info)
 

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import redis
-
 from wsgi_timeout import metrics
 from wsgi_timeout.current import RunningCall, run_as
 from wsgi_timeout.errors import (
@@ -30,6 +28,7 @@ from wsgi_timeout.store import keys
 from wsgi_timeout.store.attempts import Attempts
 from wsgi_timeout.store.messages import FunctionRequest
 from wsgi_timeout.store.record import Attempt, Outcome, Taken
+from wsgi_timeout.store.redis_errors import ANY
 from wsgi_timeout_jobs.attempt import run_once
 from wsgi_timeout_jobs.attempt.account import tell_end
 from wsgi_timeout_jobs.attempt.persist import (
@@ -187,7 +186,7 @@ class FunctionRunner:
                 log.warning("%s: Redis had no room for its result in time", attempt.call_id)
                 ending = _interrupted(request, Outcome(interruption.reason))
                 self._record(attempt, request, ending, deadline)
-            except redis.exceptions.RedisError as error:
+            except ANY as error:
                 log.exception("%s: its outcome could not be recorded", attempt.call_id)
                 ending = _Ending(Outcome.LOST, f"its outcome could not be recorded: {error}")
                 self._record(attempt, request, ending, deadline)

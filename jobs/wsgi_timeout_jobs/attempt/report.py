@@ -7,10 +7,9 @@ import threading
 import time
 from typing import Any
 
-import redis
-
 from wsgi_timeout.store.attempts import Attempts
 from wsgi_timeout.store.record import Attempt
+from wsgi_timeout.store.redis_errors import ANY
 from wsgi_timeout_jobs.process.interrupts import Interrupts
 
 log = logging.getLogger("wsgi_timeout.worker")
@@ -77,6 +76,6 @@ class Reports:
             return
         try:
             self._attempts.progress(self._attempt, report)
-        except redis.exceptions.RedisError as error:
+        except ANY as error:
             # Progress is a courtesy: it must not end a handler.
             log.debug("%s: progress was not recorded: %s", self._attempt.call_id, error)

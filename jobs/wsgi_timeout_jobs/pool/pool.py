@@ -13,15 +13,13 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-import redis
-
 from wsgi_timeout.log_once import LogOnce
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.store import keys, rq_state
 from wsgi_timeout.store.connection import connect, eviction
 from wsgi_timeout.store.messages import ResponseHead
 from wsgi_timeout.store.record import Outcome
-from wsgi_timeout.store.redis_errors import UNAVAILABLE, what_happened
+from wsgi_timeout.store.redis_errors import UNAVAILABLE, ErrorReply, what_happened
 from wsgi_timeout.watching.leases import WORKER_DIED
 from wsgi_timeout_jobs.pool.child import Child
 from wsgi_timeout_jobs.pool.children import Children, Served
@@ -203,7 +201,7 @@ class Pool:
     def _look_at_server(self) -> None:
         """Warn once of a server that loses what it acknowledged."""
         if not self._looked_at_server:
-            with suppress(redis.exceptions.ResponseError):  # not every user may ask for it
+            with suppress(ErrorReply):  # not every user may ask for it
                 if trouble := eviction(self._redis):
                     log.warning(trouble)
             self._looked_at_server = True
