@@ -71,8 +71,12 @@ def seen(request):
     return lambda what, seconds: measure.note(request.node, what, seconds)
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
 def pytest_collection_modifyitems(config, items):
-    """While seconds are collected, only the tests that note some run."""
+    """Mark what drives Chromium; while seconds are collected, only the tests that note some run."""
+    for item in items:
+        if "browser" in item.fixturenames:
+            item.add_marker("browser")
     if measure.FILE:
         timed = [item for item in items if "seen" in item.fixturenames]
         config.hook.pytest_deselected(items=[item for item in items if item not in timed])
