@@ -6,6 +6,7 @@ WsgiTimeoutError                500
   CallRefused                   503   nothing was accepted: try again
     NoWorker                          no live worker serves this name
     QueueFull                         `max_queued` calls wait already
+      QueuePaused                     and an operator has paused those who would run them
     BytesFull                         requests and results use `max_buffered_bytes` already
     TooManyWaiting                    `max_waiting` requests wait in this process
     RedisUnavailable                  Redis is away, or refuses to write
@@ -68,6 +69,10 @@ class NoWorker(CallRefused):
 
 class QueueFull(CallRefused):
     """`max_queued` calls wait in the queue already."""
+
+
+class QueuePaused(QueueFull):
+    """`max_queued` calls wait in the queue already, and an operator has paused its workers."""
 
 
 class BytesFull(CallRefused):

@@ -31,6 +31,7 @@ from wsgi_timeout.store.attempts import Attempts
 from wsgi_timeout.store.connection import SOCKET_TIMEOUT, client_of
 from wsgi_timeout.store.links import connection_class
 from wsgi_timeout.store.messages import WIRE_VERSION
+from wsgi_timeout.store.pauses import is_paused
 from wsgi_timeout.store.record import Outcome
 from wsgi_timeout.store.redis_errors import ANY, what_happened
 from wsgi_timeout.store.workers import Workers
@@ -64,8 +65,9 @@ def run_call(call_id: str) -> object:
         if target
         else f"{TARGET_VARIABLE} is not set: set it to the app of queue {job.origin}, as in legacy:app"
     )
-    if trouble:
-        log.error("call %s is put back: %s", call_id, trouble)
+    if trouble or is_paused(attempts.redis, name):
+        level = logging.ERROR if trouble else logging.INFO
+        log.log(level, "call %s is put back: %s", call_id, trouble or "its queue is paused")
         time.sleep(_PUT_BACK_SECONDS)
         # RQ's own way to put a job back: at once, and without end.
         return rq.Retry(max=10**9)

@@ -1,26 +1,25 @@
 """`wsgi-timeout calls`, `show`, `cancel`, `retry` and `workers`: what those see who are woken at night."""
 
 import json
+import os
+import pty
+import re
+import select
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from harness import APPS, ask, environment, until
+from commands import run, run_here
+from harness import RedisServer, ask, follow, until
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
 
 @pytest.fixture(scope="module")
 def site(deploy):
-    return deploy(pool=("--processes", "1"), wait_seconds=30)
-
-
-def run(*words, env, cwd=APPS):
-    """Return exit code, standard output and standard error of `wsgi-timeout WORDS`."""
-    command = [sys.executable, "-m", "wsgi_timeout.serving.cli", *words]
-    found = subprocess.run(command, env=env, cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
-    return found.returncode, found.stdout, found.stderr
+    return deploy(pool=("--processes", "1"), wait_seconds=30, prefer="true")
 
 
 @pytest.fixture
@@ -28,7 +27,7 @@ def look(site):
     """Return a function that runs a command at this site's Redis, and returns its output."""
 
     def at_site(*words):
-        code, output, errors = run(*words, env={**site.env, "REDIS_URL": site.redis.url})
+        code, output, errors = run_here(*words, url=site.redis.url)
         assert code == 0, errors
         return output
 
@@ -69,19 +68,82 @@ def test_calls_are_seen_from_the_queue_to_their_end(site, look, gate):
     assert "GET /gate" in look("calls", "--state", "ended", "--name", site.name)
 
 
+def test_what_became_of_a_call_is_shown(site, look):
+    """An ended call has its route, first byte and hops; one that was sent to its waiter is known still."""
+    hops = follow(site.web.port, "/slow?seconds=0.3", headers={"Prefer": "wait=0"})
+    call_id = re.search(r"fc-[\w-]+", hops[0].location)[0]
+    shown = json.loads(look("show", call_id, "--json"))
+    assert (shown["hops"], shown["route"], shown["outcome"]) == (len(hops) - 1, "*", "done")
+    assert shown["queued"] <= shown["taken"] <= shown["first_byte"] <= shown["ended"]
+    assert shown["delivered"]
+    assert ask(site.web.port, "/fast?tag=direct").status == 200
+    listed = json.loads(look("calls", "--state", "ended", "--name", site.name, "--json").splitlines()[0])[
+        "id"
+    ]
+    until(lambda: not site.redis.client.exists(f"wt:call:{listed}"), what="its end in Redis")
+    found = json.loads(look("show", listed, "--json"))
+    assert (found["outcome"], "result is not kept" in found["detail"]) == ("done", True)
+
+
+@pytest.mark.slow
+def test_a_million_queued_calls_are_listed_at_once(site):
+    """However many wait, a list costs as many commands as it has lines, and none that walks the keys."""
+    server = RedisServer()
+    try:
+        fill = "for i = 1, 1000 do redis.call('RPUSH', KEYS[1], unpack(cjson.decode(ARGV[1]))) end"
+        ids = [f"fc-{number:016}" for number in range(1000)]
+        server.client.eval(fill, 1, "rq:queue:wt:many", json.dumps(ids))
+        server.client.sadd("rq:queues", "rq:queue:wt:many")
+        server.client.hset(f"wt:call:{ids[0]}", mapping={"state": "queued", "name": "many", "created": 1})
+        server.client.config_resetstat()
+        code, output, _ = run_here("calls", "--json", "--limit", "50", url=server.url)
+        assert (code, json.loads(output.splitlines()[0])["id"]) == (0, ids[0])
+        used = {name: found["calls"] for name, found in server.client.info("commandstats").items()}
+        assert not used.keys() & {"cmdstat_keys", "cmdstat_scan"}
+        assert sum(used.values()) < 100
+    finally:
+        server.close()
+
+
+@pytest.mark.slow
+def test_a_watch_goes_on_until_ctrl_c(site, gate):
+    """`--watch` shows what runs in full screen, anew each second, and ends with 0 at Ctrl-C."""
+    master, slave = pty.openpty()
+    command = [sys.executable, "-m", "wsgi_timeout.serving.cli", "calls", "--watch", "--name", site.name]
+    env = {**site.env, "REDIS_URL": site.redis.url, "TERM": "xterm", "COLUMNS": "200", "LINES": "30"}
+    watch = subprocess.Popen(command, env=env, stdin=slave, stdout=slave, stderr=slave)
+    seen = b""
+    try:
+        with ThreadPoolExecutor(1) as threads:
+            runs = threads.submit(ask, site.web.port, f"/gate?file={gate}")
+            while b"1 running" not in seen or b"GET /gate" not in seen:
+                assert select.select([master], [], [], 30)[0], seen
+                seen += os.read(master, 65536)
+            gate.touch()
+            assert runs.result().status == 200
+        watch.send_signal(signal.SIGINT)
+        while select.select([master], [], [], 0.1)[0]:
+            os.read(master, 65536)
+        assert watch.wait(20) == 0
+    finally:
+        watch.kill()
+        watch.wait()
+        os.close(master)
+        os.close(slave)
+
+
 def test_what_cannot_be_done_is_one_line(site):
     """An unknown call, one that is no function's, and no Redis are said in one line, with 2 as exit code."""
-    env = {**site.env, "REDIS_URL": site.redis.url}
     for words, told in [
         (("show", "fc-none"), "there is no call fc-none"),
         (("cancel", "fc-none"), "there is no call fc-none"),
         (("retry", "fc-none"), "there is no call fc-none"),
     ]:
-        code, _, errors = run(*words, env=env)
+        code, _, errors = run_here(*words, url=site.redis.url)
         assert code == 2
         assert told in errors
         assert errors.count("\n") == 1
-    code, _, errors = run("calls", env={**site.env, "REDIS_URL": "unix:///nowhere"})
+    code, _, errors = run_here("calls", url="unix:///nowhere")
     assert code == 2
     assert "Redis does not answer" in errors
 
@@ -101,6 +163,6 @@ def test_the_serve_of_this_folder_is_found(serve, folder, env):
 
 def test_a_mistake_of_the_environment_is_told():
     """A broken REDIS_URL is one line."""
-    code, _, errors = run("workers", env={**environment(), "REDIS_URL": "nonsense"})
+    code, _, errors = run_here("workers", url="nonsense")
     assert code == 2
     assert "Traceback" not in errors

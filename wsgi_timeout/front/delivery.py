@@ -88,6 +88,7 @@ class Delivery:
                 self.snapshot.attempt,
                 grace_seconds,
                 pending.asked,
+                pending.hop,
             )
         except ANY as error:
             # It stays until its TTL: having a result twice beats losing it.

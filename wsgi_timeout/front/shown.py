@@ -30,6 +30,7 @@ def progress_of(found: dict[str, Any]) -> dict[str, Any]:
     created = int(found.get("created", 0)) or now_ms()
     return {
         "state": found.get("state", ""),
+        "paused": bool(found.get("suspended")),
         "elapsed": max(0, now_ms() - created) // 1000,
         "position": found.get("position"),
         "part": part,

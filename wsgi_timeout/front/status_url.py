@@ -28,7 +28,7 @@ def show(calls: Calls, call_id: str, result_url: str, start_response: StartRespo
         "outcome": found.get("outcome"),
         "attempts": int(found.get("attempt", 0)),
         "position": found.get("position"),
-        # An operator has called `rq suspend`: workers take no calls.
+        # An operator has called `wsgi-timeout pause` or `rq suspend`: workers take no calls.
         "suspended": found.get("suspended", False),
         "progress": json.loads(found["progress"]) if "progress" in found else None,
         "created": _iso(found.get("created")),

@@ -114,6 +114,7 @@ class Submission:
             asked=self._pending.asked,
             untold_seconds=self._untold_seconds,
             abandon_after=settings.abandon_after,
+            route=self._environ.get(metrics.ROUTE_KEY, ""),
         )
 
     def _patiently(self, action: Callable[..., None], *args: Any) -> None:

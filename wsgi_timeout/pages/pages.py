@@ -32,6 +32,8 @@ class Waiting:
     result_url: str
     #: The place in the queue, 1 for the first; None if it is not queued.
     position: int | None = None
+    #: An operator has the workers take no calls for a while: it is queued.
+    paused: bool = False
     #: How far the handler is, from 0 to 1; None if it does not tell.
     part: float | None = None
     message: str = ""

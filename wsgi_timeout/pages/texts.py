@@ -14,7 +14,7 @@ log = logging.getLogger("wsgi_timeout")
 
 DEFAULT = "en"
 #: What the script of the waiting page writes.
-_SCRIPT = ("running", "queued", "ready", "opening", "place", "offline")
+_SCRIPT = ("running", "queued", "paused", "ready", "opening", "place", "offline")
 
 
 class Texts:

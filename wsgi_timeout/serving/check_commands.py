@@ -11,8 +11,8 @@ from datetime import datetime, timezone
 import click
 import redis
 
+from wsgi_timeout.serving.command_parts import at_redis
 from wsgi_timeout.serving.doctor import examine, exit_code
-from wsgi_timeout.serving.look_commands import at_redis
 from wsgi_timeout.store.worker_list import ListedWorker, list_workers
 
 #: Seconds without a heartbeat, of which there is one every 3 s, after which a worker is not well.

@@ -26,7 +26,8 @@ _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 #: Commands whose modules are imported when they are asked for: `serve` need not wait for Redis' client.
 _LAZY = {
-    **dict.fromkeys(("calls", "cancel", "retry", "show", "workers"), "wsgi_timeout.serving.look_commands"),
+    **dict.fromkeys(("calls", "show", "workers"), "wsgi_timeout.serving.look_commands"),
+    **dict.fromkeys(("cancel", "drain", "pause", "resume", "retry"), "wsgi_timeout.serving.act_commands"),
     **dict.fromkeys(("doctor", "health"), "wsgi_timeout.serving.check_commands"),
 }
 

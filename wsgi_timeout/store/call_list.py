@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from datetime import datetime, timezone
 from typing import Any
@@ -13,7 +13,8 @@ import msgpack
 import redis
 
 from wsgi_timeout.store import keys, rq_state
-from wsgi_timeout.store.failed_calls import failed_calls, names
+from wsgi_timeout.store.failed_calls import described, failed_entries, fields_of, names
+from wsgi_timeout.store.record import now_ms, number
 
 STATES = ("queued", "running", "delayed", "ended")
 _FIELDS = (
@@ -33,7 +34,27 @@ _FIELDS = (
     "progress",
     "inboxes",
     "detail",
+    "route",
+    "begun",
+    "hops",
 )
+#: What an entry of the list of calls that are done holds; `finish.lua` writes it.
+_DONE = ("id", "method", "path", "attempt", "ended", "created", "started", "begun", "route")
+
+
+#: The times of a call, as they are shown, by its record's fields.
+_TIMES = {
+    "queued": "created",
+    "taken": "started",
+    "first_byte": "begun",
+    "due": "due",
+    "ended": "ended",
+    "delivered": "delivered",
+}
+#: Entries that the lists of ended calls may have, see `list_done`.
+_KEPT = 1200
+#: What is said of a call that stands in a list only.
+NOT_KEPT = "it was sent, or its client had left: its result is not kept any longer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +67,8 @@ class ListedCall:
     call: str
     state: str
     outcome: str
+    #: The pattern that its request was captured by.
+    route: str
     attempts: int
     worker: str
     #: Seconds since it was accepted, until it ended.
@@ -74,30 +97,44 @@ def list_calls(
 
 
 def history(client: redis.Redis, call_id: str) -> dict[str, Any] | None:
-    """Return what is known of one call, with its times as ISO 8601; None if it is not known (any more)."""
+    """Return what is known of one call, with its times as ISO 8601; None if it is not known (any more).
+
+    Of one whose result is not kept any longer it is what the lists of ended calls tell.
+    """
     commands: Any = client
     values = _decoded(commands.hmget(keys.call(call_id), _FIELDS))
     if not values.get("state"):
-        return None
-    times = {
-        label: _iso(values[field])
-        for label, field in [
-            ("queued", "created"),
-            ("taken", "started"),
-            ("due", "due"),
-            ("ended", "ended"),
-            ("delivered", "delivered"),
-        ]
-        if values.get(field)
-    }
+        values = _from_lists(commands, call_id)
+        if not values:
+            return None
+    if values.get("outcome") == "done":
+        values.setdefault("begun", values.get("ended", ""))
+    times = {label: _iso(values[field]) for label, field in _TIMES.items() if values.get(field)}
     call = _listed(call_id, values)
     shown = {field.name: getattr(call, field.name) for field in fields(call)}
-    return {
-        **shown,
-        "max_attempts": int(values.get("max_attempts") or 0),
-        **times,
-        "detail": values.get("detail", ""),
-    }
+    hops = {"hops": number(values["hops"])} if "hops" in values else {}
+    limit = {"max_attempts": number(values["max_attempts"])} if "max_attempts" in values else {}
+    return {**shown, **limit, **times, **hops, "detail": values.get("detail", "")}
+
+
+def _from_lists(commands: Any, call_id: str) -> dict[str, str]:
+    for name in names(commands):
+        for values in (*_done_entries(commands, name, _KEPT), *failed_entries(commands, name, _KEPT)):
+            if values["id"] == call_id:
+                return {"state": "ended", "outcome": "done", **values, **_delivered(commands, call_id)}
+    return {}
+
+
+def _delivered(commands: Any, call_id: str) -> dict[str, str]:
+    """Return what a tombstone tells: there is none of a call whose result URL nobody was told."""
+    grave = commands.get(keys.tombstone(call_id))
+    if grave is None:
+        return {"detail": NOT_KEPT}
+    try:
+        delivered, _, _, hops = msgpack.unpackb(grave)
+    except (ValueError, TypeError, msgpack.UnpackException):
+        return {}
+    return {"delivered": str(delivered), "hops": str(hops), "detail": NOT_KEPT}
 
 
 def _ids(commands: Any, name: str, state: str, limit: int) -> list[str]:
@@ -132,21 +169,21 @@ def _decoded(values: list[bytes | None]) -> dict[str, str]:
 
 
 def _listed(call_id: str, values: dict[str, str]) -> ListedCall:
-    now = time.time() * 1000
-    created = float(values.get("created") or now)
-    ended = float(values.get("ended") or now)
-    taken = values.get("started")
-    method, path = values.get("method", ""), values.get("path", "")
+    now = now_ms()
+    created = number(values.get("created")) or now
+    ended = number(values.get("ended")) or now
+    taken = number(values.get("started"))
     return ListedCall(
         id=call_id,
         name=values.get("name", ""),
-        call=f"{path}()" if method == "CALL" else f"{method} {path}",
+        call=described(values.get("method", ""), values.get("path", "")),
         state=values["state"],
         outcome=values.get("outcome", ""),
-        attempts=int(values.get("attempt") or 0),
+        route=values.get("route", ""),
+        attempts=number(values.get("attempt")),
         worker=values.get("worker", "") if taken else "",
         age=_seconds(ended - created),
-        queued_for=_seconds((float(taken) if taken else ended) - created),
+        queued_for=_seconds((taken or ended) - created),
         progress=_progress(values.get("progress", "")),
         waited_for=len(values.get("inboxes", "").split()) if values["state"] != "ended" else 0,
     )
@@ -155,7 +192,9 @@ def _listed(call_id: str, values: dict[str, str]) -> ListedCall:
 def _progress(packed: str) -> str:
     try:
         found = json.loads(packed) if packed else {}
-    except ValueError:
+    except (ValueError, RecursionError):
+        return ""
+    if not isinstance(found, dict):
         return ""
     done, total, message = (found.get(name) for name in ("done", "total", "message"))
     words = [f"{done}/{total}" if total is not None else str(done)] if done is not None else []
@@ -163,24 +202,26 @@ def _progress(packed: str) -> str:
 
 
 def _ended(commands: Any, name: str, limit: int) -> list[ListedCall]:
-    found = [(call.when, _failed(call)) for call in failed_calls(commands, name, limit)]
+    found = [*_done_entries(commands, name, limit), *failed_entries(commands, name, limit)]
+    found.sort(key=lambda values: values["ended"], reverse=True)
+    return [
+        _listed(values["id"], {"state": "ended", "outcome": "done", **values}) for values in found[:limit]
+    ]
+
+
+def _done_entries(commands: Any, name: str, limit: int) -> Iterator[dict[str, str]]:
     for packed in commands.lrange(keys.done(name), 0, limit - 1):
-        words = [word.decode(errors="replace") for word in msgpack.unpackb(packed, raw=True)]
-        call_id, method, path, attempt, created, started, ended = words
-        values = {"name": name, "method": method, "path": path, "state": "ended", "outcome": "done"}
-        values |= {"attempt": attempt, "created": created, "started": started, "ended": ended}
-        found.append((_iso(ended), _listed(call_id, values)))
-    found.sort(key=lambda pair: pair[0], reverse=True)
-    return [call for _, call in found[:limit]]
+        with suppress(Exception):  # no entry of ours
+            yield {"name": name, **fields_of(_DONE, packed)}
 
 
-def _failed(call: Any) -> ListedCall:
-    return ListedCall(call.id, call.name, call.call, "ended", call.outcome, call.attempts, "", 0, 0, "", 0)
-
-
-def _seconds(milliseconds: float) -> float:
-    return round(max(0.0, milliseconds) / 1000, 1)
+def _seconds(milliseconds: int) -> float:
+    return round(max(0, milliseconds) / 1000, 1)
 
 
 def _iso(milliseconds: str) -> str:
-    return datetime.fromtimestamp(int(milliseconds) / 1000, timezone.utc).isoformat(timespec="milliseconds")
+    try:
+        moment = datetime.fromtimestamp(number(milliseconds) / 1000, timezone.utc)
+    except (ValueError, OverflowError, OSError):
+        return ""
+    return moment.isoformat(timespec="milliseconds")

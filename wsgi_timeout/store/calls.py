@@ -22,7 +22,7 @@ from typing import Any
 import msgpack
 import redis
 
-from wsgi_timeout.errors import BytesFull, NoWorker, QueueFull, RedisUnavailable
+from wsgi_timeout.errors import BytesFull, NoWorker, QueueFull, QueuePaused, RedisUnavailable
 from wsgi_timeout.store import keys, rq_state, seals
 from wsgi_timeout.store.connection import SOCKET_TIMEOUT
 from wsgi_timeout.store.messages import CallRequest, FunctionRequest
@@ -128,6 +128,8 @@ class Calls(Queue):
         # The arguments of a function are signed by themselves.
         if isinstance(call.request, CallRequest) and (seal := seals.seal(packed, call.id, self.name)):
             record["seal"] = seal
+        if call.route:
+            record["route"] = call.route
         if inbox:
             record["inboxes"] = inbox
         if call.abandon_after:
@@ -142,6 +144,11 @@ class Calls(Queue):
             )
         if answer == b"lost":
             raise RedisUnavailable("Redis has lost what was to be sent with the call")
+        if answer == b"paused":
+            raise QueuePaused(
+                f"{call.max_queued} calls wait for a worker of {self.name!r} already, and an operator has "
+                f"paused them: `wsgi-timeout resume {self.name}`, or `rq resume`, ends that"
+            )
         if answer == b"full":
             raise QueueFull(f"{call.max_queued} calls wait for a worker of {self.name!r} already")
         if answer == b"no room":
@@ -190,7 +197,7 @@ class Calls(Queue):
             return Snapshot.read(values, asked or b"") if same and name == self.name.encode() else None
         if isinstance(grave, bytes):
             with suppress(ValueError, TypeError, msgpack.UnpackException):  # else it is none of ours
-                delivered_ms, digest, asked = msgpack.unpackb(grave)
+                delivered_ms, digest, asked, *_ = msgpack.unpackb(grave)
                 if hmac.compare_digest(digest, self._digest(token, path)):
                     return Tombstone(int(delivered_ms), asked)
         return None
@@ -221,9 +228,19 @@ class Calls(Queue):
         return (keys.call(call_id), keys.request_body(call_id), keys.response_body(call_id, attempt))
 
     def deliver(
-        self, call_id: str, token: str, path: str, attempt: int, grace: float, asked: bytes = b""
+        self,
+        call_id: str,
+        token: str,
+        path: str,
+        attempt: int,
+        grace: float,
+        asked: bytes = b"",
+        hops: int = 0,
     ) -> None:
-        """Note that the response was sent in full: it stays for `grace` seconds, and then a tombstone."""
+        """Note that the response was sent in full: it stays for `grace` seconds, and then a tombstone.
+
+        `hops`: the redirects that led to it.
+        """
         self.scripts.run(
             "deliver",
             [
@@ -235,8 +252,9 @@ class Calls(Queue):
             [
                 now_ms(),
                 int(grace * 1000),
-                msgpack.packb([now_ms(), self._digest(token, path), asked]),
+                msgpack.packb([now_ms(), self._digest(token, path), asked, hops]),
                 keys.TOMBSTONE_TTL,
+                hops,
             ],
         )
 

@@ -15,6 +15,20 @@ from wsgi_timeout.compat import Self
 from wsgi_timeout.store import keys, rq_state
 from wsgi_timeout.store.record import text
 
+#: What an entry of the list holds; `list_failed` in prelude.lua writes it.
+_ENTRY = (
+    "id",
+    "method",
+    "path",
+    "outcome",
+    "attempt",
+    "ended",
+    "detail",
+    "created",
+    "started",
+    "begun",
+    "route",
+)
 _COLUMNS = ("ID", "NAME", "CALL", "OUTCOME", "ATTEMPTS", "WHEN", "DETAIL")
 
 
@@ -35,11 +49,29 @@ class FailedCall:
 
     @classmethod
     def unpack(cls, name: str, packed: bytes) -> Self:
-        words = [word.decode(errors="replace") for word in msgpack.unpackb(packed, raw=True)]
-        call_id, method, path, outcome, attempts, ended, detail = words
-        call = f"{path}()" if method == "CALL" else f"{method} {path}"
-        when = datetime.fromtimestamp(int(ended) / 1000, timezone.utc).isoformat(timespec="seconds")
-        return cls(call_id, name, call, outcome, int(attempts), when, detail)
+        read = fields_of(_ENTRY, packed)
+        when = datetime.fromtimestamp(int(read["ended"]) / 1000, timezone.utc).isoformat(timespec="seconds")
+        call = described(read["method"], read["path"])
+        return cls(read["id"], name, call, read["outcome"], int(read["attempt"]), when, read["detail"])
+
+
+def fields_of(entry: tuple[str, ...], packed: bytes) -> dict[str, str]:
+    """Return the fields of an entry in a list of ended calls; raises if nobody of ours wrote it."""
+    words = [word.decode(errors="replace") for word in msgpack.unpackb(packed, raw=True)]
+    return dict(zip(entry, words, strict=True))
+
+
+def described(method: str, path: str) -> str:
+    """Return what was called: method and path, or a function."""
+    return f"{path}()" if method == "CALL" else f"{method} {path}"
+
+
+def failed_entries(client: redis.Redis, name: str, limit: int) -> Iterator[dict[str, str]]:
+    """Yield the fields of the last calls of one name that were not done; the newest first."""
+    commands: Any = client
+    for packed in commands.lrange(keys.failed(name), 0, limit - 1):
+        with suppress(Exception):  # no entry of ours
+            yield {"name": name, **fields_of(_ENTRY, packed)}
 
 
 def failed_calls(client: redis.Redis, name: str | None, limit: int) -> list[FailedCall]:

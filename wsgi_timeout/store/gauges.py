@@ -29,11 +29,13 @@ def read(client: redis.Redis) -> list[Gauge]:
         found.append(("redis_memory_bytes", (), float(memory.get("used_memory", 0))))
         found.append(("redis_memory_max_bytes", (), float(memory.get("maxmemory", 0))))
     for name in names(client):
-        found += _of_name(commands, name)
+        found += of_name(commands, name)
     return found
 
 
-def _of_name(commands: Any, name: str) -> list[Gauge]:
+def of_name(client: redis.Redis, name: str) -> list[Gauge]:
+    """Return the gauges of one name; raises what redis-py raises."""
+    commands: Any = client
     pipe = commands.pipeline(transaction=False)
     pipe.llen(rq_state.queue_key(name))
     pipe.zcard(rq_state.started_key(name))

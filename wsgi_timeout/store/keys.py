@@ -25,6 +25,7 @@
     wt:held:<worker>           list    BLMOVE from the queue     none: goes with the worker's lease
                                string  recover.lua: no command   20 min
                                        moves a call to it
+    wt:paused:<name>           string  `wsgi-timeout pause`      none: until `wsgi-timeout resume`
     wt:leases:<name>           hash    pools, one field a worker none: a field goes with its worker
     wt:buffered:<name>         hash    enqueue, write, recount   none: bytes of each call, and of all;
                                                                  a field goes with its call
@@ -122,6 +123,15 @@ def held(worker: str) -> str:
 
 def leases(name: str) -> str:
     return f"wt:leases:{name}"
+
+
+def paused(name: str) -> str:
+    return f"wt:paused:{name}"
+
+
+def pauses(name: str) -> tuple[str, ...]:
+    """Return the keys each of which has the workers of a name take nothing; a queue of functions has two."""
+    return tuple(paused(each) for each in dict.fromkeys((name, name.partition(":")[0])))
 
 
 def buffered(name: str) -> str:

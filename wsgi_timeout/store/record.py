@@ -91,6 +91,8 @@ class NewCall:
     untold_seconds: float = 0.0
     #: Seconds that it goes on to run while nobody asks for it; 0: for ever.
     abandon_after: float = 0.0
+    #: The pattern that its request was captured by; empty for a function call.
+    route: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ import redis
 
 from wsgi_timeout.store import keys, rq_state
 from wsgi_timeout.store.failed_calls import names
+from wsgi_timeout.store.pauses import is_paused
 
-_SERVES = ("target", "wire", "folder")
+_SERVES = ("target", "wire", "parent")
 _RQ = ("hostname", "pid", "state", "birth", "last_heartbeat", "successful_job_count")
 
 
@@ -24,7 +25,9 @@ class ListedWorker:
     wire: str
     hostname: str
     pid: str
-    #: busy or idle.
+    #: The pool that it is a child of, HOST:PID; empty for a stock worker of RQ.
+    pool: str
+    #: busy; idle; or paused, when it takes nothing after what it runs.
     state: str
     #: The calls that it holds.
     calls: str
@@ -39,18 +42,30 @@ def list_workers(client: redis.Redis, name: str | None = None) -> list[ListedWor
     commands: Any = client  # redis-py's annotations know no bytes
     found = []
     for each in [name] if name else names(client):
+        stopped = is_paused(client, each)
         for worker in sorted(key.decode(errors="replace") for key in commands.hkeys(keys.leases(each))):
             pipe = commands.pipeline(transaction=False)
             pipe.hmget(keys.worker(worker), _SERVES)
             pipe.hmget(rq_state.worker_key(worker), _RQ)
             pipe.lrange(keys.held(worker), 0, 9)
             serves, rq, held = (_texts(answer) for answer in pipe.execute(raise_on_error=False))
-            target, wire, _ = serves or [""] * 3
+            target, wire, parent = serves or [""] * 3
             hostname, pid, state, birth, heartbeat, done = rq or [""] * 6
-            done = done or "0"
-            calls = " ".join(held)
             found.append(
-                ListedWorker(worker, each, target, wire, hostname, pid, state, calls, birth, heartbeat, done)
+                ListedWorker(
+                    worker,
+                    each,
+                    target,
+                    wire,
+                    hostname,
+                    pid,
+                    f"{hostname}:{parent}" if parent else "",
+                    "paused" if stopped and state != "busy" else state,
+                    " ".join(held),
+                    birth,
+                    heartbeat,
+                    done or "0",
+                )
             )
     return found
 

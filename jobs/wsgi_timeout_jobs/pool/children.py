@@ -67,6 +67,8 @@ class Children:
         self.load_failed = False
         #: Monotonic seconds since when all of them end, and none is started.
         self.stopping_since: float | None = None
+        #: They have as long as they need to end.
+        self.draining = False
 
     def __iter__(self) -> Iterator[Child]:
         return iter(tuple(self._by_pid.values()))
@@ -249,10 +251,18 @@ class Children:
     # -- stopping
 
     def stop(self) -> None:
-        """Start no more, and have each end when its calls have."""
+        """Start no more, and have each end when its calls have, within `graceful_timeout`."""
+        self.draining = False
         self.stopping_since = time.monotonic()
         for child in self:
             child.stop()
+
+    def drain(self) -> None:
+        """Start no more, and have each end when its calls have, however long they run."""
+        if self.stopping_since is None:
+            log.info("draining, as `wsgi-timeout drain` says: no more calls are taken")
+            self.stop()
+            self.draining = True
 
     def stop_now(self) -> None:
         """Give running calls no more time."""
@@ -261,7 +271,9 @@ class Children:
     def check_stop(self) -> None:
         """Kill those that have not ended within `graceful_timeout`."""
         since = self.stopping_since
-        if since is not None and time.monotonic() - since > self._options.graceful_timeout:
+        if since is None or self.draining:
+            return
+        if time.monotonic() - since > self._options.graceful_timeout:
             for child in self:
                 child.kill()
 

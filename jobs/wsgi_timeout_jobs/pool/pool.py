@@ -18,6 +18,7 @@ from wsgi_timeout.settings import Settings
 from wsgi_timeout.store import keys, rq_state
 from wsgi_timeout.store.connection import connect, eviction
 from wsgi_timeout.store.messages import ResponseHead
+from wsgi_timeout.store.pauses import DRAIN
 from wsgi_timeout.store.record import Outcome
 from wsgi_timeout.store.redis_errors import UNAVAILABLE, ErrorReply, what_happened
 from wsgi_timeout.watching.leases import WORKER_DIED
@@ -26,6 +27,7 @@ from wsgi_timeout_jobs.pool.children import Children, Served
 from wsgi_timeout_jobs.pool.deadlines import Deadlines
 from wsgi_timeout_jobs.pool.metrics_port import MetricsPort
 from wsgi_timeout_jobs.pool.options import PoolOptions
+from wsgi_timeout_jobs.pool.pauses import Pauses
 from wsgi_timeout_jobs.pool.queue_keeper import QueueKeeper
 from wsgi_timeout_jobs.pool.rq_commands import Command, Commands
 from wsgi_timeout_jobs.pool.signals import install, tell_systemd, wait
@@ -65,7 +67,7 @@ class Pool:
         )
         self._surprises = LogOnce("pool")
         self._away = False
-        self._suspended = False
+        self._pauses = Pauses()
         self._next_renewal = self._next_look = self._next_records = 0.0
         #: The attempts that ran when records were last looked at.
         self._ran: set[tuple[str, int]] = set()
@@ -209,16 +211,12 @@ class Pool:
     def _receive_cancels(self) -> None:
         pipe = self._redis.pipeline(transaction=False)
         pipe.lpop(keys.inbox(self._inbox), 1000)
-        pipe.exists(rq_state.SUSPENDED)
-        messages, suspended = pipe.execute()
-        if bool(suspended) != self._suspended:
-            self._suspended = bool(suspended)
-            log.warning(
-                "`rq suspend`: no calls are taken" if suspended else "`rq resume`: calls are taken again"
-            )
-        for child in self._children:
-            child.board.suspended = self._suspended
+        self._pauses.ask(pipe, self._keepers)
+        messages, *paused = pipe.execute()
+        self._pauses.tell(paused, self._children)
         cancelled = set(messages or ())
+        if DRAIN in cancelled:
+            self._children.drain()
         for child, running in self._children.running():
             if running.call_id.encode() in cancelled:
                 self._deadlines.interrupt(child, running, Outcome.CANCELLED)

@@ -29,7 +29,7 @@ def install(children: Children) -> int:
         signal.signal(number, lambda *_: None)
 
     def stop(*_: object) -> None:
-        if children.stopping_since is None:
+        if children.stopping_since is None or children.draining:
             tell_systemd("STOPPING=1")
             children.stop()
         else:

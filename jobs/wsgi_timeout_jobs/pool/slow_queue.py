@@ -10,6 +10,7 @@ import redis
 
 from wsgi_timeout.store import gauges, rq_state
 from wsgi_timeout.store.call_list import list_calls
+from wsgi_timeout.store.pauses import is_paused
 from wsgi_timeout.store.record import text
 
 log = logging.getLogger("wsgi_timeout.pool")
@@ -45,6 +46,13 @@ class SlowQueue:
             self._warn(text(head), age, self._redis.llen(queue))
 
     def _warn(self, call_id: str, age: float, queued: int) -> None:
+        if is_paused(self._redis, self._name):
+            log.warning(
+                "queue wt:%s: %s has waited for %.0f s, since its workers are paused: "
+                "`wsgi-timeout resume %s`, or `rq resume`, ends that",
+                *(self._name, call_id, age, self._name.partition(":")[0]),
+            )
+            return
         running = list_calls(self._redis, self._name, ("running",), _MOST + 1)
         told = [f"{call.id} {call.call} for {call.age - call.queued_for:.0f} s" for call in running[:_MOST]]
         log.warning(

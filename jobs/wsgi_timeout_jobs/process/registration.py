@@ -46,6 +46,7 @@ def register(workers: Workers, options: WorkerOptions, mounts: str) -> None:
         "wire": str(WIRE_VERSION),
         seals.FINGERPRINT: seals.fingerprint(),
         "mounts": mounts,
+        "parent": str(os.getppid()),
         **identity.describe(options.target),
     }
     versions = (rq.__version__, sys.version.split()[0])

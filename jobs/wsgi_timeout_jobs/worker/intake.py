@@ -110,7 +110,7 @@ class Intake:
         return moved
 
     def _idle(self) -> bool:
-        """Whether to take nothing now: told to stop, suspended by `rq suspend`, or its lease is at risk."""
+        """Whether to take nothing now: told to stop, paused, or its lease is at risk."""
         idle = self._board.suspended or self._lease_at_risk()
         if idle:
             time.sleep(_RETRY_SECONDS)

@@ -18,6 +18,7 @@ from wsgi_timeout.retrying import retry
 from wsgi_timeout.store import rq_state
 from wsgi_timeout.store.attempts import Attempts
 from wsgi_timeout.store.connection import SOCKET_TIMEOUT, connect, connect_to_listen
+from wsgi_timeout.store.pauses import is_paused
 from wsgi_timeout.store.record import Taken
 from wsgi_timeout.store.redis_errors import ANY
 from wsgi_timeout.store.workers import Workers
@@ -86,6 +87,7 @@ class CallWorker(BaseWorker):
         self._board.renewed = time.monotonic()
         described = partial(register, workers, self._options, self._offered.mounts)
         until_redis_answers(described, self._interrupts.shield)
+        until_redis_answers(self._look_whether_paused, self._interrupts.shield)
         self._board.ready = True
         log.info("worker %s takes calls of %s", self.name, self.queue_names()[0])
         while not (self._intake.stopping or self._board.interrupted) and self._left > 0:
@@ -98,6 +100,10 @@ class CallWorker(BaseWorker):
         if self._options.queue:
             return FunctionRunner(self._offered.functions, attempts, interrupts, board)
         return RequestRunner(self._offered.apps, attempts, self._listener, interrupts, board)
+
+    def _look_whether_paused(self) -> None:
+        """Heed a pause from the first call on; from its next look on the pool tells of it."""
+        self._board.suspended = is_paused(self._attempts.redis, self._attempts.name)
 
     def _take_and_run(self, runner: RequestRunner | FunctionRunner) -> None:
         slot = self._slot()

@@ -52,7 +52,7 @@
     const { done, total, message } = call.progress || {};
     const part = total > 0 ? Math.min(1, Math.max(0, done / total)) : null;
     const percent = part === null ? "" : Math.floor(100 * part) + " %";
-    const title = queued ? say.queued : say.running;
+    const title = call.suspended ? say.paused : queued ? say.queued : say.running;
     write(at("title"), title);
     document.title = (percent || title) + " · " + name;
     if (part === null) at("bar").removeAttribute("value");
@@ -78,7 +78,7 @@
       if (!answer.ok) throw new Error(answer.status);
       const call = await answer.json();
       if (call.ready) return go();
-      const now = JSON.stringify([call.state, call.position, call.progress]);
+      const now = JSON.stringify([call.state, call.suspended, call.position, call.progress]);
       pause = now === before ? Math.min(LONGEST, 1.3 * pause) : SHORTEST;
       before = now;
       show(call);

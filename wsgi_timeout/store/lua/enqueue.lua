@@ -21,7 +21,7 @@ if KEYS[7] and redis.call('EXISTS', KEYS[7]) == 0 then return 'lost' end
 if ARGV[4] == '1' and redis.call('HLEN', KEYS[4]) == 0 and not stock_worker(KEYS[2]) then return 'no worker' end
 if redis.call('RPUSH', KEYS[2], ARGV[1]) > tonumber(ARGV[2]) then
   redis.call('RPOP', KEYS[2])
-  return 'full'
+  return paused(string.sub(KEYS[2], #'rq:queue:wt:' + 1)) > 0 and 'paused' or 'full'
 end
 local bytes = redis.pcall('HINCRBY', KEYS[6], '*', ARGV[7])
 if type(bytes) == 'table' then

@@ -3,7 +3,7 @@
 -- ARGV: id, worker, attempt, now ms, outcome, detail, result TTL s, chunks of its body in the stream ('' if none),
 --       'head', head, 'body', body (of a small response; else other fields and their values, as 'chunks', count)
 local r = hmget(KEYS[1], 'state', 'worker', 'attempt', 'inboxes', 'stock', 'name', 'method', 'path',
-  'created', 'started', 'unwanted', 'untold')
+  'created', 'started', 'unwanted', 'untold', 'begun', 'route')
 local answer = 'ok'
 if r[1] == 'running' and r[2] == ARGV[2] and r[3] == ARGV[3] then
   local fields = {}
@@ -22,7 +22,10 @@ if r[1] == 'running' and r[2] == ARGV[2] and r[3] == ARGV[3] then
     keep = math.min(UNTOLD_TTL, tonumber(keep))
   end
   finish(KEYS[1], KEYS[2], ARGV[1], r[5], ARGV[4], keep, outcome, detail, fields)
-  if outcome == 'done' and r[6] then list_done(r[6], {ARGV[1], r[7] or '', string.sub(r[8] or '', 1, 200), r[3], r[9] or ARGV[4], r[10] or ARGV[4], ARGV[4]}) end
+  if outcome == 'done' and r[6] then
+    list_done(r[6], {ARGV[1], r[7] or '', string.sub(r[8] or '', 1, 200), r[3], ARGV[4], r[9] or ARGV[4], r[10] or ARGV[4],
+      r[13] or ARGV[4], r[14] or ''})
+  end
   if ARGV[8] ~= '' and not r[11] then
     redis.call('HSET', KEYS[5], 'end', outcome == 'done' and 'complete' or 'broken')
     redis.call('EXPIRE', KEYS[5], ARGV[7])

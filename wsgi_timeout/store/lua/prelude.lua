@@ -53,6 +53,12 @@ local function server_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- Returns how much has the workers of a name take nothing: `rq suspend`, and `wsgi-timeout pause` of the name, or of the one
+-- before the colon in a queue of functions.
+local function paused(name)
+  return redis.call('EXISTS', 'rq:suspended', 'wt:paused:' .. name, 'wt:paused:' .. string.match(name, '^[^:]*'))
+end
+
 -- Adds a word to a space-separated list; returns nil if it stands there already.
 local function joined(list, word)
   if not list or list == '' then return word end
@@ -87,9 +93,10 @@ end
 
 -- Lists a call that ended otherwise than done, for `wsgi-timeout calls --failed`: the last thousand of a name.
 local function list_failed(record, id, now, outcome, detail)
-  local r = hmget(record, 'name', 'method', 'path', 'attempt')
+  local r = hmget(record, 'name', 'method', 'path', 'attempt', 'created', 'started', 'begun', 'route')
   local key = 'wt:failed:' .. r[1]
-  local entry = {id, r[2], string.sub(r[3], 1, 200), outcome, r[4], now, string.sub(detail, -500)}
+  local entry = {id, r[2], string.sub(r[3], 1, 200), outcome, r[4], now, string.sub(detail, -500), r[5] or '', r[6] or '',
+    r[7] or '', r[8] or ''}
   redis.pcall('LPUSH', key, cmsgpack.pack(entry))
   redis.pcall('LTRIM', key, 0, 999)
   redis.call('EXPIRE', key, FAILED_TTL)

@@ -15,6 +15,5 @@ if values[1] == 'queued' then
   local last = redis.call('LLEN', 'rq:queue:wt:' .. values[3])
   if seq then ahead = math.min(last - 1, math.max(0, num(values[2], 0) - num(seq, 0))) end
 end
--- `rq suspend` has workers take nothing.
-local suspended = values[1] == 'queued' and redis.call('EXISTS', 'rq:suspended') or 0
+local suspended = values[1] == 'queued' and paused(values[3]) or 0
 return {ahead + 1, values, suspended}

@@ -84,7 +84,7 @@ if number == 0 and ARGV[8] == '' then redis.call('HSET', KEYS[1], 'uploader', AR
 -- Never shortened: once its call is queued, a request body lives as long as that.
 if redis.call('TTL', KEYS[1]) < tonumber(ARGV[6]) then redis.call('EXPIRE', KEYS[1], ARGV[6]) end
 if ARGV[9] ~= '' then
-  redis.call('HSET', KEYS[2], 'head', ARGV[9])
+  redis.call('HSET', KEYS[2], 'head', ARGV[9], 'begun', string.format('%d', server_ms()))
   wake(inboxes, ARGV[1])
 end
 if reader == 1 then wake(s[5], ARGV[1]) end

@@ -1,0 +1,42 @@
+"""Whether the workers of a pool may take calls: not while a name is paused, or RQ suspended."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from wsgi_timeout.store import keys, rq_state
+from wsgi_timeout_jobs.pool.child import Child
+
+log = logging.getLogger("wsgi_timeout.pool")
+
+
+class Pauses:
+    """Asks Redis with each look of a pool, and tells its children."""
+
+    def __init__(self) -> None:
+        #: Queues that were paused at the last look.
+        self._paused: set[str] = set()
+        self._asked: list[str] = []
+
+    def ask(self, pipe: Any, queues: Iterable[str]) -> None:
+        """Add a command for each queue to a pipeline."""
+        self._asked = list(queues)
+        for queue in self._asked:
+            pipe.exists(rq_state.SUSPENDED, *keys.pauses(queue))
+
+    def tell(self, answers: Iterable[int], children: Iterable[Child]) -> None:
+        """Take the answers, and have the children heed them; what changes is logged."""
+        paused = {queue for queue, answer in zip(self._asked, answers, strict=True) if answer}
+        for queue in paused - self._paused:
+            log.warning(
+                "queue wt:%s is paused by `wsgi-timeout pause` or `rq suspend`: no calls are taken", queue
+            )
+        for queue in self._paused - paused:
+            log.warning("queue wt:%s is resumed: calls are taken again", queue)
+        self._paused = paused
+        for child in children:
+            # One that comes up looks for itself.
+            if child.keeper_name:
+                child.board.suspended = child.keeper_name in paused

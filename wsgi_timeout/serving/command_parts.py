@@ -1,0 +1,81 @@
+"""What the commands that look at a deployment, or act on it, have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+from typing import Any
+
+import click
+import redis
+
+from wsgi_timeout.errors import ConfigurationError
+from wsgi_timeout.http.printable import printable
+from wsgi_timeout.serving.running import url_here
+from wsgi_timeout.store.call_list import history
+from wsgi_timeout.store.connection import connect
+from wsgi_timeout.store.failed_calls import names
+from wsgi_timeout.store.redis_errors import ANY, AWAY
+
+name_option = click.option("--name", help="Those of the queue wt:NAME.  [default: of every queue]")
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+
+
+def at_redis(work: Callable[[redis.Redis], None]) -> None:
+    """Do something at the Redis of REDIS_URL or of this folder's `serve`; an error is one line, and 2."""
+    try:
+        with connect(url_here(), connections=1) as client:
+            work(client)
+    except AWAY as error:
+        _fail(f"Redis does not answer: {error}")
+    except (ConfigurationError, *ANY) as error:
+        _fail(str(error))
+
+
+def _fail(message: str) -> None:
+    click.echo(f"wsgi-timeout: {message}", err=True)
+    raise SystemExit(2)
+
+
+def known(client: redis.Redis, call_id: str) -> dict[str, Any]:
+    """Return what is known of a call, see `history`; raises `ConfigurationError` if nothing is."""
+    found = history(client, call_id)
+    if found is None:
+        raise ConfigurationError(
+            f"there is no call {call_id} (any more): of those that have ended the last thousand of a name "
+            "are known, for 7 days; `wsgi-timeout calls` lists them"
+        )
+    return found
+
+
+def known_name(client: redis.Redis, name: str) -> str:
+    """Return a name that workers have served; raises `ConfigurationError` for another one."""
+    there = names(client)
+    if name not in there:
+        raise ConfigurationError(
+            f"no worker has ever served {name!r} here: {', '.join(there) or 'no name'} is known"
+        )
+    return name
+
+
+def show(lines: Iterable[str]) -> None:
+    """Print lines, without what a terminal would take for commands."""
+    for line in lines:
+        click.echo(printable(line))
+
+
+def columns_of(kind: type) -> list[str]:
+    return [each.name.upper().replace("_", " ") for each in fields(kind)]
+
+
+def row_of(item: Any) -> list[str]:
+    """Return what a table shows of a dataclass, "-" for what is empty."""
+    return [str(getattr(item, each.name)) or "-" for each in fields(item)]
+
+
+def table(kind: type, items: Iterable[Any]) -> Iterable[str]:
+    """Yield the lines of a table of dataclasses."""
+    rows = [columns_of(kind), *map(row_of, items)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip()
