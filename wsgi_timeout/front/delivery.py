@@ -1,4 +1,4 @@
-"""Delivery: what stays of a call once its response was sent, or broke off."""
+"""Delivery: what is kept of a call after its response was sent, or broke off."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ log = logging.getLogger("wsgi_timeout")
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One answer of a call to one client.
+    """Sends one call's response to one client, and records that it was sent.
 
-    A call whose result URL was never given out is deleted, however its answer ended: nobody can ask
-    for it again. Another one is delivered when its body was sent in full: it stays for the grace.
+    A call whose result URL was never given out is deleted, however the response ended: nobody can ask
+    for it again. Any other call counts as delivered once its body was sent in full, and is kept for the
+    grace period.
     """
 
     runtime: Runtime
     pending: Pending
     snapshot: Snapshot
-    #: Of the request that is answered: a HEAD consumes nothing.
+    #: The request's method: a HEAD consumes nothing.
     method: str
     grace_seconds: float
 
     def finish(self, *, whole: bool) -> None:
-        """Note how the answer ended: with the last byte of a response (`whole`), or without it."""
+        """Record how the response ended; `whole`: its last byte was sent."""
         self._log(whole=whole)
         if whole:
             metrics.observe("hops", self.pending.hop, self.runtime.calls.name, self.pending.route)
@@ -44,10 +45,10 @@ class Delivery:
             self._deliver(max(self.grace_seconds, kept_seconds))
 
     def _forget(self, *, whole: bool) -> None:
-        """Delete the call; a handler that still writes its response is stopped by that."""
+        """Delete the call, which also stops a handler that still writes its response."""
         calls, call_id = self.runtime.calls, self.pending.call_id
         if not whole and not self.snapshot.ended:
-            # At once, since a writer may wait for room; the keys are deleted with a later command.
+            # Now, since a writer may be waiting for room; the keys are deleted in a later batch.
             with suppress(*ANY):
                 calls.abandon(call_id)
         self.runtime.listener.unlink_soon(*calls.kept(call_id, self.snapshot.attempt))
@@ -91,5 +92,5 @@ class Delivery:
                 pending.hop,
             )
         except ANY as error:
-            # It stays until its TTL: having a result twice beats losing it.
+            # The result stays until its TTL: sending it twice is better than losing it.
             log.warning("could not note a delivery: %s", error)

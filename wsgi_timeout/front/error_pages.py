@@ -1,7 +1,7 @@
 """Our errors as answers: a page for a person, problem details (RFC 9457) for a program.
 
-Neither names hosts, settings, signals or processes. What an operator needs goes to the log, under a
-reference that the answer shows.
+Neither names hosts, settings, signals or processes. Details for the operator go to the log, under a
+reference number that the answer shows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("wsgi_timeout")
 
-#: The page of each error, as the catalogue names it; of a subclass without one, its base's.
+#: The page for each error, by its name in the catalogue of texts; a subclass without one uses its base's.
 _KINDS: dict[type[WsgiTimeoutError], str] = {
     errors.CallRefused: "unavailable",
     errors.NoWorker: "no_worker",
@@ -42,7 +42,7 @@ _KINDS: dict[type[WsgiTimeoutError], str] = {
     errors.AlreadyDelivered: "gone",
     errors.WsgiTimeoutError: "error",
 }
-#: What an outsider is told in place of an error's own message, which is for the operator; "": its own.
+#: What a client is told in place of an error's message, which is for the operator; "": the message itself.
 _PUBLIC: dict[type[WsgiTimeoutError], str] = {
     errors.CallRefused: "",
     errors.NoWorker: "this request cannot be taken now: it does not fit those who would handle it",
@@ -64,7 +64,7 @@ _PUBLIC: dict[type[WsgiTimeoutError], str] = {
     errors.CallCancelled: "it was cancelled",
     errors.WsgiTimeoutError: "it could not be completed because of a fault on our side",
 }
-#: Where it makes no sense to open the address again.
+#: Errors after which opening the address again makes no sense.
 _SENT = frozenset({"too_large", "upload_broken"})
 
 
@@ -94,17 +94,17 @@ def answer(
 
 
 def public_detail(problem: WsgiTimeoutError) -> str:
-    """Return what an outsider is told of an error: no settings, hosts, signals or names of workers."""
+    """Return what a client is told of an error: no settings, hosts, signals or names of workers."""
     if isinstance(problem, AlreadyDelivered):
         return f"This result was delivered on {_when(problem)} and is not kept after that."
     text = str(problem)
     if isinstance(problem, errors.NoWorker) and text.startswith("no live worker"):
-        return text  # with the command to start one: new users see it first here
+        return text  # names the command that starts a worker: new users see it here first
     return next((_PUBLIC[cls] for cls in type(problem).__mro__ if cls in _PUBLIC), "") or text
 
 
 def _logged(environ: Mapping[str, Any], problem: WsgiTimeoutError) -> str:
-    """Log what the answer does not tell; return the reference that both have, "" if the answer tells all."""
+    """Log what the answer leaves out; return the reference number in both, "" if nothing is left out."""
     fault = int(problem.status[:3]) >= 500
     if not fault and not isinstance(problem, errors.BodyTooLarge):
         return ""

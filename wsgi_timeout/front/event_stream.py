@@ -1,8 +1,8 @@
-"""Streams that a client can resume: named places, keep-alive comments, polite ends.
+"""Streams that a client can resume: event ids, keep-alive comments, ends between two events.
 
-An event stream gets an `id` in each event, which names the call, its token and the byte of the app's body
-where the event ends; a client that comes back with one (`Last-Event-ID`) goes on from there, see `resume`.
-Lines of JSON are left as they are: their clients count bytes.
+Each event gets an `id` that names the call, its token and the byte of the app's body where the event ends.
+A client that reconnects with that id (`Last-Event-ID`) continues from there, see `resume`. Lines of JSON
+are sent unchanged: their clients count bytes.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("wsgi_timeout")
 
-#: Milliseconds after which a client comes back.
+#: Milliseconds after which a client reconnects: the `retry` field of an event stream.
 _RETRY_MS = 500
-#: The place behind everything, in the id of the event that tells a client that there will be no more.
+#: Stands in place of an offset in the id of the last event, which tells a client that no more will come.
 END = "end"
-#: Of a call that has ended so its stream breaks off.
+#: A stream is whole if its call ended with one of these outcomes, or has not ended.
 _WHOLE = frozenset({None, Outcome.DONE})
 
 
@@ -44,22 +44,22 @@ _WHOLE = frozenset({None, Outcome.DONE})
 class Stay:
     """How long one connection to a stream lasts."""
 
-    #: Whether its client comes back by itself: only for such a one a stream ends between two events.
+    #: Whether its client reconnects by itself: only then may the stream end between two events.
     comes_back: bool
-    #: When it ends then; monotonic seconds.
+    #: When it ends in that case, on the monotonic clock.
     deadline: float
     keepalive_seconds: float
 
     @classmethod
     def of(cls, environ: Mapping[str, Any], settings: Settings, deadline: float) -> Stay:
-        """Tell it from a request: an EventSource, and a client of ours, say what they accept."""
+        """Derive it from a request's `Accept`: an EventSource and our own clients name their type there."""
         accepted = environ.get("HTTP_ACCEPT", "").lower()
         event_source = environ["REQUEST_METHOD"] == "GET" and EVENTS in accepted
         return cls(event_source or redirects.waits_by_itself(environ), deadline, settings.keepalive_seconds)
 
 
 def kind(head: ResponseHead | None, settings: Settings) -> str:
-    """Return the media type of a response that can be resumed, empty for any other."""
+    """Return the media type of a resumable response; empty for any other response."""
     found = media_type(head) if head and settings.event_streams == "resumable" else ""
     return found if found in STREAMS else ""
 
@@ -73,7 +73,7 @@ def answer(
     settings: Settings,
     deadline: float,
 ) -> Iterable[bytes]:
-    """Answer with a response from its beginning; as `replay.answer` unless it is a resumable stream."""
+    """Answer with a response from its beginning; what is no resumable stream is left to `replay.answer`."""
     snapshot = ready.snapshot
     found = kind(snapshot.head, settings)
     if not found or delivery.method == "HEAD" or snapshot.outcome not in {*_WHOLE, Outcome.BROKEN}:
@@ -91,11 +91,13 @@ def play(
     offset: int | None = None,
     skip: int = 0,
 ) -> Iterable[bytes]:
-    """Answer with a resumable stream, from byte `offset` if its client has come back (None: it has not).
+    """Answer with a resumable stream.
 
-    `ready.first` holds `skip` bytes before it.
+    Args:
+        offset: the byte of the app's body to continue at; None: the client sees it for the first time.
+        skip: how many bytes at the beginning of `ready.first` lie before `offset`.
     """
-    # From now on its URL is known, and a client may come back though it has had all.
+    # Its events tell the client the call's id and token, so it may reconnect even after the last byte.
     pending = replace(delivery.pending, hop=max(1, delivery.pending.hop))
     grace = max(delivery.grace_seconds, settings.resume_window)
     delivery = replace(delivery, pending=pending, grace_seconds=grace)
@@ -117,13 +119,13 @@ def _headers(head: ResponseHead, result_url: str, status_url: str) -> list[tuple
     kept = [(name, value) for name, value in head.headers if name.lower() != "content-length"]
     link = f'<{result_url}>; rel="self", <{status_url}>; rel="monitor"'
     if not any(name.lower() == "x-accel-buffering" for name, _ in kept):
-        kept.append(("X-Accel-Buffering", "no"))  # nginx would hold events back
-    # The ids hold the token: no shared cache may keep them.
+        kept.append(("X-Accel-Buffering", "no"))  # otherwise nginx buffers events
+    # The ids contain the token: no shared cache may store them.
     return [*policy.on_result_url(kept), ("Link", link)]
 
 
 class _Events:
-    """One connection's events."""
+    """The events of one connection."""
 
     def __init__(self, ready: Ready, delivery: Delivery, seat: Seat, stay: Stay, offset: int | None) -> None:
         self._snapshot: Snapshot = ready.snapshot
@@ -134,11 +136,11 @@ class _Events:
         self._offset = offset or 0
         self._prefix = f"{delivery.pending.call_id}.{delivery.pending.token}."
         self._marker = EventMarker(resumed=offset is not None, retry_ms=_RETRY_MS)
-        #: Of a stream that breaks off an event that is not whole is kept back, as long as that is known.
+        #: The beginning of an event whose end has not come, if the stream is known to break off; else None.
         self._held: list[bytes] | None = None if ready.snapshot.outcome in _WHOLE else []
 
     def run(self, chunks: list[bytes]) -> replay.Chunks:
-        """Yield the stream's bytes; returns whether that was all."""
+        """Yield the stream's bytes; return whether the stream was sent to its end."""
         self._waiter.for_chunks()
         while True:
             for chunk in chunks:
@@ -179,7 +181,7 @@ class _Events:
         return stay.comes_back and (time.monotonic() >= stay.deadline or self._runtime.listener.draining)
 
     def _next(self) -> Generator[bytes, None, list[bytes]]:
-        """Return the next chunks; empty at the stream's end, or when it is time to go."""
+        """Return the next chunks; empty at the stream's end, or when this connection is to end."""
         reader, waiter, stay = self._reader, self._waiter, self._stay
         assert reader is not None
         next_comment = time.monotonic() + stay.keepalive_seconds
@@ -190,7 +192,7 @@ class _Events:
             if now >= next_comment:
                 next_comment = now + stay.keepalive_seconds
                 if self._marker.between and not self._marker.foreign:
-                    # One line, no event: some clients make an empty event of an empty line.
+                    # One line and no blank one after it: some clients take that for an empty event.
                     yield b":" + self._marker.ending
             seconds = min(RECHECK_SECONDS, max(0.01, next_comment - now))
             if stay.comes_back:
@@ -199,9 +201,9 @@ class _Events:
         return chunks
 
     def _lost(self) -> bytes:
-        """Return the event that tells that no more will come; an app with ids of its own is broken off."""
+        """Return the event that says that no more will come; raise if the app sends ids of its own."""
         marker = self._marker
-        # A client that has a part of an event comes back for the whole, and is told then.
+        # A client that has part of an event reconnects for the whole of it, and is told then.
         if marker.foreign or (not marker.between and self._held is None):
             raise ResponseBroken("the response broke off in the worker")
         outcome = self._snapshot.outcome

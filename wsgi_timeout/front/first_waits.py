@@ -1,8 +1,8 @@
-"""Navigations whose first wait is not over, so that a person who reloads meanwhile joins the call.
+"""Page loads that wait for their first answer: a person who reloads meanwhile joins the running call.
 
-Until the first redirect a browser has no cookie of ours. Whoever leaves, and asks for the same with the same
-headers from the same address, is taken for the same person. Nobody joins a request whose client is
-still there: that may be somebody else, and the response may set a session.
+Until the first redirect a browser has no cookie of ours. A request with the same URL, headers and address
+as one whose client has just disconnected is taken for the same person. A request whose client is still
+connected is never joined: it may be somebody else's, and its response may set a session cookie.
 """
 
 from __future__ import annotations
@@ -22,16 +22,18 @@ from wsgi_timeout.retrying import until
 from wsgi_timeout.store.redis_errors import UNAVAILABLE
 from wsgi_timeout.watching.waiter import Waiter
 
-#: Seconds for which a call that was left is kept for who comes back.
+#: Seconds for which a call is kept after its client disconnected, in case the person comes back.
 _KEPT_SECONDS = 10.0
-#: Seconds in which the end of the first connection is seen, when a browser reloads: it sends both at once.
+#: Seconds in which the old connection is seen to close after a reload: the browser closes it and sends the
+#: new request at the same time.
 _LOOK_SECONDS = 0.5
 _PAUSE_SECONDS = 0.02
-#: Seconds of a first wait after which a person may lose patience. Before that only F5 says so by itself:
-#: nobody else looks more than once, so that people who ask for the same at the same time cost nothing.
+#: Seconds that a first request must have waited before a second one may be the same person's. A second one
+#: that says it is a reload may be so at once; any other request looks once and then runs by itself, so that
+#: people who open the same page at the same time are not delayed.
 _PATIENCE_SECONDS = 0.5
-#: Headers that differ from request to request of one person, by browsers and by proxies.
-_OWN = frozenset(
+#: Headers that differ between two requests of one person, set by browsers and proxies.
+_VARYING = frozenset(
     {
         *("HTTP_CACHE_CONTROL", "HTTP_PRAGMA", "HTTP_REFERER", "HTTP_CONNECTION", "HTTP_PRIORITY"),
         *("HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_SEC_FETCH_USER", "HTTP_SEC_FETCH_SITE"),
@@ -43,23 +45,23 @@ _OWN = frozenset(
 
 @dataclass(slots=True)
 class FirstWait:
-    """One request in its first wait."""
+    """A request that waits for its first answer."""
 
     key: bytes
     pending: Pending
-    #: None: whoever has joined its call does not wait yet.
+    #: None: a second request has joined the call, and does not wait yet.
     waiter: Waiter | None
-    #: Gives the call up.
+    #: Called with the call's id to end the call.
     abandon: Callable[[str], None]
-    #: When its client was seen to be gone, by the monotonic clock; 0: it is there.
+    #: When its client was seen to have disconnected, on the monotonic clock; 0: it is connected.
     left: float = 0.0
-    #: Somebody else waits for its call now.
+    #: Another request waits for its call now.
     joined: bool = False
     began: float = field(default_factory=time.monotonic)
 
 
 class FirstWaits:
-    """Those of one web process."""
+    """The first waits of one web process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -74,9 +76,10 @@ class FirstWaits:
         waiter: Waiter,
         abandon: Callable[[str], None],
     ) -> Iterator[FirstWait]:
-        """Note that a request waits, until the end of a `with` block.
+        """Register a request as waiting, until the end of a `with` block.
 
-        When its client leaves, it is kept for who comes back; if nobody does, `abandon` gives its call up.
+        When its client disconnects, the call is kept for a while in case the person comes back; if nobody
+        does, `abandon` is called with the call's id.
         """
         first = FirstWait(_key(environ, pending.clean_url), pending, waiter, abandon)
         with self._lock:
@@ -103,7 +106,7 @@ class FirstWaits:
             self._sweeper.start()
 
     def _sweep(self) -> None:
-        """Give up what was left, and nobody has come back for."""
+        """Give up the calls whose clients have disconnected and not come back."""
         oldest = time.monotonic() - _KEPT_SECONDS
         with self._lock:
             old = [first for first in self._waits.values() if 0 < first.left <= oldest]
@@ -118,7 +121,7 @@ class FirstWaits:
 
     @contextmanager
     def join(self, environ: Mapping[str, Any], clean_url: str) -> Iterator[Pending | None]:
-        """Give a `with` block the call that this person has left for this very request, or None."""
+        """Yield the call that this person's earlier request for the same URL has left behind, or None."""
         key = _key(environ, clean_url)
         joined = until(
             lambda: self._take(key),
@@ -143,12 +146,12 @@ class FirstWaits:
             if not first.left:
                 return None
             first.joined = True
-            # In its place, until its waiter is known: somebody in a hurry may join this one too.
+            # Takes its place until the new request waits: an impatient person may reload once more.
             self._waits[key] = joined = FirstWait(key, first.pending, None, first.abandon)
             return joined
 
     def _may_leave(self, key: bytes, environ: Mapping[str, Any]) -> bool:
-        """Whether to look again for the end of a connection that may be this person's own."""
+        """Return whether the waiting request may be this person's own, whose connection is about to close."""
         with self._lock:
             first = self._waits.get(key)
         if first is None:
@@ -157,7 +160,7 @@ class FirstWaits:
 
 
 def _give_up(first: FirstWait) -> None:
-    with suppress(*UNAVAILABLE):  # it is kept for `result_ttl` then
+    with suppress(*UNAVAILABLE):  # its result is then kept for `result_ttl`
         first.abandon(first.pending.call_id)
 
 
@@ -166,6 +169,6 @@ def _key(environ: Mapping[str, Any], clean_url: str) -> bytes:
     parts += [
         f"{name}:{value}"
         for name, value in sorted(environ.items())
-        if name.startswith("HTTP_") and name not in _OWN
+        if name.startswith("HTTP_") and name not in _VARYING
     ]
     return sha256("\n".join(parts).encode("utf-8", "surrogatepass")).digest()

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("wsgi_timeout")
 
-#: Seconds after which a client that waits by itself learns of its call, to show progress, or to cancel.
+#: Seconds after which one of our own clients is told its call's URLs, to show progress or to cancel.
 _KNOWN_SECONDS = 2.0
 
 
@@ -70,10 +70,14 @@ class Front:
         mounts: Mounts | None = None,
         templates: Sequence[Path | None] = (),
     ) -> None:
-        """Take `url` of Redis, the workers' `target` and its `entry`, and `app` for what is not captured.
+        """Set the front up; it connects with its first request.
 
-        `mounts` are a stub's web functions; of a target that is not imported here, workers tell them.
-        `templates` are folders of the app's own, where `wsgi_timeout/` may hold pages.
+        Args:
+            url: of Redis.
+            target: the import string that workers load; `entry` is the WSGI app of it that runs.
+            app: answers requests that are not captured; None: all are captured.
+            mounts: a stub's web functions; None: the target is not imported here, and workers name them.
+            templates: folders of the app's own in which `wsgi_timeout/` may hold pages.
         """
         self.name = check_name(name)
         check_secret_length()
@@ -103,7 +107,7 @@ class Front:
         environ[ROUTE_KEY] = self._routes.route(environ)
         with tracing.request(environ, start_response, hop=max(1, reference.hop) if reference else 0) as noted:
             counted = answers.counted(noted, self.name, environ[ROUTE_KEY])
-            # Around the others: our own answers look for it.
+            # Outermost: our own answers look for it in the `start_response` they are given.
             start = cors.with_headers(environ, self._routes.settings.cors_origins, counted)
             if reference is not None and cors.is_preflight(environ):
                 return cors.preflight(environ, start)
@@ -136,7 +140,7 @@ class Front:
             return self._accept(runtime, settings, environ, start_response, visit)
         except (HandlerRaised, ResponseBroken):
             metrics.count("requests_total", self.name, environ[ROUTE_KEY], "500")
-            raise  # the server answers it as it would answer the app's own exception
+            raise  # the server answers it as it answers an exception of the app's own
         except ClientGone:
             return answers.client_gone(start_response)
         except WsgiTimeoutError as error:
@@ -166,7 +170,7 @@ class Front:
         )
 
     def _here(self) -> Runtime:
-        """Return this process's runtime, made after any fork."""
+        """Return the runtime of this process; after a fork a new one is made."""
         if self._runtime is None:
             with self._lock:
                 if self._runtime is None:
@@ -195,7 +199,7 @@ class Front:
         if environ["REQUEST_METHOD"] in SAFE and (
             not settings.wait_for_response or urls.is_anew(environ.get("QUERY_STRING", ""))
         ):
-            # Its response is fetched on a URL of ours, of which nobody has a copy to be confirmed.
+            # The response is fetched at a result URL, of which no client has a cached copy.
             environ = without_conditions(environ)
         path = urls.canonical_path(environ)
         key_bytes = idempotency.key_of(environ, settings, path)
@@ -220,28 +224,28 @@ class Front:
 
 
 def _first_wait(environ: dict[str, Any], settings: Settings, visit: Visit | None) -> float:
-    """Return the seconds after which a first request is told its result URL."""
+    """Return after how many seconds a first request is told its result URL."""
     seconds = settings.wait_seconds if visit is None else visit.wait_seconds
     return min(seconds, _KNOWN_SECONDS) if redirects.waits_by_itself(environ) else seconds
 
 
 def _untold_seconds(environ: dict[str, Any], settings: Settings, visit: Visit | None) -> float:
-    """Return the seconds in which certainly nobody is told it, though the clocks of two machines differ."""
+    """Return for how many seconds nobody is told the result URL; with a margin for clocks that differ."""
     if not settings.wait_for_response or settings.event_streams == "resumable":
         return 0.0
     return _first_wait(environ, settings, visit) / 2
 
 
 def _wait(runtime: Runtime, seat: Seat, seconds: float, *, keyed: bool) -> Ready | None:
-    """Wait for a call of which nobody knows a URL yet: when its client leaves, nobody can ask for it.
+    """Wait for a call whose URL nobody was told: once its client disconnects, nobody can ask for it.
 
-    `keyed`: but by the request's idempotency key.
+    `keyed`: the request has an idempotency key, by which a repeat of it still can.
     """
     try:
         return wait(runtime, seat, seconds, look_first=False)
     except ClientGone:
         if not keyed:
-            with suppress(*UNAVAILABLE):  # it is kept for `result_ttl` then
+            with suppress(*UNAVAILABLE):  # its result is then kept for `result_ttl`
                 runtime.calls.abandon(seat.waiter.call_id)
         raise
 
@@ -256,7 +260,7 @@ def _respond(
     visit: Visit | None,
     key: idempotency.Key | None,
 ) -> Iterable[bytes]:
-    """Answer a first request: with its response, or a redirect when its wait is over."""
+    """Answer a first request with its response, or with a redirect when its wait is over."""
     seconds = _first_wait(environ, settings, visit)
     deadline = time.monotonic() + settings.wait_seconds
     if visit is not None and environ["REQUEST_METHOD"] == "GET":

@@ -1,7 +1,7 @@
-"""One tab after the other is led to an address: all tabs of a browser share its cookies.
+"""Redirects from result URLs back to the page's address, one tab of a browser at a time.
 
-The request for the address names its call by a cookie. If two tabs were led there at once, for two
-calls, either would be given the newer one's result.
+The request that follows names its call by a cookie, and all tabs of a browser share cookies. If two tabs
+were redirected at the same time, for two calls, both would get the newer call's result.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _PAUSE_SECONDS = 0.05
 
 
 def begin(calls: Calls, ticket: Ticket, waits: Iterable[Ticket]) -> None:
-    """Block while this browser is led to the address for another of its calls, but never for long."""
+    """Block while another call of this browser is being handed over, `WAY_SECONDS` at most."""
     others = [other.call_id for other in waits if other.call_id != ticket.call_id]
-    begin_one = partial(handovers.begin, calls, ticket.call_id, others)
+    is_free = partial(handovers.begin, calls, ticket.call_id, others)
     with suppress(*UNAVAILABLE):
-        until(begin_one, pause=_PAUSE_SECONDS, seconds=handovers.WAY_SECONDS)
+        until(is_free, pause=_PAUSE_SECONDS, seconds=handovers.WAY_SECONDS)
 
 
 def end(calls: Calls, ticket: Ticket) -> None:
-    """Let the next tab be led there: this one is about to get its answer, which takes its cookie back."""
+    """Let the next tab be redirected: this one has arrived, and its answer removes the cookie."""
     with suppress(*UNAVAILABLE):
         handovers.end(calls, ticket.call_id)

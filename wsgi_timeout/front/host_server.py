@@ -1,4 +1,4 @@
-"""The server that this process runs under: how long it lets one request block."""
+"""The web server that this process runs under, and how long it lets one request block."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from wsgi_timeout.settings import Settings
 
 log = logging.getLogger("wsgi_timeout")
 
-#: Seconds left, where a server ends a request after its timeout, for all that is not the wait: `worker_wait`,
-#: the request's body, the answer.
+#: Where a server ends a request after its timeout: seconds of it that are left for everything but the wait
+#: (`worker_wait`, the request's body, the answer).
 _MARGIN_SECONDS = 10.0
-#: Seconds after which uWSGI's HTTP router gives a silent request up, unless it is told otherwise.
+#: uWSGI's default: seconds after which its HTTP router gives up a request that is silent.
 _UWSGI_HTTP_TIMEOUT = 60.0
-#: The most that the system's option takes, 24 days.
+#: The largest value that TCP_USER_TIMEOUT takes, 24 days.
 _LONGEST_SILENCE_MS = 2**31 - 1
 
 
 class _Served:
-    """What this process serves; the server that runs it goes by the same settings."""
+    """The settings that the server of this process shares with the app."""
 
-    #: Of the first front that was made here; None: none was yet.
+    #: Those of the first front that was made here; None: none was made yet.
     settings: Settings | None = None
 
 
 def serve_with(settings: Settings) -> None:
-    """Have the server of this process go by these settings, unless it goes by others already."""
+    """Make these the settings of this process's server, unless it has some already."""
     _Served.settings = _Served.settings or settings
 
 
 def served_settings() -> Settings:
-    """Return the settings that the server goes by: those of what it has loaded, else the environment's."""
+    """Return the server's settings: those of the front that it has loaded, else the environment's."""
     return _Served.settings or Settings.load()
 
 
 class _Limit(NamedTuple):
-    """When a server ends a request, what of it does so, and what to change."""
+    """After how long a server ends a request, which part of it does, and which option to change."""
 
     seconds: float
     culprit: str
@@ -50,7 +50,7 @@ class _Limit(NamedTuple):
 
 
 def wait_limit(wait_seconds: float) -> float:
-    """Return how many seconds a request may wait here; logs a line if that is less than it should."""
+    """Return how many seconds a request may wait here; log a line if that is less than `wait_seconds`."""
     limit = _sync_worker() or _uwsgi()
     if limit is None:
         return float("inf")
@@ -75,9 +75,9 @@ def thread_limit() -> float:
 
 
 def limit_silence(environ: Mapping[str, Any], seconds: float) -> None:
-    """Have the system break the connection of a client that takes nothing for so long (Linux).
+    """Have Linux close the connection of a client that has read nothing for so many seconds.
 
-    Else a client that stops reading keeps a thread for ever. One that reads slowly is not cut.
+    Otherwise a client that stops reading keeps a thread for ever. A client that reads slowly is not cut off.
     """
     sock = environ.get("gunicorn.socket")
     option = getattr(socket, "TCP_USER_TIMEOUT", None)
@@ -87,10 +87,9 @@ def limit_silence(environ: Mapping[str, Any], seconds: float) -> None:
 
 
 def _sync_worker() -> _Limit | None:
-    """Return the limit of gunicorn's sync worker; the other ones have none for a request.
+    """Return the limit of gunicorn's sync worker, None under its other workers, which have none.
 
-    The sync worker, gunicorn's default, is killed with its request after `timeout`: the client would
-    get a 500.
+    gunicorn kills its default worker after `timeout`, with the request that it runs.
     """
     sync = sys.modules.get("gunicorn.workers.sync")
     worker = _gunicorn_worker(sync.SyncWorker) if sync else None
@@ -106,7 +105,7 @@ def _sync_worker() -> _Limit | None:
 
 def _gunicorn_worker(kind: type) -> Any:
     """Return the gunicorn worker of this kind that called us, None if there is none."""
-    # gunicorn hands its worker to nobody.
+    # gunicorn passes its worker to no app: it is found on the stack.
     frame: FrameType | None = sys._getframe()  # noqa: SLF001
     while frame is not None:
         candidate = frame.f_locals.get("self")
@@ -117,7 +116,7 @@ def _gunicorn_worker(kind: type) -> Any:
 
 
 def _uwsgi() -> _Limit | None:
-    """Return the shortest of uWSGI's limits: by one it kills its worker, by the other its router gives up."""
+    """Return the shorter of uWSGI's limits: `harakiri` kills a worker, `http-timeout` ends a request."""
     options = getattr(sys.modules.get("uwsgi"), "opt", {})
     limits = {}
     if "harakiri" in options:

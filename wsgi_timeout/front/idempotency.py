@@ -1,4 +1,4 @@
-"""Idempotency keys: a repeated request joins the call of the first one, and runs nothing."""
+"""Idempotency keys: a repeated request joins the first one's call instead of running again."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from wsgi_timeout.store.redis_errors import UNAVAILABLE, unavailable_is_refusal
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
 
-#: Seconds between two looks whether the first request's body is in.
+#: Seconds between two checks whether the first request's body has arrived.
 _LOOK_SECONDS = 0.1
 
 
 def key_of(environ: Mapping[str, Any], settings: Settings, path: str) -> bytes:
-    """Return what a request's key stands for, empty if it has none.
+    """Return a digest of a request's key, its URL and its caller; empty if it has no key.
 
-    The same key of another caller (`Authorization`, else `Cookie`), or for another URL, is another one.
+    The caller is told by `Authorization`, else by `Cookie`: two callers may use the same key.
     """
     if not settings.idempotency_headers or environ["REQUEST_METHOD"] in SAFE:
         return b""
@@ -51,7 +51,7 @@ def key_of(environ: Mapping[str, Any], settings: Settings, path: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One request's key."""
+    """The idempotency key of one request."""
 
     runtime: Runtime
     settings: Settings
@@ -59,11 +59,15 @@ class Key:
     pending: Pending
 
     def first(self, environ: Mapping[str, Any]) -> Claimed | None:
-        """Claim the key; return the call of an earlier request that has it, once its body is in.
+        """Claim the key; return the call of an earlier request with it, None if this request is the first.
 
-        Who comes while it still comes in waits for it with its own body unread: if the first client
-        leaves, its request was never accepted, and this one takes its place.
-        Raises `CallRefused` when the wait is over, `ClientGone`, `TooManyWaiting`.
+        While the first request's body is still arriving, a repeat waits, its own body unread: if the first
+        client disconnects, its request was never accepted, and the repeat takes its place.
+
+        Raises:
+            CallRefused: the wait is over, and the first body has not arrived.
+            ClientGone: the client has disconnected.
+            TooManyWaiting: there is no place to wait.
         """
         claimed = self._take()
         if claimed is None or claimed.body is not None:
@@ -97,7 +101,7 @@ class Key:
 
     @contextmanager
     def held(self, upload: Upload) -> Iterator[None]:
-        """Keep the claim if the block accepts the call, else give it back."""
+        """Keep the claim if the `with` block accepts the call; otherwise release it."""
         claims = Claims(self.runtime.calls)
         try:
             with self.runtime.uploads.hold(keys.claim(self.runtime.calls.name, self.key.hex())):

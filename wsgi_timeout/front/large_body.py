@@ -1,4 +1,4 @@
-"""A request body that is too large to travel with its call: chunk by chunk into a stream."""
+"""A request body that is too large to be stored with its call: it is sent to a stream in chunks."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from wsgi_timeout.watching.waiter import Waiter
 
 _RETRY_SECONDS = 0.1
 
-#: Does what may be done twice, for `worker_wait` seconds: see `Submission`.
+#: Calls a function, again and again for `worker_wait` seconds if Redis is away: see `Submission`.
 Patiently = Callable[..., None]
 
 
 def _before_its_call(upload: Upload, settings: Settings) -> int:
     """Return how many bytes of a body may lie in Redis before its call begins."""
     most = max(settings.buffer, settings.max_spooled_body)
-    # What is known to be larger has to meet its handler on the way anyhow.
+    # A body known to be larger is read by its handler while it arrives in any case.
     return settings.buffer if upload.length is not None and upload.length > most else most
 
 
@@ -51,14 +51,18 @@ class LargeBody:
         budget = Budget(runtime.calls.buffered, settings.max_buffered_bytes)
         scripts, inbox = runtime.calls.scripts, runtime.listener.inbox
         self._writer = StreamWriter(scripts, call_id, inbox, limits, ttl=UPLOAD_TTL, budget=budget)
-        #: The handler was seen to answer while its request body still came in.
+        #: The handler has begun its response while the request body was still arriving.
         self._answering = False
         self._deadline = math.inf
 
     def fill_buffer(self, patiently: Patiently) -> bool:
-        """Send what fits the buffer; returns whether that was all.
+        """Send what fits the buffer; return whether that was the whole body.
 
-        Raises `RedisUnavailable`, and what `Upload.chunks` raises: nothing was accepted yet.
+        Nothing was accepted yet when this raises.
+
+        Raises:
+            RedisUnavailable: Redis did not take a chunk for `worker_wait` seconds.
+            WsgiTimeoutError: what `Upload.chunks` raises.
         """
         try:
             for chunk in self._chunks:
@@ -71,7 +75,7 @@ class LargeBody:
         return True
 
     def _offer_early(self, chunk: bytes) -> bool:
-        """Send a chunk before the call is queued; False: it comes after that."""
+        """Send a chunk before the call is queued; return False if it must be sent after that."""
         try:
             return retry(
                 partial(self._writer.offer, chunk),
@@ -83,13 +87,13 @@ class LargeBody:
         except UNAVAILABLE as error:
             if self._writer.count:
                 return False
-            # There is nothing yet that a call could be queued with.
+            # No chunk was taken yet, so there is no call to queue.
             raise RedisUnavailable("Redis does not take this request's body") from error
 
     def send_rest(self) -> None:
-        """Send what did not fit; returns when all is sent, or the handler wants no more.
+        """Send what did not fit; return when all is sent, or when the handler wants no more of it.
 
-        After `timeout`, when no handler reads it any more, this does not wait for Redis either.
+        While Redis is away this goes on for `timeout` seconds: after that no handler reads the body.
         """
         self._deadline = time.monotonic() + self._settings.timeout
         self._waiter.for_chunks()
@@ -116,11 +120,11 @@ class LargeBody:
         try:
             return self._writer.offer(chunk)
         except UNAVAILABLE:
-            # What is away, or full, is waited for like a reader that is slow.
+            # An unavailable or full Redis counts as no room; the caller tries again.
             return False
 
     def _wait_for_room(self) -> bool:
-        """Wait for a moment; returns whether the body is still wanted."""
+        """Wait for a moment; return whether the body is still wanted."""
         self._waiter.wait(RECHECK_SECONDS)
         self._waiter.reset()
         if self._waiter.gone:
@@ -134,11 +138,11 @@ class LargeBody:
         if snapshot.head is None:
             return True
         if not self._answering:
-            # It may have begun to read since the last offer: what the next one says counts.
+            # It may have begun to read since the last offer: the next offer decides.
             self._answering = True
             self._waiter.wake()
             return True
-        # A handler that answers without reading frees the uploader; one may also do both at a time.
+        # A handler that answers without reading ends the upload; another may answer and read at once.
         return self._writer.has_reader
 
     def _close(self, end: str) -> None:
@@ -146,8 +150,8 @@ class LargeBody:
         try:
             self._writer.close(end, ttl)
         except UNAVAILABLE:
-            # A handler that is told of no end waits for one until its timeout. The client waits for
-            # its response meanwhile, and is redirected in time.
+            # A handler that is not told of the end waits for it until its timeout. The client meanwhile
+            # waits for the response, and is redirected in time.
             self._runtime.uploads.close_later(lambda: self._close_late(end, ttl), self._settings.timeout)
 
     def _close_late(self, end: str, ttl: float) -> None:
@@ -157,6 +161,6 @@ class LargeBody:
             self._writer.close("broken", ttl)
 
     def _cancel(self, detail: str) -> None:
-        # The handler learns of a broken body anyway.
+        # If this fails, the handler still learns that the body is broken.
         with suppress(*UNAVAILABLE):
             self._runtime.calls.end(self._call_id, Outcome.CANCELLED, detail, self._settings.result_ttl)

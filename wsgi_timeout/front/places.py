@@ -1,4 +1,4 @@
-"""The places in which requests wait in this process, counted, and what a request holds while it waits."""
+"""How many requests may wait in this process, and what a request holds while it waits."""
 
 from __future__ import annotations
 
@@ -15,35 +15,38 @@ from wsgi_timeout.watching.waiter import Waiter
 
 #: Seconds that a redirected request's place is kept for its next hop.
 _KEPT_SECONDS = 2.0
-#: Hops of accepted calls may take `2 * max_waiting + HOP_RESERVE` places; so many threads always stay free.
+#: Hops of accepted calls may take `2 * max_waiting + HOP_RESERVE` places; this many threads always stay free.
 HOP_RESERVE = 8
 
 
 class Places:
-    """Counts the requests that wait in this process, at most `max_waiting`.
+    """Counts the requests that wait in this process, and refuses new ones over `max_waiting`.
 
-    A redirected client comes back at once, and its call was accepted long ago: its place is kept for
-    a moment, so that no newcomer makes it end in a 503. After a deploy it comes to a process that has
-    kept none for it: hops may be as many as newcomers and more.
+    A redirected client comes back at once, for a call that was accepted long ago: its place is kept for a
+    moment, so that a new request cannot take it. After a deploy the client comes to a process that has kept
+    no place for it: therefore hops have a higher limit than new requests.
     """
 
     def __init__(self, limit: int, threads: float = math.inf, name: str = "") -> None:
-        """Take `max_waiting`, and how many threads there are: some stay free for what does not wait.
+        """Set the limits.
 
-        `name`: what metrics call it.
+        Args:
+            limit: `max_waiting`.
+            threads: how many the server has; some stay free for requests that do not wait.
+            name: the target's name, a label of the metrics.
         """
         self._name = name
         metrics.count("waiting_requests_max", name, by=limit)
         self.limit = limit
         self._hops = max(limit, min(2 * limit + HOP_RESERVE, threads - HOP_RESERVE))
-        #: Ends what was dropped unclosed; without a lock, see `Seat.close_later`.
+        #: Functions that close responses nobody has closed; filled without a lock, see `Seat.close_later`.
         self.closing: deque[Callable[[], None]] = deque()
         self._lock = threading.Lock()
         self._taken = 0
         self._kept: dict[str, float] = {}
 
     def take(self, call_id: str = "") -> Place:
-        """Take a place, for the next hop of `call_id` if given; raises `TooManyWaiting`."""
+        """Take a place, the one kept for this call's next hop if there is one; raises `TooManyWaiting`."""
         now = time.monotonic()
         with self._lock:
             while self._kept and next(iter(self._kept.values())) <= now:
@@ -65,13 +68,13 @@ class Places:
 
 
 class Place:
-    """One taken place, given back at the end of a `with` block."""
+    """One place that a request has taken; it is given back at the end of a `with` block."""
 
     __slots__ = ("kept_for", "places")
 
     def __init__(self, places: Places) -> None:
         self.places = places
-        #: The call whose next hop the place is kept for; empty: nobody's.
+        #: The call for whose next hop the place is kept; empty: for none.
         self.kept_for = ""
 
     def __enter__(self) -> Self:
@@ -82,7 +85,7 @@ class Place:
 
 
 class Seat:
-    """A request that waits: its place in the process, and what wakes it, until the end of a `with` block."""
+    """A waiting request's place and waiter, held until the end of a `with` block."""
 
     __slots__ = ("_passed_on", "_place", "waiter")
 
@@ -92,16 +95,16 @@ class Seat:
         self._passed_on = False
 
     def keep_place(self) -> None:
-        """Keep the place for a moment: the client comes back with the next hop."""
+        """Keep the place for a moment, for the client's next hop."""
         self._place.kept_for = self.waiter.call_id
 
     def pass_on(self) -> Self:
-        """Outlive this `with` block: the new holder of the seat ends it by a block of its own."""
+        """Keep the seat beyond this `with` block: who gets it ends it by a block of their own."""
         self._passed_on = True
         return self
 
     def close_later(self, close: Callable[[], None]) -> None:
-        """Have another thread close what holds the seat, soon. Takes no lock."""
+        """Have another thread call `close` soon. Takes no lock: a garbage collector may call this."""
         self._place.places.closing.append(close)
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""What one web process holds for one name: connections, calls, the listener, the watch on leases."""
+"""What one web process has for one name: connections, calls, the listener, the watch on leases."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from wsgi_timeout.store.workers import Workers
 from wsgi_timeout.watching.housekeeper import Watch
 from wsgi_timeout.watching.listener import Listener
 
-#: Connections for commands, however many requests wait. With the listener's and the watch's: four.
+#: Connections for commands, however many requests wait. The listener and the watch have one each.
 _COMMAND_CONNECTIONS = 2
-#: Enough to keep the connections busy.
+#: How many threads may use the connections at a time: enough to keep them busy.
 _TURNS = 8
-#: Seconds that a hop stands in line for one, at most.
+#: Seconds that a hop waits for its turn, at most.
 _TURN_SECONDS = 30.0
 #: Seconds that a first request waits for a first look at the workers, at least.
 _FIRST_LOOK_SECONDS = 2.0
 
 
 class Runtime:
-    """Built in the process that uses it, with its first request: nothing of it survives a fork."""
+    """Made with the first request of a process, and used in that process only: a fork makes a new one."""
 
     def __init__(self, url: str, name: str, target: str, settings: Settings, threads: float) -> None:
-        """Take `threads`, how many requests the server handles at a time."""
+        """Connect; `threads`: how many requests the server handles at a time."""
         self.calls = Calls(connect(url, connections=_COMMAND_CONNECTIONS), name)
         self.listener = Listener(partial(connect_to_listen, url))
         self.uploads = UploadKeeper(self.calls.scripts)
         self.places = Places(settings.max_waiting, threads, name)
-        #: To be held while Redis is asked. In a burst thousands stand in line: here they hold next to
-        #: nothing, at the connections each its message, and frames enough for another page of memory.
+        #: Held while Redis is asked. In a burst thousands of threads wait here, where they need little
+        #: memory; if they waited for a connection, each would hold its packed request.
         self.turns = threading.Semaphore(_TURNS)
         watched = Workers(connect(url, connections=1), name)
         self._watch = Watch(
@@ -51,7 +51,7 @@ class Runtime:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Hold one of `turns`; raises redis-py's `TimeoutError` when none comes free in time (`within`)."""
+        """Hold one of `turns`; raises `Silent` if none comes free in the time that `within` leaves."""
         if not self.turns.acquire(timeout=max(0.0, seconds_left(_TURN_SECONDS))):
             raise Silent("too many wait for it")
         try:
@@ -75,7 +75,7 @@ class Runtime:
         """
         seen = self._watch.live_workers
         if seen is None or not seen.alive:
-            # Before the first worker has come up nobody has told yet whether the target is a stub.
+            # Whether the target is a stub is known only once a worker has started.
             self._watch.look(self._patience)
             seen = self._watch.live_workers
         if seen is None:
@@ -85,10 +85,10 @@ class Runtime:
 
     @property
     def mounts(self) -> Mounts | None:
-        """The web functions that workers serve, None if their target is no stub, or none lives."""
+        """The web functions that live workers serve; None: their target is no stub, or there are none."""
         return self._watch.live_workers.mounts if self._watch.live_workers else None
 
     def check_label(self, label: str) -> None:
-        """Raise `UnknownLabel` if live workers serve a stub, and no web function of this label."""
+        """Raise `UnknownLabel` if live workers serve a stub that has no web function of this label."""
         if self.mounts is not None and label not in self.mounts.by_label:
             raise UnknownLabel(f"no worker of {self.calls.name!r} serves the web function {label!r}")

@@ -1,4 +1,4 @@
-"""A request on a result URL for which there is no place now: it waits without a thread where that can be."""
+"""A request on a result URL while all places are taken: it waits, without a thread where the server can."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-#: In the environ, by a server that can run the request again: the seconds for which it was put off so far.
+#: Key in the environ, set by servers that can run a request again: for how many seconds it was put off.
 PUT_OFF_KEY = "wsgi_timeout.put_off"
-#: Seconds that it is held back where the server cannot.
+#: Seconds that the request blocks its thread under other servers.
 _FULL_SECONDS = 1.0
 
 
 class PutOff(BaseException):
-    """The server shall run this request again in a moment; not an `Exception`: no app's handler is meant."""
+    """Tells the server to run this request again soon; a `BaseException`, so that no app catches it."""
 
 
 def hold_back(environ: Mapping[str, Any], most_seconds: float) -> None:
-    """Let a client wait before it is redirected: clients follow so many redirects only.
+    """Delay a redirect: clients follow a limited number of them.
 
     Raises:
-        PutOff: the server runs the request again; not after `most_seconds`.
+        PutOff: the server is to run the request again; not raised once that took `most_seconds`.
     """
     so_far = environ.get(PUT_OFF_KEY)
     if so_far is None:

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
 
 
-#: Named in `Accept` by clients that want 202 in place of a redirect: a browser shows a script no redirect,
-#: and gives up after twenty. See clients/.
+#: In `Accept`, asks for a 202 in place of a redirect. Browsers hide redirects from scripts and follow twenty
+#: at most. See clients/.
 PENDING = "application/vnd.wsgi-timeout+json"
 
 
 def waits_by_itself(environ: Mapping[str, Any]) -> bool:
-    """Whether a request comes from a client that needs no redirect."""
+    """Return whether a request asks for 202 in place of a redirect."""
     return PENDING in environ.get("HTTP_ACCEPT", "")
 
 
@@ -31,9 +31,9 @@ def to_result_url(
     start_response: StartResponse,
     state: Callable[[], str] = lambda: "running",
 ) -> Iterable[bytes]:
-    """Redirect to the next hop; `state` tells what the call is, and is asked where that is shown.
+    """Redirect to the next hop; `state` returns the call's state, and is called if the body shows it.
 
-    It has a body, since many clients take a redirect that they do not follow for an empty success.
+    The redirect has a body, since many clients that do not follow it would see an empty success.
     """
     origin = urls.origin(environ, settings.public_url)
     result_url, status_url = origin + pending.next_url, origin + pending.status_url
@@ -49,11 +49,10 @@ def to_result_url(
 
 
 def _status(environ: Mapping[str, Any], settings: Settings) -> str:
-    """Return 303, after which a client comes with GET, or 307, after which it sends the same again.
+    """Return the status of the answer: 303 (follow with GET), 307 (repeat method and body) or 202.
 
-    To a client that waits by itself it is 202.
-    Clients of the Model Context Protocol follow only what keeps method and body. Here a body that
-    comes again is dropped.
+    202 is for clients that do not want redirects. Clients of the Model Context Protocol follow a 307 only;
+    the body that they send again is dropped.
     """
     if waits_by_itself(environ):
         return "202 Accepted"
@@ -65,7 +64,7 @@ def _status(environ: Mapping[str, Any], settings: Settings) -> str:
 def accepted(
     settings: Settings, pending: Pending, environ: Mapping[str, Any], start_response: StartResponse
 ) -> Iterable[bytes]:
-    """Answer 202: the call runs, and its result is fetched later."""
+    """Answer 202: the call runs, and the client fetches its result later."""
     origin = urls.origin(environ, settings.public_url)
     return answers.accepted(
         start_response,

@@ -1,4 +1,4 @@
-"""A recorded response, played to the WSGI server; delivered when it was sent in full."""
+"""Sends a recorded response to the WSGI server; once sent in full, it counts as delivered."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("wsgi_timeout")
 
-#: A body on its way; what ends before its end returns False.
+#: Yields a body's chunks; returns False if it ended before the body did.
 Chunks = Generator[bytes, None, bool | None]
 
 
@@ -43,10 +43,10 @@ _FAILURES: dict[Outcome, type[CallFailed]] = {
 
 
 def answer(ready: Ready, delivery: Delivery, seat: Seat, start_response: StartResponse) -> Iterable[bytes]:
-    """Answer with the response, or raise the error that the call ended in.
+    """Answer with the response, or raise the error with which the call ended.
 
-    The seat is given up when the response is closed. The chunks in `ready.first` were read already:
-    no other attempt can replace this one, so now its head may go out.
+    The seat is given up when the response is closed. Since the chunks in `ready.first` were read, no other
+    attempt can replace this one, and its status and headers can be sent.
     """
     snapshot = ready.snapshot
     if snapshot.outcome not in {None, Outcome.DONE, Outcome.BROKEN}:
@@ -66,7 +66,7 @@ def answer(ready: Ready, delivery: Delivery, seat: Seat, start_response: StartRe
 
 
 class Replay:
-    """The iterable of one response. PEP 3333: the server calls `close()` at the end, however it came."""
+    """The iterable of one response. PEP 3333: the server calls `close()` however the response ended."""
 
     def __init__(self, chunks: Chunks, reader: StreamReader | None, delivery: Delivery, seat: Seat) -> None:
         self._chunks = chunks
@@ -85,19 +85,19 @@ class Replay:
         self._closed = True
         with self._seat:
             self._delivery.finish(whole=self._whole)
-            # After that: it wakes the writer, which ends if nobody can ask for its response again.
+            # Afterwards: it wakes the writer, which then ends if nobody can ask for the response again.
             if self._reader:
                 _leave(self._reader)
 
     def __del__(self) -> None:
-        # Some middleware puts an answer of its own in place of ours, and closes nothing. The garbage
-        # collector comes in the middle of anything: no lock may be taken here, nor Redis be asked.
+        # Some middleware replaces our answer with its own and never closes ours. A garbage collection may
+        # happen anywhere, so this may take no lock and ask Redis nothing.
         if not self._closed:
             self._seat.close_later(self.close)
 
 
 def pass_over(ready: Ready, delivery: Delivery) -> None:
-    """Let a response go that answers conditions which this request does not have: its own client has left."""
+    """Drop a response that does not fit this request's conditions; the client it was for has left."""
     if ready.reader:
         _leave(ready.reader)
     delivery.finish(whole=True)
@@ -115,14 +115,14 @@ def _nothing() -> Generator[bytes, None, None]:
 
 
 def whole(snapshot: Snapshot, body: bytes) -> Generator[bytes, None, None]:
-    """Yield a small body, or what there is of one that broke off."""
+    """Yield a small body, or the part of it that exists if it broke off."""
     yield body
     if snapshot.outcome == Outcome.BROKEN:
         raise ResponseBroken(snapshot.detail)
 
 
 def stream(reader: StreamReader, chunks: list[bytes], waiter: Waiter) -> Generator[bytes, None, None]:
-    """Yield `chunks`, which were read already, and all that comes after them."""
+    """Yield `chunks`, which were read before, and then the rest of the stream."""
     waiter.for_chunks()
     while True:
         yield from chunks
@@ -136,9 +136,9 @@ def stream(reader: StreamReader, chunks: list[bytes], waiter: Waiter) -> Generat
 
 
 def poll(reader: StreamReader, waiter: Waiter) -> list[bytes] | None:
-    """Return the next chunks of a response, empty at its end; None: wait, and ask again.
+    """Return the next chunks of a response, empty at its end; None if there are none yet.
 
-    Raises `ResponseBroken` when the client has left, or when what it wants was trimmed.
+    Raises `ResponseBroken` if the client has left, or if the chunks were deleted.
     """
     waiter.reset()
     try:
@@ -148,7 +148,7 @@ def poll(reader: StreamReader, waiter: Waiter) -> list[bytes] | None:
     except ResultTrimmed as error:
         raise ResponseBroken(str(error)) from error
     except UNAVAILABLE:
-        # The response goes on when Redis is back; until then its client waits, or leaves.
+        # The response continues when Redis is back; until then its client waits, or leaves.
         log.debug("Redis is away while a response is sent")
     if waiter.gone:
         raise ResponseBroken("the client closed the connection")

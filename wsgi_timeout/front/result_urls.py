@@ -1,4 +1,4 @@
-"""What a result URL and a status URL answer."""
+"""Requests on result URLs and status URLs, and how they are answered."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 
 class Results:
-    """Our own URLs: the result URL and the status URL of every call of one front."""
+    """Answers the result URLs and status URLs of one front's calls."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -57,7 +57,7 @@ class Results:
         start_response: StartResponse,
         visit: Visit | None = None,
     ) -> Iterable[bytes]:
-        """Answer a request with our parameter: it never reaches the app."""
+        """Answer a request that carries our parameter; it never reaches the app."""
         method = environ["REQUEST_METHOD"]
         path = urls.canonical_path(environ)
         clean_url = urls.clean_url(environ, self._settings.trusted_proxies)
@@ -66,7 +66,7 @@ class Results:
         if is_prefetch(environ):
             raise CallRefused("a prefetch must not use up a result")
         if reference.kind == "status":
-            # A person who cancels on the waiting page wants to see what became of it.
+            # A person who cancels on the waiting page is then shown the outcome.
             then = pending.next_url if visit is not None and method == "POST" else ""
             return self._status(runtime, pending, environ, start_response, then)
         if visit is not None and method == "GET" and (page := visit.at_result_url(pending)) is not None:
@@ -102,19 +102,19 @@ class Results:
         try:
             seated = runtime.seat(pending.call_id, environ, hop=pending.hop)
         except TooManyWaiting:
-            # Its call was accepted: it must not end in a 503, and comes again. Not at once, since
-            # clients follow so many redirects only.
+            # Its call was accepted, so it must not end in a 503: it is redirected to come again. Not at
+            # once, since clients follow a limited number of redirects.
             if not runtime.listener.draining:
                 hold_back(environ, self._settings.wait_seconds)
             return redirects.to_result_url(pending, environ, self._settings, start_response)
         with seated as seat:
             deadline = time.monotonic() + self._settings.wait_seconds
             found = find(runtime, pending, seat.waiter, deadline)
-            # Only now: without the token no body is read.
+            # Only now: no body is read of a request without a valid token.
             deadline += drain(environ, self._settings)
             if found is None:
-                # A response that came with a wake may lie here already, for whoever named the id: without
-                # a look at the token nobody waits for it.
+                # Redis could not tell whether the token is valid, so this request may not wait for the
+                # call: a response may already have arrived with the listener's wake.
                 seat.keep_place()
                 return redirects.to_result_url(pending, environ, self._settings, start_response)
             pending = replace(pending, asked=found.asked)
@@ -150,9 +150,9 @@ class Results:
 
 
 def drain(environ: dict[str, Any], settings: Settings) -> float:
-    """Drop a request's body, and return how many seconds that took.
+    """Read and drop a request's body; return how many seconds that took.
 
-    `curl -X POST -L` sends its body on every hop.
+    `curl -X POST -L` sends its body with every hop.
     """
     began = time.monotonic()
     try:
@@ -163,14 +163,16 @@ def drain(environ: dict[str, Any], settings: Settings) -> float:
     except UploadStalled:
         raise
     except (UploadBroken, BodyTooLarge):
-        pass  # the server closes such a connection by itself
+        pass  # the server closes the connection by itself
     return time.monotonic() - began
 
 
 def find(runtime: Runtime, pending: Pending, waiter: Waiter, deadline: float) -> Snapshot | Tombstone | None:
-    """Return the call, woken from now on; None if Redis stayed away: nobody knows then whose it is.
+    """Return the call, and have it wake this process from now on; None if Redis is away until the deadline.
 
-    Raises `CallUnknown`, `ClientGone`.
+    Raises:
+        CallUnknown: there is no such call, or not with this token on this path.
+        ClientGone: the client disconnected while Redis was away.
     """
 
     def look() -> Snapshot | Tombstone:
@@ -208,7 +210,7 @@ def _authorize(calls: Calls, pending: Pending) -> Snapshot | Tombstone:
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """A request on the result URL of a call: the call's own one, or a new one."""
+    """A request on a call's result URL: it asks for the call's response, or for something new."""
 
     asked: Asked
     call: Asked
@@ -216,26 +218,26 @@ class _Request:
     environ: dict[str, Any]
 
     def is_new(self, found: Snapshot | Tombstone) -> bool:
-        """Whether it asks for something else than the call did, or for the same once more."""
+        """Return whether it asks for something else than the call's own request, or wants to run it again."""
         if not self.asked.is_for(self.call):
             return True
-        # Who did not wait for its response keeps this URL: a reload must start nothing.
+        # With `wait_for_response=False` this URL is the only one: reloading it must not start a new call.
         if not self.call.waits or found.delivered_ms is None:
             return False
         return comes_back(self.environ, self.pending.call_id) or self.asked.other_terms(self.call)
 
     def takes(self, snapshot: Snapshot) -> bool:
-        """Whether the recorded response answers this request."""
+        """Return whether the recorded response answers this request."""
         head = snapshot.head
         return head is None or self.asked.takes(head.status, head.headers, self.call)
 
     def anew(self, start_response: StartResponse, *, had_terms: bool = False) -> Iterable[bytes]:
-        """Redirect to where this request reaches the app; `had_terms`: the call's own one had conditions."""
+        """Redirect to the app's own URL; `had_terms`: the call's request had conditions or a range."""
         clean_url = self.pending.clean_url
         if self.environ["REQUEST_METHOD"] not in SAFE:
-            # A form without `action` posts to the address that the browser shows, which is ours.
+            # A form without `action` posts to the address in the address bar, which is the result URL.
             return answers.redirect(start_response, "307 Temporary Redirect", clean_url)
-        # A client that has a copy of the clean URL would ask us there to confirm it, again and again.
+        # A client with a cached copy of the clean URL would send the same condition again, endlessly.
         lost_terms = had_terms and not self.asked.has_terms
         url = urls.anew_url(clean_url) if lost_terms else clean_url
         return answers.redirect(start_response, "303 See Other", url)

@@ -1,4 +1,4 @@
-"""Coming back to a stream: with the last event's id on the URL that the client knows, or with an offset."""
+"""Resuming a stream: by the id of the last event at the app's own URL, or by an offset at the result URL."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ _NAMED = re.compile(r"(fc-[A-Za-z0-9_-]{8,64})\.([A-Za-z0-9_-]{16,128})\.(\d{1,1
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a client was."""
+    """The call and the position in its response from which a client wants to continue."""
 
     call_id: str
     token: str
-    #: Bytes of the app's body; None: behind everything.
+    #: Bytes of the app's body that the client has; None: all of them.
     offset: int | None
 
 
 def _place(environ: dict[str, Any], reference: urls.Reference | None) -> Place | None:
-    """Return the place that a request names, None if it names none of ours."""
+    """Return the position that a request names; None if it names none of ours."""
     if named := _NAMED.fullmatch(environ.get("HTTP_LAST_EVENT_ID", "").strip()):
         call_id, token, offset = named.groups()
         return Place(call_id, token, None if offset == END else int(offset))
@@ -55,9 +55,9 @@ def _place(environ: dict[str, Any], reference: urls.Reference | None) -> Place |
 def answer(
     runtime: Runtime, settings: Settings, environ: dict[str, Any], start_response: StartResponse
 ) -> tuple[Iterable[bytes] | None, dict[str, Any]]:
-    """Answer with the rest of a stream; None if the request names no place that is known (any more).
+    """Answer with the rest of a stream; None if the request names no position, or an expired one.
 
-    Returns the request's environ too, with an `offset` that is meant for us as a parameter of ours.
+    Also returns the request's environ, without an `offset` parameter that was meant for us.
     """
     query = environ.get("QUERY_STRING", "")
     if parameters.MARK in query:
@@ -84,7 +84,7 @@ def _return(
     try:
         seated = runtime.seat(pending.call_id, environ, hop=pending.hop)
     except TooManyWaiting:
-        # A 503 would end an EventSource for good: it follows this, with its last id.
+        # A 503 would end an EventSource for good; a redirect it follows, and sends its last id again.
         if not runtime.listener.draining:
             hold_back(environ, settings.wait_seconds)
         return redirects.to_result_url(pending, environ, settings, start_response)
@@ -106,7 +106,7 @@ def _return(
 
 @dataclass(frozen=True, slots=True)
 class _Return:
-    """One client that has come back to one call."""
+    """A client that resumes one call's stream."""
 
     runtime: Runtime
     settings: Settings
@@ -149,7 +149,7 @@ class _Return:
         return Ready(found, reader, first)
 
     def _is_over(self, ready: Ready, skip: int) -> bool:
-        """Whether nothing comes behind the place: its run has ended, and there is no other event."""
+        """Return whether no event follows the position: the handler has ended, and all was sent."""
         reader, snapshot = ready.reader, ready.snapshot
         whole = reader.end == "complete" if reader else snapshot.body is not None
         if not whole or snapshot.outcome not in {None, Outcome.DONE}:

@@ -1,4 +1,4 @@
-"""What the waiting page shows of a call and its address."""
+"""What the waiting page shows of a call and of its address."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from wsgi_timeout.store.record import Snapshot, now_ms
 
 
 def shows_nothing(found: Snapshot) -> str:
-    """Return the page to show for a response that a browser does not: "" if it shows it."""
+    """Return the name of the page to show in place of a response that browsers do not display; "": none."""
     if found.head is None:
         return ""
     if found.head.status[:3] in {"204", "205"}:
@@ -39,6 +39,6 @@ def progress_of(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def readable(clean_url: str) -> str:
-    """Return an address as people read it: without its query, which may be long, or nobody's business."""
+    """Return an address for people to read: without its query, which may be long or private."""
     path = unquote(clean_url.partition("?")[0])
     return "".join(char if char.isprintable() else " " for char in path)[:120]

@@ -1,4 +1,4 @@
-"""The status URL: what a call is, without consuming anything; POST or DELETE cancels."""
+"""The status URL: GET tells a call's state and consumes nothing, POST or DELETE cancels the call."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def show(calls: Calls, call_id: str, result_url: str, start_response: StartRespo
         "outcome": found.get("outcome"),
         "attempts": int(found.get("attempt", 0)),
         "position": found.get("position"),
-        # An operator has called `wsgi-timeout pause` or `rq suspend`: workers take no calls.
+        # After `wsgi-timeout pause` or `rq suspend` workers take no calls.
         "suspended": found.get("suspended", False),
         "progress": json.loads(found["progress"]) if "progress" in found else None,
         "created": _iso(found.get("created")),

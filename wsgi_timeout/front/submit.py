@@ -1,4 +1,4 @@
-"""Handing one request over: its body into a message or a stream, the call into the queue."""
+"""Submits one request: its body goes into a message or a stream, the call into the queue."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from wsgi_timeout.store.record import NewCall
 from wsgi_timeout.store.redis_errors import unavailable_is_refusal
 from wsgi_timeout.watching.waiter import Waiter
 
-#: Seconds between two looks for a first worker, or for a Redis that comes back.
+#: Seconds between two tries while there is no worker yet, or Redis is away.
 _RETRY_SECONDS = 0.1
-#: Seconds without Redis after which a new request is refused unsent: a connection that breaks is none.
+#: Seconds without an answer from Redis after which new requests are refused without trying to send them.
+#: Less than this may be one broken connection.
 _AWAY_SECONDS = 1.0
 
 
@@ -40,7 +41,7 @@ class Submission:
         waiter: Waiter,
         untold_seconds: float = 0.0,
     ) -> None:
-        """Take `untold_seconds`, in which nobody will be told the result URL."""
+        """Prepare it; `untold_seconds`: for how long nobody will be told the result URL."""
         self._runtime = runtime
         self._settings = settings
         self._entry = entry
@@ -49,11 +50,11 @@ class Submission:
         self._pending = pending
         self._waiter = waiter
         self._untold_seconds = untold_seconds
-        # In a burst a call may wait for its turn at Redis for longer than the listener does to look for it.
+        # In a burst the listener may look for the call before it was sent: no record means nothing yet.
         waiter.before_acceptance()
 
     def send(self, upload: Upload) -> None:
-        """Queue the call; return when its body is in, or no longer wanted."""
+        """Queue the call; return when its body was sent, or when the handler wants no more of it."""
         if upload.empty:
             self._enqueue(b"")
             return
@@ -68,14 +69,14 @@ class Submission:
         large = LargeBody(self._runtime, self._settings, self._call_id, self._waiter, upload)
         with self._runtime.uploads.hold(keys.request_body(self._call_id)):
             complete = large.fill_buffer(self._patiently)
-            # From a whole buffer on the handler reads while the rest comes in.
+            # The buffer is full: the handler now reads while the rest arrives.
             self._enqueue(None)
         if not complete:
             large.send_rest()
 
     def _enqueue(self, body: bytes | None) -> None:
-        # A deploy may have no worker for a moment. And when a reply was lost nobody knows whether
-        # the call was accepted, so the same call is sent again before we say that it was not.
+        # During a deploy there may be no worker for a moment. And if a reply was lost, the call may have
+        # been accepted: the same call is sent again before the client is told that it was not.
         began = time.monotonic()
         self._patiently(self._enqueue_once, body)
         self._waiter.accepted()
@@ -118,7 +119,7 @@ class Submission:
         )
 
     def _patiently(self, action: Callable[..., None], *args: Any) -> None:
-        """Do what may be done twice; after `worker_wait` give up, with `NoWorker` or `RedisUnavailable`."""
+        """Try an idempotent action for `worker_wait` seconds; then raise `NoWorker` or `RedisUnavailable`."""
 
         def once() -> None:
             with self._runtime.turns, unavailable_is_refusal():

@@ -1,4 +1,4 @@
-"""A result URL that is given out before its time, by a process that was told to stop."""
+"""A redirect that is sent earlier than the call was told, because this process is to stop."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from wsgi_timeout.store.redis_errors import ANY
 
 
 class ToldEarly:
-    """An answer with a result URL; once it was sent, Redis is told that the result may be asked for.
+    """An answer with a result URL; after it was sent, Redis is told that the URL is known.
 
-    Not before: a process that stops answers at once, also while Redis is away.
+    Afterwards, because a stopping process answers at once, also while Redis is away.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class ToldEarly:
         return iter(self._answer)
 
     def close(self) -> None:
-        """Tell it; where that fails, the client that comes back at once is served all the same."""
+        """Tell Redis; if that fails, a client that comes back at once is served nevertheless."""
         with suppress(*ANY):
             self._runtime.listener.check()
             self._runtime.calls.tell(self._pending.call_id, self._settings.result_ttl)

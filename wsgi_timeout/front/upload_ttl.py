@@ -1,4 +1,4 @@
-"""What looks after the chunks of uploads where the request's own thread cannot."""
+"""A thread that keeps the chunks of slow uploads from expiring, and ends bodies after an outage."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _RETRY_SECONDS = 0.5
 
 
 class UploadKeeper:
-    """Keeps chunks whose writer waits for its client, and ends bodies that an outage left open.
+    """Renews the TTL of chunks while their sender is slow, and ends bodies that an outage left open.
 
-    The thread that reads from a client cannot renew a TTL: a server's `read` comes back when all that it was
-    asked for is there. One thread, which lives while there is something to do.
+    The thread that reads from a client cannot do this: the server's `read` blocks until all that was asked
+    for has arrived. One thread does it for the whole process, and ends when there is nothing to do.
     """
 
     def __init__(self, scripts: Scripts) -> None:
         self._scripts = scripts
         self._lock = threading.Lock()
         self._streams: set[str] = set()
-        #: How to end a body, and the monotonic time until which that is tried.
+        #: Functions that end a body, each with the monotonic time until which it is tried.
         self._closings: list[tuple[Callable[[], None], float]] = []
         self._woken = threading.Event()
         self._thread: threading.Thread | None = None
@@ -39,11 +39,11 @@ class UploadKeeper:
 
     @contextmanager
     def hold(self, stream: str) -> Iterator[None]:
-        """Keep a stream while the block runs."""
+        """Keep a stream from expiring while a `with` block runs."""
         try:
             with self._lock:
                 self._streams.add(stream)
-                # Few uploads need it: where no thread can start, this one goes on, and the next tries again.
+                # If no thread can be started the upload goes on: few need it, and the next one tries again.
                 with self._surprises:
                     self._start()
             yield
@@ -52,7 +52,7 @@ class UploadKeeper:
                 self._streams.discard(stream)
 
     def close_later(self, close: Callable[[], None], seconds: float) -> None:
-        """Call `close` again and again until Redis takes it, for so many seconds at most."""
+        """Call `close` until it succeeds, for so many seconds at most."""
         with self._lock, self._surprises:
             self._closings.append((close, time.monotonic() + seconds))
             self._woken.set()

@@ -24,7 +24,7 @@ class ClientGone(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A call whose response can begin: its end, or the first bytes of its stream."""
+    """A call whose response can begin: it has ended, or its stream has first bytes."""
 
     snapshot: Snapshot
     reader: StreamReader | None
@@ -34,8 +34,11 @@ class Ready:
 def wait(runtime: Runtime, seat: Seat, seconds: float, *, look_first: bool) -> Ready | None:
     """Block until the response of the seat's call can begin; None when time is up, or the process stops.
 
-    A Redis that is away, or cut off, only takes time: the end of a wait asks it nothing.
-    Raises `ClientGone`, `CallUnknown`.
+    The end of the wait does not depend on Redis: it may be away or cut off by then.
+
+    Raises:
+        ClientGone: the client has disconnected.
+        CallUnknown: the call's record has expired or was deleted.
     """
     listener, waiter = runtime.listener, seat.waiter
     deadline = time.monotonic() + seconds
@@ -53,16 +56,16 @@ def wait(runtime: Runtime, seat: Seat, seconds: float, *, look_first: bool) -> R
             return None
         if waiter.gone:
             raise ClientGone
-        # Without a wake there is no news: for one that was lost the listener looks every two seconds.
+        # Look only after a wake: for a wake that was lost, the listener looks every two seconds.
         look_first = waiter.wait(remaining)
         if listener.away:
             waiter.reset()
 
 
 def call_state(runtime: Runtime, seat: Seat) -> str:
-    """Return what a call whose wait is over is, queued or running, as far as Redis tells that now."""
+    """Return "queued" or "running" for a call that has not ended; "running" if Redis cannot tell now."""
     if not seat.waiter.running and not runtime.listener.away:
-        # Otherwise the listener's last look has told: this is asked for few redirects only.
+        # If it was running at the listener's last look, Redis need not be asked.
         with suppress(*UNAVAILABLE), within(0.0):
             return "queued" if runtime.calls.look(seat.waiter.call_id).state == "queued" else "running"
     return "running"
@@ -80,7 +83,7 @@ def _look(runtime: Runtime, seat: Seat) -> Ready | None:
             return Ready(snapshot, None, [])
         if not in_stream:
             return None
-        # Its first byte binds the response to this attempt; without it another run may yet come.
+        # Reading the first byte fixes the response to this attempt; before that it may be run again.
         reader = StreamReader(calls.scripts, call_id, runtime.listener.inbox, snapshot.attempt)
         first = reader.poll()
     except UNAVAILABLE:
