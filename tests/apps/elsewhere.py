@@ -109,7 +109,7 @@ def prints(environ, start_response):
 
 @does
 def reports(environ, start_response):
-    environ["wsgi_timeout.progress"](3, 10, "three of ten")
+    environ["wsgi_timeout.progress"](3, 10, u"three of ten\u2026")  # fmt: skip
     wait_for(asked(environ)["gate"])
     return text(start_response, "done")
 

@@ -1,5 +1,6 @@
 """`--python`: an app under an interpreter in which nothing of ours is installed."""
 
+import io
 import os
 import re
 import shutil
@@ -13,9 +14,15 @@ import psutil
 import pytest
 from harness import APPS, ROOT, ask, follow, is_missing, raw_request, until
 
+from wsgi_timeout.current import ENVIRON_KEY, RunningCall
+from wsgi_timeout_jobs.apps.other_python.app import OtherPythonApp
+from wsgi_timeout_jobs.apps.other_python.process import AppProcess
+
 #: What an app may need, the oldest there are first; the others take their turn in the slow tests.
 EVERY = ("2.7", "3.6", "3.7", "3.8", "3.9", "3.10", "3.12", "3.13", "3.14")
 FAST = ("2.7", "3.6")
+#: Streams that are ended, each at another moment: one in some hundreds met the wrong one.
+ENDS = 500
 
 
 def interpreter(version):
@@ -128,7 +135,7 @@ def test_progress_is_told(site, tmp_path):
         gate = tmp_path / "gate"
         answer = ask(web.port, f"/reports?gate={gate}")
         until(lambda: (status(web.port, answer).get("progress") or {}).get("done") == 3)
-        assert status(web.port, answer)["progress"]["message"] == "three of ten"
+        assert status(web.port, answer)["progress"]["message"] == "three of ten\u2026"
         navigation = {"Accept": "text/html", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
         page = ask(web.port, answer.json["result_url"], headers=navigation).text
         assert ("three of ten" in page, 'value="0.3"' in page) == (True, True)
@@ -161,10 +168,32 @@ def test_a_stream_whose_reader_leaves_is_closed(port, tmp_path):
     while target:
         with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
             client.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-            redirect = re.search(rb" 303 (?:.|\s)*location: \S*?(/\S+)", client.recv(4000), re.IGNORECASE)
+            head = client.recv(4000)
+            redirect = re.search(rb" 303 (?:.|\s)*location: \S*?(/\S+)", head, re.IGNORECASE)
+            assert redirect or head.startswith(b"HTTP/1.1 200"), head
             target = redirect and redirect[1].decode()
     until(lambda: file.exists() and file.read_text(), 40)
     assert file.read_text() == "finally\n"
+
+
+def test_a_stream_may_be_ended_at_any_moment(version, tmp_path, monkeypatch):
+    """Whatever the app's process does when its stream is ended: its generator is closed, once and whole."""
+    file = tmp_path / "notes"
+    monkeypatch.chdir(APPS)
+    process = AppProcess(interpreter(version), "elsewhere:app", 1, reload=False)
+    app = OtherPythonApp(process)
+    try:
+        for number in range(ENDS):
+            environ = {"PATH_INFO": "/endless", "QUERY_STRING": f"file={file}", "wsgi.input": io.BytesIO()}
+            environ[ENVIRON_KEY] = RunningCall(id=f"fc-{number}", attempt=1, report=print)
+            response = app(environ, lambda *_: print)
+            chunks = iter(response)
+            for _ in range(1 + number % 5):
+                next(chunks)
+            response.close()
+    finally:
+        process.stop()
+    assert file.read_text() == ENDS * "finally\n"
 
 
 def test_a_death_of_the_app_is_its_workers(site, port, tmp_path):

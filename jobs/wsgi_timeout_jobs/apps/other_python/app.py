@@ -133,9 +133,10 @@ class _Exchange:
             self._expose()
 
     def _end_it(self) -> None:
-        self.connection.send(b"X")
+        # The interrupt first: after the X it could hit the app's own close().
         if not self._ended:
             self.connection.process.interrupt()
+        self.connection.send(b"X")
         while not self._ended or self._closable:
             kind, payload = self._receive()
             if kind == b"Z":

@@ -89,6 +89,8 @@ class Connection(object):  # noqa: UP004
             end = self.wanted()
             kind, payload = self.buffer[:1], self.buffer[HEADER.size : end]
             self.buffer = self.buffer[end:]
+            # Within the shield: an interrupt right after it must not make it forgotten.
+            self.closing = self.closing or kind == b"X"
             return kind, payload
 
     def wanted(self):
@@ -97,8 +99,7 @@ class Connection(object):  # noqa: UP004
     def is_closing(self):
         """Whether the worker wants no more of this response."""
         if not self.closing and (self.buffer or self.poll.poll(0)):
-            found = self.receive()
-            self.closing = found is None or found[0] == b"X"
+            self.closing = self.receive() is None or self.closing
         return self.closing
 
     def read_body(self, size):
@@ -118,26 +119,24 @@ class Connection(object):  # noqa: UP004
         texts, body = unpack(payload)
         environ = self.environ(texts, body)
         closable = []
-        self.guarded(lambda: self.respond(environ, closable), closable)
+        self.guarded(lambda: self.respond(environ, closable), closable, b"A")
         close = getattr(closable[0], "close", None) if closable else None
         if not close:
             return
         while not self.closing:
-            found = self.receive()
-            self.closing = found is None or found[0] == b"X"
-        self.guarded(close, closable, b"Z")
+            self.closing = self.receive() is None or self.closing
+        self.guarded(lambda: (close(), (b"Z", pack([])))[1], closable, b"Z")
 
-    def guarded(self, work, closable, done=None):
-        """Run app code; whatever it raises goes to the worker."""
+    def guarded(self, work, closable, failed):
+        """Run app code, and send the last frame that it returns; whatever it raises goes to the worker."""
         interrupts = self.host.interrupts
         try:
             try:
                 interrupts.asked, interrupts.armed = False, True
-                work()
+                last = work()
             finally:
                 interrupts.armed = False
-            if done:
-                self.send(done, pack([]))
+            self.send(*last)  # when no interrupt can add another last frame
         except:  # noqa: E722 - Python 2 can raise what is no exception
             kind, error = sys.exc_info()[:2]
             if os.getpid() != self.host.pid:
@@ -146,7 +145,7 @@ class Connection(object):  # noqa: UP004
                 end_here(error)
             lines = "".join(traceback.format_exception(*sys.exc_info()))
             interrupted = "1" if isinstance(error, CallInterrupted) else ""
-            self.send(done or b"A", pack([flag(closable), interrupted, kind.__name__, text_of(error), lines]))
+            self.send(failed, pack([flag(closable), interrupted, kind.__name__, text_of(error), lines]))
 
     def environ(self, texts, body):
         call_id, attempt, small = texts[:3]
@@ -174,8 +173,9 @@ class Connection(object):  # noqa: UP004
         if isinstance(iterable, (bytes, type(u""))) or iterable is None:  # fmt: skip
             raise TypeError("the app returned %s, not an iterable of bytes" % type(iterable).__name__)
         closable.append(iterable)
-        if isinstance(iterable, (list, tuple)) and self.send_list(iterable):
-            return
+        if isinstance(iterable, (list, tuple)) and self.is_short(iterable):
+            self.begin_response()
+            return b"L", pack([flag([iterable]).encode()] + list(iterable))
         self.send(b"T", flush=False)
         for chunk in iterable:
             self.pass_on(chunk)
@@ -183,17 +183,13 @@ class Connection(object):  # noqa: UP004
                 break
         else:
             self.begin_response()
-        self.send(b"E", encoded(flag(closable)))
+        return b"E", encoded(flag(closable))
 
-    def send_list(self, chunks):
-        """Send a short list whole, so that its last chunk is known to be it."""
+    def is_short(self, chunks):
+        """Whether to send a list whole, so that its last chunk is known to be it."""
         if self.sent or not all(isinstance(chunk, bytes) for chunk in chunks):
             return False
-        if sum(map(len, chunks)) > MOST:
-            return False
-        self.begin_response()
-        self.send(b"L", pack([flag([chunks]).encode()] + list(chunks)))
-        return True
+        return sum(map(len, chunks)) <= MOST
 
     def start_response(self, status, headers, exc_info=None):
         if exc_info:

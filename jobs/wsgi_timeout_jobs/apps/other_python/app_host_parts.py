@@ -223,7 +223,8 @@ class RunningCall(object):  # noqa: UP004
     def progress(self, done, total=None, message=""):
         """Report how far this call is: `environ["wsgi_timeout.progress"]`. A courtesy: it never raises."""
         try:
-            texts = [self.id, str(self.attempt), number(done), number(total), str(message)[:1024]]
+            message = message if isinstance(message, type(u"")) else str(message)  # fmt: skip
+            texts = [self.id, str(self.attempt), number(done), number(total), message[:1024]]
             self._reports.send(pack(texts))
         except Exception:  # noqa: BLE001, S110 - the worker may be busy
             pass
