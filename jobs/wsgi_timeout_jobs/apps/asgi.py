@@ -12,6 +12,7 @@ import logging
 import queue
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from concurrent.futures import Future
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
@@ -90,7 +91,8 @@ class _Exchange:
         #: What the app awaits while its body message is on its way.
         self._sending: asyncio.Future[Any] | None = None
         self._gone = asyncio.Event()
-        self._task = asyncio.run_coroutine_threadsafe(self._run(app, scope), loop)
+        #: None once it was closed: a future holds its task, and that what the app left open.
+        self._task: Future[None] | None = asyncio.run_coroutine_threadsafe(self._run(app, scope), loop)
 
     # -- in the loop
 
@@ -99,6 +101,8 @@ class _Exchange:
         assert task is not None
         self._requests.add(task)
         task.add_done_callback(self._requests.discard)
+        # A cancelled one holds its frames, this one too: what they hold would wait for the garbage collector.
+        del task
         try:
             await app(scope, self._receive, self._send)
         except BaseException as error:
@@ -162,7 +166,10 @@ class _Exchange:
                 self._let_end(None)
         finally:
             # What was interrupted here is cancelled there.
-            self._task.cancel()
+            task, self._task = self._task, None
+            if task:
+                task.cancel()
+            del task
             try:
                 self._let_end(_PATIENCE_SECONDS)
             except queue.Empty:
