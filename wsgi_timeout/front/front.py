@@ -33,6 +33,7 @@ from wsgi_timeout.front.waiting_page import Visit
 from wsgi_timeout.http import answers, cookies, cors, parameters, prefer, urls
 from wsgi_timeout.http.asked import SAFE, Asked
 from wsgi_timeout.http.environ import clean, without_conditions
+from wsgi_timeout.http.events import is_event_source
 from wsgi_timeout.http.mounts import Mounts
 from wsgi_timeout.http.navigation import is_navigation
 from wsgi_timeout.http.pending import Pending
@@ -146,7 +147,10 @@ class Front:
         except WsgiTimeoutError as error:
             metrics.count("refused_total", self.name, type(error).__name__)
             clean_url = urls.clean_url(environ, settings.trusted_proxies)
-            return error_pages.answer(self._pages, environ, start_response, error, clean_url)
+            comes_back = settings.event_streams == "resumable" and is_event_source(environ)
+            return error_pages.answer(
+                self._pages, environ, start_response, error, clean_url, comes_back=comes_back
+            )
 
     @cached_property
     def _pages(self) -> Pages:

@@ -84,6 +84,16 @@ def no_more(start_response: StartResponse) -> Iterable[bytes]:
     return []
 
 
+def come_back(start_response: StartResponse, seconds: int, detail: str) -> Iterable[bytes]:
+    """Answer an EventSource with a stream without events: it comes again in so many seconds.
+
+    Any other status than 200 would end it for good (HTML standard, section 9.2.3).
+    """
+    # No empty line: some clients would make an empty event of it.
+    body = f"retry: {1000 * seconds}\n: {' '.join(detail.split())}\n".encode()
+    return _send(start_response, "200 OK", [*_PRIVATE], body, "text/event-stream")
+
+
 def client_gone(start_response: StartResponse) -> Iterable[bytes]:
     """Answer nobody: the status is for the access log (nginx's code)."""
     return _send(start_response, "499 Client Closed Request", [*_PRIVATE], b"", "text/plain")

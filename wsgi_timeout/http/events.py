@@ -8,7 +8,8 @@ ends an event, since from there on a client has seen it whole.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from wsgi_timeout.store.messages import ResponseHead
 
@@ -31,6 +32,17 @@ _BOM = b"\xef\xbb\xbf"
 #: Bytes of a line's beginning that tell its field, with a byte order mark and a colon.
 _HEAD = 16
 _FIELDS = {name: (name, name + b":") for name in (b"data", b"id", b"retry")}
+
+
+def is_event_source(environ: Mapping[str, Any]) -> bool:
+    """Whether a request comes from an EventSource, which comes back by itself when its response ends.
+
+    It asks for nothing else, past all caches, or says where it was. Programs that read one response
+    (httpx-sse sends `Cache-Control: no-store`) are none.
+    """
+    if environ["REQUEST_METHOD"] != "GET" or environ.get("HTTP_ACCEPT", "").strip().lower() != EVENTS:
+        return False
+    return "HTTP_LAST_EVENT_ID" in environ or "no-cache" in environ.get("HTTP_CACHE_CONTROL", "").lower()
 
 
 def media_type(head: ResponseHead) -> str:

@@ -280,6 +280,26 @@ def test_a_web_process_that_stops_loses_nothing(site, steps):
     assert len(site.runs("deploy")) == 1
 
 
+def test_who_comes_back_is_asked_to_where_others_are_refused(site, steps):
+    """An EventSource is not ended for good by a process that is full: others get their 503."""
+    web = site.start_web(gateway="max_waiting=1")
+    url = target(steps, "full")
+    try:
+        steps.allow(0)
+        with Connection(web.port, url) as connection:
+            assert connection.events(1) == ["0"]
+            event_source = {"Accept": "text/event-stream", "Cache-Control": "no-cache"}
+            refused = ask(web.port, url, headers=event_source)
+            assert (refused.status, refused.header("Content-Type")) == (200, "text/event-stream")
+            assert refused.text == "retry: 5000\n: too many requests wait already\n"
+            for headers in ({"Accept": "text/event-stream"}, {"Cache-Control": "no-cache"}):
+                assert ask(web.port, url, headers=headers).status == 503
+            assert ask(web.port, url, "POST", headers=event_source).status == 503
+    finally:
+        web.stop()
+    assert len(site.runs("full")) == 1
+
+
 # -- streams that are posted for
 
 
