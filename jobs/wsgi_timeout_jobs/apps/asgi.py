@@ -11,25 +11,20 @@ import atexit
 import logging
 import queue
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.http.urls import raw_path
+from wsgi_timeout_jobs.apps.lifespan import AsgiApp, Lifespan, Message
 
 log = logging.getLogger("wsgi_timeout.worker")
 
-Message = MutableMapping[str, Any]
-AsgiApp = Callable[
-    [Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]
-]
-
 _READ = 64 * 1024
-#: Seconds that a cancelled request, or the lifespan's end, may take.
+#: Seconds that a cancelled request may take.
 _PATIENCE_SECONDS = 10.0
 
 
@@ -43,7 +38,7 @@ class AsgiBridge:
         threading.Thread(target=self._loop.run_forever, name="wsgi-timeout-asgi", daemon=True).start()
         #: The tasks of requests, where an app's own go on as long as it likes.
         self._requests: set[asyncio.Task[Any]] = set()
-        self._lifespan = _Lifespan(app, self._loop)
+        self._lifespan = Lifespan(app, self._loop)
         self._lifespan.start()
         atexit.register(self.stop)
 
@@ -203,57 +198,6 @@ class _Exchange:
     def _fail(self, done: asyncio.Future[Any] | None, error: Exception) -> None:
         if done is not None:
             self._loop.call_soon_threadsafe(_set_exception, done, error)
-
-
-class _Lifespan:
-    """The lifespan protocol: one task that runs as long as the process."""
-
-    def __init__(self, app: AsgiApp, loop: asyncio.AbstractEventLoop) -> None:
-        self.state: dict[str, Any] = {}
-        self._app = app
-        self._loop = loop
-        self._to_app: asyncio.Queue[Message] = asyncio.Queue()
-        self._from_app: queue.SimpleQueue[Message] = queue.SimpleQueue()
-        self._supported = False
-
-    def start(self) -> None:
-        self._task = asyncio.run_coroutine_threadsafe(self._run(), self._loop)
-        answer = self._exchange("lifespan.startup", seconds=None)
-        self._supported = answer["type"] == "lifespan.startup.complete"
-        if answer["type"] == "lifespan.startup.failed":
-            raise ConfigurationError(f"the ASGI app's startup failed: {answer.get('message', '')}")
-
-    def stop(self) -> None:
-        if self._supported:
-            self._supported = False
-            answer = self._exchange("lifespan.shutdown", seconds=_PATIENCE_SECONDS)
-            if answer["type"] == "lifespan.shutdown.failed":
-                log.error("the ASGI app's shutdown failed: %s", answer.get("message", ""))
-
-    async def _run(self) -> None:
-        scope = {
-            "type": "lifespan",
-            "asgi": {"version": "3.0", "spec_version": "2.0"},
-            "state": self.state,
-        }
-
-        async def send(message: Message) -> None:
-            self._from_app.put(message)
-
-        try:
-            await self._app(scope, self._to_app.get, send)
-        except Exception:
-            # The protocol: an app that knows no lifespan raises, and is served without.
-            log.debug("the ASGI app has no lifespan", exc_info=True)
-        self._from_app.put({"type": "ended"})
-
-    def _exchange(self, kind: str, seconds: float | None) -> Message:
-        self._loop.call_soon_threadsafe(self._to_app.put_nowait, {"type": kind})
-        try:
-            return self._from_app.get(timeout=seconds)
-        except queue.Empty:
-            log.warning("the ASGI app did not answer %s within %g s", kind, seconds)
-            return {"type": "ended"}
 
 
 def _scope(environ: dict[str, Any], state: dict[str, Any]) -> Message:
