@@ -137,7 +137,7 @@ class Front:
             if visit is not None and environ["REQUEST_METHOD"] == "GET":
                 if (answered := visit.again()) is not None:
                     return answered
-                start_response = visit.forgetting()
+                start_response = visit.clearing_cookies()
             return self._accept(runtime, settings, environ, start_response, visit)
         except (HandlerRaised, ResponseBroken):
             metrics.count("requests_total", self.name, environ[ROUTE_KEY], "500")

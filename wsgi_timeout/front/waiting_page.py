@@ -1,15 +1,14 @@
-"""A person's browser waits under the app's own address: the waiting page, and the cookies that hold the call.
+"""The waiting page, which stands at the app's own address, and the requests that lead there and back.
 
-    GET /report      5 s, then 303 to the result URL, with the cookie `wait`
-    GET result URL   the cookie has come back: 303 to the clean URL, with the cookie `give`; else the page
-                     stands here
-    GET /report      what `give` names: the waiting page; and `give` goes
-    GET result URL   by the page, when the response is there: 303 to the clean URL, with `give`
-    GET /report      what `give` names: the response; and `give` goes
+    GET /report      waits 5 s, then 303 to the result URL, setting the cookie `wait`
+    GET result URL   303 to /report, setting the cookie `give`; without cookies the page is shown here
+    GET /report      the waiting page of the call in `give`; `give` is deleted
+    GET result URL   sent by the page once the response is there: 303 to /report, setting `give`
+    GET /report      the response of the call in `give`; `give` is deleted
 
-So two tabs of one address get one response each: a page asks for the result URL of its own call, one
-tab is led to the address after the other, and the cookie `wait` joins whoever opens it meanwhile. What
-was delivered is joined by nobody: F5 asks the app anew.
+Two tabs of one address get one response each: a page asks for the result URL of its own call, and tabs are
+redirected one at a time. Opening the address once more joins the call in the cookie `wait`, unless its
+response was delivered: F5 then runs the app anew.
 """
 
 from __future__ import annotations
@@ -41,9 +40,9 @@ from wsgi_timeout.store.time_limit import within
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
 
-#: Seconds for which a result URL holds a browser without JavaScript, which comes again and again.
+#: Seconds for which a result URL blocks a browser without JavaScript, whose page reloads itself.
 _HOLD_SECONDS = 10.0
-#: Seconds that the cookie `give` has for its one request.
+#: Lifetime in seconds of the cookie `give`, which is for the next request only.
 _GIVE_SECONDS = 60.0
 #: A Refresh of one second at most leaves no entry in a browser's history.
 _REFRESH_SECONDS = 1
@@ -51,7 +50,7 @@ _REFRESH_SECONDS = 1
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One navigation of a browser."""
+    """One navigation of a person's browser."""
 
     runtime: Runtime
     settings: Settings
@@ -64,14 +63,14 @@ class Visit:
 
     @property
     def wait_seconds(self) -> float:
-        """How long the first request may wait before the page is shown."""
+        """For how many seconds the first request may wait before the page is shown."""
         page_after = 0.0 if self.settings.waiting_page == "at-once" else self.settings.page_after
         return min(self.settings.wait_seconds, page_after)
 
     # -- the first request
 
     def first_wait(self, pending: Pending, seat: Seat, seconds: float) -> tuple[Ready | None, Pending]:
-        """Wait for a call of which nobody knows a URL yet; its `hop` is 1 if somebody has joined it."""
+        """Wait for a call whose URL nobody was told; the `hop` returned is 1 if a reload has joined it."""
         with self._noted(pending, seat) as first:
             ready = wait(self.runtime, seat, seconds, look_first=False)
         return ready, replace(pending, hop=1) if first.joined else pending
@@ -81,20 +80,20 @@ class Visit:
         return self.first_waits.waiting(self.environ, pending, seat.waiter, abandon)
 
     def redirect(self, pending: Pending) -> Iterable[bytes]:
-        """Answer a first request whose wait is over: what follows shows the page."""
+        """Redirect a first request whose wait is over; the page is shown after the redirect."""
         ticket = Ticket(pending.call_id, pending.token, unsafe=self.environ["REQUEST_METHOD"] != "GET")
-        start = self._with(self._wait(ticket))
+        start = self._with(self._wait_cookie(ticket))
         return redirects.to_result_url(pending, self.environ, self.settings, start)
 
     def accepted(self, pending: Pending) -> Iterable[bytes]:
-        """Answer the first request of a call for whose response nobody waits: 202, with the page."""
+        """Answer 202 with the page: the call was made with `wait_for_response=False`."""
         headers = [("Location", self.settings.public_url + pending.next_url)]
         return self._page(pending, {"state": "queued"}, status="202 Accepted", headers=headers, keep=True)
 
     # -- the clean URL
 
     def again(self) -> Iterable[bytes] | None:
-        """Answer from the call that this browser waits for here; None if there is none (any more)."""
+        """Answer from the call that this browser waits for at this address; None if there is none."""
         if self.tickets.give is not None:
             return self._joined(self.tickets.give, given=True)
         if is_hard_reload(self.environ):
@@ -102,18 +101,19 @@ class Visit:
         for ticket in reversed(self.tickets.waits):
             if (answered := self._joined(ticket, given=False)) is not None:
                 return answered
-        # Before the first redirect a reload brings no cookie.
+        # A reload before the first redirect sends no cookie.
         with self.first_waits.join(self.environ, self.clean_url) as pending:
             if pending is None:
                 return None
             ticket = Ticket(pending.call_id, pending.token)
             return self._deliver(ticket, replace(pending, hop=1), first=True)
 
-    def forgetting(self) -> StartResponse:
-        """Return a `start_response` that takes the cookies of this address back: none helped."""
+    def clearing_cookies(self) -> StartResponse:
+        """Return a `start_response` that deletes our cookies for this address: none names a live call."""
         if not self.tickets:
             return self.start_response
-        return self._with(*(self._wait(ticket, 0) for ticket in self.tickets.waits), *self._no_give())
+        ends = [self._wait_cookie(ticket, 0) for ticket in self.tickets.waits]
+        return self._with(*ends, *self._drop_give())
 
     def _joined(self, ticket: Ticket, *, given: bool) -> Iterable[bytes] | None:
         pending = self._pending(ticket, hop=1)
@@ -127,17 +127,17 @@ class Visit:
             if not given and self._is_old(ticket.call_id):
                 return None
         except UNAVAILABLE:
-            # It was accepted, and goes on: the page comes again when Redis is back.
+            # The call was accepted and goes on: the page finds it again when Redis is back.
             return self._page(pending, {})
         return self._announced(ticket, found) or self._deliver(ticket, replace(pending, asked=found.asked))
 
     def _is_old(self, call_id: str) -> bool:
-        """Return whether the call ended so long ago that whoever comes now wants another one."""
+        """Return whether the call ended so long ago that this person wants a new one."""
         ended = self.runtime.calls.status(call_id).get("ended")
         return ended is not None and now_ms() - int(ended) > 1000 * self.settings.delivery_grace
 
     def _announced(self, ticket: Ticket, found: Snapshot) -> Iterable[bytes] | None:
-        """Show a page first where a response shows none, and would leave the waiting page on the screen."""
+        """Show a page of ours before a response that browsers do not display, such as a download."""
         kind = shows_nothing(found)
         if ticket.announced or not kind:
             return None
@@ -167,7 +167,7 @@ class Visit:
             if ready is None:
                 return self.redirect(pending) if first else self._page(pending, {})
             if first and ready.snapshot.outcome is Outcome.CANCELLED:
-                return None  # since its client had left
+                return None  # it was cancelled because its first client had disconnected
             delivery = Delivery(self.runtime, pending, ready.snapshot, "GET", self.settings.delivery_grace)
             if not self._takes(ready.snapshot, pending.asked):
                 replay.pass_over(ready, delivery)
@@ -176,17 +176,17 @@ class Visit:
 
     def _answer(self, ticket: Ticket, delivery: Delivery, ready: Ready, seat: Seat) -> Iterable[bytes]:
         grace = self.settings.delivery_grace
-        # The other tabs of this address have until the end of the grace to come for it.
-        headers = [self._wait(ticket, grace), *self._no_give()]
+        # Until the end of the grace period other tabs of this address can still get this response.
+        headers = [self._wait_cookie(ticket, grace), *self._drop_give()]
         start = self._with(*headers)
         head = ready.snapshot.head
         if head is not None and not ticket.unsafe:
-            # It is the answer to this very address: cached, or asked for in ranges, as without us.
+            # This URL is the app's own: the response may be cached, and asked for in ranges, as without us.
             start = self._with(*headers, instead=head.headers)
         try:
             return replay.answer(ready, delivery, seat, start)
         except CallFailed as failure:
-            # Seen: to open the address again is to try again.
+            # The person has seen the error: opening the address again is a new try.
             delivery.finish(whole=True)
             if isinstance(failure, HandlerRaised):
                 raise
@@ -197,32 +197,32 @@ class Visit:
     # -- the result URL
 
     def at_result_url(self, pending: Pending) -> Iterable[bytes] | None:
-        """Lead to the clean URL if the cookie has come back, else wait here; None: answer as to a program."""
+        """Redirect to the clean URL, without the cookie show the page here; None: answer as to a program."""
         ticket = self.tickets.waiting_for(pending.call_id)
         try:
             found = self._find(pending)
             if found is None or (found.delivered_ms and ticket is None) or not self._is_for(found):
                 return None
-            ready = _can_begin(found) or (pending.hop > 1 and self._held(pending))
+            ready = _can_begin(found) or (pending.hop > 1 and self._wait_shortly(pending))
             if ticket is None:
                 return None if ready else self._page(pending, self.runtime.calls.status(pending.call_id))
         except UNAVAILABLE:
             if ticket is None:
                 return self._page(pending, {})
         handover.begin(self.runtime.calls, ticket, self.tickets.waits)
-        # A hard reload says so on every hop: without this cookie the last one would run the app anew.
+        # A hard reload sends `no-cache` with every hop; this cookie keeps the last one from a new run.
         given = cookies.give(ticket, self.clean_url, _GIVE_SECONDS, secure=self._secure)
         return answers.redirect(self._with(given), "303 See Other", self.clean_url)
 
-    def _held(self, pending: Pending) -> bool:
-        """Wait for a while, for a browser without JavaScript; return whether the response can begin."""
+    def _wait_shortly(self, pending: Pending) -> bool:
+        """Wait `_HOLD_SECONDS`, for a browser without JavaScript; return whether the response can begin."""
         try:
             with self.runtime.seat(pending.call_id, self.environ, hop=pending.hop) as seat:
                 ready = self._wait_for(pending, seat, _HOLD_SECONDS)
         except TooManyWaiting:
             return False
         if ready is not None:
-            _leave(ready)
+            _stop_reading(ready)
         return ready is not None
 
     # -- parts
@@ -241,16 +241,16 @@ class Visit:
         return found if isinstance(found, Snapshot) else None
 
     def _is_for(self, found: Snapshot) -> bool:
-        """Return whether this request asks for what the call's own one did, and not with another query."""
+        """Return whether this request asks for the same as the call's own, for instance by the same query."""
         return bool(found.asked) and Asked.by(self.environ).is_for(Asked.unpack(found.asked))
 
     def _takes(self, snapshot: Snapshot, asked: bytes) -> bool:
-        """Return whether a response fits this request, which may have a condition, or other credentials."""
+        """Return whether a response fits this request's conditions and credentials."""
         head = snapshot.head
         return head is None or Asked.by(self.environ).takes(head.status, head.headers, Asked.unpack(asked))
 
     def _wait_for(self, pending: Pending, seat: Seat, seconds: float) -> Ready | None:
-        # Without it nobody wakes us, and the listener still looks every two seconds.
+        # If this fails there is no wake, but the listener still looks every two seconds.
         with suppress(*UNAVAILABLE), within(seconds):
             self.runtime.calls.join(pending.call_id, self.runtime.listener.inbox)
         return wait(self.runtime, seat, min(self.settings.wait_seconds, seconds), look_first=True)
@@ -276,15 +276,15 @@ class Visit:
         )
         refresh = ("Refresh", f"{_REFRESH_SECONDS}; url={pending.next_url}")
         return answers.as_page(
-            self.start_response, status, page, [*(headers or []), *self._no_give(), refresh]
+            self.start_response, status, page, [*(headers or []), *self._drop_give(), refresh]
         )
 
-    def _wait(self, ticket: Ticket, seconds: float | None = None) -> tuple[str, str]:
+    def _wait_cookie(self, ticket: Ticket, seconds: float | None = None) -> tuple[str, str]:
         kept = self.settings.result_ttl if seconds is None else seconds
         return cookies.wait_for(ticket, self.clean_url, kept, secure=self._secure)
 
-    def _no_give(self) -> answers.Headers:
-        """End the way that the cookie `give` has led, if there is one."""
+    def _drop_give(self) -> answers.Headers:
+        """Return the header that deletes the cookie `give`, and let the next tab be redirected."""
         given = self.tickets.give
         if given is None:
             return []
@@ -292,7 +292,7 @@ class Visit:
         return [cookies.give(given, self.clean_url, 0, secure=self._secure)]
 
     def _with(self, *more: tuple[str, str], instead: answers.Headers | None = None) -> StartResponse:
-        """Return a `start_response` that sends more headers, or others `instead` of those it is given."""
+        """Return a `start_response` that adds headers; `instead` replaces those that it is given."""
 
         def start(status: str, headers: answers.Headers, *exc_info: Any) -> Callable[[bytes], object]:
             kept = headers if instead is None else instead
@@ -305,6 +305,6 @@ def _can_begin(found: Snapshot) -> bool:
     return found.ended or found.head is not None
 
 
-def _leave(ready: Ready) -> None:
+def _stop_reading(ready: Ready) -> None:
     if ready.reader is not None:
         ready.reader.leave()

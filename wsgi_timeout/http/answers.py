@@ -1,4 +1,4 @@
-"""The answers that are ours and not the app's: small, uncached, without secrets."""
+"""Our own answers, in contrast to the app's: small, uncached, without secrets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Headers = list[tuple[str, str]]
 
-#: On every answer of ours: a result URL is a secret, and what it answers changes.
+#: Headers of every answer of ours: a result URL is a secret, and its answer changes.
 _PRIVATE: Headers = [("Cache-Control", "no-store"), ("Referrer-Policy", "no-referrer")]
 
 
@@ -70,7 +70,7 @@ def as_page(
 
 
 def asset(start_response: StartResponse, content_type: str, body: bytes, current: bool) -> Iterable[bytes]:  # noqa: FBT001
-    """Answer with a file of our pages; `current`: its URL names this very version, so that it can be kept."""
+    """Answer with a stylesheet or script; `current`: its URL has its digest, so that it may be cached."""
     kept = "public, max-age=31536000, immutable" if current else "no-store"
     headers = [("Cache-Control", kept), ("X-Content-Type-Options", "nosniff")]
     length = ("Content-Length", str(len(body)))
@@ -79,7 +79,7 @@ def asset(start_response: StartResponse, content_type: str, body: bytes, current
 
 
 def no_more(start_response: StartResponse) -> Iterable[bytes]:
-    """Answer 204, which ends an EventSource: there is nothing behind its last event."""
+    """Answer 204, which ends an EventSource: no event follows its last one."""
     start_ours(start_response, "204 No Content", [*_PRIVATE])
     return []
 
@@ -95,7 +95,7 @@ def come_back(start_response: StartResponse, seconds: int, detail: str) -> Itera
 
 
 def client_gone(start_response: StartResponse) -> Iterable[bytes]:
-    """Answer nobody: the status is for the access log (nginx's code)."""
+    """Answer a client that has disconnected; 499, nginx's code, is for the access log."""
     return _send(start_response, "499 Client Closed Request", [*_PRIVATE], b"", "text/plain")
 
 
@@ -112,7 +112,7 @@ def _send(
 
 
 def counted(start_response: StartResponse, name: str, route: str) -> StartResponse:
-    """Return a `start_response` that counts what it is called with, if this process counts for metrics."""
+    """Return a `start_response` that counts responses, if metrics are on in this process."""
     if not metrics.on():
         return start_response
 

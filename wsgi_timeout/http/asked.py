@@ -1,7 +1,7 @@
-"""What one request asks for, so that its result URL tells a repeat from a new request.
+"""What a request asks for, so that requests on a result URL can be compared with the call's own request.
 
-A result URL belongs to one request. Clients spell its URL anew (`~` for `%7E`, other cases of escapes), so
-queries are compared decoded; credentials and conditions are headers, which a client sends on some hops only.
+A result URL belongs to one request. Clients may re-encode its URL (`~` for `%7E`, the case of escapes), so
+queries are compared decoded. Credentials and conditions are headers, which a client sends on some hops only.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from wsgi_timeout.http import parameters
 from wsgi_timeout.http.environ import PRECONDITIONS
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-#: Statuses that answer a precondition (RFC 9110 section 13), and a range (section 14).
+#: Statuses that answer a precondition (RFC 9110 section 13), and those that answer a range (section 14).
 _OF_PRECONDITION = frozenset({"304", "412"})
 _OF_RANGE = frozenset({"206", "416"})
-#: Schemes whose value differs from request to request though the credentials are the same.
+#: Authentication schemes whose header differs between requests though the credentials are the same.
 _VOLATILE = frozenset({"negotiate", "ntlm"})
 _VOLATILE_MARK = b"~"
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Digests of what a request asks for; empty ones where it sends nothing of the kind."""
+    """Digests of what a request asks for; empty for what it does not send."""
 
     method: str
     query: bytes
@@ -42,9 +42,9 @@ class Asked:
     last_event: bytes
     #: Whether its client waits for the response: `wait_for_response`.
     waits: bool = True
-    #: Seconds for which the response is kept though it was delivered: of a request with an idempotency key.
+    #: With an idempotency key: seconds for which the response is kept after its delivery.
     kept_seconds: float = 0.0
-    #: The traceparent of its span (W3C Trace Context), where it is traced.
+    #: The traceparent of its span (W3C Trace Context), if it is traced.
     trace: str = ""
 
     @classmethod
@@ -71,29 +71,29 @@ class Asked:
         return cls(*msgpack.unpackb(blob))
 
     def is_for(self, call: Asked) -> bool:
-        """Whether this request, on the call's result URL, is the call's own one."""
+        """Return whether this request, on the call's result URL, asks for what the call's own asked for."""
         if self.query != call.query or (call.method == "HEAD" and self.method != "HEAD"):
             return False
-        # An event stream that broke off: its client has the events up to this one.
+        # After an event stream that broke off, the client already has the events up to `last_event`.
         return not self.last_event or self.last_event == call.last_event or not call.waits
 
     @property
     def has_terms(self) -> bool:
-        """Whether it has a condition, or asks for a range."""
+        """Return whether it has a condition, or asks for a range."""
         return bool(self.conditions or self.range)
 
     def other_terms(self, call: Asked) -> bool:
-        """Whether this request has a condition, or asks for a range, that the call's own one had not."""
+        """Return whether it has a condition, or asks for a range, that the call's own request did not."""
         return bool(
             (self.conditions and self.conditions != call.conditions)
             or (self.range and self.range != call.range)
         )
 
     def takes(self, status: str, headers: list[tuple[str, str]], call: Asked) -> bool:
-        """Whether a recorded response, of this status line and headers, fits this request.
+        """Return whether a recorded response, of this status line and headers, fits this request.
 
-        An answer to a condition fits only a request with the same condition, and a challenge (401) none
-        with other credentials.
+        An answer to a condition fits only requests with the same condition; a challenge (401) fits only
+        requests with the same credentials.
         """
         code = status[:3]
         if code == "401":
@@ -108,7 +108,7 @@ class Asked:
         if not self.credentials or self.credentials == call.credentials:
             return False
         volatile = self.credentials[:1] == call.credentials[:1] == _VOLATILE_MARK
-        # In the middle of a log-in in several steps the challenge carries the server's part.
+        # In the middle of a login in several steps, the challenge carries the server's part of it.
         return not volatile or any(
             name.lower() == "www-authenticate" and " " in value.strip() and _is_volatile(value)
             for name, value in headers
@@ -116,16 +116,16 @@ class Asked:
 
 
 def comes_back(environ: Mapping[str, Any], call_id: str) -> bool:
-    """Whether a client that has had the result asks for the address again, of its own accord.
+    """Return whether this request, after the result was delivered, wants the app to run again.
 
-    A browser's navigation (a reload, `<meta refresh>`), an EventSource, a page's script: these live at the
-    address that they were led to. A program that follows redirects does not.
+    So do a browser's navigation (a reload, `<meta refresh>`), an EventSource, and a page's script: for them
+    the result URL has become the page's address. A program that follows redirects only wants the result.
     """
-    if environ["REQUEST_METHOD"] not in SAFE or is_navigation(environ):
+    if environ["REQUEST_METHOD"] not in SAFE or _is_page_load(environ):
         return True
     if "HTTP_LAST_EVENT_ID" in environ or "text/event-stream" in environ.get("HTTP_ACCEPT", ""):
         return True
-    # Sent by the page that was shown there: Referer, HX-Current-URL.
+    # A page shown at the result URL sends its address: in Referer, or HX-Current-URL.
     return "HTTP_HX_REQUEST" in environ or any(
         call_id in value
         for key, value in environ.items()
@@ -133,12 +133,12 @@ def comes_back(environ: Mapping[str, Any], call_id: str) -> bool:
     )
 
 
-def is_navigation(environ: Mapping[str, Any]) -> bool:
-    """Whether a browser goes to this address, in a window or a frame."""
+def _is_page_load(environ: Mapping[str, Any]) -> bool:
+    """Return whether a browser loads this address in a window or a frame."""
     mode = environ.get("HTTP_SEC_FETCH_MODE")
     if mode is not None:
         return bool(mode == "navigate")
-    # On plain http a browser does not say so.
+    # On plain http browsers send no `Sec-Fetch-Mode`.
     return "text/html" in environ.get("HTTP_ACCEPT", "") and "HTTP_UPGRADE_INSECURE_REQUESTS" in environ
 
 
@@ -150,7 +150,7 @@ def _digest(text: str | bytes) -> bytes:
 
 
 def _query(raw: str) -> bytes:
-    """Return a query decoded, parameters of the same name in their order, the names in one of their own."""
+    """Return a query decoded and sorted by names; parameters of the same name keep their order."""
     items = []
     for pair in filter(None, raw.split("&")):
         name, _, value = pair.replace("+", " ").encode("latin-1", "replace").partition(b"=")
@@ -160,9 +160,10 @@ def _query(raw: str) -> bytes:
 
 
 def _credentials(authorization: str) -> bytes:
-    """Return a digest of what is the same in each request with the same credentials.
+    """Return a digest of the part of the header that is the same in all requests with these credentials.
 
-    Digest signs each URL anew (RFC 7616 section 3.4); without this, wrong credentials would ask for ever.
+    Digest authentication signs each URL anew (RFC 7616 section 3.4): compared as a whole, every request
+    would seem to have other credentials, and wrong ones would be sent for ever.
     """
     scheme, _, rest = authorization.partition(" ")
     if scheme.lower() == "digest":

@@ -1,10 +1,10 @@
-"""Our cookies, by which the address of a page that waits stays the app's own: pure functions.
+"""Our cookies, which let a page wait at the app's own address: pure functions.
 
-    __wsgi_timeout_wait_<address>_<call>   this browser waits for this call; one for each call
-    __wsgi_timeout_give_<address>_<call>   of a redirect: the next request for the address is for this call
+    __wsgi_timeout_wait_<address>_<call>   this browser waits for this call; one cookie for each call
+    __wsgi_timeout_give_<address>_<call>   set by a redirect: the next request is for this call
 
-`<address>` is a digest of the clean URL, since a browser sends a cookie to all paths below its own, and
-whatever the query is. The values are `ID.TOKEN.FLAGS`. The app never sees them.
+`<address>` is a digest of the clean URL, since a browser sends a cookie to all paths below the cookie's own,
+with any query. The values are `ID.TOKEN.FLAGS`. The app never sees them.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from wsgi_timeout.compat import Self
 from wsgi_timeout.http.parameters import MARK
 
 _VALUE = re.compile(r"(fc-[A-Za-z0-9_-]{8,64})\.([A-Za-z0-9_-]{16,128})\.([a-z]{0,4})")
-#: Browsers ignore a longer path.
+#: Browsers ignore a cookie with a longer path.
 _LONGEST_PATH = 900
 
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """What one cookie holds: a call, its token, and what a response to it may need."""
+    """The content of one cookie: a call, its token, and flags."""
 
     call_id: str
     token: str
-    #: The call was made with another method than GET: its response is no representation of the address.
+    #: The call was not made with GET: its response may not be cached as this address's content.
     unsafe: bool = False
-    #: The page that says that a download has started was shown.
+    #: The page that announces a download was shown.
     announced: bool = False
 
     @property
@@ -48,7 +48,7 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class Tickets:
-    """Our cookies for one address, as a browser has sent them."""
+    """Our cookies for one address, as the browser sent them."""
 
     give: Ticket | None = None
     #: The newest one last.
@@ -62,7 +62,7 @@ class Tickets:
 
 
 def take(environ: dict[str, Any]) -> str:
-    """Take our cookies out of a request, for us or the app; return the header as it came."""
+    """Remove our cookies from a request; return the header as the client sent it."""
     header: str = environ.get("HTTP_COOKIE", "")
     if MARK not in header:
         return ""
@@ -83,25 +83,25 @@ def read(header: str, clean_url: str) -> Tickets:
     for name, _, value in pairs:
         ticket = Ticket.read(value)
         if ticket and name == _give(clean_url, ticket.call_id):
-            give = ticket  # the newest one: an older one's redirect was not followed
+            give = ticket  # the newest: the redirect that set an older one was not followed
         elif ticket and name == _wait(clean_url, ticket.call_id):
             waits.append(ticket)
     return Tickets(give, waits)
 
 
 def strip(header: str) -> str:
-    """Return a Cookie header without ours; all else stays byte for byte."""
+    """Return a Cookie header without our cookies; the rest stays byte for byte."""
     kept = [pair for pair in header.split(";") if not pair.lstrip().startswith(MARK)]
     return ";".join(kept).lstrip() if len(kept) < header.count(";") + 1 else header
 
 
 def wait_for(ticket: Ticket, clean_url: str, seconds: float, *, secure: bool) -> tuple[str, str]:
-    """Return the header by which a browser waits for a call, for so many seconds at most; 0: no more."""
+    """Return the header that sets the cookie `wait`, with its lifetime in seconds; 0 deletes it."""
     return _set(_wait(clean_url, ticket.call_id), ticket.value, clean_url, seconds, secure=secure)
 
 
 def give(ticket: Ticket, clean_url: str, seconds: float, *, secure: bool) -> tuple[str, str]:
-    """Return the header by which the next request is for this call; 0 seconds: no more."""
+    """Return the header that sets the cookie `give`, with its lifetime in seconds; 0 deletes it."""
     return _set(_give(clean_url, ticket.call_id), ticket.value, clean_url, seconds, secure=secure)
 
 
@@ -112,7 +112,7 @@ def _set(name: str, value: str, clean_url: str, seconds: float, *, secure: bool)
 
 
 def _path(clean_url: str) -> str:
-    """Return the path for a cookie: the address's own, or one above it that an attribute can hold."""
+    """Return the path for a cookie: the address's own, or a parent of it if that is too long."""
     path = clean_url.partition("?")[0]
     held = path.partition(";")[0][:_LONGEST_PATH]
     return path if held == path else held[: held.rindex("/") + 1]

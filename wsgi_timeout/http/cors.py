@@ -1,6 +1,7 @@
-"""Cross-origin requests (WHATWG Fetch): the headers of answers that are ours, and preflights of our URLs.
+"""Cross-origin requests (WHATWG Fetch): headers for our own answers, and preflights of our URLs.
 
-A browser reads no hop of a chain without them. What the app answers, its own preflights too, is the app's.
+Without these headers a browser follows no redirect of ours. The app's own answers and preflights are left
+to the app.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _PREFLIGHT_SECONDS = 600
 
 
 class Start:
-    """A `start_response` that has the CORS headers for answers of ours."""
+    """A `start_response` that knows the CORS headers for our own answers."""
 
     def __init__(self, start_response: StartResponse, headers: Headers) -> None:
         self._start_response = start_response
@@ -28,7 +29,7 @@ class Start:
         return self._start_response(status, headers, *exc_info)
 
     def adding(self, more: Headers) -> Start:
-        """Return one that sends more headers with every answer."""
+        """Return a `Start` that adds these headers to every answer."""
         return Start(adding(self._start_response, more), self._headers)
 
     def ours(self, status: str, headers: Headers) -> None:
@@ -56,19 +57,19 @@ def start_ours(start_response: StartResponse, status: str, headers: Headers) -> 
 
 
 def with_headers(environ: Mapping[str, Any], origins: str, start_response: StartResponse) -> StartResponse:
-    """Return a `start_response` whose answers of ours an allowed origin may read; `origins`: the setting."""
+    """Return a `start_response` that lets the allowed `origins` (the setting) read our own answers."""
     if not origins:
         return start_response
     return Start(start_response, [*_allowed(environ, origins), ("Vary", "Origin")])
 
 
 def is_preflight(environ: Mapping[str, Any]) -> bool:
-    """Whether a browser asks whether it may send a request."""
+    """Return whether a request is a CORS preflight."""
     return environ["REQUEST_METHOD"] == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ
 
 
 def preflight(environ: Mapping[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-    """Answer the preflight of a URL of ours: an allowed origin may send what it wants to."""
+    """Answer the preflight of one of our URLs: an allowed origin may send any method and headers."""
     headers: Headers = [("Cache-Control", "no-store")]
     if isinstance(start_response, Start):
         headers += [
@@ -88,5 +89,5 @@ def _allowed(environ: Mapping[str, Any], origins: str) -> Headers:
     if origin and origin in listed:
         allowed = [("Access-Control-Allow-Origin", origin), ("Access-Control-Allow-Credentials", "true")]
         return [*allowed, exposed]
-    # Anybody's page, but without cookies: a browser takes no `*` for a request that has them.
+    # `*`: pages of all origins, but browsers do not accept it for requests with cookies.
     return [("Access-Control-Allow-Origin", "*"), exposed] if "*" in listed and origin else []

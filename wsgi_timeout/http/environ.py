@@ -1,4 +1,4 @@
-"""A WSGI environ (PEP 3333) to a message, and back: pure functions."""
+"""Turns a WSGI environ (PEP 3333) into a message, and back: pure functions."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from wsgi_timeout.metrics import ROUTE_KEY
 
 WSGIEnvironment = dict[str, Any]
 
-#: Keys other than HTTP_* that carry facts about the request. A list of what to send, not of what to
-#: drop: servers and middleware put sockets, functions and caches into the environ.
+#: Keys other than HTTP_* that describe the request. A list of what to send and not of what to drop, since
+#: servers and middleware put sockets, functions and caches into the environ.
 _REQUEST_KEYS = frozenset(
     {
         "REQUEST_METHOD",
@@ -41,7 +41,7 @@ _REQUEST_KEYS = frozenset(
 _REQUEST_PREFIXES = ("HTTP_", "SSL_", "PROXY_")
 _URLS = frozenset({"QUERY_STRING", "RAW_URI", "REQUEST_URI"})
 
-#: Headers that make an answer fit their own request only: 304, 206, 412, 416.
+#: Headers whose answers (304, 206, 412, 416) fit no other request.
 PRECONDITIONS = (
     "HTTP_IF_MATCH",
     "HTTP_IF_NONE_MATCH",
@@ -64,7 +64,7 @@ def capture(environ: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def clean(environ: WSGIEnvironment) -> WSGIEnvironment:
-    """Return an environ without our parameters: the same one where it holds none."""
+    """Return an environ without our parameters; the same object if it has none."""
     changes = _cleaned(environ)
     return {**environ, **changes} if changes else environ
 
@@ -72,8 +72,8 @@ def clean(environ: WSGIEnvironment) -> WSGIEnvironment:
 def _cleaned(environ: Mapping[str, Any]) -> dict[str, str]:
     """Return the values that hold parameters of ours, without them.
 
-    Those may be in the query, in the raw URI, and in any header: browsers and libraries send the address
-    of the page that they show (Referer, HX-Current-URL), which may be a result URL.
+    They may be in the query, the raw URI and any header: browsers and libraries send the address of the
+    current page (Referer, HX-Current-URL), which may be a result URL.
     """
     changes = {}
     for key, value in environ.items():
@@ -94,7 +94,7 @@ def restore(
 ) -> WSGIEnvironment:
     """Return a new environ for one run of the app in this process.
 
-    `body` becomes `wsgi.input`, and ends by itself; `log` becomes `wsgi.errors`.
+    `body` becomes `wsgi.input`, which returns b"" at its end; `log` becomes `wsgi.errors`.
     """
     environ: WSGIEnvironment = dict(captured)
     environ.update(
@@ -103,7 +103,7 @@ def restore(
             "wsgi.input": body,
             "wsgi.input_terminated": True,
             "wsgi.errors": log,
-            # Not the server's, whose files are in another process.
+            # Not the server's wrapper, which would need the file in the server's process.
             "wsgi.file_wrapper": FileWrapper,
             "wsgi.multithread": multithread,
             "wsgi.multiprocess": True,

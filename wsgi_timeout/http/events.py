@@ -1,8 +1,8 @@
 """Event streams (`text/event-stream`): where events end, and an `id:` put into each. Pure.
 
-The format is the HTML standard's, section 9.2: lines end with CRLF, LF or CR, an empty line ends an event,
-a byte order mark may stand first. Nothing is changed but what is put in: an `id` before the empty line that
-ends an event, since from there on a client has seen it whole.
+The format is defined in the HTML standard, section 9.2: lines end with CRLF, LF or CR, an empty line ends an
+event, and a byte order mark may come first. All that is added is an `id` before the empty line that ends an
+event, where a client has received all of it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from wsgi_timeout.store.messages import ResponseHead
 
 EVENTS = "text/event-stream"
-#: What may have no end: events, and lines of JSON.
+#: Media types of responses that may have no end: events, and lines of JSON.
 STREAMS = frozenset(
     {
         EVENTS,
@@ -29,7 +29,7 @@ STREAMS = frozenset(
 )
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _BOM = b"\xef\xbb\xbf"
-#: Bytes of a line's beginning that tell its field, with a byte order mark and a colon.
+#: How many bytes of a line's beginning tell its field, with a byte order mark and a colon.
 _HEAD = 16
 _FIELDS = {name: (name, name + b":") for name in (b"data", b"id", b"retry")}
 
@@ -46,16 +46,16 @@ def is_event_source(environ: Mapping[str, Any]) -> bool:
 
 
 def media_type(head: ResponseHead) -> str:
-    """Return the media type of a response whose body is sent as it is, else an empty string."""
+    """Return the media type of a response with an unencoded body; empty for any other response."""
     headers = {name.lower(): value for name, value in head.headers}
-    # What is compressed, or a part, has no places of its own.
+    # In a compressed or partial body no event can be located.
     if headers.get("content-encoding", "identity").strip().lower() != "identity" or head.status[:3] != "200":
         return ""
     return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def has_event(rest: bytes) -> bool:
-    """Whether an event ends in what a client has not seen of a stream."""
+    """Return whether an event ends in the part of a stream that a client has not received."""
     marker = EventMarker(resumed=True)
     whole, more = marker.feed(rest, lambda _: b"")
     return marker.foreign or len(whole) + len(more) > len(rest)

@@ -1,4 +1,4 @@
-"""`wsgi.file_wrapper` (PEP 3333): a file in blocks of the size in which bodies travel."""
+"""`wsgi.file_wrapper` (PEP 3333): yields a file in blocks as large as a stream's chunks."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ _BLOCK_BYTES = 256 * 1024
 
 
 class FileWrapper(_SmallBlocks):
-    """Reads large blocks of what is at hand, whatever it is asked for; of a pipe or socket as asked.
+    """Reads files and memory in large blocks, whatever block size the app asks for.
 
-    Those may give their next bytes much later: a larger block would hold back what is there.
+    Pipes and sockets are read in the app's block size: their next bytes may come much later, and a larger
+    block would hold back those that have come.
     """
 
     def __init__(self, filelike: Any, blksize: int = 8192) -> None:
@@ -25,10 +26,10 @@ class FileWrapper(_SmallBlocks):
 
 
 def _is_at_hand(filelike: Any) -> bool:
-    """Whether a read waits for nobody: bytes in memory, or a regular file."""
+    """Return whether reading never blocks: bytes in memory, or a regular file."""
     if isinstance(filelike, io.BytesIO):
         return True
     try:
         return stat.S_ISREG(os.fstat(filelike.fileno()).st_mode)
     except (AttributeError, OSError, TypeError, ValueError):
-        return False  # not a file of the system
+        return False  # it has no file descriptor

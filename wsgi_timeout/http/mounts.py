@@ -14,15 +14,15 @@ from wsgi_timeout.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """How one web function's requests are run; see the settings of these names."""
+    """How requests of one web function are run; see the settings of the same names."""
 
     wait_for_response: bool
-    #: None: as set.
+    #: Seconds; None: as the setting says.
     timeout: float | None
     max_attempts: int | None
 
     def apply(self, settings: Settings) -> Settings:
-        """Return the settings of this web function. A deployment that never waits stays so."""
+        """Return this web function's settings; `wait_for_response=False` of the deployment stays in force."""
         wait = settings.wait_for_response and self.wait_for_response
         return settings.replace(
             wait_for_response=wait,

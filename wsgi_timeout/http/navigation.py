@@ -1,4 +1,4 @@
-"""Whether a request is a person's browser going to a page, by what browsers say of themselves."""
+"""Tells whether a request is a person's browser opening a page, by the headers that browsers send."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import Any
 
 
 def is_navigation(environ: Mapping[str, Any]) -> bool:
-    """Return whether a browser will show the answer in a tab.
+    """Return whether a browser will show the answer in a tab; not in a frame, and not a fetch or an image.
 
-    A frame, a fetch, an image is not one (Fetch Metadata, W3C). On plain http browsers send no
-    `Sec-Fetch-*`, but they announce there that they would take https.
+    By Fetch Metadata (W3C). On plain http browsers send no `Sec-Fetch-*`, but `Upgrade-Insecure-Requests`.
     """
     if environ["REQUEST_METHOD"] not in {"GET", "POST"} or is_prefetch(environ):
         return False
@@ -22,12 +21,12 @@ def is_navigation(environ: Mapping[str, Any]) -> bool:
 
 
 def is_reload(environ: Mapping[str, Any]) -> bool:
-    """Return whether a browser says that it loads again what it shows, or was about to."""
+    """Return whether a browser reloads the page that it shows, or was about to show (F5)."""
     return "max-age=0" in environ.get("HTTP_CACHE_CONTROL", "")
 
 
 def is_hard_reload(environ: Mapping[str, Any]) -> bool:
-    """Return whether a person insists on a new answer. F5 sends `max-age=0`, as a form's POST does too."""
+    """Return whether a person has forced a reload (Ctrl-F5). F5 alone sends `max-age=0`, as POSTs do too."""
     return "no-cache" in environ.get("HTTP_CACHE_CONTROL", "")
 
 

@@ -1,8 +1,8 @@
-"""Our query parameters, found in whatever spelling a client gives them.
+"""Finds our query parameters, however a client has encoded them.
 
-A client may escape any letter of a name (`__wsgi_timeout%5fcall`), escape a whole URL that holds one
-(`next=%2Fa%3F__wsgi_timeout_call%3D...`), or put `;` between parameters. What is found is cut out of the
-raw text, and all else stays byte for byte.
+A client may escape any letter of a name (`__wsgi_timeout%5fcall`), escape a whole URL that contains one
+(`next=%2Fa%3F__wsgi_timeout_call%3D...`), or separate parameters by `;`. The parameters are cut out of the
+raw text; the rest stays byte for byte.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ HOP = MARK + "hop"
 STATUS = MARK + "status"
 OFFSET = MARK + "offset"
 
-#: One character, however often it was escaped: `%5F`, `%255F`.
+#: One character, plain or escaped any number of times: `_`, `%5F`, `%255F`.
 _CHARACTER = re.compile(r"%(?:25)*([0-9A-Fa-f]{2})|.", re.DOTALL)
 _ESCAPED_WSGI = re.compile(r"%(?:25)*(?:77|73|67|69)")
 _OURS = MARK + r"""[a-z]*(?:=[^&;#\s"'<>,\\)}\]]*)?"""
-#: Parameters of ours that follow each other in a URL, with what stands before and after them.
+#: One or more of our parameters in a URL, with the separators before and after them.
 _IN_URL = re.compile(rf"([?&;#]){_OURS}(?:[&;]{_OURS})*([&;]?)")
 
 
 def holds_ours(text: str) -> bool:
-    """Whether a text may hold a parameter of ours: a quick look, for every header of every request."""
+    """Return whether a text may contain a parameter of ours; fast, since it is asked for every header."""
     if MARK in text:
         return True
-    # Its underscores are escaped by any client, its letters only to hide it.
+    # Any client may escape the underscores; the letters are escaped only to hide the name.
     hidden = "%" in text and ("wsgi" in text or _ESCAPED_WSGI.search(text) is not None)
     return hidden and MARK in decoded(text)
 
 
 def decoded(text: str) -> str:
-    """Return a text without its escapes, however often they were made."""
+    """Return a text with all escapes decoded, also repeated ones."""
     return _CHARACTER.sub(lambda found: chr(int(found[1], 16)) if found[1] else found[0], text)
 
 
@@ -48,7 +48,7 @@ def pairs(query: str) -> Iterator[tuple[str, str]]:
 
 
 def strip_query(query: str) -> str:
-    """Return a query without our parameters, also without those in URLs that it holds."""
+    """Return a query without our parameters, including those in URLs that are its values."""
     if not holds_ours(query):
         return query
     kept = []
@@ -61,13 +61,13 @@ def strip_query(query: str) -> str:
 
 
 def strip(text: str) -> str:
-    """Return a text without our parameters in the URLs that it holds, and without a `?` left over."""
+    """Return a text with our parameters removed from its URLs, and no `?` left at a URL's end."""
     if not holds_ours(text):
         return text
     starts = [found.start() for found in _CHARACTER.finditer(text)] + [len(text)]
     kept, end = [], 0
     for found in _IN_URL.finditer(decoded(text)):
-        # Of two separators one stays: the first where more follows, else neither.
+        # Of the two separators around it the first one stays, if anything follows; else neither.
         first, last = (found.end(1), found.end()) if found[2] else (found.start(), found.end())
         kept.append(text[end : starts[first]])
         end = starts[last]

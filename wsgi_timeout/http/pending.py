@@ -1,4 +1,4 @@
-"""The call that one request waits for, as its client knows it."""
+"""The call that a request waits for, with what its client knows of it: id, token, URLs."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ class Pending:
 
     call_id: str
     token: str
-    #: Its path as `urls.canonical_path` spells it.
+    #: The request's path, normalised by `urls.canonical_path`.
     path: str
     #: The request's own URL without our parameters.
     clean_url: str
-    #: Redirects so far; 0: its result URL was never given out.
+    #: How many redirects the client has followed; 0: it was not told the result URL.
     hop: int
-    #: What the call's own request asked for, packed: see `http.asked`.
+    #: What the call's own request asked for: a packed `http.asked.Asked`.
     asked: bytes = b""
-    #: The pattern of ours that its request was captured by.
+    #: The pattern by which the request was captured.
     route: str = "*"
 
     @property

@@ -1,4 +1,4 @@
-"""What a client prefers (RFC 7240): not to wait, or to wait for so many seconds at most."""
+"""The request header `Prefer` (RFC 7240): `respond-async`, and `wait=SECONDS`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _WAIT = re.compile(r'wait\s*=\s*"?(\d{1,6})"?')
 def apply(
     environ: Mapping[str, Any], settings: Settings, start_response: StartResponse
 ) -> tuple[Settings, StartResponse]:
-    """Return the settings by a request's `Prefer`, and a `start_response` that says what was applied.
+    """Return settings changed as `Prefer` says, and a `start_response` that adds `Preference-Applied`.
 
-    The app sees the header unchanged.
+    The app sees `Prefer` unchanged.
     """
     if not settings.prefer or "HTTP_PREFER" not in environ:
         return settings, start_response

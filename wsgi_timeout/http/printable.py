@@ -1,4 +1,4 @@
-"""Text of clients in logs: on one line, without escapes of terminals, and without our tokens."""
+"""Makes text from clients safe for logs: on one line, without terminal escapes and without our tokens."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from wsgi_timeout.http.urls import TOKEN
 
-# C0, DEL and C1 (RFC 3629 bytes read as Latin-1 too), and what Unicode calls a line's end.
+# C0, DEL and C1 control characters (also as bytes of UTF-8 read as Latin-1), and Unicode's line ends.
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -16,5 +16,5 @@ def printable(text: str) -> str:
 
 
 def without_token(text: str) -> str:
-    """Return the text without the tokens of our URLs: a token is all that is needed to read the result."""
+    """Return the text without the tokens of our URLs: whoever has a token can read the result."""
     return TOKEN.sub(r"\1.-", text)

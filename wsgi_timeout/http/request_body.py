@@ -1,7 +1,7 @@
-"""A request body on its way to the worker: small ones whole, large ones as a stream.
+"""Reads a request body from the server: a small one whole, a large one in chunks.
 
-An upload that was cut short must never look complete to the handler. gunicorn reads a body whose
-client went away as one that ended (RFC 9112 section 8 calls it incomplete), so the bytes are counted.
+An upload that was cut short must never look complete to the handler. When a client disconnects, gunicorn
+returns the end of the body (RFC 9112 section 8 calls it incomplete), so the bytes are counted here.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ _READ = 64 * 1024
 
 
 class Upload:
-    """Reads one request's `wsgi.input`, once, counting."""
+    """Reads one request's `wsgi.input` once, and counts the bytes."""
 
     def __init__(self, environ: Mapping[str, Any], max_bytes: int, *, hashed: bool = False) -> None:
-        """Raise `BodyTooLarge` for an announced length over `max_bytes`; `hashed`: keep a digest."""
+        """Raise `BodyTooLarge` for a `Content-Length` over `max_bytes`; `hashed`: compute a digest."""
         self._input = environ["wsgi.input"]
         length = environ.get("CONTENT_LENGTH", "")
         self._length = int(length) if length.isdigit() else None
-        # Without a length there is a body only where the server ends it by itself (chunked).
+        # Without a length there is a body only if the server marks its end (chunked encoding).
         chunked = "HTTP_TRANSFER_ENCODING" in environ or environ.get("wsgi.input_terminated", False)
-        #: There is no body at all.
+        #: The request has no body.
         self.empty = self._length == 0 or (self._length is None and not chunked)
         self._max = max_bytes
         self._count = 0
@@ -42,16 +42,16 @@ class Upload:
 
     @property
     def length(self) -> int | None:
-        """The announced length in bytes; None: there is none."""
+        """The `Content-Length` in bytes; None: there is none."""
         return self._length
 
     @property
     def digest(self) -> bytes:
-        """Of the whole body; empty if a part of it was not read."""
+        """The SHA-256 of the whole body; empty if a part of it was not read."""
         return self._hash.digest() if self._hash and self._whole else b""
 
     def whole(self, limit: int) -> bytes | None:
-        """Return the body if it has at most `limit` bytes; else None, and `chunks` gives it.
+        """Return the body if it has at most `limit` bytes; else None, and `chunks` yields it.
 
         Raises `UploadBroken`.
         """
@@ -69,7 +69,7 @@ class Upload:
         return None
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the body, with what `whole` has read, in pieces of `CHUNK` bytes and a last smaller one.
+        """Yield the body from its beginning, in pieces of `CHUNK` bytes and a last smaller one.
 
         Raises `UploadBroken`, `BodyTooLarge`.
         """
@@ -82,7 +82,7 @@ class Upload:
         yield from split(rest)
 
     def discard(self) -> None:
-        """Read a body that nobody wants, so that the connection stays usable."""
+        """Read and drop the body, so that the connection stays usable."""
         while not self.empty and self._read(_READ):
             pass
 
@@ -96,7 +96,7 @@ class Upload:
             piece: bytes = self._input.read(size)
         except TimeoutError as error:
             raise UploadStalled(f"the client paused for too long after {self._count} bytes") from error
-        except Exception as error:  # each server has its own errors for a broken body
+        except Exception as error:  # every server raises errors of its own for a broken body
             raise UploadBroken(f"the request body broke off after {self._count} bytes") from error
         self._count += len(piece)
         if self._hash:
@@ -111,7 +111,7 @@ class Upload:
 
 @contextmanager
 def impatient(environ: Mapping[str, Any], seconds: float) -> Iterator[None]:
-    """Let a read fail when a client says nothing for so long, where the server shows its connection."""
+    """Let reads fail after so many silent seconds, if the server puts its socket into the environ."""
     sock = environ.get("gunicorn.socket")
     if sock is None:
         yield
@@ -121,5 +121,5 @@ def impatient(environ: Mapping[str, Any], seconds: float) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError):  # it may be closed by now
+        with suppress(OSError):  # the socket may be closed by now
             sock.settimeout(before)

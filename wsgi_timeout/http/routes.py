@@ -4,7 +4,7 @@
     POST /ocr           one method
     GET,POST /export*   several
 
-A pattern is held against the whole decoded path below the front, case and all.
+A pattern must match the whole decoded path below the front; case counts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.settings import Settings
 
-#: The settings that may differ between routes; the others belong to the process.
+#: The settings that may differ between routes; all others are the same for the whole process.
 PER_ROUTE = frozenset(
     {
         "page_after",
@@ -59,7 +59,7 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
 
 
 def listed(option: str, patterns: Iterable[str]) -> tuple[str, ...]:
-    """Return the patterns of an option; raises `ConfigurationError` for a string, whose items are letters."""
+    """Return an option's patterns; raises `ConfigurationError` for a single string in place of a list."""
     if isinstance(patterns, str):
         raise ConfigurationError(f"{option}={patterns!r}: write a list of patterns, [{patterns!r}]")
     return tuple(patterns)
@@ -68,8 +68,8 @@ def listed(option: str, patterns: Iterable[str]) -> tuple[str, ...]:
 class Routes:
     """Which requests run as calls, and with which settings.
 
-    `only` names what runs as calls (empty: all), `except_` what does not; `routes` gives settings to
-    what they let through, the first pattern that matches counts.
+    `only` names what runs as calls (empty: everything), `except_` what does not. `routes` gives settings to
+    the requests that pass both; the first pattern that matches counts.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Routes:
         return not self._only and not self._except
 
     def route(self, environ: Mapping[str, Any]) -> str:
-        """Return the pattern that a request runs by, for logs and metrics: of `routes`, else of `only`."""
+        """Return the pattern of `routes`, else of `only`, that matches; for logs and metrics."""
         if not self._patterns:
             return "*"
         subject = _subject(environ)

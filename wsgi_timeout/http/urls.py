@@ -2,10 +2,10 @@
 
     __wsgi_timeout_call=fc-ID.TOKEN     the result URL of a call
     __wsgi_timeout_hop=N                makes every URL of a redirect chain different, since many
-                                        clients call it a loop when they see one URL twice
+                                        clients take the same URL twice for a redirect loop
     __wsgi_timeout_status=fc-ID.TOKEN   the status URL
-    __wsgi_timeout_offset=N             on a result URL: the byte at which a stream that was begun goes on;
-                                        also as `offset=N` behind our parameters
+    __wsgi_timeout_offset=N             on a result URL: the byte at which to resume a stream; also as
+                                        `offset=N` after our parameters
 
 Other parameters keep order, case and escapes.
 """
@@ -21,7 +21,7 @@ from urllib.parse import quote, unquote_to_bytes
 from wsgi_timeout.http import parameters
 from wsgi_timeout.http.parameters import CALL, HOP, MARK, OFFSET, STATUS
 
-#: What may stand in a logged line instead of a token.
+#: Matches a token in a line to be logged, with what stands before it.
 TOKEN = re.compile(r"(__wsgi_timeout_(?:call|status)(?:=|%3[Dd])[^.&\s]*)\.[^&\s\"'<>]+")
 
 _REFERENCE = re.compile(r"(fc-[A-Za-z0-9_-]{8,64})\.([A-Za-z0-9_-]{16,128})")
@@ -33,13 +33,13 @@ _LEADING_SLASHES = re.compile(r"^[/\\]+")
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What one of our URLs asks for; `call_id` is empty if the parameter makes no sense."""
+    """What one of our URLs refers to; `call_id` is empty if the parameter is malformed."""
 
     kind: Literal["call", "status"]
     call_id: str
     token: str
     hop: int
-    #: The byte of its body to go on at, None for the beginning.
+    #: The byte of the body at which to resume; None: the beginning.
     offset: int | None = None
 
 
@@ -48,7 +48,7 @@ def reference(query: str) -> Reference | None:
     found = list(parameters.pairs(query)) if parameters.holds_ours(query) else []
     references = [(name, value) for name, value in found if name in {CALL, STATUS}]
     if not references:
-        # A hop alone refers to nothing; it is still never shown to the app.
+        # A hop alone refers to nothing, but is not shown to the app either.
         return None
     kind: Literal["call", "status"] = "call" if references[0][0] == CALL else "status"
     match = _REFERENCE.fullmatch(references[0][1]) if len(references) == 1 else None
@@ -61,32 +61,31 @@ def reference(query: str) -> Reference | None:
 
 
 def with_our_offset(query: str) -> str:
-    """Return the query of a result URL with an `offset` behind our parameters as one of them."""
+    """Return a result URL's query in which an `offset` after our parameters is one of ours."""
     return re.sub(rf"({CALL}=[^&]*(?:&{MARK}[^&]*)*&)offset=(?=\d+$)", rf"\1{OFFSET}=", query)
 
 
 def is_anew(query: str) -> bool:
-    """Whether the query has a hop and no call: a new run of a request, without its conditions."""
+    """Return whether the query has a hop and no call: the request is to run anew, without conditions."""
     return reference(query) is None and any(name == HOP for name, _ in parameters.pairs(query))
 
 
 def raw_path(environ: Mapping[str, Any]) -> str:
     """Return the path as the client sent it, still percent-encoded.
 
-    PATH_INFO is decoded (`%2F` has become `/`), so that it serves only where the server keeps no
-    raw URI.
+    PATH_INFO is decoded (`%2F` has become `/`), so it is used only if the server keeps no raw URI.
     """
     uri = environ.get("RAW_URI") or environ.get("REQUEST_URI")
     if not uri:
         path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
         return quote(path.encode("latin-1"), safe=_PATH_SAFE)
-    # The absolute form (RFC 9112 section 3.2.2) names a host that we must not believe.
+    # The absolute form (RFC 9112 section 3.2.2) names a host, which must not be trusted.
     path = _ABSOLUTE_FORM.sub("", str(uri).partition("?")[0], count=1)
     return path or "/"
 
 
 def local(path: str) -> str:
-    r"""Return `path` as something a browser cannot read as another host.
+    r"""Return `path` in a form that a browser cannot take for another host.
 
     `//evil.com/x` and `/\evil.com` are network-path references (RFC 3986 section 4.2).
     """
@@ -95,14 +94,14 @@ def local(path: str) -> str:
 
 
 def local_path(environ: Mapping[str, Any]) -> str:
-    """Return this request's raw path in the form in which our URLs hold it."""
+    """Return this request's raw path as it stands in our URLs."""
     return local(raw_path(environ))
 
 
 def canonical_path(environ: Mapping[str, Any]) -> str:
-    """Return this request's path in one spelling of many, without dot segments (RFC 3986 section 6.2.2).
+    """Return this request's path normalised: escapes, and dot segments (RFC 3986 section 6.2.2).
 
-    Some clients spell the path of a redirect anew, so our records are compared by this one.
+    Some clients re-encode the path of a redirect, so paths are stored and compared in this form.
     """
     segments: list[bytes] = []
     last = b""
@@ -117,22 +116,19 @@ def canonical_path(environ: Mapping[str, Any]) -> str:
 
 
 def prefix(environ: Mapping[str, Any], trusted_proxies: str) -> str:
-    """Return the path prefix that a trusted proxy took off, without a trailing slash."""
+    """Return the path prefix that a trusted proxy has stripped, without a trailing slash."""
     value = environ.get("HTTP_X_FORWARDED_PREFIX", "").split(",")[0].strip().rstrip("/")
-    # Of a ProxyFix outside, which has put the client's address there.
+    # werkzeug's ProxyFix, if it runs outside, has replaced the peer's address by the client's.
     peer = environ.get("werkzeug.proxy_fix.orig", environ).get("REMOTE_ADDR", "")
     trusted = [item.strip() for item in trusted_proxies.split(",")]
-    # A unix socket's peer has no address and is local by nature.
+    # The peer of a unix socket has no address, and is always local.
     if not value or not (peer in trusted or "*" in trusted or peer == ""):
         return ""
     return local(value)
 
 
 def origin(environ: Mapping[str, Any], public_url: str) -> str:
-    """Return the scheme and host to put before our URLs where they are to be kept.
-
-    `public_url` if it is set, else what the request was sent to.
-    """
+    """Return scheme and host for absolute URLs of ours: `public_url` if set, else those of the request."""
     if public_url:
         return public_url
     host = environ.get("HTTP_HOST", "")
@@ -149,7 +145,7 @@ def clean_url(environ: Mapping[str, Any], trusted_proxies: str) -> str:
 
 
 def anew_url(clean: str) -> str:
-    """Return the URL that runs a request anew: no client has a copy of it that we might confirm."""
+    """Return a URL that runs the request anew; no client has a cached copy of this one."""
     return f"{_with_query(clean)}{HOP}=0"
 
 
@@ -166,8 +162,7 @@ def _with_query(clean: str) -> str:
 
 
 def _printable(query: str) -> str:
-    # Raw bytes that a header must not carry, and a `#` that would cut our parameters off; everything
-    # else stays as it came.
+    # Escapes bytes that a header must not contain, and a `#`, which would cut our parameters off.
     return "".join(char if "!" <= char <= "~" and char != "#" else _escape(char) for char in query)
 
 

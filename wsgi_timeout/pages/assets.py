@@ -1,7 +1,7 @@
 """The stylesheet and the script of the pages: files of their own, as a strict CSP forbids inline ones.
 
-They are served on the page's own path under `?__wsgi_timeout_asset=NAME-DIGEST`, so that no route of
-the app is taken, and a proxy's prefix needs no thought.
+They are served on the page's own path as `?__wsgi_timeout_asset=NAME-DIGEST`: this takes no route away from
+the app, and works below any prefix of a proxy.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
-#: The parameter that names one.
+#: The query parameter that names an asset.
 PARAMETER = "__wsgi_timeout_asset"
-#: The user's stylesheet, put after ours: variables for colour and logo, or anything else.
+#: The user's stylesheet, appended to ours: variables for colour and logo, or any other rules.
 THEME = "theme.css"
 
 _SCRIPT = "text/javascript; charset=utf-8"
@@ -26,12 +26,12 @@ class Asset(NamedTuple):
 
     content_type: str
     body: bytes
-    #: Whether it is the version that was asked for, which never changes.
+    #: Whether the URL's digest fits this content, so that clients may cache it for ever.
     current: bool
 
 
 class Assets:
-    """Ours, and the user's stylesheet from the first folder that has one."""
+    """Our stylesheet and script, and the user's stylesheet from the first folder that has one."""
 
     def __init__(self, folders: Sequence[Path] = ()) -> None:
         self._folders = folders
@@ -57,7 +57,7 @@ class Assets:
     def _body(self, name: str) -> bytes:
         body = self._ours[name]
         if name == "page.css":
-            # Read each time: it is small, and its author sees a change at once.
+            # Read for every request: it is small, and its author sees a change at once.
             body += next((file.read_bytes() for f in self._folders if (file := f / THEME).is_file()), b"")
         return body
 

@@ -1,4 +1,4 @@
-"""Renders a page: by the user's template where there is one that works, else by ours."""
+"""Renders a page with the user's template, or with ours if there is none or it fails."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ log = logging.getLogger("wsgi_timeout")
 class Waiting:
     """What the waiting page shows (`page` in the template `waiting.html`)."""
 
-    #: The path that was asked for, as people read it.
+    #: The requested path, for people to read.
     what: str
-    #: "queued", "running", or "" while nobody can tell.
+    #: "queued", "running", or "" while Redis is away.
     state: str
-    #: Seconds since the request came.
+    #: Seconds since the request was accepted.
     elapsed: int
     status_url: str
-    #: Where the page goes when the response is there, and every now and then without JavaScript.
+    #: The page goes there when the response is ready; without JavaScript it goes there repeatedly.
     result_url: str
-    #: The place in the queue, 1 for the first; None if it is not queued.
+    #: The position in the queue, from 1; None if the call is not queued.
     position: int | None = None
     #: An operator has the workers take no calls for a while: it is queued.
     paused: bool = False
-    #: How far the handler is, from 0 to 1; None if it does not tell.
+    #: The handler's progress, from 0 to 1; None if it reports none.
     part: float | None = None
     message: str = ""
-    #: The address is to be kept: the call was made with `wait_for_response=False`.
+    #: Tell the person to keep the address: the call was made with `wait_for_response=False`.
     keep: bool = False
-    #: The browser waits for several calls at this address: a tab that was reloaded goes to its own one.
+    #: The browser waits for several calls at this address: a reloaded tab finds its own call again.
     several: bool = False
     stylesheet: str = ""
     script: str = ""
@@ -57,30 +57,30 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A link that a page offers: its text is `label` of the catalogue."""
+    """A link that a page offers; its text is the catalogue's text `label`."""
 
     label: str
     url: str
-    #: Leads to the page before, where the browser knows it.
+    #: Leads to the previous page in the browser's history, if there is one.
     back: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What any other page says (`page` in the template `message.html`)."""
+    """What all other pages show (`page` in the template `message.html`)."""
 
     title: str
     text: str
     ways: tuple[Way, ...] = ()
-    #: Under which the log has the reason; empty if there is nothing to look for.
+    #: The reference number of the log line with the reason; empty if there is none.
     reference: str = ""
     stylesheet: str = ""
-    #: Makes a link with `data-back` lead to the page before; empty if there is no such link.
+    #: The URL of the script that makes links with `data-back` go back; empty if there is no such link.
     script: str = ""
 
 
 def folders(templates: str, *others: Path | None) -> list[Path]:
-    """Return the user's folders: the setting's, and `wsgi_timeout` in other folders of templates."""
+    """Return the user's folders: that of the setting, and `wsgi_timeout/` in the `others` that have it."""
     found = [Path(templates)] if templates else []
     if found and not found[0].is_dir():
         log.error("templates=%r: there is no such folder, our own pages are shown", templates)
@@ -92,7 +92,7 @@ class Pages:
     """The pages of one front."""
 
     def __init__(self, folders: Sequence[Path] = ()) -> None:
-        """Take folders of the user's templates, texts and `theme.css`; the first that has a file counts."""
+        """Read the user's templates, texts and `theme.css`; the first folder that has a file wins."""
         self.assets = Assets(folders)
         self._catalogue = Catalogue(folders)
         ours = PackageLoader("wsgi_timeout", "pages/templates")
@@ -113,7 +113,7 @@ class Pages:
     def message(
         self, texts: Texts, kind: str, *, ways: Sequence[Way] = (), reference: str = "", **values: str
     ) -> bytes:
-        """Return the page for `kind`, a key of the catalogue; `values` are put into its text."""
+        """Return the page for `kind`, a key of the catalogue; `values` are inserted into its text."""
         title, text = getattr(texts, kind)
         for name, value in values.items():
             text = text.replace(f"{{{name}}}", value)
@@ -128,6 +128,6 @@ class Pages:
                 return self._users.get_template(template).render(page=page, t=texts).encode()
             except TemplateNotFound as error:
                 log.error("template %s: %s was not found, our own page is shown", template, error)
-            except Exception:  # whatever it raises, it must not cost a result
+            except Exception:  # a broken template of the user's must not cost a result
                 log.exception("template %s failed, our own page is shown", template)
         return self._ours.get_template(template).render(page=page, t=texts).encode()

@@ -1,4 +1,4 @@
-"""The catalogue of texts: one JSON file a language, chosen by `Accept-Language`."""
+"""The catalogue of texts: one JSON file for each language, chosen by `Accept-Language`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any
 log = logging.getLogger("wsgi_timeout")
 
 DEFAULT = "en"
-#: What the script of the waiting page writes.
+#: The texts that the script of the waiting page inserts.
 _SCRIPT = ("running", "queued", "paused", "ready", "opening", "place", "offline")
 
 
 class Texts:
-    """The texts of one language; `texts.cancel` and the like in a template."""
+    """The texts of one language; templates write `texts.cancel` and the like."""
 
     def __init__(self, texts: Mapping[str, Any]) -> None:
         self._texts = texts
@@ -31,7 +31,7 @@ class Texts:
 
     @cached_property
     def script(self) -> str:
-        """Return what the script needs, as JSON."""
+        """Return the texts for the page's script, as JSON."""
         return json.dumps({name: self._texts[name] for name in _SCRIPT}, ensure_ascii=False)
 
 
@@ -39,7 +39,7 @@ class Catalogue:
     """The texts of every language: ours, and those of `texts/<language>.json` in the user's folders."""
 
     def __init__(self, folders: Iterable[Path] = ()) -> None:
-        """Read all files; one of the user's replaces the texts that it has, and may add a language."""
+        """Read all files; a user's file replaces the texts that it contains, and may add a language."""
         found = {
             file.name.removesuffix(".json"): json.loads(file.read_text("utf-8"))
             for file in (files(__package__) / "texts").iterdir()
@@ -79,7 +79,7 @@ def _wanted(accept_language: str) -> Iterator[str]:
             ranked.append((-float(quality), language.strip().lower()))
         except ValueError:
             continue
-    # Sorted by quality only: of equals the first one counts.
+    # Sorted by quality only: languages of equal quality keep their order.
     for rank, language in sorted(ranked, key=lambda pair: pair[0]):
         if rank < 0:
             yield language
