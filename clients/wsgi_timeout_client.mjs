@@ -13,7 +13,8 @@
 // Options of all three:
 //   headers    sent with each request (an object)
 //   signal     an AbortSignal: when it aborts, the call is cancelled on the server too
-//   progress   called with the call's status every two seconds while it runs: state, position, progress, ...
+//   progress   called with the call's status every two seconds while it runs: state, position, progress, ...;
+//              what it throws cancels the call, and is thrown here
 //   patience   milliseconds without any answer after which a broken network is given up; 300000 by default
 //   fetch      used in place of the global fetch
 // and everything else that fetch() takes, as `credentials`. post() and stream() take `json` or `body` too.
@@ -24,6 +25,7 @@ const CALL = "__wsgi_timeout_call=";
 const STATUS_MS = 2000;
 // Repeats of a GET that failed before anything is known of a call.
 const REPEATS = 2;
+const MAX_RETRY_MS = 300000;
 
 /** The run that gave a stream has ended before its end: its worker died, it timed out, or it failed. */
 export class StreamLost extends Error {}
@@ -89,7 +91,7 @@ async function whole(call) {
       }
     }
   } finally {
-    if (call.signal?.aborted) call.cancel();
+    if (call.signal.aborted) call.cancel();
     call.end();
   }
 }
@@ -98,7 +100,14 @@ async function whole(call) {
 class Call {
   constructor(method, url, options) {
     const { json, body, headers, signal, progress, patience = 300000, fetch: own, ...rest } = options;
-    Object.assign(this, { method, signal, progress, patience, rest, resultUrl: "", statusUrl: "" });
+    Object.assign(this, { method, progress, patience, rest, resultUrl: "", statusUrl: "" });
+    // Aborted by the caller's signal, or by what its progress has thrown.
+    this.stop = new AbortController();
+    this.signal = this.stop.signal;
+    this.abort = () => this.stop.abort(signal.reason);
+    this.callers = signal;
+    if (signal?.aborted) this.abort();
+    signal?.addEventListener("abort", this.abort);
     this.fetch = own ?? ((...words) => globalThis.fetch(...words));
     this.url = this.firstUrl = new URL(url, globalThis.location?.href).href;
     this.origin = new URL(this.url).origin;
@@ -106,6 +115,7 @@ class Call {
     if (json !== undefined && !this.headers.has("Content-Type")) this.headers.set("Content-Type", "application/json");
     this.headers.set("Accept", `${this.headers.get("Accept") ?? "*/*"}, ${PENDING};q=0.1`);
     this.body = json === undefined ? body : JSON.stringify(json);
+    // Since something new was received; when the first of them was.
     this.failures = 0;
     this.since = 0;
     this.over = new AbortController();
@@ -124,10 +134,10 @@ class Call {
           continue;
         }
         if (!(await this.isProxys(response))) {
-          this.failures = 0;
           this.note(response);
           return response;
         }
+        await response.body?.cancel();
       } catch (error) {
         await this.failed(error);
         continue;
@@ -175,22 +185,24 @@ class Call {
 
   /** Pause before a repeat; throws where none is allowed (any more). */
   async failed(error, again = true) {
-    this.signal?.throwIfAborted();
+    this.signal.throwIfAborted();
     this.failures += 1;
     if (this.failures === 1) this.since = Date.now();
     const over = this.resultUrl
-      ? Date.now() - this.since > this.patience
+      ? Date.now() - this.since > this.patience || (this.failures > 1 && (await this.hasFailed()))
       : !["GET", "HEAD"].includes(this.method) || this.failures > REPEATS;
     if (over || !again) throw error;
     await this.sleep(Math.min(5000, 250 * 2 ** Math.min(this.failures, 8)));
   }
 
+  /** Whether the call has ended without a whole response, so that its body will break off again. */
+  async hasFailed() {
+    return ![undefined, null, "done"].includes((await this.status())?.outcome);
+  }
+
   async sleep(ms) {
-    await new Promise((resolve) => {
-      const timer = setTimeout(resolve, ms);
-      this.signal?.addEventListener("abort", () => (clearTimeout(timer), resolve()), { once: true });
-    });
-    this.signal?.throwIfAborted();
+    await pause(ms, this.signal);
+    this.signal.throwIfAborted();
   }
 
   async status(method = "GET", more = {}) {
@@ -214,11 +226,12 @@ class Call {
     const { signal } = this.over;
     while (!signal.aborted) {
       const found = await this.status("GET", { signal });
-      if (found && !signal.aborted) this.progress(found);
-      await new Promise((resolve) => {
-        const timer = setTimeout(resolve, STATUS_MS);
-        signal.addEventListener("abort", () => (clearTimeout(timer), resolve()), { once: true });
-      });
+      try {
+        if (found && !signal.aborted) await this.progress(found);
+      } catch (error) {
+        return this.stop.abort(error);
+      }
+      await pause(STATUS_MS, signal);
     }
   }
 
@@ -229,7 +242,21 @@ class Call {
 
   end() {
     this.over.abort();
+    this.callers?.removeEventListener("abort", this.abort);
   }
+}
+
+/** Wait so many milliseconds, or until a signal is aborted. */
+function pause(ms, signal) {
+  return new Promise((resolve) => {
+    const done = () => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", done);
+      resolve();
+    };
+    const timer = setTimeout(done, signal.aborted ? 0 : ms);
+    signal.addEventListener("abort", done);
+  });
 }
 
 /** How far a stream was read, and how to go on from there. */
@@ -252,6 +279,7 @@ class Place {
   }
 
   async *read(response) {
+    if (!response.body) return; // as of a 204
     const reader = response.body.getReader();
     try {
       for (;;) {
@@ -260,8 +288,9 @@ class Place {
         const skipped = Math.min(this.skip, value.length);
         this.skip -= skipped;
         value = value.subarray(skipped);
-        this.received += value.length;
         if (!value.length) continue;
+        this.received += value.length;
+        this.call.failures = 0;
         if (!this.events) yield value;
         else
           for (const event of this.events.feed(value)) {
@@ -281,7 +310,8 @@ class Place {
     call.url = this.resumable || !this.byId ? call.resultUrl : call.firstUrl;
     this.skip = 0;
     if (this.byId) {
-      more["Last-Event-ID"] = this.events.id;
+      // A header's characters are bytes.
+      more["Last-Event-ID"] = String.fromCharCode(...new TextEncoder().encode(this.events.id));
       this.events.reset();
     } else if (this.resumable && !this.events) call.url += `&__wsgi_timeout_offset=${this.received}`;
     else this.skip = this.received;
@@ -303,22 +333,26 @@ class Decoder {
 
   /** Forget the event that was broken off. */
   reset() {
-    Object.assign(this, { text: new TextDecoder(), rest: "", data: [], event: "" });
+    Object.assign(this, { text: new TextDecoder(), rest: "", data: [], event: "", afterCr: false });
   }
 
   *feed(piece) {
-    this.rest += this.text.decode(piece, { stream: true });
-    for (;;) {
-      const found = /\r\n|\r(?!$)|\n/.exec(this.rest);
-      if (!found) return;
-      const line = this.rest.slice(0, found.index);
-      this.rest = this.rest.slice(found.index + found[0].length);
-      if (line) this.field(line);
-      else {
-        if (this.data.length) yield { data: this.data.join("\n"), event: this.event || "message", id: this.id };
-        Object.assign(this, { data: [], event: "" });
+    const text = this.text.decode(piece, { stream: true });
+    let start = this.afterCr && text.startsWith("\n") ? 1 : 0;
+    if (text) this.afterCr = text.endsWith("\r");
+    const ends = /\r\n|\r|\n/g;
+    ends.lastIndex = start;
+    for (let end; (end = ends.exec(text)); start = ends.lastIndex) {
+      const line = this.rest + text.slice(start, end.index);
+      this.rest = "";
+      if (line) {
+        this.field(line);
+        continue;
       }
+      if (this.data.length) yield { data: this.data.join("\n"), event: this.event || "message", id: this.id };
+      Object.assign(this, { data: [], event: "" });
     }
+    this.rest += text.slice(start);
   }
 
   field(line) {
@@ -328,6 +362,6 @@ class Decoder {
     if (name === "data") this.data.push(value);
     else if (name === "event") this.event = value;
     else if (name === "id" && !value.includes("\0")) this.id = value;
-    else if (name === "retry" && /^\d+$/.test(value)) this.retry = Number(value);
+    else if (name === "retry" && /^\d+$/.test(value)) this.retry = Math.min(Number(value), MAX_RETRY_MS);
   }
 }

@@ -27,7 +27,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 __all__ = ["Cancelled", "Event", "Response", "Stream", "StreamLost", "get", "post", "stream"]
 
@@ -44,6 +44,9 @@ _STATUS_SECONDS = 2.0
 _TICK_SECONDS = 0.1
 _BROKEN = (OSError, http.client.HTTPException)
 _LINE_END = re.compile(rb"\r\n|\r|\n")
+#: What stands in a URL as it is; the rest is escaped.
+_IN_URLS = "%/:=&?~#+!$,;'@()*[]|"
+_MAX_RETRY_SECONDS = 300.0
 
 
 class Cancelled(Exception):
@@ -91,7 +94,8 @@ def get(url: str, **options: Any) -> Response:
     timeout    seconds that a connection may be silent, 300 by default: more than the server waits
     patience   seconds without any answer after which a broken network is given up, 300 by default
     progress   called with the status of the call (a dict: state, position, progress, ...) every two
-               seconds while it runs, in a thread of its own
+               seconds while it runs, in a thread of its own; what it raises cancels the call, and is
+               raised here
     cancel     a `threading.Event`: once it is set the call is cancelled and `Cancelled` is raised
     context    an `ssl.SSLContext`
 
@@ -152,9 +156,11 @@ class _Request:
         self._timeout, self._patience, self._context = timeout, patience, context
         self._progress, self._cancel = progress, cancel
         self.result_url = self.status_url = ""
+        #: Since something new was received; when the first of them was.
         self._failures, self._broken_since = 0, 0.0
         self._connection: http.client.HTTPConnection | None = None
         self._over = threading.Event()
+        self._error: BaseException | None = None
 
     # -- what is read from it
 
@@ -180,7 +186,7 @@ class _Request:
         if self._progress or self._cancel:
             threading.Thread(target=self._watch, daemon=True).start()
 
-    def open(self, more: Mapping[str, str] | None = None) -> http.client.HTTPResponse:
+    def open(self, more: Mapping[str, str | bytes] | None = None) -> http.client.HTTPResponse:
         """Return the response once it has begun, however many redirects it takes."""
         redirects = 0
         while True:
@@ -188,7 +194,6 @@ class _Request:
                 response = self._send({**self.headers, **(more or {})})
                 following = self._next(response)
                 if not following and not self._is_proxys(response):
-                    self._failures = 0
                     self._note(response)
                     self._check_cancelled()  # else it may be what a cancelled call is answered
                     return response
@@ -200,13 +205,17 @@ class _Request:
             if not following:
                 self.failed(http.client.HTTPException(reading))
                 continue
-            self._failures = 0
+            self.received()
             redirects += _CALL not in following
             if redirects > _MAX_REDIRECTS:
                 raise http.client.HTTPException(
                     f"more than {_MAX_REDIRECTS} redirects, the last to {following}"
                 )
             self._follow(response.status, following)
+
+    def received(self) -> None:
+        """Note that there is something new: the network works."""
+        self._failures = 0
 
     def failed(self, error: Exception, *, again: bool = True) -> None:
         """Pause before a repeat; raises the error where none is allowed (any more), or `Cancelled`."""
@@ -216,24 +225,32 @@ class _Request:
         if self._failures == 1:
             self._broken_since = now
         if self.result_url:
-            over = now - self._broken_since > self._patience
+            over = now - self._broken_since > self._patience or (self._failures > 1 and self._has_failed())
         else:
             over = self.method not in {"GET", "HEAD"} or self._failures > _REPEATS
         if over or not again:
             raise error
-        pause = min(5.0, 0.25 * 2.0 ** min(self._failures, 8))
+        self.pause(min(5.0, 0.25 * 2.0 ** min(self._failures, 8)))
+
+    def pause(self, seconds: float) -> None:
         if self._cancel:
-            self._cancel.wait(pause)
+            self._cancel.wait(seconds)
         else:
-            time.sleep(pause)
+            time.sleep(seconds)
+
+    def _has_failed(self) -> bool:
+        """Whether the call has ended without a whole response, so that its body will break off again."""
+        return (self.status() or {}).get("outcome") not in {None, "done"}
 
     def _check_cancelled(self, error: Exception | None = None) -> None:
+        if self._error:
+            raise self._error
         if self._cancel and self._cancel.is_set():
             raise Cancelled("cancelled while it was waited for") from error
 
     # -- one hop
 
-    def _send(self, headers: Mapping[str, str]) -> http.client.HTTPResponse:
+    def _send(self, headers: Mapping[str, str | bytes]) -> http.client.HTTPResponse:
         self._check_cancelled()
         self._close()
         if urlsplit(self.url)[:2] != self._origin:
@@ -254,11 +271,15 @@ class _Request:
             connection = http.client.HTTPConnection(parts.netloc, timeout=timeout)
         else:
             raise ValueError(f"URL {url!r}: must begin with http:// or https://")
-        return connection, (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        return connection, quote(target, safe=_IN_URLS)
 
     def _next(self, response: http.client.HTTPResponse) -> str:
         """Return the URL to go on with, empty when this is the response itself."""
-        location = response.headers.get("Location", "")
+        # A header's bytes come as latin-1.
+        location = (
+            response.headers.get("Location", "").encode("latin-1", "replace").decode("utf-8", "replace")
+        )
         pending = response.status == 202 and _CALL in location
         return urljoin(self.url, location) if location and (pending or response.status in _REDIRECTS) else ""
 
@@ -330,16 +351,24 @@ class _Request:
             self._connection.close()
 
     def _watch(self) -> None:
-        next_look = 0.0
+        next_look, cancelled = 0.0, False
         while not self._over.wait(_TICK_SECONDS):
-            if self._cancel and self._cancel.is_set():
-                self.cancel()
-                return
-            if self._progress and self.status_url and time.monotonic() >= next_look:
-                found = self.status()
-                if found and not self._over.is_set():
-                    self._progress(found)
+            if self._error or (self._cancel and self._cancel.is_set()):
+                if not cancelled:
+                    self.cancel()
+                cancelled = True
+                self._break()  # the one that was just being made, too
+            elif self._progress and self.status_url and time.monotonic() >= next_look:
+                self._show_progress(self._progress)
                 next_look = time.monotonic() + _STATUS_SECONDS
+
+    def _show_progress(self, progress: Callable[[dict[str, Any]], object]) -> None:
+        found = self.status()
+        if found and not self._over.is_set():
+            try:
+                progress(found)
+            except BaseException as error:  # noqa: BLE001 - raised where the response is waited for
+                self._error = error
 
 
 class Stream:
@@ -380,7 +409,7 @@ class Stream:
                 if not (self._decoder and self._resumable and self._decoder.last_id):
                     self._ended = True
                     return
-                time.sleep(self._decoder.retry)  # it ended between two events: there may be more
+                self._request.pause(self._decoder.retry)  # it ended between two events: there may be more
             except _BROKEN as error:
                 self._request.failed(error, again=self._has_place())
             self._reopen()
@@ -390,7 +419,9 @@ class Stream:
             skipped = min(self._skip, len(piece))
             self._skip -= skipped
             piece = piece[skipped:]
-            self._received += len(piece)
+            if piece:
+                self._received += len(piece)
+                self._request.received()
             if self._decoder is None:
                 yield piece
                 continue
@@ -408,12 +439,13 @@ class Stream:
 
     def _reopen(self) -> None:
         """Go on where it broke off."""
-        request, decoder, more = self._request, self._decoder, {}
+        request, decoder = self._request, self._decoder
+        more: dict[str, str | bytes] = {}
         self._skip = 0
         request.url = request.result_url or self._first_url
         if decoder and decoder.last_id and (self._resumable or request.method == "GET"):
             request.url = request.url if self._resumable else self._first_url
-            more["Last-Event-ID"] = decoder.last_id
+            more["Last-Event-ID"] = decoder.last_id.encode()
             decoder.reset()
         elif self._resumable and not decoder:
             request.url += f"&__wsgi_timeout_offset={self._received}"
@@ -438,22 +470,26 @@ class _Decoder:
         """Forget the event that was broken off."""
         self._rest, self._event = b"", ""
         self._data: list[str] = []
+        self._at_start, self._after_cr = True, False
 
     def feed(self, piece: bytes) -> Iterator[Event]:
-        self._rest += piece
-        while found := _LINE_END.search(self._rest):
-            if found[0] == b"\r" and found.end() == len(self._rest):
-                return  # the second half of CRLF may come yet
-            line, self._rest = self._rest[: found.start()], self._rest[found.end() :]
+        start = 1 if self._after_cr and piece.startswith(b"\n") else 0
+        self._after_cr = piece.endswith(b"\r")
+        for end in _LINE_END.finditer(piece, start):
+            line, start = self._rest + piece[start : end.start()], end.end()
+            self._rest = b""
+            if self._at_start:
+                line, self._at_start = line.removeprefix(b"\xef\xbb\xbf"), False
             if line:
                 self._field(line.decode("utf-8", "replace"))
-            else:
-                if self._data:
-                    yield Event("\n".join(self._data), self._event or "message", self.last_id)
-                self._data, self._event = [], ""
+                continue
+            if self._data:
+                yield Event("\n".join(self._data), self._event or "message", self.last_id)
+            self._data, self._event = [], ""
+        self._rest += piece[start:]
 
     def _field(self, line: str) -> None:
-        name, _, value = line.lstrip("\ufeff").partition(":")
+        name, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if name == "data":
             self._data.append(value)
@@ -461,5 +497,5 @@ class _Decoder:
             self._event = value
         elif name == "id" and "\0" not in value:
             self.last_id = value
-        elif name == "retry" and value.isdigit():
-            self.retry = int(value) / 1000
+        elif name == "retry" and value.isascii() and value.isdigit():
+            self.retry = min(int(value[:9]) / 1000, _MAX_RETRY_SECONDS)

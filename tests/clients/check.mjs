@@ -20,6 +20,16 @@ const cases = {
       return { error: error.name };
     }
   },
+  async raises() {
+    const progress = () => {
+      throw new RangeError("shown no more");
+    };
+    try {
+      await get(url, { progress });
+    } catch (error) {
+      return { error: error.name };
+    }
+  },
   async events() {
     for await (const event of stream(url)) seen.push(event.data);
     return { seen };

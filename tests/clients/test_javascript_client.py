@@ -48,6 +48,13 @@ def test_who_aborts_cancels_the_call(site, gate):
     until(lambda: site.runs("js-cancel-cancelled"), what="the end of the handler")
 
 
+@pytest.mark.slow
+def test_what_the_progress_throws_cancels_the_call(site, gate):
+    """An error of the caller's own function is thrown where the response is waited for; the handler ends."""
+    assert node("raises", f"{site.url}/slow?file={gate}&tag=js-raises")["error"] == "RangeError"
+    until(lambda: site.runs("js-raises-cancelled"), what="the end of the handler")
+
+
 def test_a_body_that_breaks_off_is_fetched_again(site, breaking):
     """A connection that is cut, in a body too, is made again; the handler runs once."""
     found = node("get", f"{breaking(None, None, 0, 300_000)}/big?tag=js-breaks&seconds=0.8")
@@ -81,6 +88,7 @@ def test_a_stream_that_is_left_is_cancelled(site, steps):
     until(lambda: "POST /events" in site.web.output, what="the cancelling")
 
 
+@pytest.mark.slow
 def test_an_ordinary_server_is_asked_as_by_anyone():
     """Redirects, errors and events of a server that knows nothing of calls are what they are."""
     server = Gunicorn("ordinary:app", "redis://unused", cwd=Path(__file__).parent)

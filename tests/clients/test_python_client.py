@@ -1,5 +1,6 @@
 """The Python client: past redirect limits, over broken networks, against ordinary servers."""
 
+import http.client
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -88,6 +89,32 @@ def test_who_gives_up_cancels_the_call(site, gate, how):
             answer = threads.submit(request.whole)
             assert answer.result().status == 410
     until(lambda: site.runs(f"{tag}-cancelled"), what="the end of the handler")
+
+
+@pytest.mark.slow
+def test_what_the_progress_raises_cancels_the_call(site, gate):
+    """An error of the caller's own function is raised where the response is waited for; the handler ends."""
+
+    def progress(status):
+        raise LookupError(status["state"])
+
+    with pytest.raises(LookupError):
+        client.get(url_of(site.url, "/slow", file=gate, tag="raises"), progress=progress)
+    until(lambda: site.runs("raises-cancelled"), what="the end of the handler")
+
+
+@pytest.mark.slow
+def test_a_failed_run_is_no_broken_network(site, steps):
+    """Lines that break off since their handler has raised are given, and then are an error, soon."""
+    steps.allow(0, 1, "raise")
+    found = []
+    with (
+        pytest.raises((OSError, http.client.HTTPException)),
+        client.stream(url_of(site.url, "/lines", steps, tag="fails"), method="POST", body=b"x") as lines,
+    ):
+        found.extend(lines)
+    assert b"".join(found).count(b"\n") == 2
+    assert len(site.runs("fails")) == 1
 
 
 def test_a_stream_goes_on_over_a_broken_network(site, breaking, steps):
