@@ -21,6 +21,7 @@ from harness import RedisServer, until
 from rows import GEVENT_OURS
 
 from wsgi_timeout.store import rq_state
+from wsgi_timeout.store.calls import forget
 from wsgi_timeout.store.connection import connect
 from wsgi_timeout.store.messages import CallRequest, ResponseHead
 from wsgi_timeout.store.record import NewCall, Outcome, new_id, new_token
@@ -126,7 +127,7 @@ def through(calls):
         600,
         response=(HEAD, b"x" * 200),
     )
-    calls.redis.unlink(*calls.kept(taken.attempt.call_id, taken.attempt.number))
+    forget(calls.scripts, calls.name, {taken.attempt.call_id: taken.attempt.number})
     calls.redis.delete("wt:inbox:inbox")
 
 

@@ -3,6 +3,7 @@
 import signal
 import socket
 
+import pytest
 from harness import ask, until
 
 from wsgi_timeout.store import keys
@@ -48,15 +49,17 @@ def test_what_they_asked_for_is_not_kept(deploy, gate, nothing_is_left):
     assert not any(redis.hexists(key, "body") for key in records(site))
 
 
-def test_what_a_killed_web_process_waited_for_is_not_kept(deploy, gate, nothing_is_left):
+@pytest.mark.parametrize("inline_body", [65536, 1], ids=["small", "streamed"])
+def test_what_a_killed_web_process_waited_for_is_not_kept(deploy, gate, nothing_is_left, inline_body):
     """Its clients were told no URL, and their connections are gone: their results are kept for minutes."""
-    site = deploy(pool=("--processes", "1"), wait_seconds=60)
+    site = deploy(pool=("--processes", "1"), wait_seconds=60, inline_body=inline_body)
     client = send(site, "GET", f"/gate?file={gate}&tag=killed")
     until(lambda: site.runs("killed"), what="its start")
     site.web.stop(signal.SIGKILL)
     gate.touch()
     until(lambda: states(site) == [b"ended"], what="its end")
     assert max(records(site).values()) <= 120
+    assert max(map(site.redis.client.ttl, site.redis.client.scan_iter("wt:out:*")), default=0) <= 120
     client.close()
 
 

@@ -27,6 +27,7 @@ from remains import eternal
 
 from wsgi_timeout.errors import Fenced, NoWorker, QueueFull, RedisUnavailable
 from wsgi_timeout.store import keys, rq_state
+from wsgi_timeout.store.calls import forget
 from wsgi_timeout.store.record import Attempt, Outcome, Tombstone, new_id, new_token, now_ms
 from wsgi_timeout.store.streams import StreamReader, StreamWriter
 
@@ -165,7 +166,7 @@ def test_an_ended_call_is_not_listed_as_running(calls):
     call = running(calls)
     # By somebody who knows its id only.
     BothHalves(calls.redis, "").end(call.id, Outcome.TIMEOUT, "", 600)
-    calls.redis.unlink(*calls.kept(call.id, 1))
+    forget(calls.scripts, calls.name, {call.id: 1})
     assert calls.workers.recover(W1, None, "killed") == [(call.id, "dropped")]
     assert calls.redis.zcard(rq_state.started_key(NAME)) == 0
 
@@ -176,7 +177,7 @@ def test_an_ended_call_is_not_listed_as_running(calls):
 def test_a_delivered_result_without_url_is_deleted(calls):
     """A result whose URL was never given out is gone with its delivery, without a tombstone."""
     call = ended(calls)
-    calls.redis.unlink(*calls.kept(call.id, 1))
+    forget(calls.scripts, calls.name, {call.id: 1})
     assert not any(call.id.encode() in key for key in everything(calls))
     assert calls.authorize(call.id, call.token, call.path) is None
 
@@ -372,7 +373,7 @@ def test_a_call_whose_body_is_lost_is_not_accepted(calls):
 def test_every_key_has_a_ttl(calls):
     """After calls of every fate no key without a TTL is left but those that the table lists."""
     be_born(calls, W2)
-    calls.redis.unlink(*calls.kept(ended(calls).id, 1))
+    forget(calls.scripts, calls.name, {ended(calls).id: 1})
     for grace in (0, 30):
         call = ended(calls)
         calls.deliver(call.id, call.token, call.path, 1, grace)

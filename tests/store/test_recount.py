@@ -7,6 +7,7 @@ from rq.serializers import JSONSerializer
 
 from wsgi_timeout.errors import BytesFull
 from wsgi_timeout.store import keys, rq_state, workers
+from wsgi_timeout.store.calls import forget
 from wsgi_timeout.store.record import Attempt, Outcome, new_id
 from wsgi_timeout.store.streams import Budget, Limits, StreamWriter
 
@@ -85,7 +86,7 @@ def test_what_is_gone_is_counted_no_more(calls, end):
         calls.attempts.finish(Attempt(call.id, 1, W1), Outcome.DONE, 600, streamed=1)
         expected = KIB
     elif end == "expired":
-        calls.redis.unlink(*calls.kept(call.id, 1))
+        forget(calls.scripts, calls.name, {call.id: 1})
         expected = 0
     elif end == "worker":
         calls.workers.recover(W1, None, "its death")
@@ -95,6 +96,48 @@ def test_what_is_gone_is_counted_no_more(calls, end):
         expected = 11 * KIB
     calls.workers.recount()
     assert expected <= total(calls) < expected + KIB
+
+
+ENDS = {
+    "done": lambda calls, call: finish(calls, call, response=(HEAD, b"body")),
+    "streamed": lambda calls, call: finish(calls, call, streamed=1),
+    "a value": lambda calls, call: finish(calls, call, value=b"value"),
+    "values": lambda calls, call: finish(calls, call, chunks=2),
+    "cancelled": lambda calls, call: calls.end(call.id, Outcome.CANCELLED, "", None),
+    "lost": lambda calls, _call: calls.workers.recover(W1, None, "its death"),
+    "left": lambda calls, call: (calls.abandon(call.id), finish(calls, call, streamed=1)),
+    "forgotten": lambda calls, call: (finish(calls, call), forget(calls.scripts, calls.name, {call.id: 1})),
+    "twice": lambda calls, call: [finish(calls, call, response=(HEAD, b"x")) for _ in range(2)],
+}
+
+
+def finish(calls, call, **how):
+    calls.attempts.finish(Attempt(call.id, 1, W1), Outcome.DONE, 600, **how)
+
+
+@pytest.mark.parametrize("max_attempts", [1, 2])
+@pytest.mark.parametrize("end", ENDS)
+def test_the_figure_is_exact_at_an_end(calls, end, max_attempts):
+    """What an end frees is free with it, not with the next recount, which finds nothing to mend."""
+    request = a_request(environ={"HTTP_COOKIE": "x" * 10 * KIB})
+    call = running(calls, request=request, max_attempts=max_attempts)
+    if end in {"streamed", "cancelled", "lost", "left", "forgotten"}:
+        response_stream(calls, call.id, 1).offer(b"x" * KIB)
+    if end in {"values", "cancelled", "lost", "left"}:
+        for number in (0, 0, 1):
+            calls.attempts.store(Attempt(call.id, 1, W1), number, b"v" * KIB)
+    ENDS[end](calls, call)
+    seen = total(calls)
+    assert (seen < 5 * KIB) is (end != "lost" or max_attempts == 1)
+    calls.workers.recount()
+    assert total(calls) == seen
+
+
+def test_the_figure_is_exact_when_a_queued_call_is_dropped(calls):
+    """A request that its client has left takes no place any more."""
+    kept, left = queued(calls), queued(calls, request=a_request(environ={"HTTP_COOKIE": "x" * 10 * KIB}))
+    calls.abandon(left.id)
+    assert total(calls) == int(calls.redis.hget(calls.buffered, kept.id))
 
 
 def test_nothing_is_left_of_a_name_without_calls(calls):

@@ -51,7 +51,7 @@ class Delivery:
             # Now, since a writer may be waiting for room; the keys are deleted in a later batch.
             with suppress(*ANY):
                 calls.abandon(call_id)
-        self.runtime.listener.unlink_soon(*calls.kept(call_id, self.snapshot.attempt))
+        self.runtime.listener.forget_soon(calls.name, call_id, self.snapshot.attempt)
 
     def _log(self, *, whole: bool) -> None:
         if not log.isEnabledFor(logging.INFO):

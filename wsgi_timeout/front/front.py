@@ -219,7 +219,9 @@ class Front:
         with runtime.seat(pending.call_id, environ, hop=pending.hop) as seat:
             with key.held(upload) if key else nullcontext():
                 untold = 0.0 if key else _untold_seconds(environ, settings, visit)
-                Submission(runtime, settings, entry, environ, pending, seat.waiter, untold).send(upload)
+                sent = Submission(runtime, settings, entry, environ, pending, seat.waiter, untold)
+                sent.comes_back = visit is not None or not untold
+                sent.send(upload)
             if settings.wait_for_response:
                 return _respond(runtime, settings, pending, seat, environ, start_response, visit, key)
         if visit is not None:

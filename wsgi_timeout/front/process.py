@@ -44,9 +44,7 @@ class Runtime:
         #: memory; if they waited for a connection, each would hold its packed request.
         self.turns = threading.Semaphore(_TURNS)
         watched = Workers(connect(url, connections=1), name)
-        self._watch = Watch(
-            watched, target, settings.lease_seconds, self.places.closing, self.listener.waited_for
-        )
+        self._watch = Watch(watched, target, settings.lease_seconds, self.places.closing, self.listener)
         self._patience = max(settings.worker_wait, _FIRST_LOOK_SECONDS)
 
     @contextmanager

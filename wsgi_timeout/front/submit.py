@@ -10,6 +10,7 @@ from wsgi_timeout import metrics
 from wsgi_timeout.errors import NoWorker, RedisUnavailable
 from wsgi_timeout.front.large_body import LargeBody
 from wsgi_timeout.front.process import Runtime
+from wsgi_timeout.http.asked import SAFE
 from wsgi_timeout.http.environ import capture
 from wsgi_timeout.http.pending import Pending
 from wsgi_timeout.http.request_body import Upload, impatient
@@ -50,6 +51,8 @@ class Submission:
         self._pending = pending
         self._waiter = waiter
         self._untold_seconds = untold_seconds
+        #: Whether a client that leaves may come for its call nevertheless.
+        self.comes_back = True
         # In a burst the listener may look for the call before it was sent: no record means nothing yet.
         waiter.before_acceptance()
 
@@ -114,9 +117,15 @@ class Submission:
             queue_ttl=settings.queue_ttl,
             asked=self._pending.asked,
             untold_seconds=self._untold_seconds,
+            left=self._left(),
             abandon_after=settings.abandon_after,
             route=self._environ.get(metrics.ROUTE_KEY, ""),
         )
+
+    def _left(self) -> bool:
+        """Whether nobody need ever know of this call: a waiter that sees its client gone gives it up soon."""
+        safe = self._environ["REQUEST_METHOD"] in SAFE
+        return safe and not self.comes_back and self._waiter.has_left()
 
     def _patiently(self, action: Callable[..., None], *args: Any) -> None:
         """Try an idempotent action for `worker_wait` seconds; then raise `NoWorker` or `RedisUnavailable`."""

@@ -51,11 +51,11 @@ def wait(runtime: Runtime, seat: Seat, seconds: float, *, look_first: bool) -> R
                 ready = _look(runtime, seat)
             if ready:
                 return ready
+        if waiter.gone:
+            raise ClientGone
         remaining = deadline - time.monotonic()
         if remaining <= 0 or listener.draining:
             return None
-        if waiter.gone:
-            raise ClientGone
         # Look only after a wake: for a wake that was lost, the listener looks every two seconds.
         look_first = waiter.wait(remaining)
         if listener.away:

@@ -69,7 +69,7 @@ class Attempts(Queue):
 
     def store(self, attempt: Attempt, number: int, chunk: bytes) -> None:
         """Keep a chunk of an attempt's large result; raises `Fenced` if it is no longer the current one."""
-        touched = [keys.value(attempt.call_id, attempt.number), keys.call(attempt.call_id)]
+        touched = [keys.value(attempt.call_id, attempt.number), keys.call(attempt.call_id), self.buffered]
         if self.scripts.run("store", touched, [attempt.number, number, chunk]) == b"fenced":
             raise _fenced(attempt)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hmac
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from hashlib import sha256
 from typing import Any
@@ -24,7 +24,7 @@ import redis
 
 from wsgi_timeout.errors import BytesFull, NoWorker, QueueFull, QueuePaused, RedisUnavailable
 from wsgi_timeout.store import keys, rq_state, seals
-from wsgi_timeout.store.connection import SOCKET_TIMEOUT
+from wsgi_timeout.store.connection import SOCKET_TIMEOUT, Scripts
 from wsgi_timeout.store.messages import CallRequest, FunctionRequest
 from wsgi_timeout.store.queue import Queue
 from wsgi_timeout.store.record import IDEMPOTENT, NewCall, Snapshot, Tombstone, now_ms, text
@@ -68,6 +68,14 @@ def _monotonic_ms() -> int:
     return time.monotonic_ns() // 1_000_000
 
 
+def forget(scripts: Scripts, name: str, ended: Mapping[str, int]) -> None:
+    """Delete what is kept of calls that have ended, by id with the last attempt: nobody can ask for them."""
+    doomed: list[str] = []
+    for call_id, attempt in ended.items():
+        doomed += (keys.call(call_id), keys.request_body(call_id), keys.response_body(call_id, attempt))
+    scripts.run("forget", [keys.buffered(name), *doomed], list(ended))
+
+
 class Calls(Queue):
     """The calls of one name, for clients: to send them, wait for them and end them."""
 
@@ -86,6 +94,8 @@ class Calls(Queue):
         # Longer than it may wait and run: what ends it is recorded, its record does not just go.
         runs = call.max_attempts + (request.retries if isinstance(request, FunctionRequest) else 0)
         ttl = int(runs * (call.queue_ttl + request.timeout + _SPARE_SECONDS))
+        if call.left:
+            ttl = min(ttl, keys.LEFT_TTL)
         values = [word for mapping in (record, job) for item in mapping.items() for word in item]
         touched = [keys.call(call.id), self._queue, rq_state.job_key(call.id), self._leases, self._sequence]
         touched.append(self.buffered)
@@ -222,11 +232,6 @@ class Calls(Queue):
             found["suspended"] = bool(suspended)
         return found
 
-    @staticmethod
-    def kept(call_id: str, attempt: int) -> tuple[str, ...]:
-        """Return the keys of a call that has ended: to be deleted once nobody can ask for it."""
-        return (keys.call(call_id), keys.request_body(call_id), keys.response_body(call_id, attempt))
-
     def deliver(
         self,
         call_id: str,
@@ -266,7 +271,7 @@ class Calls(Queue):
         touched = [keys.call(call_id), rq_state.job_key(call_id), self._queue]
         if self.scripts.run("abandon", touched, [call_id, now_ms()]) == b"ended":
             # In its first attempt, but for a lost worker: an old attempt's body has a TTL.
-            self.redis.unlink(*self.kept(call_id, self.look(call_id).attempt))
+            forget(self.scripts, self.name, {call_id: self.look(call_id).attempt})
 
     def tell(self, call_id: str, result_ttl: float) -> None:
         """Note that a result URL was given out before `NewCall.untold_seconds` were over."""

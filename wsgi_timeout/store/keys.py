@@ -3,7 +3,8 @@
     key                        type    written by                TTL
     -------------------------  ------  ------------------------  ------------------------------------
     wt:call:<id>               hash    the scripts in lua/       queue_ttl + timeout of each run, then
-                                                                 result_ttl, then delivery_grace
+                                                                 result_ttl, then delivery_grace; 1 to 2
+                                                                 minutes where nobody can ask for it
     wt:in:<id>                 hash    web: request body         as its call; 60 s until it is queued
     wt:out:<id>:<attempt>      hash    worker: response body     as its call
     wt:args:<id>               hash    spawn: large arguments    as its call; 60 s until it is queued
@@ -57,6 +58,8 @@ FAILED_TTL = 7 * 86_400
 INBOX_TTL = 60
 #: Seconds that the chunks of an upload live without a write, before the call is queued.
 UPLOAD_TTL = 60
+#: Seconds that a call is kept whose client had left when it was sent, unless it is given up before.
+LEFT_TTL = 60
 #: Seconds for which nothing can be moved to a worker that is gone: longer than a system sends a command
 #: again that was not acknowledged, which is a quarter of an hour under Linux.
 FENCE_TTL = 20 * 60

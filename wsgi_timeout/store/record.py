@@ -89,6 +89,8 @@ class NewCall:
     #: Seconds from its acceptance on in which nobody is told its result URL: a small response that is there
     #: within them is kept for as long as its client may wait for it, not for `result_ttl`.
     untold_seconds: float = 0.0
+    #: Its client has closed the connection already, and it changes nothing.
+    left: bool = False
     #: Seconds that it goes on to run while nobody asks for it; 0: for ever.
     abandon_after: float = 0.0
     #: The pattern that its request was captured by; empty for a function call.

@@ -87,6 +87,12 @@ class Workers(Queue):
             if not self.scripts.run("wanted", [keys.asked(self.name)], ids[start : start + _WANTED]):
                 return
 
+    def reading(self, ids: list[str]) -> None:
+        """Note that the responses of these calls are being read: they are kept meanwhile."""
+        records = [keys.call(call_id) for call_id in ids]
+        for start in range(0, len(records), _WANTED):
+            self.scripts.run("reading", records[start : start + _WANTED], [])
+
     def mend(self) -> list[str]:
         """Delete keys of this name that are of another type than all that use them need; return them.
 

@@ -18,6 +18,7 @@ from wsgi_timeout.store.redis_errors import ANY
 from wsgi_timeout.store.workers import Workers
 from wsgi_timeout.watching import live_workers
 from wsgi_timeout.watching.leases import LOOK_SECONDS, LeaseWatch
+from wsgi_timeout.watching.listener import Listener
 
 log = logging.getLogger("wsgi_timeout")
 
@@ -36,18 +37,18 @@ class Watch:
         target: str,
         lease_seconds: float,
         closing: deque[Callable[[], None]],
-        waited_for: Callable[[], list[str]],
+        listener: Listener,
     ) -> None:
         """Take `workers` with a connection of their own, and the `target` that workers should serve.
 
-        `closing` ends what was dropped unclosed; `waited_for` returns the calls that this process waits for.
+        `closing` ends what was dropped unclosed; `listener` knows the calls that this process waits for.
         """
         #: What the live workers serve; None: no look has succeeded yet.
         self.live_workers: live_workers.LiveWorkers | None = None
         #: Why there is none.
         self.trouble = "it has not answered yet"
         self._closing = closing
-        self._waited_for = waited_for
+        self._listener = listener
         self._workers = workers
         self._target = target
         self._lease_seconds = lease_seconds
@@ -84,7 +85,8 @@ class Watch:
                     self._closing.popleft()()
             with self._surprises, suppress(*ANY):
                 # First: no step of this process may find a call abandoned that it waits for itself.
-                self._workers.wanted(self._waited_for())
+                self._workers.wanted(self._listener.waited_for())
+                self._workers.reading(self._listener.reading())
             with self._surprises:
                 self._look_for_queues()
             for leases in self._leases.values():

@@ -22,7 +22,8 @@ import redis
 
 from wsgi_timeout.log_once import LogOnce
 from wsgi_timeout.store import keys
-from wsgi_timeout.store.connection import Commands
+from wsgi_timeout.store.calls import forget
+from wsgi_timeout.store.connection import Commands, Scripts
 from wsgi_timeout.store.record import text
 from wsgi_timeout.store.redis_errors import ANY, UNAVAILABLE, ConnectionLost, ErrorReply, what_happened
 from wsgi_timeout.watching.waiter import GONE, Waiter, system_poll
@@ -36,7 +37,7 @@ RECHECK_SECONDS = 2.0
 #: Calls that are looked at then: of more waiters each has its turn.
 _LOOKS = 2000
 #: Seconds between two deletions: one for each wake would cost as much as the wakes do.
-_UNLINK_SECONDS = 0.1
+_FORGET_SECONDS = 0.1
 _PAUSE_SECONDS = 0.2
 _BATCH = 1000
 
@@ -62,8 +63,9 @@ class Listener:
         self._poll = system_poll()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._useless: list[str] = []
-        self._next_unlink = 0.0
+        #: Of each name, the calls that nobody can ask for any more, with their last attempts.
+        self._useless: dict[str, dict[str, int]] = {}
+        self._next_forget = 0.0
         self._looked = 0
         self._pop: Callable[[], list[bytes]] | None = None
         self._next_recheck = 0.0
@@ -116,29 +118,40 @@ class Listener:
                 del self._sockets[waiter.sock]
                 self._poll.unregister(waiter.sock)
 
-    def unlink_soon(self, *names: str) -> None:
-        """Delete keys with a later look at the inbox, many at a time; at the latest after `TICK_SECONDS`."""
+    def reading(self) -> list[str]:
+        """Return the ids of the calls whose bodies are on their way here."""
         with self._lock:
-            self._useless.extend(names)
+            return [call_id for call_id, waiters in self._waiters.items() if any(w.chunks for w in waiters)]
 
-    def _unlink(self, commands: Commands) -> None:
+    def forget_soon(self, name: str, call_id: str, attempt: int) -> None:
+        """Delete an ended call with a later look at the inbox, many at a time; at the latest after a tick."""
         with self._lock:
-            names, self._useless = self._useless, []
-        if not names:
+            self._useless.setdefault(name, {})[call_id] = attempt
+
+    def _forget(self, commands: Commands) -> None:
+        with self._lock:
+            useless, self._useless = self._useless, {}
+        if not useless:
             return
-        self._next_unlink = time.monotonic() + _UNLINK_SECONDS
+        self._next_forget = time.monotonic() + _FORGET_SECONDS
         try:
-            commands.send("UNLINK", *names)
+            for name, calls in tuple(useless.items()):
+                ended = list(calls.items())
+                for start in range(0, len(ended), _BATCH):
+                    forget(Scripts(commands.send), name, dict(ended[start : start + _BATCH]))
+                del useless[name]
         except BaseException:
-            self.unlink_soon(*names)
+            for name, calls in useless.items():
+                for call_id, attempt in calls.items():
+                    self.forget_soon(name, call_id, attempt)
             raise
 
-    def _unlink_last(self) -> None:
+    def _forget_last(self) -> None:
         if not self._useless:
             return
         # A connection of its own: the listener's one is in a blocking read, and on gevent for ever.
         with suppress(*ANY):
-            self._unlink(Commands(self._make_client(), retries=0))
+            self._forget(Commands(self._make_client(), retries=0))
 
     def _start(self) -> None:
         if self._thread is None or not self._thread.is_alive():
@@ -147,7 +160,7 @@ class Listener:
 
     def _run(self) -> None:
         commands = Commands(self._make_client(), retries=0)
-        atexit.register(self._unlink_last)
+        atexit.register(self._forget_last)
         next_tick = self._next_recheck = time.monotonic()
         while True:
             with self._surprises:
@@ -164,8 +177,8 @@ class Listener:
             self._answered = time.monotonic()
             for message in self._pop():
                 self._wake(message)
-            if time.monotonic() >= self._next_unlink:
-                self._unlink(commands)
+            if time.monotonic() >= self._next_forget:
+                self._forget(commands)
             # First: a waiter that wakes while `away` is set does not ask Redis.
             self.away = False
             if was_away or time.monotonic() >= self._next_recheck:

@@ -19,11 +19,11 @@ class Waiter:
     __slots__ = (
         "_accepted",
         "_asleep",
-        "_chunks",
         "_leave",
         "_on_wake",
         "call_id",
         "carried",
+        "chunks",
         "gone",
         "running",
         "sock",
@@ -51,7 +51,8 @@ class Waiter:
         self.gone = False
         #: It was running when its record was looked at last.
         self.running = False
-        self._chunks = False
+        #: It waits for chunks of a body.
+        self.chunks = False
 
     def before_acceptance(self) -> Self:
         """Wait for a call that is to be sent yet: that it has no record means nothing, until `accepted`."""
@@ -64,12 +65,12 @@ class Waiter:
 
     def for_chunks(self) -> Self:
         """Wait for chunks from now on, which no look at the call's record can show."""
-        self._chunks = True
+        self.chunks = True
         return self
 
     def for_response(self) -> None:
         """Wait for the response again; the wake for it may have been taken for one about chunks."""
-        self._chunks = False
+        self.chunks = False
         self.wake()
 
     def looked(self, *, running: bool) -> None:
@@ -79,7 +80,7 @@ class Waiter:
     def news(self, state: bytes | None, head: bytes | None) -> bool:
         """Whether there may be news for it in what a look at the call's record has found."""
         self.looked(running=state == b"running")
-        return bool(self._chunks or head or state == b"ended" or (state is None and self._accepted))
+        return bool(self.chunks or head or state == b"ended" or (state is None and self._accepted))
 
     def __enter__(self) -> Self:
         return self

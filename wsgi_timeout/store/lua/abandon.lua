@@ -13,4 +13,8 @@ if safe and r[1] == 'queued' and r[2] == '0' then
   return 'dropped'
 end
 redis.call('HSET', KEYS[1], 'unwanted', '1')
+-- Its record goes when no pool is left that runs it: see `renew`.
+if safe and r[1] == 'running' then
+  for i = 1, 2 do redis.call('EXPIRE', KEYS[i], UNWANTED_TTL) end
+end
 return 'unwanted'

@@ -2,11 +2,11 @@
 -- KEYS: record, rq job
 -- ARGV: id, now ms, outcome, detail, result TTL s or '' for the record's own, attempt or '' for any
 -- Returns 'unknown', 'ended' (it had), or 'ok' and the worker that must stop running it
-local r = hmget(KEYS[1], 'state', 'worker', 'attempt', 'inboxes', 'name', 'stock', 'result_ttl', 'unwanted')
+local r = hmget(KEYS[1], 'state', 'worker', 'attempt', 'inboxes', 'name', 'stock', 'result_ttl', 'unwanted', 'untold')
 if not r[1] then return {'unknown'} end
 if r[1] == 'ended' then return {'ended'} end
 if ARGV[6] ~= '' and ARGV[6] ~= r[3] then return {'ended'} end
-local keep = r[8] and UNWANTED_TTL or ARGV[5] ~= '' and ARGV[5] or r[7]
+local keep = kept_for(ARGV[5] ~= '' and ARGV[5] or r[7], ARGV[2], r[8], r[9])
 finish(KEYS[1], KEYS[2], ARGV[1], r[6], ARGV[2], keep, ARGV[3], ARGV[4], {})
 if r[3] ~= '0' then
   -- Of the record's own name: the caller may know its id only.

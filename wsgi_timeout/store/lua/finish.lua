@@ -8,27 +8,26 @@ local answer = 'ok'
 if r[1] == 'running' and r[2] == ARGV[2] and r[3] == ARGV[3] then
   local fields = {}
   for i = 9, #ARGV do fields[#fields + 1] = ARGV[i] end
-  local outcome, detail, keep = ARGV[5], ARGV[6], ARGV[7]
+  local outcome, detail = ARGV[5], ARGV[6]
+  local keep = kept_for(ARGV[7], ARGV[4], r[11], r[12])
   -- What is not whole must not look so.
   if ARGV[8] ~= '' and outcome == 'done' and hget(KEYS[5], 'count') ~= ARGV[8] then
     outcome, detail = 'broken', 'Redis has lost a part of its response'
   end
   if r[11] then
     redis.call('UNLINK', KEYS[5])
-    fields, keep = {}, UNWANTED_TTL
+    fields = {}
     if outcome == 'lost' then outcome, detail = 'cancelled', 'its client left before it ended' end
-  elseif ARGV[8] == '' and num(r[12], 0) > tonumber(ARGV[4]) then
-    -- Whoever waits has it soon. What nobody waits for any more, since its web process was killed, nobody can ask for.
-    keep = math.min(UNTOLD_TTL, tonumber(keep))
   end
   finish(KEYS[1], KEYS[2], ARGV[1], r[5], ARGV[4], keep, outcome, detail, fields)
   if outcome == 'done' and r[6] then
+    count_call(r[6], ARGV[1], ARGV[8] == '' and fields[1] == 'head' and #ARGV[12] or answered(ARGV[1], r[3]))
     list_done(r[6], {ARGV[1], r[7] or '', string.sub(r[8] or '', 1, 200), r[3], ARGV[4], r[9] or ARGV[4], r[10] or ARGV[4],
       r[13] or ARGV[4], r[14] or ''})
   end
   if ARGV[8] ~= '' and not r[11] then
     redis.call('HSET', KEYS[5], 'end', outcome == 'done' and 'complete' or 'broken')
-    redis.call('EXPIRE', KEYS[5], ARGV[7])
+    redis.call('EXPIRE', KEYS[5], keep)
     wake(hget(KEYS[5], 'readers'), ARGV[1])
   end
   if ARGV[9] == 'chunks' then redis.call('EXPIRE', 'wt:value:' .. ARGV[1] .. ':' .. ARGV[3], ARGV[7]) end

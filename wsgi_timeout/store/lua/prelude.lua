@@ -2,8 +2,10 @@
 local INBOX_TTL = 60
 -- Seconds that the end of a call is kept that nobody can ask for.
 local UNWANTED_TTL = 60
--- Seconds that a small response is kept of whose URL nobody was told yet: its waiter may be cut off from Redis so long.
+-- Seconds that a response is kept of whose URL nobody was told yet: its waiter may be cut off from Redis so long.
 local UNTOLD_TTL = 120
+-- What `untold` says of a call whose first request gets the response: nobody will ever be told its URL. In ms.
+local NEVER_TOLD = '9999999999999'
 -- Seconds that the list of failed calls outlives its last entry.
 local FAILED_TTL = 604800
 -- Bytes of a response that a wake may carry: an inbox whose process has died lies there for its TTL.
@@ -111,6 +113,50 @@ local function list_done(name, entry)
   redis.call('EXPIRE', key, FAILED_TTL)
 end
 
+-- An odd value in a key, which nobody of ours wrote, counts as none.
+local function read(...)
+  local answer = redis.pcall(...)
+  return not (type(answer) == 'table' and answer.err) and answer or nil
+end
+
+-- Returns the bytes of a body in a stream.
+local function kept(stream) return num(hget(stream, 'kept'), 0) end
+
+-- Returns the bytes of arguments, or of a large result: chunks of one size, but for the last.
+local function chunked(key)
+  local chunks = num(read('HLEN', key), 0)
+  if chunks == 0 then return 0 end
+  return (chunks - 1) * num(read('HSTRLEN', key, '0'), 0) + num(read('HSTRLEN', key, tostring(chunks - 1)), 0)
+end
+
+-- Returns the bytes of what a call has answered with.
+local function answered(id, attempt)
+  return num(read('HSTRLEN', 'wt:call:' .. id, 'body'), 0) + kept('wt:out:' .. id .. ':' .. attempt)
+    + chunked('wt:value:' .. id .. ':' .. attempt)
+end
+
+-- Returns the bytes of all that a call keeps here.
+local function size(id, attempt)
+  return num(read('HSTRLEN', 'wt:call:' .. id, 'request'), 0) + kept('wt:in:' .. id) + chunked('wt:args:' .. id)
+    + answered(id, attempt)
+end
+
+-- Notes how many bytes a call keeps from now on. What cannot be counted, a later recount counts.
+local function count_call(name, id, bytes)
+  local key = 'wt:buffered:' .. name
+  local before = num(hget(key, id), 0)
+  if bytes == before then return end
+  redis.pcall('HINCRBY', key, '*', bytes - before)
+  redis.pcall('HSET', key, id, bytes)
+end
+
+-- Returns the seconds for which the end of a call is kept: not long where only its first request can ask for it.
+local function kept_for(keep, now, unwanted, untold)
+  if unwanted then return UNWANTED_TTL end
+  if num(untold, 0) > tonumber(now) then return math.min(UNTOLD_TTL, num(keep, 86400)) end
+  return keep
+end
+
 -- Ends a call: the one place that writes an outcome. `keep` is the seconds that it is kept unread.
 -- To RQ a job that has ended is gone; a stock worker of RQ is not done with it yet, and deletes it itself.
 -- The request goes: headers and bodies hold credentials, and nobody runs it again.
@@ -122,9 +168,10 @@ local function finish(record, job, id, stock, now, keep, outcome, detail, fields
     unpack(fields))
   redis.call('EXPIRE', record, num(keep, 86400))
   if outcome == 'done' then return end
+  local r = hmget(record, 'name', 'attempt')
   -- A large result of which only a part came is nobody's.
-  local attempt = hget(record, 'attempt')
-  if outcome ~= 'raised' then redis.call('UNLINK', 'wt:value:' .. id .. ':' .. attempt) end
+  if outcome ~= 'raised' then redis.call('UNLINK', 'wt:value:' .. id .. ':' .. (r[2] or '')) end
+  if r[1] then count_call(r[1], id, answered(id, r[2] or 0)) end
   list_failed(record, id, now, outcome, detail)
 end
 

@@ -17,6 +17,7 @@ if list then redis.call('HSET', KEYS[1], 'readers', list) end
 -- From its first byte on a response belongs to one attempt: no other run may replace it. The record may have expired.
 if ARGV[5] == '1' and number == 0 and count > 0 and redis.call('EXISTS', KEYS[2]) == 1 then
   redis.call('HSET', KEYS[2], 'handed', '1')
+  if num(hget(KEYS[2], 'untold'), 0) > server_ms() then redis.call('HSET', KEYS[2], 'untold', NEVER_TOLD) end
 end
 if number > num(s[3], 0) then
   redis.call('HSET', KEYS[1], 'read', number)

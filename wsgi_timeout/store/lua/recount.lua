@@ -8,29 +8,6 @@ local now = string.format('%d', time[1] * 1000 + math.floor(time[2] / 1000))
 local last = hmget(KEYS[1], '>', '@')
 if redis.call('EXISTS', KEYS[1]) == 0 or now - num(last[2], 0) < tonumber(ARGV[2]) then return {{}, {}} end
 
--- An odd value in a key, which nobody of ours wrote, counts as none.
-local function read(...)
-  local answer = redis.pcall(...)
-  return not (type(answer) == 'table' and answer.err) and answer or nil
-end
-
-local function kept(stream) return num(hget(stream, 'kept'), 0) end
-
-local function size(id, attempt)
-  local record, bytes = 'wt:call:' .. id, kept('wt:in:' .. id)
-  for _, field in ipairs({'request', 'body'}) do bytes = bytes + num(read('HSTRLEN', record, field), 0) end
-  bytes = bytes + kept('wt:out:' .. id .. ':' .. attempt)
-  -- Chunks of one size, but for the last.
-  for _, key in ipairs({'wt:args:' .. id, 'wt:value:' .. id .. ':' .. attempt}) do
-    local chunks = num(read('HLEN', key), 0)
-    if chunks > 0 then
-      bytes = bytes + (chunks - 1) * num(read('HSTRLEN', key, '0'), 0)
-        + num(read('HSTRLEN', key, tostring(chunks - 1)), 0)
-    end
-  end
-  return bytes
-end
-
 -- A job is made with its call, and lives as long; RQ's own worker deletes what it has run.
 local function taken_out(id, state, stock)
   if state ~= 'queued' and (state ~= 'delayed' or stock) then return false end

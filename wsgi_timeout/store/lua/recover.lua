@@ -12,7 +12,7 @@ for i = #ids, 1, -1 do
   local id = ids[i]
   local record, job = 'wt:call:' .. id, 'rq:job:' .. id
   local r = hmget(record, 'state', 'worker', 'attempt', 'max_attempts', 'repeatable', 'handed',
-    'inboxes', 'result_ttl', 'stock', 'unwanted', 'method')
+    'inboxes', 'result_ttl', 'stock', 'unwanted', 'method', 'name', 'untold')
   local what = 'dropped'
   if r[1] == 'queued' then
     what = 'requeued'
@@ -20,7 +20,7 @@ for i = #ids, 1, -1 do
     redis.call('ZREM', KEYS[4], id .. ':' .. r[3])
     local body = 'wt:out:' .. id .. ':' .. r[3]
     local trimmed = num(hget('wt:in:' .. id, 'first'), 0) > 0
-    if r[10] then r[8] = UNWANTED_TTL end
+    r[8] = kept_for(r[8], ARGV[3], r[10], r[13])
     -- What changes nothing, and nobody asks for, need not run again.
     local needless = r[10] and (r[11] == 'GET' or r[11] == 'HEAD' or r[11] == 'OPTIONS')
     -- RQ's stop command kills the process that runs the job: nobody else can tell it from a crash.
@@ -30,6 +30,7 @@ for i = #ids, 1, -1 do
       requeued(record, ARGV[3])
       redis.call('HDEL', record, 'worker', 'head', 'progress')
       redis.call('UNLINK', body)
+      if r[12] then count_call(r[12], id, size(id, r[3])) end
       -- The next run reads from the beginning: nothing of it counts as read.
       redis.call('HDEL', 'wt:in:' .. id, 'read', 'readers')
       redis.call('HSET', job, 'status', 'queued')

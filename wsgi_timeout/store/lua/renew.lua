@@ -1,6 +1,19 @@
--- Raises the leases of a pool's workers. Returns those whose lease is lost: they must not go on.
+-- Raises the leases of a pool's workers, and keeps the records of what they run of which nobody waits any more.
+-- Returns those whose lease is lost: they must not go on.
 -- KEYS: leases
 -- ARGV: now ISO, WORKER_TTL s, worker...
+local function keep_held(held)
+  if not is_list(held) then return end
+  for _, id in ipairs(redis.call('LRANGE', held, 0, -1)) do
+    local record = 'wt:call:' .. id
+    local ttl = redis.call('TTL', record)
+    if ttl >= 0 and ttl < UNWANTED_TTL and hget(record, 'state') == 'running' then
+      redis.call('EXPIRE', record, UNWANTED_TTL)
+      redis.call('EXPIRE', 'rq:job:' .. id, UNWANTED_TTL)
+    end
+  end
+end
+
 local lost = {}
 for i = 3, #ARGV do
   local worker = ARGV[i]
@@ -10,6 +23,7 @@ for i = 3, #ARGV do
     local described = redis.call('EXPIRE', 'rq:worker:' .. worker, ARGV[2]) == 1
     redis.call('EXPIRE', 'wt:worker:' .. worker, ARGV[2])
     redis.call('HINCRBY', KEYS[1], worker, 1)
+    keep_held('wt:held:' .. worker)
     if described then redis.pcall('HSET', 'rq:worker:' .. worker, 'last_heartbeat', ARGV[1]) end
   else
     lost[#lost + 1] = worker
