@@ -1,4 +1,4 @@
-"""A worker's half of the call record: to take calls, and to end what was taken."""
+"""The worker's half of the call record: taking calls, and recording how they ended."""
 
 from __future__ import annotations
 
@@ -16,29 +16,31 @@ from wsgi_timeout.store.messages import WIRE_VERSION, ResponseHead
 from wsgi_timeout.store.queue import Queue
 from wsgi_timeout.store.record import Attempt, Outcome, Taken, now_ms, text
 
-#: Seconds before another call is taken when one was of another wire version.
+#: Seconds to pause after a call of another wire version, before the next call is taken.
 _OTHER_SECONDS = 0.1
 
 
 class Attempts(Queue):
-    """The calls of one name, as a worker sees them that takes and runs them."""
+    """The calls of one name, for the workers that take and run them."""
 
     def __init__(self, client: redis.Redis, name: str, send: Callable[..., Any] | None = None) -> None:
         super().__init__(client, name, send)
         self._send_once = Commands(client, retries=0).send
 
     def pop(self, worker: str, seconds: float) -> str | None:
-        """Wait for a queued call, and move it to what the worker holds; None: there was none.
+        """Block for a queued call, move it to the list of calls that the worker holds, and return its id.
 
-        Not sent again when the reply was lost: the worker then looks at what it holds.
+        Returns None if none came within `seconds`. The command is not sent again if its reply was lost: the
+        worker then looks at the list of calls that it holds.
         """
         moved = self._send_once("BLMOVE", self._queue, keys.held(worker), "LEFT", "RIGHT", seconds)
         return text(moved) if moved else None
 
     def take(self, call_id: str, worker: str, *, stock: bool = False) -> Taken | None:
-        """Start an attempt of a held call, or with an empty id of the queue's next; None: nothing to run.
+        """Start an attempt of a held call, or of the queue's next one if the id is empty.
 
-        A call of another wire version stays in the queue, for a worker that can read it.
+        Returns None if there is nothing to run. A call of another wire version stays in the queue, for a
+        worker that can read it.
         """
         answer = self.scripts.run(
             "take",
@@ -46,7 +48,7 @@ class Attempts(Queue):
             [call_id, worker, now_ms(), rq_state.timestamp(), "1" if stock else "", WIRE_VERSION],
         )
         if answer == b"other":
-            # Nobody is helped when it goes round the queue without a pause.
+            # Without a pause this worker would move it round the queue in a busy loop.
             time.sleep(_OTHER_SECONDS)
             return None
         if not answer:
@@ -56,25 +58,25 @@ class Attempts(Queue):
         return Taken(attempt, request, bool(more), seal)
 
     def hold(self, call_id: str, worker: str) -> None:
-        """Note that a worker has a call which it did not move from the queue itself."""
+        """Record that a worker holds a call that RQ's own worker has popped for it."""
         pipe = self.redis.pipeline()
         pipe.lrem(keys.held(worker), 0, call_id)
         pipe.rpush(keys.held(worker), call_id)
         pipe.execute()
 
     def give_back(self, call_id: str, worker: str) -> bool:
-        """Put a held call back to the front of the queue if it was not started; says whether it did."""
+        """Put a held call back to the front of the queue if it was not started; return whether it was put."""
         touched = [keys.held(worker), self._queue, keys.call(call_id)]
         return bool(self.scripts.run("put_back", touched, [call_id]))
 
     def store(self, attempt: Attempt, number: int, chunk: bytes) -> None:
-        """Keep a chunk of an attempt's large result; raises `Fenced` if it is no longer the current one."""
+        """Store a chunk of an attempt's large result; raises `Fenced` if it is no longer the current one."""
         touched = [keys.value(attempt.call_id, attempt.number), keys.call(attempt.call_id), self.buffered]
         if self.scripts.run("store", touched, [attempt.number, number, chunk]) == b"fenced":
             raise _fenced(attempt)
 
     def progress(self, attempt: Attempt, report: dict[str, Any]) -> None:
-        """Note how far an attempt is; `report` is JSON-able."""
+        """Record an attempt's progress; `report` must be serialisable as JSON."""
         self.scripts.run("progress", [keys.call(attempt.call_id)], [attempt.number, json.dumps(report)])
 
     def finish(
@@ -91,9 +93,9 @@ class Attempts(Queue):
     ) -> None:
         """End an attempt with its outcome; raises `Fenced` if it is no longer the current one.
 
-        `response` is a small whole one; the body of a larger one lies in the attempt's stream, in `streamed`
-        chunks. If Redis has lost some of them, the outcome is `BROKEN`.
-        `value` is a function's small result; a large one lies in so many `chunks`.
+        `response` is a small response with its body. A larger body was written to the attempt's stream, in
+        `streamed` chunks; if Redis has lost some of them, the outcome becomes `BROKEN`. `value` is a
+        function's small result; a large one was stored before in `chunks` chunks.
         """
         fields: list[Any] = []
         if response:
@@ -124,7 +126,7 @@ class Attempts(Queue):
             raise _fenced(attempt)
 
     def retry(self, attempt: Attempt, pause: float, detail: str) -> None:
-        """End an attempt of a function, for another one after `pause` seconds; raises `Fenced`."""
+        """End an attempt of a function, and schedule another one after `pause` seconds; raises `Fenced`."""
         answer = self.scripts.run(
             "retry",
             [*self._touched(attempt), keys.delayed(self.name)],

@@ -1,4 +1,4 @@
-"""The calls of a Redis, for people: what waits, runs, and ended last. No key space is walked."""
+"""Lists calls for people: those that wait, run, and ended last. It never scans the key space."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class ListedCall:
 
     id: str
     name: str
-    #: Its method and path without the query, or its function.
+    #: The method and the path without query, or the function's name.
     call: str
     state: str
     outcome: str
@@ -71,20 +71,20 @@ class ListedCall:
     route: str
     attempts: int
     worker: str
-    #: Seconds since it was accepted, until it ended.
+    #: Seconds since it was accepted; of an ended call, until it ended.
     age: float
-    #: Seconds that it waited for a worker before its last run, or has waited.
+    #: Seconds that it waited, or has waited so far, for a worker before its last run.
     queued_for: float
-    #: `done` of `total`, and a message, as its handler reports it.
+    #: The handler's last report: `done` of `total`, and a message.
     progress: str
-    #: How many web processes have a waiter for it.
+    #: In how many web processes a request waits for it.
     waited_for: int
 
 
 def list_calls(
     client: redis.Redis, name: str | None, states: tuple[str, ...], limit: int
 ) -> list[ListedCall]:
-    """Return up to `limit` calls of each state and name: the first of the queue, the last that ended."""
+    """Return up to `limit` calls of each state and name: the queue's first ones, the last that ended."""
     commands: Any = client  # redis-py's annotations know no bytes
     found: list[ListedCall] = []
     for each in [name] if name else names(client):
@@ -97,9 +97,9 @@ def list_calls(
 
 
 def history(client: redis.Redis, call_id: str) -> dict[str, Any] | None:
-    """Return what is known of one call, with its times as ISO 8601; None if it is not known (any more).
+    """Return what is recorded of one call, times as ISO 8601; None if it is unknown or has expired.
 
-    Of one whose result is not kept any longer it is what the lists of ended calls tell.
+    If its result has expired, only what the lists of ended calls say of it.
     """
     commands: Any = client
     values = _decoded(commands.hmget(keys.call(call_id), _FIELDS))
@@ -154,7 +154,7 @@ def _live(commands: Any, ids: list[str], state: str) -> Iterator[ListedCall]:
     for call_id in ids:
         pipe.hmget(keys.call(call_id), _FIELDS)
     for call_id, found in zip(ids, pipe.execute(raise_on_error=False) if ids else (), strict=True):
-        if isinstance(found, list):  # else junk lies in that key
+        if isinstance(found, list):  # an error: the key has another type, and is none of ours
             values = _decoded(found)
             if values.get("state") == state:
                 yield _listed(call_id, values)

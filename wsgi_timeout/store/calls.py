@@ -1,12 +1,11 @@
-"""The client's half of the call record: to queue a call, look for it, end it.
+"""The client's half of the call record: queueing a call, looking at it, ending it.
 
     queued --take--> running --finish--> ended
        ^                |
        +----recover-----+          end: from any state, by cancel, timeout or loss
 
-Every change of a call's state is one Lua script, idempotent and fenced by attempt: a record's
-`attempt` counts its runs. A worker that was given up for dead still knows its old number, and every
-write of an old number is refused.
+Every change of a call's state is one idempotent Lua script. A record's `attempt` counts the runs. A worker
+that was wrongly taken for dead still has its old number, and scripts refuse writes with an old number.
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ from wsgi_timeout.store.queue import Queue
 from wsgi_timeout.store.record import IDEMPOTENT, NewCall, Snapshot, Tombstone, now_ms, text
 from wsgi_timeout.store.redis_errors import UNAVAILABLE
 
-#: Seconds of a record's TTL for what comes between its runs: leases, retries, outages.
+#: Seconds added to a record's TTL for the time between its runs: lost leases, retries, outages.
 _SPARE_SECONDS = 600.0
 
-#: Milliseconds in which a call may be accepted after it was sent: less than its sender waits for a reply.
+#: Milliseconds after sending in which Redis may still accept a call: less than its sender waits for a reply.
 _ACCEPTED_MS = int(SOCKET_TIMEOUT * 1000) - 500
 
 _STATUS_FIELDS = (
@@ -53,7 +52,7 @@ _STATUS_FIELDS = (
 )
 
 
-#: Of these, what is a whole number.
+#: Those of them that are whole numbers.
 _NUMBERS = {"attempt", "created", "started", "ended", "delivered", "due"}
 
 
@@ -77,21 +76,21 @@ def forget(scripts: Scripts, name: str, ended: Mapping[str, int]) -> None:
 
 
 class Calls(Queue):
-    """The calls of one name, for clients: to send them, wait for them and end them."""
+    """The calls of one name, for those who send them, wait for them and end them."""
 
     def __init__(self, client: redis.Redis, name: str, send: Callable[..., Any] | None = None) -> None:
         super().__init__(client, name, send)
-        #: How far Redis' clock is ahead of our monotonic one; None: not known yet, or not any more.
+        #: How many ms Redis' clock is ahead of our monotonic clock; None: to be asked.
         self._ahead_ms: int | None = None
 
     def enqueue(self, call: NewCall, inbox: str = "") -> None:
-        """Accept a call; raises `NoWorker`, `QueueFull` or `BytesFull` if nothing was."""
+        """Queue a call; raises `NoWorker`, `QueueFull` or `BytesFull` if it was not accepted."""
         request = call.request
         packed = request.pack()
         record = self._record(call, packed, inbox)
         description = f"{call.method} {call.path}"
         job = rq_state.job_fields(self.name, call.id, description, request.timeout)
-        # Longer than it may wait and run: what ends it is recorded, its record does not just go.
+        # Longer than it may wait and run: its record must live until its end was recorded.
         runs = call.max_attempts + (request.retries if isinstance(request, FunctionRequest) else 0)
         ttl = int(runs * (call.queue_ttl + request.timeout + _SPARE_SECONDS))
         if call.left:
@@ -112,7 +111,7 @@ class Calls(Queue):
             answer = self.scripts.run("enqueue", touched, [*head, len(record) * 2, *values])
             if answer != b"late":
                 break
-            # Unless the server's clock was set anew.
+            # Redis' clock may have been changed.
             self._ahead_ms = None
         else:
             raise RedisUnavailable("Redis took too long to accept the call")
@@ -135,7 +134,7 @@ class Calls(Queue):
         }
         if call.asked:
             record["asked"] = call.asked
-        # The arguments of a function are signed by themselves.
+        # A function's arguments carry a signature of their own.
         if isinstance(call.request, CallRequest) and (seal := seals.seal(packed, call.id, self.name)):
             record["seal"] = seal
         if call.route:
@@ -147,7 +146,7 @@ class Calls(Queue):
         return record
 
     def _check(self, answer: bytes, call: NewCall) -> None:
-        """Raise what says why a call was not accepted."""
+        """Raise the error that says why a call was not accepted."""
         if answer == b"no worker":
             raise NoWorker(
                 f"no live worker serves {self.name!r}: start one with `wsgi-timeout worker TARGET`"
@@ -168,8 +167,8 @@ class Calls(Queue):
             )
 
     def _last_moment(self) -> int:
-        """Return the ms of Redis' clock until which a command sent now may be executed."""
-        # Not against our wall clock: set forward it would allow as much more.
+        """Return until when, in ms of Redis' clock, a command sent now may be executed."""
+        # Not by our wall clock: if it were set forward, the limit would be too late.
         ahead_ms = self._ahead_ms
         if ahead_ms is None:
             seconds, microseconds = self._send("TIME")
@@ -178,18 +177,18 @@ class Calls(Queue):
         return _monotonic_ms() + ahead_ms + _ACCEPTED_MS
 
     def look(self, call_id: str) -> Snapshot:
-        """Return what a call is now."""
+        """Return a call's state, outcome and response as they are now."""
         return Snapshot.read(self._send("HMGET", keys.call(call_id), *Snapshot.FIELDS))
 
     def join(self, call_id: str, inbox: str) -> Snapshot:
-        """Make `inbox` one of those that the call wakes, and return what it is now."""
+        """Have the call wake `inbox` from now on, and return its state as it is now."""
         values = self.scripts.run("join", [keys.call(call_id)], [inbox, *Snapshot.FIELDS])
         return Snapshot.read(values)
 
     def authorize(self, call_id: str, token: str, path: str) -> Snapshot | Tombstone | None:
-        """Return the call that a token on a path opens; None for an unknown id, token or path, all alike.
+        """Return a call if id, token, path and name all fit; None otherwise, whichever of them does not.
 
-        So it is for a call of another name: its app may ask for a login where this one does not.
+        A call of another name does not fit: its app may require a login where this one does not.
         """
         record = keys.call(call_id)
         pipe = self.redis.pipeline(transaction=False)
@@ -200,20 +199,20 @@ class Calls(Queue):
             if isinstance(answer, UNAVAILABLE):
                 raise answer
         if isinstance(found, Exception):
-            return None  # of another type: no record of ours
+            return None  # the key has another type: no record of ours
         known, its_path, name, asked, *values = found
         if known is not None:
             same = hmac.compare_digest(known, token.encode()) and its_path == path.encode()
             return Snapshot.read(values, asked or b"") if same and name == self.name.encode() else None
         if isinstance(grave, bytes):
-            with suppress(ValueError, TypeError, msgpack.UnpackException):  # else it is none of ours
+            with suppress(ValueError, TypeError, msgpack.UnpackException):  # no tombstone of ours
                 delivered_ms, digest, asked, *_ = msgpack.unpackb(grave)
                 if hmac.compare_digest(digest, self._digest(token, path)):
                     return Tombstone(int(delivered_ms), asked)
         return None
 
     def status(self, call_id: str) -> dict[str, Any]:
-        """Return the call's times, progress and place in the queue; no body is read, cost is constant."""
+        """Return the call's times, progress and position in the queue; reads no body, at a constant cost."""
         position, values, suspended = self.scripts.run("status", [keys.call(call_id)], list(_STATUS_FIELDS))
         found: dict[str, Any] = {
             field: text(value)
@@ -264,17 +263,17 @@ class Calls(Queue):
         )
 
     def abandon(self, call_id: str) -> None:
-        """Give up a call of which nobody was told a result URL, whose client has left.
+        """Give up a call whose client has left, and whose result URL nobody was told.
 
-        What waits and is safe to leave out does not run; of anything else no response is kept.
+        A queued call with a safe method (GET, HEAD) does not run; of any other call no response is kept.
         """
         touched = [keys.call(call_id), rq_state.job_key(call_id), self._queue]
         if self.scripts.run("abandon", touched, [call_id, now_ms()]) == b"ended":
-            # In its first attempt, but for a lost worker: an old attempt's body has a TTL.
+            # Only the current attempt's: bodies of earlier attempts have a TTL.
             forget(self.scripts, self.name, {call_id: self.look(call_id).attempt})
 
     def tell(self, call_id: str, result_ttl: float) -> None:
-        """Note that a result URL was given out before `NewCall.untold_seconds` were over."""
+        """Record that the result URL was given out before `NewCall.untold_seconds` were over."""
         self.scripts.run("tell", [keys.call(call_id)], [int(result_ttl)])
 
     def _digest(self, token: str, path: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Connections to Redis, with every timeout and retry said in the open."""
+"""Connections to Redis, with explicit timeouts and retries."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ from wsgi_timeout.store.redis_errors import ANY, ConnectionLost, ErrorReply, Ref
 from wsgi_timeout.store.redis_url import check_options, understood, without_password
 from wsgi_timeout.store.time_limit import seconds_left
 
-#: Seconds until a silent server counts as away.
+#: Seconds without a reply after which a server counts as away.
 SOCKET_TIMEOUT = 5.0
 _LISTEN_TIMEOUT = 1.0
-#: redis-py 8 retries ten times in silence, or never, by how the client was made. Every script of
-#: ours may run twice, so a short retry hides a reconnect; longer outages are the caller's to handle.
+#: How often a command is sent again after its connection was closed. redis-py 8 retries ten times or never,
+#: depending on how the client was made. Our scripts may run twice, so two retries hide a reconnect; longer
+#: outages are handled by callers.
 _RETRIES = 2
 _RETRY_PAUSE_SECONDS = 0.1
 
@@ -46,12 +47,12 @@ def redis_url() -> str:
 
 
 def connect(url: str, *, connections: int, socket_timeout: float = SOCKET_TIMEOUT) -> redis.Redis:
-    """Return a client with at most `connections` connections, for which its threads queue up."""
+    """Return a client with at most `connections` connections; threads wait for a free one."""
     return _client(url, connections, socket_timeout, _RETRIES)
 
 
 def connect_to_listen(url: str) -> redis.Redis:
-    """Return a client of one connection for short blocking reads; a hung server is noticed in a second."""
+    """Return a client of one connection, for blocking reads of a second; silence after that is an error."""
     return _client(url, 1, _LISTEN_TIMEOUT, 0)
 
 
@@ -74,11 +75,11 @@ def _client(url: str, connections: int, socket_timeout: float, retries: int) -> 
             max_connections=connections,
             socket_timeout=socket_timeout,
             socket_connect_timeout=socket_timeout,
-            # Not after a timeout: a silent server is not asked again.
+            # Retried after a closed connection, not after a timeout: a silent server is not asked again.
             connection_class=connection_class(kind),
             retry=Retry(ConstantBackoff(_RETRY_PAUSE_SECONDS), retries, (ConnectionLost,)),
         )
-        # Made for nothing, and not connected: what is wrong with an option, its class says.
+        # Makes a connection without connecting it, so that wrong options raise now.
         pool.connection_class(**pool.connection_kwargs)
     except (ValueError, TypeError, *ANY) as error:
         raise ConfigurationError(f"REDIS_URL={without_password(written)!r}: {error}") from None
@@ -86,28 +87,28 @@ def _client(url: str, connections: int, socket_timeout: float, retries: int) -> 
 
 
 class _UnobservedPipeline(redis.client.Pipeline):
-    """A pipeline without what libraries of observation wrap around redis-py's methods."""
+    """A pipeline without the wrappers that tracing libraries put around redis-py's methods."""
 
     execute = unwrap(redis.client.Pipeline.execute)
     immediate_execute_command = unwrap(redis.client.Pipeline.immediate_execute_command)
 
 
 class _Unobserved(redis.Redis):
-    """A client whose commands are no spans: our looks and waits would fill an app's traces.
+    """A client that creates no spans: our polling would fill an app's traces.
 
-    OpenTelemetry and the like wrap methods of redis-py's own classes, before or after this is imported.
+    OpenTelemetry and the like wrap the methods of redis-py's own classes, before or after this is imported.
     """
 
     execute_command = unwrap(redis.Redis.execute_command)
 
     def pipeline(self, *args: Any, **options: Any) -> Any:
         pipe = super().pipeline(*args, **options)
-        pipe.__class__ = _UnobservedPipeline  # its arguments differ from version to version
+        pipe.__class__ = _UnobservedPipeline  # the constructor's arguments differ between versions
         return pipe
 
 
 class _ClosesItsPool(_Unobserved):
-    """Before redis-py 5 `close` left the pool as it was."""
+    """A client whose `close` closes its pool too, which redis-py does only from version 5 on."""
 
     def close(self) -> None:
         super().close()
@@ -115,14 +116,14 @@ class _ClosesItsPool(_Unobserved):
 
 
 def client_of(pool: redis.ConnectionPool) -> redis.Redis:
-    """Return a client that owns `pool`: to close one is to close the other."""
+    """Return a client that owns `pool`: closing the client closes the pool."""
     if hasattr(redis.Redis, "from_pool"):
         return _Unobserved.from_pool(pool)
     return _ClosesItsPool(connection_pool=pool)
 
 
 def eviction(client: redis.Redis) -> str:
-    """Return what is wrong with a server that throws keys away when it is full; empty if it does not."""
+    """Return a warning about a server that evicts keys when it is full; empty if it does not."""
     memory: Any = client.info("memory")
     policy = memory.get("maxmemory_policy", "noeviction")
     if policy == "noeviction" or not memory.get("maxmemory"):
@@ -134,17 +135,17 @@ def eviction(client: redis.Redis) -> str:
 
 
 class Commands:
-    """Sends single commands over a client's connections: the hot path.
+    """Sends single commands over a client's connections, faster than redis-py's client.
 
-    redis-py's own client spends several times as long on a command, on metrics, argument checks and a
-    look whether the connection lives. Here a dead one is found by the command itself, which is sent
-    again: so only commands that may run twice belong here. A silent server is not asked again.
+    redis-py takes several times as long for a command: it keeps metrics, checks arguments, and checks each
+    connection before use. Here a closed connection is noticed when the command fails, and the command is
+    sent again. Therefore only commands that may run twice belong here. After a timeout nothing is sent again.
     """
 
     def __init__(self, client: redis.Redis, retries: int = _RETRIES) -> None:
         self._pool: Any = client.connection_pool
         self._retries = retries
-        #: When a whole time limit passed without a reply: nobody who stood in line then asks too.
+        #: When a command last timed out: threads that have waited for a connection since then give up.
         self._silent_since = -math.inf
 
     def send(self, *words: str | bytes | float) -> Any:
@@ -163,20 +164,20 @@ class Commands:
                 raise
             except BaseException as error:
                 self._note_silence(error)
-                # Whoever broke it off, as a timeout of gevent does, has left a reply for the next command.
+                # An interrupted command, as by gevent's Timeout, has left its reply in the connection.
                 connection.disconnect()
                 raise
             finally:
                 self._pool.pool.put_nowait(connection)
-            # The first may have been closed while it was idle; only then there is something to wait for.
+            # A connection closed while idle is replaced at once; the server itself may need a moment.
             if tries:
                 time.sleep(_RETRY_PAUSE_SECONDS)
             tries += 1
 
     def send_all(self, commands: Sequence[tuple[str, ...]]) -> list[Any]:
-        """Send commands at once, and none of them again; raises what redis-py raises for an absent server.
+        """Send commands in one batch, without retries; raises what redis-py raises for an absent server.
 
-        An error that says that a command can never succeed stands in the place of its reply.
+        For a command that can never succeed (see `redis_errors`), the error stands in place of its reply.
         """
         packed = b"".join(map(pack_command, commands))
         connection = self._take()
@@ -185,13 +186,13 @@ class Commands:
             return [self._reply(connection) for _ in commands]
         except BaseException as error:
             self._note_silence(error)
-            connection.disconnect()  # with the replies that were not read
+            connection.disconnect()  # drops the replies that were not read
             raise
         finally:
             self._pool.pool.put_nowait(connection)
 
     def _note_silence(self, error: BaseException) -> None:
-        # Not of who had less time than a server is given.
+        # Only if it had the full SOCKET_TIMEOUT: a shorter limit of `within` proves nothing.
         if isinstance(error, Silent) and seconds_left(math.inf) == math.inf:
             self._silent_since = time.monotonic()
 
@@ -214,7 +215,7 @@ class Commands:
         except Empty:
             raise Silent("no connection came free") from None
         if self._silent_since > asked:
-            # Each of a line would find that out anew, one after the other.
+            # Otherwise all waiting threads would time out, one after the other.
             pool.pool.put_nowait(connection)
             raise Silent("it did not answer who came before")
         return connection or pool.make_connection()
@@ -224,25 +225,26 @@ class Scripts:
     """The Lua scripts of `lua/`, by name. Each runs in one round trip, and may safely run twice."""
 
     def __init__(self, send: Callable[..., Any]) -> None:
-        """Take how to send one command: `Commands.send`."""
+        """Use `send` for each command: `Commands.send`, or the like."""
         self._send = send
 
     def run(self, name: str, keys: list[str], args: list[Any]) -> Any:
         try:
             return self._send("EVALSHA", digest(name), len(keys), *keys, *args)
         except ScriptMissing:
-            # The whole text, which the server keeps too: between a load and a run it may lose it again.
+            # EVAL with the whole text, which the server then keeps: it might lose a script between
+            # SCRIPT LOAD and EVALSHA.
             return self._send("EVAL", source(name), len(keys), *keys, *args)
 
 
 @cache
 def digest(name: str) -> str:
-    """Return the name under which Redis keeps a script."""
+    """Return the SHA-1 by which Redis names a script."""
     return sha1(source(name).encode(), usedforsecurity=False).hexdigest()
 
 
 @cache
 def source(name: str) -> str:
-    """Return the text of a script, the shared prelude first."""
+    """Return the text of a script, with the shared prelude in front."""
     folder = files("wsgi_timeout.store") / "lua"
     return (folder / "prelude.lua").read_text() + (folder / f"{name}.lua").read_text()

@@ -1,4 +1,4 @@
-"""The calls that ended otherwise than done: what `wsgi-timeout calls --failed` lists."""
+"""The calls that failed, as `wsgi-timeout calls --failed` lists them."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class FailedCall:
 
     id: str
     name: str
-    #: Its method and path without the query, or its function.
+    #: The method and the path without query, or the function's name.
     call: str
     outcome: str
     attempts: int
     #: ISO 8601, timezone.utc.
     when: str
-    #: The reason, or the end of a traceback.
+    #: The reason, or a traceback.
     detail: str
 
     @classmethod
@@ -75,18 +75,18 @@ def failed_entries(client: redis.Redis, name: str, limit: int) -> Iterator[dict[
 
 
 def failed_calls(client: redis.Redis, name: str | None, limit: int) -> list[FailedCall]:
-    """Return the last calls of one name, or of all, that were not done; the newest first."""
+    """Return the last `limit` failed calls of one name, or of each name; the newest first."""
     commands: Any = client  # redis-py's annotations know no bytes
     found = []
     for each in [name] if name else names(client):
         for packed in commands.lrange(keys.failed(each), 0, limit - 1):
-            with suppress(Exception):  # no entry of ours
+            with suppress(Exception):  # an entry that is not ours is left out
                 found.append(FailedCall.unpack(each, packed))
     return sorted(found, key=lambda call: call.when, reverse=True)[:limit]
 
 
 def names(client: redis.Redis) -> list[str]:
-    """Return the names that workers have served, those of functions too."""
+    """Return the names that workers have served, including those of functions."""
     commands: Any = client
     queues = [text(queue) for queue in commands.smembers(rq_state.QUEUES)]
     ours = rq_state.queue_key("")
@@ -102,7 +102,7 @@ def table(calls: Iterable[FailedCall]) -> Iterator[str]:
 
 
 def _row(call: FailedCall) -> tuple[str, ...]:
-    # Of a traceback the last line says what was raised.
+    # The last line of a traceback says what was raised.
     lines = call.detail.strip().splitlines()
     last = lines[-1] if lines else ""
     return (call.id, call.name, call.call, call.outcome, str(call.attempts), call.when, last)

@@ -1,4 +1,4 @@
-"""What Redis knows of every name, for metrics: a few commands a name, whatever is queued."""
+"""Gauges of every name, read from Redis for metrics: a few commands per name, however long the queue."""
 
 from __future__ import annotations
 
@@ -13,15 +13,12 @@ from wsgi_timeout.store.failed_calls import names
 from wsgi_timeout.store.record import number, text
 from wsgi_timeout.store.redis_errors import ErrorReply
 
-#: A metric without `wsgi_timeout_`, its labels, its value.
+#: The name of a metric without `wsgi_timeout_`, its labels, its value.
 Gauge = tuple[str, tuple[str, ...], float]
 
 
 def read(client: redis.Redis) -> list[Gauge]:
-    """Return the gauges of every name that workers have served, and those of the server.
-
-    Raises what redis-py raises.
-    """
+    """Return the gauges of every name that workers have served, and of the server; raises as redis-py."""
     commands: Any = client  # redis-py's annotations know no bytes
     found: list[Gauge] = [("redis_up", (), 1)]
     with suppress(ErrorReply):  # not every user may ask for it
@@ -57,7 +54,7 @@ def of_name(client: redis.Redis, name: str) -> list[Gauge]:
 
 
 def age_of(commands: Any, head: object) -> float:
-    """Return for how many seconds a call has waited, by its id in a queue; 0 for None."""
+    """Return for how many seconds a queued call has waited; 0 if `head` is None."""
     if not isinstance(head, bytes):
         return 0.0
     created = commands.hget(keys.call(text(head)), "created")

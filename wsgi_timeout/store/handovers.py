@@ -1,4 +1,4 @@
-"""Notes which calls' browsers are on their way from a result URL to the address itself."""
+"""Records for which calls a browser is being redirected from a result URL to the page's address."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Iterable
 from wsgi_timeout.store import keys
 from wsgi_timeout.store.calls import Calls
 
-#: Seconds for the way, at most: a browser that is closed on it never comes.
+#: Seconds after which a redirected browser is no longer expected: its tab may have been closed.
 WAY_SECONDS = 3.0
 
 
 def begin(calls: Calls, call_id: str, others: Iterable[str]) -> bool:
-    """Note that a browser is on its way for a call; return False if it is on its way for one of `others`."""
+    """Record that a browser is redirected for a call; return False if it already is for one of `others`."""
     notes = [keys.handover(call_id), *(keys.handover(other) for other in others)]
     return bool(calls.scripts.run("hand", notes, [int(1000 * WAY_SECONDS)]))
 
 
 def end(calls: Calls, call_id: str) -> None:
-    """Note that the browser has come."""
+    """Record that the browser has arrived."""
     calls.redis.unlink(keys.handover(call_id))

@@ -48,23 +48,23 @@
 
 from __future__ import annotations
 
-#: What is written and deleted to see whether that is allowed.
+#: Written and deleted by `doctor`, to see whether that is allowed.
 PROBE = "wt:doctor"
-#: Seconds that a tombstone tells "delivered" from "never existed".
+#: Seconds that a tombstone is kept, which tells "delivered" from "never existed".
 TOMBSTONE_TTL = 7 * 86_400
 #: Seconds that the list of failed calls outlives its last entry.
 FAILED_TTL = 7 * 86_400
-#: Seconds that an inbox outlives its last message: a dead process reads no more.
+#: Seconds after which an unread inbox expires: its process may have died.
 INBOX_TTL = 60
-#: Seconds that the chunks of an upload live without a write, before the call is queued.
+#: Seconds after its last write for which an upload is kept whose call is not queued yet.
 UPLOAD_TTL = 60
 #: Seconds that a call is kept whose client had left when it was sent, unless it is given up before.
 LEFT_TTL = 60
-#: Seconds for which nothing can be moved to a worker that is gone: longer than a system sends a command
-#: again that was not acknowledged, which is a quarter of an hour under Linux.
+#: Seconds for which no call can be moved to a dead worker: a command that it sent may still arrive. Linux
+#: retransmits for a quarter of an hour.
 FENCE_TTL = 20 * 60
-#: Seconds that the description of a silent worker is kept: longer than an outage, or a laptop's sleep,
-#: after which it lives. Whoever finds it dead deletes it.
+#: Seconds that the description of a silent worker is kept: longer than an outage or a laptop's sleep, after
+#: which the worker goes on. If it has died, whoever notices that deletes the description.
 WORKER_TTL = 30 * 86_400
 
 

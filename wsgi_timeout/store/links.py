@@ -1,4 +1,8 @@
-"""What we add to redis-py's connections and pool: time limits, and no connection stays with a replica."""
+"""redis-py's connections with time limits, which leave a server that became a replica; and a pool.
+
+After a failover the old primary answers READONLY. Its connections are then closed, and made anew by name,
+which leads to the new primary.
+"""
 
 from __future__ import annotations
 
@@ -11,31 +15,32 @@ import redis
 from wsgi_timeout.store.redis_errors import ConnectionLost, Parser, Refused, Silent, WrongPassword
 from wsgi_timeout.store.time_limit import seconds_left
 
-#: Seconds that a thread waits for its turn: in a burst of thousands that says nothing about the server.
+#: Seconds that a thread waits for a free connection. Not SOCKET_TIMEOUT: in a burst of thousands of requests
+#: a long wait says nothing about the server.
 TURN_TIMEOUT = 30.0
-#: Seconds for which a process does not connect again to a server that refused its password.
+#: Seconds for which a process does not connect again after a server has refused its password.
 REFUSED_SECONDS = 2.0
-#: Answers of a server that is a replica now.
+#: First words of the errors of a server that has become a replica.
 _REPLICA = ("READONLY", "MASTERDOWN", "UNBLOCKED")
 
 
 class _Failovers:
-    """How often this process was told that its server is a replica: the name leads to another one then."""
+    """Counts how often a server has answered that it has become a replica, in this process."""
 
     seen = 0
 
 
 class _Refusals:
-    """Which servers refused which password a moment ago: they are not asked again by each command."""
+    """The errors of servers that have just refused a password, so that not every command connects again."""
 
     seen: ClassVar[dict[object, tuple[float, WrongPassword]]] = {}
 
 
 class _LeavesReplicas:
-    """What we add to redis-py's connections: our parser, time limits, and none stays with a replica.
+    """A mixin for redis-py's connections: our parser, time limits, and reconnecting after a failover.
 
-    When one of them is told that its server is a replica, the others of this process connect anew too,
-    before their next command, or when they listen.
+    Once a server has answered one connection that it became a replica, all connections of the process
+    reconnect: before their next command, or, while they listen, at their next check for messages.
     """
 
     _failovers = 0
@@ -53,7 +58,7 @@ class _LeavesReplicas:
         return super()._connect()  # type: ignore[misc]
 
     def _account(self) -> object:
-        """Return what a password is right or wrong for."""
+        """Return server, user and password: what a refusal is about."""
         names = ("host", "port", "path", "username", "password", "credential_provider")
         return tuple(getattr(self, name, None) for name in names)
 
@@ -63,7 +68,7 @@ class _LeavesReplicas:
         return super().send_packed_command(*args, **options)  # type: ignore[misc]
 
     def _limit(self) -> None:
-        """Give the server as long as the caller has; what is set on the socket holds for the reply too."""
+        """Set the socket's timeout to the caller's remaining time; it also limits the wait for the reply."""
         connection: Any = self
         seconds = seconds_left(self._patience)
         if seconds == connection.socket_timeout:
@@ -77,7 +82,7 @@ class _LeavesReplicas:
 
     def can_read(self, *args: Any, **options: Any) -> Any:
         if self._leave():
-            # Who listens on it connects again for that, and subscribes.
+            # redis-py's PubSub then reconnects and subscribes again.
             raise ConnectionLost("this server became a replica")
         return super().can_read(*args, **options)  # type: ignore[misc]
 
@@ -103,18 +108,18 @@ class _LeavesReplicas:
 
 @cache
 def connection_class(kind: type) -> type:
-    """Return one of redis-py's classes of connections with what we add."""
+    """Return a subclass of one of redis-py's connection classes, with the mixin."""
     return type(kind.__name__, (_LeavesReplicas, kind), {})
 
 
 class Line(redis.BlockingConnectionPool):
-    """Connections for which threads stand in line: as long as each has time."""
+    """A pool whose threads wait for a free connection as long as each one's time limit allows."""
 
     @property
     def timeout(self) -> float:
-        """How many seconds to stand in line, for redis-py's own commands."""
+        """For how many seconds redis-py's own commands wait for a connection."""
         return max(0.0, seconds_left(TURN_TIMEOUT))
 
     @timeout.setter
     def timeout(self, _: float) -> None:
-        """Ignore what redis-py sets."""
+        """Ignore the value that redis-py sets."""

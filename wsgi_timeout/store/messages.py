@@ -1,4 +1,4 @@
-"""Frozen values that cross between processes: msgpack behind a version byte, never pickle."""
+"""Messages between processes: frozen values, as msgpack behind a version byte, never pickled."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import msgpack
 from wsgi_timeout.compat import Self
 from wsgi_timeout.errors import ConfigurationError
 
-#: The wire format. Both halves of a deployment must speak the same one.
+#: The version of the wire format, which must be the same in both halves of a deployment.
 WIRE_VERSION = 1
 
-#: The entry of a call that a front inside the app has captured: middleware outside it ran already.
+#: The entry of a call that a front inside the app has captured; middleware outside that front has run.
 PLACE = "place"
 
-#: What stands in Redis may come from anybody: each value is of the type that its annotation names.
+#: The types of the fields by their annotations: messages from Redis are checked, since anybody may have
+#: written them.
 _KINDS: dict[str, Any] = {
     "bytes | None": (bytes, type(None)),
     "dict[str, Any]": dict,
@@ -30,13 +31,13 @@ _VERSION_BYTE = bytes([WIRE_VERSION])
 
 
 class OtherVersion(ConfigurationError):
-    """A message that a process of another version of wsgi-timeout can read."""
+    """A message of another wire version."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Message:
     def pack(self) -> bytes:
-        # WSGI strings hold latin-1; a server that lets surrogates through must not make us fail.
+        # WSGI strings are latin-1, but some servers let surrogates through.
         names: tuple[str, ...] = self.__slots__
         values = [getattr(self, name) for name in names]
         packed: bytes = msgpack.packb(values, unicode_errors="surrogatepass")
@@ -44,7 +45,7 @@ class _Message:
 
     @classmethod
     def unpack(cls, blob: bytes) -> Self:
-        """Read what `pack` wrote; raises `OtherVersion`, or `ConfigurationError` for junk."""
+        """Unpack what `pack` returned; raises `OtherVersion`, or `ConfigurationError` for anything else."""
         if blob[:1] != _VERSION_BYTE:
             raise OtherVersion(
                 f"a message of wire version {blob[:1]!r}, this process speaks {_VERSION_BYTE!r}: "
@@ -55,7 +56,7 @@ class _Message:
                 memoryview(blob)[1:], unicode_errors="surrogatepass", strict_map_key=False
             )
             message = cls(*values)
-        except Exception as error:  # whatever msgpack makes of it
+        except Exception as error:  # msgpack raises many kinds for junk
             raise ConfigurationError(f"a {cls.__name__} that cannot be read: {error!r}") from error
         for name, annotation in cls.__annotations__.items():
             if not isinstance(getattr(message, name), _KINDS[annotation]):
@@ -69,7 +70,7 @@ class _Message:
 class CallRequest(_Message):
     """One HTTP request, as a worker needs it."""
 
-    #: The WSGI environ's transportable part.
+    #: The part of the WSGI environ that can be sent.
     environ: dict[str, Any]
     #: The whole request body; None: it is in the stream `wt:in:<id>`.
     body: bytes | None
@@ -77,15 +78,15 @@ class CallRequest(_Message):
     entry: str
     #: Seconds that the handler may run.
     timeout: float
-    #: See the settings of these names; bytes, bytes, bytes, seconds, seconds.
+    #: See the settings of the same names; bytes, bytes, bytes, seconds, seconds.
     inline_body: int
     buffer: int
     max_result: int
     unread_timeout: float
     result_ttl: float
-    #: Seconds that what was read of a stream is kept for a client that comes back; 0: it need not be.
+    #: Seconds for which read chunks of a stream are kept, for a client that reconnects; 0: not at all.
     resume_window: float = 0.0
-    #: Seconds that a response which may have no end goes on without its reader.
+    #: Seconds for which a stream that may have no end continues without a reader.
     reader_timeout: float = 8.0
 
 
@@ -93,16 +94,16 @@ class CallRequest(_Message):
 class FunctionRequest(_Message):
     """One call of a stub's function, as a worker needs it."""
 
-    #: The function's name in its stub, for the log; the one that counts is signed with its arguments.
+    #: The function's name in its stub, for logs; the name that is run is signed with the arguments.
     function: str
     #: Signed arguments; None: they are in the chunks of `wt:args:<id>`.
     arguments: bytes | None
     #: Seconds that the function may run.
     timeout: float
-    #: Runs after the first one that an exception allows, and seconds before the first of them.
+    #: How many more runs follow an exception, and the seconds before the first of them.
     retries: int
     retry_backoff: float
-    #: See the settings of these names; bytes, bytes, seconds.
+    #: See the settings of the same names; bytes, bytes, seconds.
     inline_body: int
     max_payload: int
     result_ttl: float

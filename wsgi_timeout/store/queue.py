@@ -1,4 +1,4 @@
-"""What is common to all that is done with the calls of one name: its client, scripts and keys."""
+"""The base of `Calls`, `Attempts` and `Workers`: the client, scripts and keys of one name."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from wsgi_timeout.store.redis_errors import AWAY, ErrorReply
 
 
 class Queue:
-    """One name in one Redis; `Calls`, `Attempts` and `Workers` say what can be done with it."""
+    """The queue of one name in one Redis."""
 
     def __init__(self, client: redis.Redis, name: str, send: Callable[..., Any] | None = None) -> None:
-        """Take a client, and another way to send one command than `Commands.send`, if there is one."""
+        """Use `client`, and for single commands `send`, by default `Commands.send`."""
         self.redis: Any = client  # redis-py's annotations know no bytes
         self.name = name
         self._send = send or Commands(client).send
@@ -28,12 +28,12 @@ class Queue:
         self._queue = rq_state.queue_key(name)
         self._started = rq_state.started_key(name)
         self._leases = keys.leases(name)
-        #: Where the bytes are counted that the calls of this name keep in Redis.
+        #: The key in which the bytes are counted that this name's calls keep in Redis.
         self.buffered = keys.buffered(name)
         self._sequence = keys.sequence(name)
 
     def answers(self) -> bool:
-        """Whether Redis answers a small command now, be it with a refusal."""
+        """Return whether Redis answers a PING now; an error reply counts as an answer."""
         try:
             self._ping("PING")
         except AWAY:
@@ -50,9 +50,9 @@ class Queue:
         result_ttl: float | None,
         attempt: int | None = None,
     ) -> bool:
-        """End a call from outside its handler; returns False if it had ended, or never was.
+        """End a call from outside its handler; return False if it had ended before, or does not exist.
 
-        `result_ttl`: seconds that the outcome is kept; None: what the call was made with.
+        `result_ttl`: for how many seconds the outcome is kept; None: as the call was made with.
         """
         answer = self.scripts.run(
             "end",
@@ -73,5 +73,5 @@ class Queue:
 
     @classmethod
     def of(cls, other: Queue) -> Self:
-        """Return the same queue, for what this class does with it."""
+        """Return an object of this class for the same queue."""
         return cls(other.redis, other.name, other._send)

@@ -1,4 +1,4 @@
-"""The value types of calls: what a call is, what it was asked for, how it ended."""
+"""The value types of calls: a new call, its attempts, its state at one moment, its outcome."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Outcome(StrEnum):
 
 
 def text(raw: bytes) -> str:
-    """Return what Redis keeps as text, to be shown or compared; no byte that may lie there raises."""
+    """Decode bytes from Redis for logs or comparisons; never raises, whatever they are."""
     return raw.decode(errors="backslashreplace")
 
 
 def number(raw: bytes | str | None) -> int:
-    """Return what Redis keeps as a whole number; 0 for what is none."""
+    """Return a value from Redis as an integer; 0 if it is none."""
     try:
         return int(raw or 0)
     except ValueError:
@@ -50,12 +50,12 @@ def new_token() -> str:
 
 
 def now_ms() -> int:
-    """Return wall-clock time in ms since 1970, for people to read; durations use the monotonic clock."""
+    """Return the wall clock in ms since 1970, for people to read; durations use the monotonic clock."""
     return time.time_ns() // 1_000_000
 
 
 def outcome_of(raw: bytes) -> Outcome:
-    """Return how a call ended; one that says nothing that we know ended without a result."""
+    """Return the outcome that Redis names; `LOST` for one that this version does not know."""
     try:
         return Outcome(text(raw))
     except ValueError:
@@ -68,7 +68,7 @@ class NewCall:
 
     id: str
     token: str
-    #: The local path on which its result URL is valid.
+    #: The path on which its result URL is valid.
     path: str
     method: str
     request: CallRequest | FunctionRequest
@@ -76,22 +76,22 @@ class NewCall:
     max_queued: int
     #: Seconds that it may wait for a worker.
     queue_ttl: float
-    #: Bytes that all calls of the name may take.
+    #: How many bytes all calls of the name may keep in Redis.
     max_buffered_bytes: int
-    #: The key where what did not fit into the request lies already; empty: all did.
+    #: The key under which a body, or arguments, too large for the request were stored; empty: none.
     payload_key: str = ""
-    #: Bytes that lie there, where they were not counted when they were written.
+    #: Bytes stored there that were not counted when they were written.
     payload_bytes: int = 0
-    #: Whether it is refused while no live worker could run it.
+    #: Whether the call is refused while no live worker could run it.
     needs_worker: bool = True
-    #: What its request asked for, packed: `http.asked.Asked`; empty for a function call.
+    #: What the request asked for: a packed `http.asked.Asked`; empty for a function call.
     asked: bytes = b""
-    #: Seconds from its acceptance on in which nobody is told its result URL: a small response that is there
-    #: within them is kept for as long as its client may wait for it, not for `result_ttl`.
+    #: Seconds after its acceptance in which nobody is told its result URL. A small response that comes within
+    #: them is kept as long as the client may wait for it, and not for `result_ttl`.
     untold_seconds: float = 0.0
     #: Its client has closed the connection already, and it changes nothing.
     left: bool = False
-    #: Seconds that it goes on to run while nobody asks for it; 0: for ever.
+    #: Seconds after which it is ended if nobody asks for it; 0: never.
     abandon_after: float = 0.0
     #: The pattern that its request was captured by; empty for a function call.
     route: str = ""
@@ -99,17 +99,17 @@ class NewCall:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a call is at one moment; `state` is None if there is no such call (any more)."""
+    """A call at one moment; `state` is None if there is no such call, or its record has expired."""
 
     state: str | None
     outcome: Outcome | None
     detail: str
     attempt: int
     head: ResponseHead | None
-    #: The whole response body; None: it is in the stream of `attempt`.
+    #: A small response body; None: the body is in the stream of `attempt`.
     body: bytes | None
     delivered_ms: int | None
-    #: What its request asked for, packed; read by `authorize` only.
+    #: What the request asked for, packed; filled by `authorize` only.
     asked: bytes = b""
 
     FIELDS = ("state", "outcome", "detail", "attempt", "head", "body", "delivered")
@@ -120,7 +120,7 @@ class Snapshot:
         try:
             unpacked = ResponseHead.unpack(head) if head else None
         except OtherVersion:
-            # Left to a process that can read it: for this one the call goes on.
+            # Its response is of another wire version: to this process it looks like a running call.
             return cls("running", None, "", number(attempt), None, None, None, asked)
         return cls(
             text(state) if state else None,
@@ -135,7 +135,7 @@ class Snapshot:
 
     @classmethod
     def carried(cls, message: bytes) -> Self | None:
-        """Read a small whole response that came with the wake, see `finish.lua`; None: it is none."""
+        """Unpack a small response that came with a wake, see `finish.lua`; None if it cannot be read."""
         try:
             attempt, size, rest = message.split(b" ", 2)
             head = ResponseHead.unpack(rest[: int(size)])
@@ -150,12 +150,12 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One run of a call by one worker; its number counts from 1."""
+    """One run of a call by one worker; `number` counts from 1."""
 
     call_id: str
     number: int
     worker: str
-    #: Seconds from its acceptance until this run.
+    #: Seconds from the call's acceptance to this run.
     age_seconds: float = field(default=0.0, compare=False)
 
 
@@ -168,14 +168,14 @@ class Taken:
     request: bytes
     #: Whether other calls wait in the queue.
     more: bool
-    #: What shows that a process of ours has made the request: see `seals`.
+    #: Proves that a process of ours has made the request: see `seals`.
     seal: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class Tombstone:
-    """What stays of a delivered call."""
+    """What is kept of a delivered call."""
 
     delivered_ms: int
-    #: What its request asked for, packed.
+    #: What the request asked for, packed.
     asked: bytes = b""

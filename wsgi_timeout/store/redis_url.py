@@ -1,4 +1,4 @@
-"""`REDIS_URL`: what other libraries write there is understood, or refused by name before anything starts."""
+"""Parses `REDIS_URL`, also as other libraries write it; what is not understood is refused at start."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.store.redis_errors import AWAY, ErrorReply, Refused
 
 _SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
-#: Celery's words for what redis-py calls none, optional and required.
+#: Celery's names for redis-py's none, optional and required.
 _CERTIFICATES = {"CERT_NONE": "none", "CERT_OPTIONAL": "optional", "CERT_REQUIRED": "required"}
-#: Options that other users of the same URL may need: how many connections we make is ours to say.
+#: Options that are ignored: other users of the URL may need them, but our connections have limits of our own.
 _IGNORED = {"max_connections", "timeout", "socket_timeout", "socket_connect_timeout"}
 
 
 def without_password(url: str) -> str:
-    """Return the URL as it may stand in a log."""
+    """Return the URL without its password, for logs."""
     return re.sub(r"(password=)[^&]*", r"\1***", re.sub(r"(//[^/:@]*:).*@", r"\1***@", url))
 
 
 def understood(url: str) -> str:
-    """Return a URL as redis-py takes it; raises `ConfigurationError` for one that cannot work."""
-    # Not `urlsplit` and back: that takes the slashes off a unix socket's path.
+    """Return the URL in redis-py's form; raises `ConfigurationError` for one that cannot work."""
+    # Not by `urlsplit`: putting its parts together again loses slashes of a unix socket's path.
     scheme, colon, rest = url.partition(":")
     address, _, query = rest.partition("?")
     options = []
@@ -41,7 +41,7 @@ def understood(url: str) -> str:
 
 
 def _check_database(url: str, scheme: str, address: str) -> None:
-    """Raise `ConfigurationError` for a path that is no number: redis-py would take database 0."""
+    """Raise `ConfigurationError` for a path that is not a number: redis-py would use database 0."""
     database = address.removeprefix("//").partition("/")[2]
     if scheme in {"redis", "rediss", *_SCHEMES} and not re.fullmatch(r"\d*", database):
         raise _wrong(url, f"the database is a number, not {database!r}, as in redis://localhost:6379/0")
@@ -55,7 +55,7 @@ def check_options(url: str, kind: type, options: dict[str, Any]) -> None:
 
 
 def check_server(client: redis.Redis, url: str) -> None:
-    """Raise `ConfigurationError` for a server that can never serve us; one that is away may come back."""
+    """Raise `ConfigurationError` for a server that cannot be used; one that is away may come back."""
     try:
         client.ping()
         mode: Any = client.info("server")

@@ -1,8 +1,8 @@
-"""The little of RQ's own state that we keep, so that `rq info` and rq-dashboard show what happens.
+"""The part of RQ's own state that we write, so that `rq info` and rq-dashboard show our calls and workers.
 
 RQ 3.0 is the source of every name here (`rq.job.Job.to_dict`, `rq.registry.StartedJobRegistry`,
-`rq.worker.BaseWorker.serialize`); `tests/store/test_rq_state.py` reads it all back with RQ itself. Nothing
-of ours depends on these keys: what a call is stands in its own record.
+`rq.worker.BaseWorker.serialize`); `tests/store/test_rq_state.py` reads it all back with RQ itself. Our own
+code does not depend on these keys: a call's state is in its record.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
-#: The one function that an RQ job of ours may name.
+#: The function that all RQ jobs of ours name.
 ENTRY_POINT = "wsgi_timeout_jobs.entry.run_call"
 
 QUEUES = "rq:queues"
-#: Exists while `rq suspend` is in force.
+#: This key exists while `rq suspend` is in force.
 SUSPENDED = "rq:suspended"
 WORKERS = "rq:workers"
 
@@ -27,7 +27,7 @@ def queue_name(name: str) -> str:
 
 
 def name_of_queue(queue: str) -> str:
-    """Return the name whose RQ queue this is."""
+    """Return the name that an RQ queue belongs to."""
     return queue.removeprefix(queue_name(""))
 
 
@@ -36,12 +36,12 @@ def queue_key(name: str) -> str:
 
 
 def intermediate_key(name: str) -> str:
-    """Return where a stock worker of RQ moves an id to, until it has started the job."""
+    """Return the key of the list to which `rq worker` moves an id until it has started the job."""
     return f"{queue_key(name)}:intermediate"
 
 
 def failed_key(name: str) -> str:
-    """Return where RQ lists the jobs that failed in a stock worker."""
+    """Return the key of RQ's registry of failed jobs."""
     return f"rq:failed:{queue_name(name)}"
 
 
@@ -58,7 +58,7 @@ def worker_key(worker: str) -> str:
 
 
 def command_channel(worker: str) -> str:
-    """Return where RQ publishes its commands to a worker: shutdown, stop-job, kill-horse."""
+    """Return the channel of RQ's commands to a worker: shutdown, stop-job, kill-horse."""
     return f"rq:pubsub:{worker}"
 
 
@@ -68,12 +68,12 @@ def workers_of_queue_key(name: str) -> str:
 
 def timestamp(moment: datetime | None = None) -> str:
     """Return a time as RQ writes it."""
-    # Not strftime: it looks for the machine's time zone on its disk each time.
+    # Not strftime, which is slow: it looks up the time zone's file each time.
     return (moment or datetime.now(timezone.utc)).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def job_fields(name: str, call_id: str, description: str, timeout: float) -> dict[str, Any]:
-    """Return the hash of a queued job. Its one argument is the call's id: RQ shows and logs arguments."""
+    """Return the fields of a queued job. Its only argument is the call's id, since RQ logs arguments."""
     moment = timestamp()
     return {
         "data": json.dumps([ENTRY_POINT, None, [call_id], {}]),
@@ -82,16 +82,16 @@ def job_fields(name: str, call_id: str, description: str, timeout: float) -> dic
         "status": "queued",
         "created_at": moment,
         "enqueued_at": moment,
-        # Above our own limit, which acts first.
+        # More than the call's own timeout, which acts first.
         "timeout": int(timeout) + 60,
-        # A stock worker deletes its job at the end; what a call is stands elsewhere.
+        # `rq worker` deletes the job at its end; the call's own record is kept.
         "result_ttl": 0,
         "failure_ttl": 3600,
     }
 
 
 def worker_fields(name: str, pid: int, hostname: str, versions: tuple[str, str]) -> dict[str, Any]:
-    """Return the hash of a worker at its birth; `versions` are RQ's and Python's."""
+    """Return the fields of a new worker; `versions` are RQ's and Python's."""
     moment = timestamp()
     return {
         "birth": moment,
@@ -107,5 +107,5 @@ def worker_fields(name: str, pid: int, hostname: str, versions: tuple[str, str])
 
 
 def worker_progress(state: str, succeeded: int, failed: int) -> Mapping[Any, Any]:
-    """Return what changes in a worker's hash while it works; `state` is busy or idle."""
+    """Return the fields of a worker that change while it works; `state` is "busy" or "idle"."""
     return {"state": state, "successful_job_count": succeeded, "failed_job_count": failed}

@@ -1,8 +1,8 @@
-"""Seals: where a secret is set, a queued request says that a process of ours has made it.
+"""Seals: with `WSGI_TIMEOUT_SECRET` set, queued requests carry an HMAC, and workers run no others.
 
-Whoever can write to Redis could else send the app requests that no server let in, as with a
-`REMOTE_USER` of his choice. A seal is an HMAC (RFC 2104) of a request with its call id and name: it fits no
-other call, and no other app.
+Otherwise whoever can write to Redis could send requests to the app past the web server, for instance with a
+`REMOTE_USER` of their choice. The HMAC (RFC 2104) covers the request, the call's id and the name, so it fits
+no other call and no other app.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ import os
 from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.settings import MADE_BY_SERVE, SECRET_VARIABLE
 
-#: What a worker's description says of the secret it has.
+#: The field of a worker's description that holds the fingerprint of its secret.
 FINGERPRINT = "secret"
 
 
 def seal(packed: bytes, call_id: str, name: str) -> bytes:
-    """Return the seal of a packed request; empty without a secret."""
+    """Return the seal of a packed request; empty if no secret is set."""
     return _mac(b"request", call_id.encode(), name.encode(), packed)
 
 
 def check(mac: bytes, packed: bytes, call_id: str, name: str) -> None:
-    """Refuse a packed request that is not sealed with our secret; without one any request is taken.
+    """Check the seal of a packed request; if no secret is set, any request passes.
 
     Raises:
-        ConfigurationError: the seal does not fit, or there is none.
+        ConfigurationError: the seal is missing, or does not fit.
     """
     wanted = seal(packed, call_id, name)
     if wanted and not hmac.compare_digest(wanted, mac):
@@ -38,13 +38,13 @@ def check(mac: bytes, packed: bytes, call_id: str, name: str) -> None:
 
 
 def fingerprint() -> str:
-    """Return what tells our secret from another, and nobody what it is; empty without one."""
+    """Return a digest that tells secrets apart without revealing them; empty if no secret is set."""
     return _mac(b"fingerprint").hex()[:16]
 
 
 def _mac(*parts: bytes) -> bytes:
     secret = os.environ.get(SECRET_VARIABLE, "")
-    # Web processes that are started beside `serve` do not know what it has made for its functions.
+    # A secret that `serve` has made seals nothing: web processes started beside it do not have it.
     if not secret or secret.startswith(MADE_BY_SERVE):
         return b""
     return hmac.digest(secret.encode(), b"wsgi-timeout\0" + b"\0".join(parts), hashlib.sha256)

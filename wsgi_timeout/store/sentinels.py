@@ -1,7 +1,7 @@
-"""`redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB`: each connection asks them for the primary first.
+"""`redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB`: every new connection asks the sentinels for the primary.
 
-User and password in front are the servers'; `?sentinel_username=` and `?sentinel_password=` are the
-sentinels'. `rediss+sentinel://` speaks TLS with both, with redis-py's own `ssl_...` options.
+User and password in the URL are for the servers; `?sentinel_username=` and `?sentinel_password=` are for the
+sentinels. `rediss+sentinel://` uses TLS for both, with redis-py's `ssl_...` options.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 _URL = re.compile(r"(rediss?)\+sentinel://((?:[^@/?]*@)?)([^@/?]+)/([^/?]+)((?:/\d*)?)((?:\?.*)?)")
-#: Seconds that one sentinel is given; then the next one is asked.
+#: Seconds without an answer after which the next sentinel is asked.
 _SENTINEL_SECONDS = 1.0
 _PORT = 26379
 
@@ -26,16 +26,16 @@ Address = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class SentinelUrl:
-    """A URL of sentinels, taken apart."""
+    """A parsed `redis+sentinel://` URL."""
 
     addresses: tuple[Address, ...]
     service: str
-    #: What is left: a URL of redis-py's for the server, but for its host.
+    #: A URL for redis-py with the server's options; its host is replaced by the primary's.
     server_url: str
 
 
 def parse(url: str) -> SentinelUrl | None:
-    """Take a URL of sentinels apart; None for any other URL. Raises `ValueError` for a wrong one."""
+    """Parse a URL of sentinels; None for any other URL. Raises `ValueError` for a malformed one."""
     if "+sentinel://" not in url:
         return None
     found = _URL.fullmatch(url)
@@ -55,13 +55,13 @@ def _address(host: str) -> Address:
 
 
 def take_own_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Remove the sentinels' own options from those of the URL, and return them."""
+    """Remove the options for the sentinels from those of the URL, and return them."""
     own = {name: options.pop(f"sentinel_{name}", None) for name in ("username", "password")}
     return {name: value for name, value in own.items() if value is not None}
 
 
 def primary_finder(url: SentinelUrl, options: dict[str, Any], own: dict[str, Any]) -> Callable[[], Address]:
-    """Return what asks the sentinels for the primary's address; it raises redis-py's `ConnectionError`."""
+    """Return a function that asks the sentinels for the primary's address; it raises `ConnectionLost`."""
     tls = {name: value for name, value in options.items() if name.startswith("ssl_")}
     make: Any = Sentinel  # without annotations in redis-py
     sentinels = make(
@@ -72,7 +72,7 @@ def primary_finder(url: SentinelUrl, options: dict[str, Any], own: dict[str, Any
             **({"ssl": True} if url.server_url.startswith("rediss:") else {}),
             "socket_timeout": _SENTINEL_SECONDS,
             "socket_connect_timeout": _SENTINEL_SECONDS,
-            # redis-py asks one that is silent ten times otherwise.
+            # By default redis-py would ask a silent sentinel ten times.
             "retry": Retry(NoBackoff(), 0),
         },
     )
@@ -86,12 +86,12 @@ def primary_finder(url: SentinelUrl, options: dict[str, Any], own: dict[str, Any
 
 @cache
 def asking(kind: type) -> type:
-    """Return one of redis-py's classes of connections that asks sentinels first."""
+    """Return a subclass of one of redis-py's connection classes that connects to the primary."""
     return type(kind.__name__, (_AsksSentinels, kind), {})
 
 
 class _AsksSentinels:
-    """Added to a class of redis-py's connections: it goes to whoever is the primary now."""
+    """A mixin for redis-py's connections: asks for the primary's address before each connect."""
 
     def __init__(self, *args: Any, primary: Callable[[], Address], **options: Any) -> None:
         super().__init__(*args, **options)

@@ -8,10 +8,11 @@ A stream is one hash: chunks under their numbers, and
     end      `complete` or `broken`         uploader inbox of the request body's sender
     gone     bytes of the chunks before `first`
     left     when the last reader went away, in seconds of Redis' clock
-    old, mark, marked   of a stream that can be resumed: chunks before `old` are older than its window;
-             `mark` is the number that `old` gets when the window has passed since `marked`
+    old, mark, marked   of a resumable stream: chunks before `old` are older than its window; once the
+             window has passed since `marked`, `old` becomes `mark`
 
-What fits the buffer is kept whole, for a second reader or a second run. Over it, what was read goes.
+A stream that fits the buffer is kept whole, for a second reader or a second run. Of a larger one, chunks are
+deleted after they were read.
 """
 
 from __future__ import annotations
@@ -22,36 +23,36 @@ from wsgi_timeout.errors import BytesFull, Fenced, ResultTrimmed, StreamLost
 from wsgi_timeout.store import keys
 from wsgi_timeout.store.connection import Scripts
 
-#: Bytes of one chunk at most: a larger value would stall Redis for everybody else.
+#: The largest chunk in bytes: larger values would stall Redis for everybody else.
 CHUNK = 256 * 1024
-#: Chunks of one read at most.
+#: How many chunks one read returns at most.
 READ_AHEAD = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bytes of one stream that may lie in Redis."""
+    """How many bytes of one stream may be in Redis."""
 
-    #: Of a body longer than `without`, while it is read; and of what was read already.
+    #: While there is a reader and the body is longer than `without`; also of chunks that were read already.
     with_reader: int
-    #: Without a reader, or ahead of it while the whole is no longer.
+    #: While there is no reader, or the whole body is no longer than this.
     without: int
-    #: Seconds that what was read is kept, within `without` bytes, for a reader that comes back.
+    #: Seconds for which read chunks are kept, up to `without` bytes, for a reader that reconnects.
     window: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Where the bytes of all calls of a name are counted, and how many there may be."""
+    """The key that counts the bytes of all calls of a name, and its limit."""
 
     #: See `Queue.buffered`.
     key: str
-    #: Bytes; None: as the web half has said with its last call.
+    #: The limit in bytes; None: the one that came with the name's last new call.
     most: int | None = None
 
 
 class StreamWriter:
-    """Writes one stream; `attempt` and `head` belong to a response, a request body has neither."""
+    """Writes one stream; `attempt` and `head` are for a response, a request body has neither."""
 
     def __init__(
         self,
@@ -79,10 +80,12 @@ class StreamWriter:
         self.has_reader = False
 
     def offer(self, chunk: bytes) -> bool:
-        """Append one chunk of at most `CHUNK` bytes; False if there is no room, now.
+        """Append one chunk of at most `CHUNK` bytes; return False if there is no room for it now.
 
-        Raises `Fenced` if the attempt is no longer the current one, `StreamLost` if chunks before are gone,
-        `BytesFull` if `max_buffered_bytes` are used and its call was not accepted yet.
+        Raises:
+            Fenced: the attempt is no longer the current one.
+            StreamLost: Redis has lost earlier chunks.
+            BytesFull: `max_buffered_bytes` are used up, and the call was not accepted yet.
         """
         budget = self._budget
         answer, reader = self._scripts.run(
@@ -115,9 +118,9 @@ class StreamWriter:
         return True
 
     def close(self, end: str, ttl: float) -> None:
-        """End a request body: `complete` or `broken`. A response's end is told by its call's outcome.
+        """End a request body as `complete` or `broken`; a response ends with its call's outcome.
 
-        Raises `StreamLost` if it is to be complete, and is not.
+        Raises `StreamLost` if it should be complete, but Redis has lost chunks.
         """
         touched = [self._key, keys.call(self._call_id)]
         answer = self._scripts.run("close", touched, [self._call_id, end, max(1, int(ttl)), self.count])
@@ -126,7 +129,7 @@ class StreamWriter:
 
 
 class StreamReader:
-    """Reads a stream from its beginning: the response of `attempt`, or the request for attempt `reader`."""
+    """Reads a stream: the response of attempt `attempt`, or the request body, for attempt `reader`."""
 
     def __init__(
         self,
@@ -138,7 +141,7 @@ class StreamReader:
         reader: int | None = None,
         number: int = 0,
     ) -> None:
-        """Begin with chunk `number`."""
+        """Begin at chunk `number`."""
         self._scripts = scripts
         self._call_id = call_id
         self._inbox = inbox
@@ -146,15 +149,15 @@ class StreamReader:
         self._reader = reader
         self._key = keys.request_body(call_id) if attempt is None else keys.response_body(call_id, attempt)
         self._number = number
-        #: `complete` or `broken` once the last chunk was returned, empty before.
+        #: `complete` or `broken` once the last chunk was returned; empty before.
         self.end = ""
-        #: The stream is not there: not begun, deleted, or replaced by another attempt's.
+        #: There is no such stream: it has not begun, was deleted, or belongs to another attempt.
         self.missing = False
 
     def poll(self) -> list[bytes]:
-        """Return the chunks that are there, and acknowledge those returned before.
+        """Return the next chunks that exist, and acknowledge those returned before.
 
-        Raises `ResultTrimmed` if the next one was dropped, because another reader had read it.
+        Raises `ResultTrimmed` if the next chunk was deleted after another reader had read it.
         """
         answer, end, *chunks = self._scripts.run(
             "read",
@@ -176,14 +179,14 @@ class StreamReader:
         return list(chunks)
 
     def leave(self) -> None:
-        """Stop reading: the writer may use the larger limit again."""
+        """Stop reading: the limit without a reader applies again."""
         self._scripts.run("leave", [self._key], [self._call_id, self._inbox])
 
 
 def seek(scripts: Scripts, call_id: str, attempt: int, offset: int) -> tuple[int, int] | None:
-    """Return the chunk of a response in which byte `offset` lies, and its place there.
+    """Return the number of the chunk with byte `offset` of a response, and the offset within that chunk.
 
-    Returns None if it is not there any more, or was never written.
+    Returns None if that byte was deleted, or is not written yet.
     """
     found = scripts.run("seek", [keys.response_body(call_id, attempt)], [offset])
     return (int(found[0]), int(found[1])) if found else None

@@ -1,7 +1,7 @@
-"""How long commands may take, for who has less time than a silent server is given.
+"""A time limit for commands to Redis, for callers that cannot wait for `SOCKET_TIMEOUT`.
 
-A wait that is over must end then, whether Redis answers or not. What it is asked meanwhile, and the
-connecting, and standing in line for a connection, have until a moment that is set here by `within`.
+A request's wait must end on time, whether Redis answers or not. `within` limits all commands in its block,
+including connecting, and waiting for a free connection.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-#: Seconds after the end of a wait in which a command that was begun before may still be answered.
+#: Seconds past the limit for which a command that was already sent may still wait for its reply.
 LATE_SECONDS = 2.0
 
-# Of a context, as a thread or a greenlet has: the commands lie many calls deeper than who waits.
+# A context variable, so one value per thread or greenlet: commands are sent many calls below `within`.
 _until = ContextVar("until", default=math.inf)
 
 
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """Let commands to Redis in this block take `seconds` in all; after that they raise a timeout.
+    """Limit the commands to Redis in this block to `seconds` in all; after that they raise `Silent`.
 
-    What is begun in the last moment has `LATE_SECONDS` more: it is never cut off as it is sent.
+    A command that has begun in time has `LATE_SECONDS` more, so that none is cut off while it is sent.
     """
     token = _until.set(min(_until.get(), time.monotonic() + max(seconds, 0.0) + LATE_SECONDS))
     try:
@@ -33,6 +33,6 @@ def within(seconds: float) -> Iterator[None]:
 
 
 def seconds_left(most: float) -> float:
-    """Return how many seconds a command may take from now on, at most `most`; may be negative."""
+    """Return how many seconds a command may take from now on, `most` at most; may be negative."""
     until = _until.get()
     return most if until == math.inf else min(most, until - time.monotonic())

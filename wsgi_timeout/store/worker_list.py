@@ -1,4 +1,4 @@
-"""The live workers of a Redis, for people."""
+"""Lists the live workers of a Redis, for people."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _RQ = ("hostname", "pid", "state", "birth", "last_heartbeat", "successful_job_co
 
 @dataclass(frozen=True, slots=True)
 class ListedWorker:
-    """One worker process that has a lease."""
+    """One live worker process: one with a lease."""
 
     worker: str
     name: str
@@ -31,7 +31,7 @@ class ListedWorker:
     state: str
     #: The calls that it holds.
     calls: str
-    #: ISO 8601, as the next one.
+    #: When it started; ISO 8601, as the next field.
     since: str
     heartbeat: str
     done: str

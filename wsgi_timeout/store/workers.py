@@ -1,4 +1,4 @@
-"""The workers of one name: their leases, and the calls that they leave behind."""
+"""The workers of one name: their leases, and recovering the calls of dead ones."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from wsgi_timeout.store import keys, rq_state
 from wsgi_timeout.store.queue import Queue
 from wsgi_timeout.store.record import now_ms, text
 
-#: Calls that one step of a recount goes through, and ms between two steps of all observers together.
+#: How many calls one step of a recount looks at, and the ms between two steps of all processes together.
 _RECOUNTED = 2000
 _RECOUNT_MS = 900
-#: Calls in one note that they have a waiter.
+#: How many ids one `wanted` command carries.
 _WANTED = 1000
 
 
 class Workers(Queue):
-    """The workers of one name, as pools keep them and observers watch them."""
+    """The workers of one name, for pools that run them and processes that watch them."""
 
     def register(self, worker: str, pool_inbox: str, info: dict[str, str], birth: dict[str, Any]) -> None:
-        """Make a worker known: its lease, what it serves (`info`), and its `birth` as RQ records it."""
+        """Register a worker: its lease, its description (`info`), and the fields that RQ keeps (`birth`)."""
         self.mend()
         key = rq_state.worker_key(worker)
         args: list[Any] = [
@@ -49,40 +49,40 @@ class Workers(Queue):
         )
 
     def renew(self, workers: list[str]) -> list[str]:
-        """Raise the leases of live workers; return those whose lease was lost to a recovery."""
+        """Renew the leases of live workers; return those whose lease was lost, and their calls recovered."""
         args = [rq_state.timestamp(), keys.WORKER_TTL, *workers]
         return [text(worker) for worker in self.scripts.run("renew", [self._leases], args)]
 
     def slots(self) -> int:
-        """Return how many worker processes live that take calls of this name."""
+        """Return how many live worker processes take calls of this name."""
         return int(self.redis.hlen(self._leases))
 
     def put_back(self, call_id: str) -> None:
-        """Put a call back that a stock worker of RQ popped and did not start."""
+        """Put a call back into the queue that an `rq worker` popped and did not start."""
         popped = rq_state.intermediate_key(self.name)
         self.scripts.run("put_back", [popped, self._queue, keys.call(call_id)], [call_id])
 
     def revive(self, call_id: str) -> bool:
-        """Queue a call again that a stock worker of RQ failed before it began; says whether it was one."""
+        """Queue a call again that an `rq worker` failed before it began; return whether it was one."""
         failed, job = rq_state.failed_key(self.name), rq_state.job_key(call_id)
         return bool(self.scripts.run("revive", [failed, self._queue, keys.call(call_id), job], [call_id]))
 
     def release(self) -> None:
-        """Queue the calls whose pause before a retry is over."""
+        """Queue the function calls whose pause before a retry is over."""
         self.scripts.run("release", [keys.delayed(self.name), self._queue, self._sequence], [1000])
 
     def recount(self) -> tuple[list[str], list[str]]:
-        """Count anew what some calls keep in Redis.
+        """Recount the bytes that some calls keep in Redis, and find calls that are to end.
 
-        Returns the ids of calls that RQ's own tools took out of the queue, which have ended with this, and
-        of calls that run and are to be abandoned.
+        Returns two lists of ids: calls that RQ's own tools removed from the queue, which this has ended, and
+        running calls for which nobody has asked within their `abandon_after`.
         """
         touched = [self.buffered, keys.delayed(self.name), keys.asked(self.name)]
         taken_out, unasked = self.scripts.run("recount", touched, [_RECOUNTED, _RECOUNT_MS])
         return [text(call_id) for call_id in taken_out], [text(call_id) for call_id in unasked]
 
     def wanted(self, ids: list[str]) -> None:
-        """Note that these calls have a waiter: they are not abandoned."""
+        """Record that requests wait for these calls, so that they are not abandoned."""
         for start in range(0, len(ids), _WANTED):
             if not self.scripts.run("wanted", [keys.asked(self.name)], ids[start : start + _WANTED]):
                 return
@@ -94,9 +94,9 @@ class Workers(Queue):
             self.scripts.run("reading", records[start : start + _WANTED], [])
 
     def mend(self) -> list[str]:
-        """Delete keys of this name that are of another type than all that use them need; return them.
+        """Delete and return keys of this name that have a wrong type, so that commands on them fail.
 
-        Somebody else has written them, and with them nothing of the name would be served.
+        Something else has written them; with them no call of the name could be served.
         """
         wanted = {
             self._queue: b"list",
@@ -123,9 +123,15 @@ class Workers(Queue):
         return wrong
 
     def recover(self, worker: str, lease: bytes | None, detail: str) -> list[tuple[str, str]] | None:
-        """Settle what a dead worker held: `[(call id, "requeued" | "lost" | "dropped")]`, None if it lives.
+        """Recover the calls that a dead worker held; return None if the worker lives.
 
-        `lease` is its counter as it was last seen in Redis; None: its death is certain.
+        Args:
+            worker: its name.
+            lease: as last seen in Redis, since a change proves that it lives; None: it has certainly died.
+            detail: why the calls are lost, for their records.
+
+        Returns:
+            `(call id, "requeued" | "lost" | "cancelled" | "dropped")` of each call.
         """
         self.mend()
         key = rq_state.worker_key(worker)

@@ -1,4 +1,4 @@
-"""What Prometheus is answered: the numbers of every process of a site, and what Redis knows."""
+"""The answer to Prometheus: the metrics of every process of a site, and gauges read from Redis."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from wsgi_timeout.store.connection import connect
 from wsgi_timeout.store.redis_errors import ANY
 
 _OURS = "wsgi-timeout-metrics-"
-#: What dead processes have counted is kept under this in place of a process id.
+#: Stands in place of a process id in the files that hold what dead processes have counted.
 _DEAD = "0"
-#: Seconds that a scrape waits for Redis.
+#: Seconds for which a scrape waits for Redis.
 _REDIS_SECONDS = 2.0
 
 
 def make_folder() -> str:
-    """Have the processes that this one starts keep their numbers in a folder of their own; return it.
+    """Make the folder in which this process's children keep their metrics, and return it.
 
-    One that the environment names is kept, but not one that another process of ours has made.
+    If the environment names a folder, that one is used, unless another process of ours has made it.
     """
     given = metrics.folder()
     mine = f"{_OURS}{os.getpid()}-"
     if given and (not Path(given).name.startswith(_OURS) or Path(given).name.startswith(mine)):
         return given
-    # Writing to a file that is mapped can block on its disk; memory cannot.
+    # In memory: writing to a mapped file can block on the disk.
     shared = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108, PTH112
     os.environ[FOLDER_VARIABLE] = tempfile.mkdtemp(prefix=mine, dir=shared)
     return metrics.folder()
@@ -50,7 +50,7 @@ class Exposition:
     """Answers scrapes of one site."""
 
     def __init__(self, url: str) -> None:
-        """Take the URL of Redis; nothing is asked yet. Raises as `connect` does."""
+        """Prepare a client for `url`, without connecting; raises what `connect` raises."""
         self._redis = connect(url, connections=1, socket_timeout=_REDIS_SECONDS)
 
     def answer(self) -> tuple[str, bytes]:
@@ -70,11 +70,11 @@ class Exposition:
             return exposition.CONTENT_TYPE_LATEST, exposition.generate_latest(registry)
 
     def describe(self) -> list[Any]:
-        """Return nothing: a registry need not ask Redis for the names of metrics."""
+        """Return nothing, so that registering this does not ask Redis for the names of metrics."""
         return []
 
     def collect(self) -> Iterator[Any]:
-        """Yield what Redis knows now; that it does not answer is one of the metrics."""
+        """Yield the gauges from Redis; if Redis does not answer, a metric says so."""
         from prometheus_client.core import GaugeMetricFamily  # noqa: PLC0415 - optional
 
         try:
@@ -92,14 +92,14 @@ class Exposition:
 
 @contextmanager
 def _alone(folder: str) -> Iterator[None]:
-    """Let one scrape at a time read: while files are folded others would count them twice, or not."""
+    """Let one scrape run at a time: while files are merged, another would count them twice, or not at all."""
     with (Path(folder) / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def _fold(folder: str) -> None:
-    """Add what dead processes have counted to one file each: years of replaced processes leave no more."""
+    """Merge the files of dead processes into one of each kind, so that their number stays bounded."""
     from prometheus_client.mmap_dict import MmapedDict  # noqa: PLC0415 - optional
 
     for path in Path(folder).glob("*.db"):

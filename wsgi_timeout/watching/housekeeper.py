@@ -1,4 +1,4 @@
-"""What a web process looks after all the time, in one thread: live workers, dead ones, dropped responses."""
+"""The background thread of a web process: it watches live and dead workers, and closes dropped responses."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from wsgi_timeout.watching.listener import Listener
 
 log = logging.getLogger("wsgi_timeout")
 
-#: Seconds for which a worker may run other code before that is said.
+#: Seconds for which a worker may run other code, as in a deploy, before that is logged.
 _DEPLOY_SECONDS = 3.0
 #: Seconds between two looks for queues of functions.
 _QUEUES_SECONDS = 5.0
 
 
 class Watch:
-    """Asks Redis in its own thread only: making one, or reading what it saw, never blocks."""
+    """Asks Redis in a thread of its own: making a `Watch`, and reading its attributes, never blocks."""
 
     def __init__(
         self,
@@ -43,19 +43,19 @@ class Watch:
 
         `closing` ends what was dropped unclosed; `listener` knows the calls that this process waits for.
         """
-        #: What the live workers serve; None: no look has succeeded yet.
+        #: What the live workers serve; None: no check has succeeded yet.
         self.live_workers: live_workers.LiveWorkers | None = None
-        #: Why there is none.
+        #: Why no check has succeeded.
         self.trouble = "it has not answered yet"
         self._closing = closing
         self._listener = listener
         self._workers = workers
         self._target = target
         self._lease_seconds = lease_seconds
-        #: By queue: the web calls' own, and those of functions.
+        #: A watch for each queue: that of the web calls, and those of functions.
         self._leases = {workers.name: LeaseWatch(workers, lease_seconds)}
         self._next_queues = 0.0
-        #: Since when a worker with other code was seen, by the monotonic clock; negative: that was said.
+        #: Since when a worker with other code was seen, on the monotonic clock; negative: it was logged.
         self._other_code_since: float | None = None
         self._looked_at_server = False
         self._surprises = LogOnce("watch")
@@ -65,7 +65,7 @@ class Watch:
         threading.Thread(target=self._run, name="wsgi-timeout-watch", daemon=True).start()
 
     def look(self, seconds: float) -> None:
-        """Have the workers looked at now; return when that was done, or failed, or after `seconds`."""
+        """Have the workers checked now; return when that was done, or failed, or after `seconds`."""
         with self._turn:
             wanted = self._wanted = self._begun + 1
             self._turn.notify_all()
@@ -84,7 +84,7 @@ class Watch:
                 with self._surprises:
                     self._closing.popleft()()
             with self._surprises, suppress(*ANY):
-                # First: no step of this process may find a call abandoned that it waits for itself.
+                # First, so that this process does not find a call abandoned that it waits for itself.
                 self._workers.wanted(self._listener.waited_for())
                 self._workers.reading(self._listener.reading())
             with self._surprises:
@@ -111,11 +111,11 @@ class Watch:
         if trouble and trouble not in {before.mismatch, before.other_version, before.other_secret}:
             log.error("requests are refused: %s", trouble)
         self._warn_of_other_code(seen.other_code)
-        # While no worker lives, what the last ones served is the best guess.
+        # While no worker lives, assume that the next ones serve what the last ones did.
         self.live_workers = replace(seen, mounts=seen.mounts or before.mounts)
 
     def _warn_of_other_code(self, seen: bool) -> None:  # noqa: FBT001
-        """Say once that a worker runs other code: in a deploy that passes, between two apps it stays."""
+        """Log once if a worker runs other code for longer than a deploy takes: it may be another app."""
         if not seen:
             self._other_code_since = None
             return
@@ -130,7 +130,7 @@ class Watch:
             )
 
     def _look_for_queues(self) -> None:
-        """Watch the queues of functions too: their calls are polled for, and must be recovered as well."""
+        """Watch the queues of functions too, so that their calls are recovered as well."""
         if time.monotonic() < self._next_queues:
             return
         with suppress(*ANY):

@@ -1,8 +1,8 @@
-"""Finding workers that are gone for good, and settling the calls that they held.
+"""Finds dead workers, and recovers the calls that they held.
 
-A lease is a counter that a pool raises every few seconds. It is lost only when an observer saw no
-change through `lease_seconds` of its own unbroken connection to Redis: a TTL would run out while
-Redis restarts, and then every live call would be lost.
+A lease is a counter that a pool raises every few seconds. It is lost when an observer has seen no change
+for `lease_seconds`, over its own unbroken connection to Redis. With a TTL instead, all leases would expire
+while Redis restarts, and every running call would be lost.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LOOK_SECONDS = 1.0
 #: Seconds between two looks for keys of a wrong type.
 _MEND_SECONDS = 2.0
 
-#: Ids of RQ's intermediate queue, and of its failed jobs, that one look reads.
+#: How many ids of RQ's intermediate queue, and of its failed jobs, one look reads.
 _MOST = 100
 
 WORKER_DIED = "its worker died while it ran"
@@ -38,11 +38,11 @@ class LeaseWatch:
     def __init__(self, workers: Workers, lease_seconds: float) -> None:
         self._workers = workers
         self._lease_seconds = lease_seconds
-        #: Leases as they stand in Redis, by worker, each with since when.
+        #: The last value of each worker's lease, and since when it is the same.
         self._seen: dict[str, tuple[bytes, float]] = {}
         self._popped: dict[str, float] = {}
         self._failed: dict[str, float] = {}
-        #: Parts of a look that were refused, or odd, and told.
+        #: Parts of a look that Redis has refused, or that failed, and that were logged.
         self._refused: set[str] = set()
         self._next_mend = 0.0
         self._looked = time.monotonic()
@@ -56,7 +56,7 @@ class LeaseWatch:
             leases = self._leases()
             now = time.monotonic()
             if now - self._looked > max(self._lease_seconds / 2, 2 * LOOK_SECONDS):
-                # This process was stopped, or the command hung and was repeated out of sight: no view either.
+                # This process was frozen, or the command hung and was repeated: it has observed nothing.
                 self._forget()
             self._looked = now
             current = {text(worker): count for worker, count in leases.items()}
@@ -65,13 +65,13 @@ class LeaseWatch:
                 for worker, count in current.items()
             }
         except UNAVAILABLE:
-            # Silence seen through a broken connection proves nothing: begin again.
+            # Over a broken connection nothing was observed: begin again.
             self._forget()
             return
         for worker, (count, since) in tuple(self._seen.items()):
             if now - since >= self._lease_seconds:
                 self._part("recover", self._recover, worker, count)
-        # Each by itself: what is refused, or odd, keeps no other part from its turn.
+        # Each part by itself, so that one that is refused does not prevent the others.
         self._part("popped", self._look_at_intermediate, now)
         self._part("failed", self._look_at_failed, now)
         self._part("recount", self._recount)
@@ -99,7 +99,7 @@ class LeaseWatch:
                 )
 
     def _recount(self) -> None:
-        """End what was taken out of the queue, or nobody asks for; count what calls keep in Redis."""
+        """Recount bytes; end calls that were removed from the queue, or that nobody asks for."""
         taken_out, unasked = self._workers.recount()
         for call_id in taken_out:
             log.warning("%s: taken out of the queue with RQ's own tools, cancelled", call_id)
@@ -109,7 +109,7 @@ class LeaseWatch:
 
     def _leases(self) -> dict[bytes, bytes]:
         pipe = self._workers.redis.pipeline(transaction=False)
-        # A write that changes nothing: while Redis refuses writes, nobody can renew a lease.
+        # A write that changes nothing: it fails while Redis refuses writes, when no lease can be renewed.
         pipe.hdel(keys.leases(self._workers.name), "")
         pipe.hgetall(keys.leases(self._workers.name))
         leases: dict[bytes, bytes] = pipe.execute()[1]
@@ -121,7 +121,7 @@ class LeaseWatch:
         self._failed.clear()
 
     def _look_at_intermediate(self, now: float) -> None:
-        """Put calls back that a stock `rq worker` popped and never started: it keeps them for itself."""
+        """Queue calls again that an `rq worker` popped and never started: RQ would leave them there."""
         ids = [text(call_id) for call_id in self._workers.redis.lrange(self._intermediate, 0, _MOST)]
         self._popped = {call_id: self._popped.get(call_id, now) for call_id in ids}
         for call_id, since in tuple(self._popped.items()):
@@ -131,7 +131,7 @@ class LeaseWatch:
                 log.warning("%s: popped by an rq worker and not started, put back", call_id)
 
     def _look_at_failed(self, now: float) -> None:
-        """Queue calls again that a stock `rq worker` failed and never began: RQ would not run them again."""
+        """Queue calls again that an `rq worker` failed before they began: RQ would not run them again."""
         ids = [text(call_id) for call_id in self._workers.redis.zrevrange(self._failures, 0, _MOST)]
         self._failed = {call_id: self._failed.get(call_id, now) for call_id in ids}
         for call_id, since in tuple(self._failed.items()):

@@ -1,9 +1,9 @@
-"""One listener a process wakes every request that waits in it.
+"""One listener per process wakes all requests that wait in it.
 
-A waiter costs a thread or a greenlet, and no connection: what changes a call pushes its id to
-the inboxes that wait for it, and the listener pops its own. A list, not pub/sub, so that nothing is
-lost while a connection is re-made; and since even a popped reply can be lost, the listener looks
-after its waiters every two seconds, two thousand at a time.
+A waiting request needs a thread or a greenlet, but no connection. Scripts that change a call push its id to
+the inbox of each process that waits for it, and the listener pops its own inbox. The inbox is a list and not
+pub/sub, so that no message is lost during a reconnect. A reply with popped messages can still be lost, so
+the listener also checks its calls every two seconds, two thousand at a time.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ from wsgi_timeout.watching.waiter import GONE, Waiter, system_poll
 
 log = logging.getLogger("wsgi_timeout")
 
-#: Seconds between two looks at clients that may have gone, and at a stop.
+#: Seconds between two checks for disconnected clients, and for a stop.
 TICK_SECONDS = 0.5
-#: Seconds between two looks at the calls themselves, for a lost wake.
+#: Seconds between two checks of the calls' records, for wakes that were lost.
 RECHECK_SECONDS = 2.0
-#: Calls that are looked at then: of more waiters each has its turn.
+#: How many calls one such check looks at; if there are more, they take turns.
 _LOOKS = 2000
-#: Seconds between two deletions: one for each wake would cost as much as the wakes do.
+#: Seconds between two batches of deleted keys: one for each wake would cost as much as the wakes.
 _FORGET_SECONDS = 0.1
 _PAUSE_SECONDS = 0.2
 _BATCH = 1000
 
 
 class _Process:
-    """What all listeners of this process share, those of its last moments too."""
+    """State that all listeners of this process share, including those made while it stops."""
 
     draining = False
 
 
 class Listener:
-    """Pops this process's inbox, in one thread, started with the first waiter (after any fork)."""
+    """Pops this process's inbox in one thread, which starts with the first waiter (so after any fork)."""
 
     def __init__(self, make_client: Callable[[], redis.Redis]) -> None:
-        #: A random name: process ids repeat.
+        #: The inbox's random name; process ids repeat.
         self.inbox = secrets.token_urlsafe(12)
         #: True while Redis does not answer: send it nothing.
         self.away = False
@@ -72,13 +72,13 @@ class Listener:
         self._surprises = LogOnce("listener")
 
     def check(self, seconds: float = 0.0) -> None:
-        """Raise redis-py's `ConnectionError` if Redis has been away for `seconds`: nobody need ask it too."""
+        """Raise `ConnectionLost` if Redis has been away for `seconds`, so that callers need not ask it."""
         if self.away and time.monotonic() - self._answered >= seconds:
             raise ConnectionLost("it has not answered lately")
 
     @property
     def draining(self) -> bool:
-        """Whether the process was told to stop: every waiter answers at once."""
+        """Whether the process was told to stop; waiting requests then answer at once."""
         return _Process.draining
 
     def waiter(
@@ -87,13 +87,16 @@ class Listener:
         environ: Mapping[str, Any] | None = None,
         on_wake: Callable[[], None] | None = None,
     ) -> Waiter:
-        """Register a waiter for a call; with the environ, its client's connection is watched too.
+        """Return a waiter for a call, to be used in a `with` block.
 
-        `on_wake` is called in the listener's thread, for waiters that do not block in `Waiter.wait`.
+        Args:
+            call_id: the call.
+            environ: of the request that waits; its client's connection is then watched too.
+            on_wake: called in the listener's thread at each wake, for code that does not block in `wait`.
         """
         waiter = Waiter(self.leave, call_id, _client_socket(environ) if environ else -1, on_wake)
         with self._lock:
-            # First: when no thread can start, nobody has begun to wait.
+            # Before anything is registered: this raises if no thread can be started.
             self._start()
             self._waiters[call_id] = (*self._waiters.get(call_id, ()), waiter)
             if waiter.sock >= 0:
@@ -149,7 +152,7 @@ class Listener:
     def _forget_last(self) -> None:
         if not self._useless:
             return
-        # A connection of its own: the listener's one is in a blocking read, and on gevent for ever.
+        # Over a new connection: the listener's own is in a blocking read, which under gevent may not end.
         with suppress(*ANY):
             self._forget(Commands(self._make_client(), retries=0))
 
@@ -179,7 +182,7 @@ class Listener:
                 self._wake(message)
             if time.monotonic() >= self._next_forget:
                 self._forget(commands)
-            # First: a waiter that wakes while `away` is set does not ask Redis.
+            # Before waiters are woken: while `away` is set they do not ask Redis.
             self.away = False
             if was_away or time.monotonic() >= self._next_recheck:
                 self._recheck(commands, everybody=was_away)
@@ -190,11 +193,11 @@ class Listener:
             self._lost_touch()
         except ErrorReply as error:
             self._lost_touch()
-            # Somebody has put something else in the place of the inbox.
+            # Another program has written something else to the inbox's key.
             log.error("listener: %s; its inbox is made anew", error)
             commands.send("UNLINK", keys.inbox(self.inbox))
         except Exception:
-            # Other messages may have come with it: after this everybody is looked at.
+            # Messages may have been lost with it: the next check looks at all waiters.
             self._lost_touch()
             raise
 
@@ -231,25 +234,25 @@ class Listener:
             )
             for (_, waiters), answer in zip(batch, answers, strict=True):
                 for waiter in waiters:
-                    # Who waits for what is no record of ours finds that out by a look.
+                    # An error here means that the record is none of ours; the waiter's own look says so.
                     if isinstance(answer, Exception) or waiter.news(*answer):
                         waiter.wake()
 
 
 def drain() -> None:
-    """Make every request that waits in this process answer within a second, now and from now on.
+    """Have all requests that wait in this process, now or later, answer within a second.
 
-    Only sets a flag: it is called from signal handlers.
+    Only sets a flag, since signal handlers call it.
     """
     _Process.draining = True
 
 
 def _popper(commands: Commands, inbox: str) -> Callable[[], list[bytes]]:
-    """Return what waits for messages for a while, and returns all that are there."""
+    """Return a function that blocks for messages, `TICK_SECONDS` at most, and returns all that came."""
     try:
         info: bytes = commands.send("INFO", "server")
     except ErrorReply:
-        info = b"redis_version:6"  # not every user may ask for it: what follows all servers understand
+        info = b"redis_version:6"  # this user may not call INFO: use commands that all versions know
     found = re.search(rb"redis_version:(\d+)", info)
 
     def pop() -> list[bytes]:
@@ -265,7 +268,7 @@ def _popper(commands: Commands, inbox: str) -> Callable[[], list[bytes]]:
 
 
 def _client_socket(environ: Mapping[str, Any]) -> int:
-    """Return the client's file descriptor where the server shows it, else -1."""
+    """Return the client's file descriptor if the server puts its socket into the environ, else -1."""
     for key in ("gunicorn.socket", "gunicorn.sock", "werkzeug.socket"):
         sock = environ.get(key)
         if sock is not None and hasattr(sock, "fileno"):

@@ -1,4 +1,4 @@
-"""The live workers of one name, as they have described themselves."""
+"""Reads what the live workers of one name serve, from their descriptions in Redis."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wsgi_timeout.store.queue import Queue
 from wsgi_timeout.store.record import text
 from wsgi_timeout.target import may_be_one, normal
 
-#: A description that nobody of ours wrote is skipped at each look, and told of once.
+#: Logs once that a description cannot be read; it is skipped each time.
 _junk = LogOnce("a live worker's description")
 
 
@@ -22,22 +22,22 @@ _junk = LogOnce("a live worker's description")
 class LiveWorkers:
     """What the live workers of one name serve."""
 
-    #: What is wrong with one of them, empty if all fit.
+    #: Why one of them does not fit this process; empty if all do.
     mismatch: str
-    #: The web functions that they serve, None unless their target is a stub.
+    #: The web functions that they serve; None unless their target is a stub.
     mounts: Mounts | None
     #: Whether any worker lives.
     alive: bool = False
-    #: Why nobody reads our calls: all of them speak another wire version. Empty if one speaks ours.
+    #: The problem if all of them have another wire version and cannot read our calls; else empty.
     other_version: str = ""
-    #: One of them runs other code than is here, by a name that many apps have.
+    #: One of them runs other code than this process, under a name that many apps have (`app`, `main`).
     other_code: bool = False
-    #: Why none of them would run our requests: all have another secret. Empty if one takes them.
+    #: The problem if all of them have another secret and would run no call of ours; else empty.
     other_secret: str = ""
 
 
 def find(queue: Queue, target: str) -> LiveWorkers:
-    """Return what the live workers of this name serve; `target` is what they should ("": anything)."""
+    """Return what the live workers of a name serve; `target`: what they should serve ("": anything)."""
     workers = [text(worker) for worker in queue.redis.hkeys(keys.leases(queue.name))]
     pipe = queue.redis.pipeline(transaction=False)
     for worker in workers:
@@ -49,10 +49,10 @@ def find(queue: Queue, target: str) -> LiveWorkers:
     described = pipe.execute(raise_on_error=False) if workers else ()
     for worker, description in zip(workers, described, strict=True):
         if isinstance(description, Exception):
-            continue  # of another type: nobody of ours wrote it
+            continue  # the key has another type: nothing of ours wrote it
         wire, theirs, mounted, secret, *told = description
         if wire is not None and wire.isdigit() and text(wire) != str(WIRE_VERSION):
-            # It leaves our calls to workers of our version, which may live too: in a deploy.
+            # It leaves our calls in the queue; during a deploy workers of our version may live too.
             others = _other_version(queue.name, worker, text(wire))
             continue
         same = True
@@ -82,7 +82,7 @@ def _other_version(name: str, worker: str, wire: str) -> str:
 
 
 def _other_secret(name: str, theirs: set[str]) -> str:
-    # Beside such a one there may be others for a moment: in a deploy that changes it.
+    # During a deploy that changes the secret, workers with the old and the new one live side by side.
     ours = seals.fingerprint()
     if not theirs or theirs & {"", ours}:
         return ""

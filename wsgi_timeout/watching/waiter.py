@@ -1,4 +1,4 @@
-"""A waiter for one call in this process: the listener wakes it."""
+"""A waiter: one request, or one `get()`, that waits for a call in this process."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Callable
 
 from wsgi_timeout.compat import Self
 
-# Linux tells a closed connection without a read; elsewhere a hang-up is seen when both ways close.
+# Linux reports that a client closed its side (RDHUP); other systems only that both sides are closed (HUP).
 GONE = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
 
 
 class Waiter:
-    """Waits for a call, until the end of a `with` block."""
+    """Waits for one call, in a `with` block; the process's listener wakes it."""
 
     __slots__ = (
         "_accepted",
@@ -41,35 +41,35 @@ class Waiter:
         self.call_id = call_id
         #: The client's file descriptor, -1 if it is not watched.
         self.sock = sock
-        # A lock that is free when there was a wake: an Event would cost 2 KB of each of 10,000 waiters.
+        # A lock that is released at each wake: an Event would take 2 KB, for each of 10,000 waiters.
         self._asleep = threading.Lock()
         self._asleep.acquire()
-        #: The response, if it came with the wake: see `calls.Snapshot.carried`.
+        #: The response, if it came with the wake: see `Snapshot.carried`.
         self.carried = b""
         self._accepted = True
-        #: Its client has closed the connection.
+        #: The client has closed its connection.
         self.gone = False
-        #: It was running when its record was looked at last.
+        #: The call was running when its record was last looked at.
         self.running = False
         #: It waits for chunks of a body.
         self.chunks = False
 
     def before_acceptance(self) -> Self:
-        """Wait for a call that is to be sent yet: that it has no record means nothing, until `accepted`."""
+        """Wait for a call that was not sent yet: until `accepted`, a missing record means nothing."""
         self._accepted = False
         return self
 
     def accepted(self) -> None:
-        """Note that the call was accepted: when its record is missing, that is the end of it."""
+        """Note that the call was accepted: from now on a missing record means that it is gone."""
         self._accepted = True
 
     def for_chunks(self) -> Self:
-        """Wait for chunks from now on, which no look at the call's record can show."""
+        """Wait for chunks from now on. Records do not show them, so every check of the listener wakes it."""
         self.chunks = True
         return self
 
     def for_response(self) -> None:
-        """Wait for the response again; the wake for it may have been taken for one about chunks."""
+        """Wait for the response again; wakes it once, since the response may already have come."""
         self.chunks = False
         self.wake()
 
@@ -78,7 +78,7 @@ class Waiter:
         self.running = running
 
     def news(self, state: bytes | None, head: bytes | None) -> bool:
-        """Whether there may be news for it in what a look at the call's record has found."""
+        """Return whether the fields of the call's record are a reason to wake this waiter."""
         self.looked(running=state == b"running")
         return bool(self.chunks or head or state == b"ended" or (state is None and self._accepted))
 
@@ -101,10 +101,10 @@ class Waiter:
         try:
             self._asleep.release()
         except RuntimeError:
-            return  # it was woken already
+            return  # the lock is free: it was woken already
 
     def has_left(self) -> bool:
-        """Return whether the client has closed its connection by now; call it while the waiter waits."""
+        """Return whether the client has closed its connection by now; only valid inside the `with` block."""
         if not self.gone and self.sock >= 0:
             poll = system_poll()
             poll.register(self.sock, GONE)
@@ -112,16 +112,16 @@ class Waiter:
         return self.gone
 
     def reset(self) -> None:
-        """Call before looking at what is waited for: a wake after the look is then not missed."""
+        """Forget earlier wakes; called before looking at the call, so that a wake after the look counts."""
         self._asleep.acquire(blocking=False)
 
     def wait(self, seconds: float) -> bool:
-        """Block until the next wake, for so many seconds at most; returns whether there was one."""
+        """Block until the next wake, `seconds` at most; return whether there was one."""
         return self._asleep.acquire(timeout=max(0.0, min(seconds, threading.TIMEOUT_MAX)))
 
 
 def system_poll() -> select.poll:
-    """Return the system's poll, not gevent's: ours never blocks, and looks at thousands at once."""
+    """Return the system's own poll, not gevent's: it is called with timeout 0, for thousands of sockets."""
     monkey = sys.modules.get("gevent.monkey")
     if monkey is not None and monkey.is_module_patched("select"):
         return monkey.get_original("select", "poll")()  # type: ignore[no-any-return]
