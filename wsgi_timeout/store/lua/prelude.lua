@@ -144,10 +144,10 @@ end
 -- Notes how many bytes a call keeps from now on. What cannot be counted, a later recount counts.
 local function count_call(name, id, bytes)
   local key = 'wt:buffered:' .. name
-  local before = num(hget(key, id), 0)
+  local counted = hmget(key, '*', id)
+  local before = num(counted[2], 0)
   if bytes == before then return end
-  redis.pcall('HINCRBY', key, '*', bytes - before)
-  redis.pcall('HSET', key, id, bytes)
+  redis.pcall('HSET', key, '*', string.format('%d', num(counted[1], 0) + bytes - before), id, bytes)
 end
 
 -- Returns the seconds for which the end of a call is kept: not long where only its first request can ask for it.
