@@ -332,6 +332,10 @@ class Deployment:
         lines = self.runs_file.read_text().splitlines()
         return lines if tag is None else [line for line in lines if line.split()[0] == tag]
 
+    def noted(self):
+        """Return the notes of navigations that wait here, and of which their browsers know nothing yet."""
+        return list(self.redis.client.scan_iter(f"wt:first:{self.name}:*"))
+
     def stop(self):
         self.web.stop()
         self.pool.stop()

@@ -39,6 +39,14 @@ def patient(site):
     web.stop()
 
 
+@pytest.fixture(scope="module")
+def elsewhere(site):
+    """Another web process of the same app, as on another machine."""
+    web = site.start_web(gateway="page_after=60, wait_seconds=60")
+    yield web
+    web.stop()
+
+
 @pytest.fixture
 def person():
     """A browser that keeps cookies."""
@@ -278,43 +286,51 @@ def received(sock):
         return b"".join(iter(lambda: sock.recv(65536), b""))
 
 
-def test_an_impatient_person_runs_once(site, patient, gate):
-    """Who reloads before anything was shown joins the call that was begun: five reloads, one run."""
-    path, ended = f"/report?gate={gate}&impatient", patient.output.count(" 499 ")
-    before = len(site.runs("report"))
-    for number in range(1, 6):
-        sock = navigation(patient.port, path)
+def test_an_impatient_person_runs_once(site, patient, elsewhere, gate):
+    """Who reloads before anything was shown joins the call, in any process: five reloads, one run."""
+    path, before = f"/report?gate={gate}&impatient", len(site.runs("report"))
+    for web in (patient, elsewhere, elsewhere, patient, patient):
+        ended = web.output.count(" 499 ")
+        sock = navigation(web.port, path, F5)
         until(lambda: len(site.runs("report")) > before, what="the run")
         sock.close()
-        until(lambda n=number: patient.output.count(" 499 ") == ended + n, what="the end of that request")
-    last = navigation(patient.port, path, {**F5, "X-Request-Id": "5"})
+        until(lambda w=web, n=ended: w.output.count(" 499 ") > n, what="the end of that request")
+    last = navigation(elsewhere.port, path, {**F5, "X-Request-Id": "5"})
     gate.touch()
     assert b"The report" in received(last)
     assert len(site.runs("report")) == before + 1
 
 
-@pytest.mark.parametrize("other", [HARD, {"Cookie": "session=bob"}], ids=["hard reload", "person"])
-def test_another_request_joins_nobody(site, patient, gate, other):
-    """A hard reload, and a person with another cookie, get their own run, though the first one has left."""
+OTHERS = {
+    "hard reload": HARD,
+    "person": {"Cookie": "session=bob"},
+    # An app may show it, and it may be somebody's own.
+    "page": {"Referer": "http://site.example/secret"},
+}
+
+
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
+def test_another_request_joins_nobody(site, patient, elsewhere, gate, other):
+    """A hard reload, another cookie, another page that led here: a run of its own, though the first left."""
     path, ended = f"/report?gate={gate}&others", patient.output.count(" 499 ")
     before = len(site.runs("report"))
     left = navigation(patient.port, path, {"Cookie": "session=ada"})
     until(lambda: len(site.runs("report")) == before + 1, what="the first run")
     left.close()
     until(lambda: patient.output.count(" 499 ") > ended, what="the end of the first request")
-    stays = navigation(patient.port, path, {"Cookie": "session=ada", **other})
+    stays = navigation(elsewhere.port, path, {"Cookie": "session=ada", **other})
     until(lambda: len(site.runs("report")) == before + 2, what="the second run")
     gate.touch()
     assert b"The report" in received(stays)
 
 
-def test_nobody_joins_who_is_still_there(site, patient, gate):
+def test_nobody_joins_who_is_still_there(site, patient, elsewhere, gate):
     """Two people who ask for the same at the same time, with the same headers, get a run each."""
     path = f"/report?gate={gate}&both"
     before = len(site.runs("report"))
     both = []
-    for number in (1, 2):
-        both.append(navigation(patient.port, path, F5))
+    for number, web in enumerate((patient, elsewhere), 1):
+        both.append(navigation(web.port, path, F5))
         until(lambda n=number: len(site.runs("report")) == before + n, what="the run")
     gate.touch()
     assert all(b"The report" in received(sock) for sock in both)

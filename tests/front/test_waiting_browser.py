@@ -28,8 +28,8 @@ def site(deploy):
 
 @pytest.fixture(scope="module")
 def patient(site):
-    """A web process that shows the page after a time that is never over here."""
-    web = site.start_web(gateway="page_after=60, wait_seconds=60")
+    """Two web processes that show the page after a time that is never over here."""
+    web = site.start_web("--workers", "2", gateway="page_after=60, wait_seconds=60")
     yield web
     web.stop()
 
@@ -49,6 +49,7 @@ def test_five_reloads_are_one_run(site, patient, tab, gate, way):
     for number in range(6):
         gate.with_name(f"{gate.name}.{number}").touch()
         until(lambda: len(site.runs("report")) > before, SOON, "the run")
+        until(site.noted, SOON, "the note of a request that waits")
         until(lambda n=number: patient.output.count(" 499 ") == ended + n, SOON, "the end of the one before")
     gate.touch()
     until_title(tab, "report")

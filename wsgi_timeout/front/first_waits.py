@@ -1,174 +1,174 @@
 """Page loads that wait for their first answer: a person who reloads meanwhile joins the running call.
 
 Until the first redirect a browser has no cookie of ours. A request with the same URL, headers and address
-as one whose client has just disconnected is taken for the same person. A request whose client is still
-connected is never joined: it may be somebody else's, and its response may set a session cookie.
+as one whose client has just disconnected is taken for the same person; nothing that the app sees tells
+them apart. A request whose client is still connected is never joined: it may be somebody else's, and its
+response may set a session cookie. So a call has one client at any time, and its response goes to one.
+
+A page that is answered fast pays nothing: a note is made of the requests that go on waiting, and it is looked
+for by the command that queues a call.
 """
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
 from hashlib import sha256
 from typing import Any
+from urllib.parse import urlsplit
 
-from wsgi_timeout.front.wait import ClientGone
+from wsgi_timeout.front.places import Seat
+from wsgi_timeout.front.process import Runtime
+from wsgi_timeout.front.wait import ClientGone, Ready, wait
+from wsgi_timeout.http.environ import CONDITIONS, capture
 from wsgi_timeout.http.navigation import is_reload
 from wsgi_timeout.http.pending import Pending
-from wsgi_timeout.retrying import until
+from wsgi_timeout.store.first_waits import KEPT_SECONDS, FirstWaitNotes, Left
 from wsgi_timeout.store.redis_errors import UNAVAILABLE
-from wsgi_timeout.watching.waiter import Waiter
+from wsgi_timeout.store.time_limit import within
 
-#: Seconds for which a call is kept after its client disconnected, in case the person comes back.
-_KEPT_SECONDS = 10.0
+#: Seconds that a first request waits before a note is made: nobody reloads earlier.
+_NOTED_SECONDS = 0.05
+#: Seconds after a disconnect in which a request joins that neither is a reload nor has a cookie or a log-in:
+#: later it may well be another person's.
+_STRANGER_SECONDS = 2.0
 #: Seconds in which the old connection is seen to close after a reload: the browser closes it and sends the
 #: new request at the same time.
-_LOOK_SECONDS = 0.5
-_PAUSE_SECONDS = 0.02
-#: Seconds that a first request must have waited before a second one may be the same person's. A second one
-#: that says it is a reload may be so at once; any other request looks once and then runs by itself, so that
-#: people who open the same page at the same time are not delayed.
-_PATIENCE_SECONDS = 0.5
-#: Headers that differ between two requests of one person, set by browsers and proxies.
-_VARYING = frozenset(
-    {
-        *("HTTP_CACHE_CONTROL", "HTTP_PRAGMA", "HTTP_REFERER", "HTTP_CONNECTION", "HTTP_PRIORITY"),
-        *("HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_SEC_FETCH_USER", "HTTP_SEC_FETCH_SITE"),
-        *("HTTP_X_REQUEST_ID", "HTTP_X_CORRELATION_ID", "HTTP_TRACEPARENT", "HTTP_TRACESTATE"),
-        *("HTTP_X_AMZN_TRACE_ID", "HTTP_CF_RAY", "HTTP_X_CLOUD_TRACE_CONTEXT", "HTTP_X_REQUEST_START"),
-    }
-)
-
-
-@dataclass(slots=True)
-class FirstWait:
-    """A request that waits for its first answer."""
-
-    key: bytes
-    pending: Pending
-    #: None: a second request has joined the call, and does not wait yet.
-    waiter: Waiter | None
-    #: Called with the call's id to end the call.
-    abandon: Callable[[str], None]
-    #: When its client was seen to have disconnected, on the monotonic clock; 0: it is connected.
-    left: float = 0.0
-    #: Another request waits for its call now.
-    joined: bool = False
-    began: float = field(default_factory=time.monotonic)
+_LOOK_SECONDS = 1.0
+#: Any other request waits for that as long as the first one has waited by then, or so many seconds: people
+#: who open the same page at the same time are hardly delayed.
+_GLANCE_SECONDS = 0.2
+_PAUSES_SECONDS = (0.01, 0.02, 0.04, 0.08, 0.1)
+#: What differs between two requests of one person, set by browsers, proxies and servers.
+_VARYING = CONDITIONS | {
+    *("REMOTE_PORT", "HTTP_CACHE_CONTROL", "HTTP_PRAGMA", "HTTP_CONNECTION", "HTTP_PRIORITY"),
+    *("HTTP_SEC_FETCH_USER", "HTTP_SEC_FETCH_SITE", "SERVER_NAME", "SERVER_PORT", "SERVER_SOFTWARE"),
+    *("HTTP_X_REQUEST_ID", "HTTP_X_CORRELATION_ID", "HTTP_TRACEPARENT", "HTTP_TRACESTATE"),
+    *("HTTP_X_AMZN_TRACE_ID", "HTTP_CF_RAY", "HTTP_X_CLOUD_TRACE_CONTEXT", "HTTP_X_REQUEST_START"),
+}
+_PERSONAL = ("HTTP_COOKIE", "HTTP_AUTHORIZATION", "REMOTE_USER")
 
 
 class FirstWaits:
     """The first waits of one web process."""
 
-    def __init__(self) -> None:
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._notes = FirstWaitNotes(runtime.calls, runtime.listener.inbox)
         self._lock = threading.Lock()
-        self._waits: dict[bytes, FirstWait] = {}
+        #: Calls whose clients have left, each with its note and when to forget it.
+        self._left: deque[tuple[float, str, str]] = deque()
         self._sweeper: threading.Timer | None = None
 
-    @contextmanager
-    def waiting(
-        self,
-        environ: Mapping[str, Any],
-        pending: Pending,
-        waiter: Waiter,
-        abandon: Callable[[str], None],
-    ) -> Iterator[FirstWait]:
-        """Register a request as waiting, until the end of a `with` block.
+    def note(self, environ: Mapping[str, Any], clean_url: str) -> str:
+        """Return the key of a request's note: by all that the app sees of it and its sender."""
+        seen = {key: value for key, value in capture(environ).items() if key not in _VARYING}
+        if _local(seen.get("HTTP_REFERER", "")) == clean_url:
+            del seen["HTTP_REFERER"]  # a script's reload; F5 sends what was sent before
+        parts = [clean_url, *(f"{key}:{value}" for key, value in sorted(seen.items()))]
+        return self._notes.key(sha256("\n".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:32])
 
-        When its client disconnects, the call is kept for a while in case the person comes back; if nobody
-        does, `abandon` is called with the call's id.
+    def wait(self, environ: Mapping[str, Any], pending: Pending, seat: Seat, seconds: float) -> Ready | None:
+        """Wait for a call of which nobody knows a URL yet; when its client leaves, keep it for a while.
+
+        Raises `ClientGone`, `CallUnknown`.
         """
-        first = FirstWait(_key(environ, pending.clean_url), pending, waiter, abandon)
-        with self._lock:
-            before = self._waits.get(first.key)
-            self._waits[first.key] = first
-        if before is not None and before.left and not before.joined:
-            _give_up(before)
+        deadline = time.monotonic() + seconds
+        noted = taken = pending.hop > 0
         try:
-            yield first
+            if not taken:
+                ready = wait(self._runtime, seat, min(seconds, _NOTED_SECONDS), look_first=False)
+                if ready is not None or seconds <= _NOTED_SECONDS:
+                    return ready
+                noted = self._begin(environ, pending, deadline - time.monotonic())
+            ready = wait(self._runtime, seat, deadline - time.monotonic(), look_first=taken)
         except ClientGone:
-            with self._lock:
-                first.left = first.left or time.monotonic()
-                self._sweep_later()
+            self._leave(environ, pending, noted=noted)
             raise
-        finally:
-            with self._lock:
-                if not first.left and self._waits.get(first.key) is first:
-                    del self._waits[first.key]
+        if noted:
+            with suppress(*UNAVAILABLE), within(0.0):
+                self._notes.end(self.note(environ, pending.clean_url), pending.call_id)
+        return ready
+
+    def take(self, environ: Mapping[str, Any], clean_url: str, seconds: float) -> Left | None:
+        """Return the call that this person has left by this very request, None if there is none.
+
+        It is then to be waited for, for `seconds` at most.
+        """
+        note, reload = self.note(environ, clean_url), is_reload(environ)
+        known = reload or any(key in environ for key in _PERSONAL)
+        kept = KEPT_SECONDS if known else _STRANGER_SECONDS
+        began, word = time.monotonic(), secrets.token_urlsafe(8)
+        patience = _LOOK_SECONDS
+        for pause in (*_PAUSES_SECONDS, *(_PAUSES_SECONDS[-1:] * 100)):
+            try:
+                with self._runtime.turn():
+                    found = self._notes.take(note, word, kept, seconds)
+            except UNAVAILABLE:
+                return None
+            if not isinstance(found, float):
+                return found
+            if not reload:
+                patience = min(patience, max(found, _GLANCE_SECONDS))
+            if time.monotonic() - began > patience:
+                return None
+            time.sleep(pause)
+        return None
+
+    def _begin(
+        self, environ: Mapping[str, Any], pending: Pending, seconds: float, *, left: bool = False
+    ) -> bool:
+        """Note a call; returns whether that was possible."""
+        note = self.note(environ, pending.clean_url)
+        try:
+            with self._runtime.turn():
+                other = self._notes.begin(note, pending.call_id, pending.token, seconds, left=left)
+                if other:
+                    self._runtime.calls.abandon(other)
+        except UNAVAILABLE:
+            return False
+        return True
+
+    def _leave(self, environ: Mapping[str, Any], pending: Pending, *, noted: bool) -> None:
+        note = self.note(environ, pending.clean_url)
+        if noted:
+            with suppress(*UNAVAILABLE):
+                self._notes.leave(note, pending.call_id)
+        else:
+            self._begin(environ, pending, 0.0, left=True)
+        with self._lock:
+            self._left.append((time.monotonic() + KEPT_SECONDS, note, pending.call_id))
+            self._sweep_later()
 
     def _sweep_later(self) -> None:
-        if self._sweeper is None:
-            self._sweeper = threading.Timer(_KEPT_SECONDS, self._sweep)
+        if self._sweeper is None and self._left:
+            seconds = max(0.0, self._left[0][0] - time.monotonic())
+            self._sweeper = threading.Timer(seconds, self._sweep)
             self._sweeper.daemon = True
             self._sweeper.start()
 
     def _sweep(self) -> None:
         """Give up the calls whose clients have disconnected and not come back."""
-        oldest = time.monotonic() - _KEPT_SECONDS
+        due = []
         with self._lock:
-            old = [first for first in self._waits.values() if 0 < first.left <= oldest]
-            for first in old:
-                del self._waits[first.key]
             self._sweeper = None
-            if any(first.left for first in self._waits.values()):
-                self._sweep_later()
-        for first in old:
-            if not first.joined:
-                _give_up(first)
-
-    @contextmanager
-    def join(self, environ: Mapping[str, Any], clean_url: str) -> Iterator[Pending | None]:
-        """Yield the call that this person's earlier request for the same URL has left behind, or None."""
-        key = _key(environ, clean_url)
-        joined = until(
-            lambda: self._take(key),
-            pause=_PAUSE_SECONDS,
-            seconds=_LOOK_SECONDS,
-            stopped=lambda: not self._may_leave(key, environ),
-        )
-        try:
-            yield joined.pending if joined else None
-        finally:
-            with self._lock:
-                if joined and self._waits.get(key) is joined:
-                    del self._waits[key]
-
-    def _take(self, key: bytes) -> FirstWait | None:
-        with self._lock:
-            first = self._waits.get(key)
-            if first is None:
-                return None
-            if not first.left and first.waiter is not None and first.waiter.has_left():
-                first.left = time.monotonic()
-            if not first.left:
-                return None
-            first.joined = True
-            # Takes its place until the new request waits: an impatient person may reload once more.
-            self._waits[key] = joined = FirstWait(key, first.pending, None, first.abandon)
-            return joined
-
-    def _may_leave(self, key: bytes, environ: Mapping[str, Any]) -> bool:
-        """Return whether the waiting request may be this person's own, whose connection is about to close."""
-        with self._lock:
-            first = self._waits.get(key)
-        if first is None:
-            return False
-        return is_reload(environ) or time.monotonic() - first.began > _PATIENCE_SECONDS
+            while self._left and self._left[0][0] <= time.monotonic():
+                due.append(self._left.popleft())
+            self._sweep_later()
+        for _, note, call_id in due:
+            with suppress(*UNAVAILABLE):  # it is kept for `result_ttl` then
+                if self._notes.forsake(note, call_id):
+                    self._runtime.calls.abandon(call_id)
 
 
-def _give_up(first: FirstWait) -> None:
-    with suppress(*UNAVAILABLE):  # its result is then kept for `result_ttl`
-        first.abandon(first.pending.call_id)
-
-
-def _key(environ: Mapping[str, Any], clean_url: str) -> bytes:
-    parts = [clean_url, environ.get("REMOTE_ADDR", ""), environ.get("REMOTE_USER", "")]
-    parts += [
-        f"{name}:{value}"
-        for name, value in sorted(environ.items())
-        if name.startswith("HTTP_") and name not in _VARYING
-    ]
-    return sha256("\n".join(parts).encode("utf-8", "surrogatepass")).digest()
+def _local(url: str) -> str:
+    """Return the path and query of a URL, as browsers write them; "" for what is none."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ""
+    return f"{parts.path}?{parts.query}" if parts.query else parts.path

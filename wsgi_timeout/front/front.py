@@ -42,6 +42,7 @@ from wsgi_timeout.http.routes import Routes
 from wsgi_timeout.metrics import ROUTE_KEY
 from wsgi_timeout.pages.pages import Pages, folders
 from wsgi_timeout.settings import Settings, check_secret_length
+from wsgi_timeout.store.calls import FirstWaitNoted
 from wsgi_timeout.store.record import new_id, new_token
 from wsgi_timeout.store.redis_errors import UNAVAILABLE
 from wsgi_timeout.target import check_name
@@ -93,7 +94,7 @@ class Front:
         self._lock = threading.Lock()
         self._runtime: Runtime | None = None
         self._wait_limit = float("inf")
-        self._first_waits = FirstWaits()
+        self._first_waits: FirstWaits
         log.info("requests to %s run as calls of the queue wt:%s", target or "this app", name)
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
@@ -135,9 +136,7 @@ class Front:
             if reference is not None:
                 return Results(settings).answer(runtime, reference, environ, start_response, visit)
             if visit is not None and environ["REQUEST_METHOD"] == "GET":
-                if (answered := visit.again()) is not None:
-                    return answered
-                start_response = visit.clearing_cookies()
+                return self._answer_visit(runtime, settings, visit)
             return self._accept(runtime, settings, environ, start_response, visit)
         except (HandlerRaised, ResponseBroken):
             metrics.count("requests_total", self.name, environ[ROUTE_KEY], "500")
@@ -151,6 +150,19 @@ class Front:
             return error_pages.answer(
                 self._pages, environ, start_response, error, clean_url, comes_back=comes_back
             )
+
+    def _answer_visit(self, runtime: Runtime, settings: Settings, visit: Visit) -> Iterable[bytes]:
+        """Answer a browser that goes to an address: by a call that it waits for, else by a new one."""
+        if (answered := visit.again()) is not None:
+            return answered
+        environ, start_response = visit.environ, visit.clearing_cookies()
+        try:
+            return self._accept(runtime, settings, environ, start_response, visit)
+        except FirstWaitNoted:
+            # Before the first redirect a reload brings no cookie.
+            if (answered := visit.rejoin()) is not None:
+                return answered
+            return self._accept(runtime, settings, environ, start_response, visit, alone=True)
 
     @cached_property
     def _pages(self) -> Pages:
@@ -179,8 +191,10 @@ class Front:
             with self._lock:
                 if self._runtime is None:
                     settings = self._routes.settings
-                    self._runtime = Runtime(self._url, self.name, self._target, settings, thread_limit())
+                    runtime = Runtime(self._url, self.name, self._target, settings, thread_limit())
+                    self._first_waits = FirstWaits(runtime)
                     self._wait_limit = wait_limit(settings.wait_seconds)
+                    self._runtime = runtime
         return self._runtime
 
     def _accept(
@@ -190,7 +204,10 @@ class Front:
         environ: dict[str, Any],
         start_response: StartResponse,
         visit: Visit | None,
+        *,
+        alone: bool = False,
     ) -> Iterable[bytes]:
+        """Have a request run as a call; raises `FirstWaitNoted` if it may join one, unless it is `alone`."""
         if environ.get("HTTP_UPGRADE", "").lower() == "websocket":
             raise UpgradeUnsupported("a WebSocket cannot run as a job: leave its route out with `--except`")
         runtime.check_workers()
@@ -221,6 +238,8 @@ class Front:
                 untold = 0.0 if key else _untold_seconds(environ, settings, visit)
                 sent = Submission(runtime, settings, entry, environ, pending, seat.waiter, untold)
                 sent.comes_back = visit is not None or not untold
+                if visit and settings.wait_for_response and not (key or alone):
+                    sent.first_wait = visit.note()
                 sent.send(upload)
             if settings.wait_for_response:
                 return _respond(runtime, settings, pending, seat, environ, start_response, visit, key)
@@ -270,7 +289,7 @@ def _respond(
     seconds = _first_wait(environ, settings, visit)
     deadline = time.monotonic() + settings.wait_seconds
     if visit is not None and environ["REQUEST_METHOD"] == "GET":
-        ready, pending = visit.first_wait(pending, seat, seconds)
+        ready = visit.first_waits.wait(environ, pending, seat, seconds)
     else:
         ready = _wait(runtime, seat, seconds, keyed=key is not None)
     if ready is None:

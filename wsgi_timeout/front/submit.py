@@ -53,6 +53,8 @@ class Submission:
         self._untold_seconds = untold_seconds
         #: Whether a client that leaves may come for its call nevertheless.
         self.comes_back = True
+        #: The key of a note: if there is one, `FirstWaitNoted` is raised and nothing is sent; empty: none.
+        self.first_wait = ""
         # In a burst the listener may look for the call before it was sent: no record means nothing yet.
         waiter.before_acceptance()
 
@@ -120,6 +122,7 @@ class Submission:
             left=self._left(),
             abandon_after=settings.abandon_after,
             route=self._environ.get(metrics.ROUTE_KEY, ""),
+            first_wait=self.first_wait,
         )
 
     def _left(self) -> bool:

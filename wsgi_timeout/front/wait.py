@@ -51,7 +51,8 @@ def wait(runtime: Runtime, seat: Seat, seconds: float, *, look_first: bool) -> R
                 ready = _look(runtime, seat)
             if ready:
                 return ready
-        if waiter.gone:
+        # A reload that has come in wakes a wait whose client it may be: see `first_waits`.
+        if waiter.gone or (look_first and waiter.has_left()):
             raise ClientGone
         remaining = deadline - time.monotonic()
         if remaining <= 0 or listener.draining:

@@ -13,15 +13,15 @@ response was delivered: F5 then runs the app anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from wsgi_timeout.errors import CallFailed, CallUnknown, HandlerRaised, TooManyWaiting
 from wsgi_timeout.front import error_pages, handover, redirects, replay
 from wsgi_timeout.front.delivery import Delivery
-from wsgi_timeout.front.first_waits import FirstWait, FirstWaits
+from wsgi_timeout.front.first_waits import FirstWaits
 from wsgi_timeout.front.places import Seat
 from wsgi_timeout.front.process import Runtime
 from wsgi_timeout.front.shown import progress_of, readable, shows_nothing
@@ -29,7 +29,7 @@ from wsgi_timeout.front.wait import Ready, wait
 from wsgi_timeout.http import answers, cookies, urls
 from wsgi_timeout.http.asked import Asked
 from wsgi_timeout.http.cookies import Ticket, Tickets
-from wsgi_timeout.http.navigation import is_hard_reload
+from wsgi_timeout.http.navigation import has_body, is_hard_reload
 from wsgi_timeout.http.pending import Pending
 from wsgi_timeout.pages.pages import Pages, Way
 from wsgi_timeout.settings import Settings
@@ -69,15 +69,19 @@ class Visit:
 
     # -- the first request
 
-    def first_wait(self, pending: Pending, seat: Seat, seconds: float) -> tuple[Ready | None, Pending]:
-        """Wait for a call whose URL nobody was told; the `hop` returned is 1 if a reload has joined it."""
-        with self._noted(pending, seat) as first:
-            ready = wait(self.runtime, seat, seconds, look_first=False)
-        return ready, replace(pending, hop=1) if first.joined else pending
+    def note(self) -> str:
+        """Return the key where a call may be noted that this person has left; "" where none may be joined."""
+        if self.environ["REQUEST_METHOD"] != "GET" or is_hard_reload(self.environ) or has_body(self.environ):
+            return ""
+        return self.first_waits.note(self.environ, self.clean_url)
 
-    def _noted(self, pending: Pending, seat: Seat) -> AbstractContextManager[FirstWait]:
-        abandon = self.runtime.calls.abandon
-        return self.first_waits.waiting(self.environ, pending, seat.waiter, abandon)
+    def rejoin(self) -> Iterable[bytes] | None:
+        """Answer from the call that this person has left by the same request; None if there is none."""
+        left = self.first_waits.take(self.environ, self.clean_url, self.wait_seconds)
+        if left is None:
+            return None
+        ticket = Ticket(left.call_id, left.token)
+        return self._deliver(ticket, replace(self._pending(ticket, hop=1), asked=left.asked), first=True)
 
     def redirect(self, pending: Pending) -> Iterable[bytes]:
         """Redirect a first request whose wait is over; the page is shown after the redirect."""
@@ -101,12 +105,7 @@ class Visit:
         for ticket in reversed(self.tickets.waits):
             if (answered := self._joined(ticket, given=False)) is not None:
                 return answered
-        # A reload before the first redirect sends no cookie.
-        with self.first_waits.join(self.environ, self.clean_url) as pending:
-            if pending is None:
-                return None
-            ticket = Ticket(pending.call_id, pending.token)
-            return self._deliver(ticket, replace(pending, hop=1), first=True)
+        return None
 
     def clearing_cookies(self) -> StartResponse:
         """Return a `start_response` that deletes our cookies for this address: none names a live call."""
@@ -158,10 +157,8 @@ class Visit:
         except TooManyWaiting:
             return self.redirect(pending) if first else self._page(pending, {})
         with seated as seat:
-            noted = self._noted(pending, seat) if first else nullcontext()
             try:
-                with noted:
-                    ready = self._wait_for(pending, seat, self.wait_seconds)
+                ready = self._wait_for(pending, seat, self.wait_seconds, first=first)
             except CallUnknown:
                 return None
             if ready is None:
@@ -249,11 +246,14 @@ class Visit:
         head = snapshot.head
         return head is None or Asked.by(self.environ).takes(head.status, head.headers, Asked.unpack(asked))
 
-    def _wait_for(self, pending: Pending, seat: Seat, seconds: float) -> Ready | None:
+    def _wait_for(self, pending: Pending, seat: Seat, seconds: float, *, first: bool = False) -> Ready | None:
         # If this fails there is no wake, but the listener still looks every two seconds.
         with suppress(*UNAVAILABLE), within(seconds):
             self.runtime.calls.join(pending.call_id, self.runtime.listener.inbox)
-        return wait(self.runtime, seat, min(self.settings.wait_seconds, seconds), look_first=True)
+        seconds = min(self.settings.wait_seconds, seconds)
+        if first:
+            return self.first_waits.wait(self.environ, pending, seat, seconds)
+        return wait(self.runtime, seat, seconds, look_first=True)
 
     def _page(
         self,
@@ -293,12 +293,7 @@ class Visit:
 
     def _with(self, *more: tuple[str, str], instead: answers.Headers | None = None) -> StartResponse:
         """Return a `start_response` that adds headers; `instead` replaces those that it is given."""
-
-        def start(status: str, headers: answers.Headers, *exc_info: Any) -> Callable[[bytes], object]:
-            kept = headers if instead is None else instead
-            return self.start_response(status, [*kept, *more], *exc_info)
-
-        return start
+        return answers.with_headers(self.start_response, more, instead)
 
 
 def _can_begin(found: Snapshot) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from wsgi_timeout import metrics
@@ -109,6 +109,18 @@ def _send(
     length = ("Content-Length", str(len(body)))
     start_ours(start_response, status, [("Content-Type", content_type), length, *headers])
     return [body]
+
+
+def with_headers(
+    start_response: StartResponse, more: Sequence[tuple[str, str]], instead: Headers | None = None
+) -> StartResponse:
+    """Return a `start_response` that sends more headers, or others `instead` of those it is given."""
+
+    def start(status: str, headers: Headers, *exc_info: Any) -> Callable[[bytes], object]:
+        kept = headers if instead is None else instead
+        return start_response(status, [*kept, *more], *exc_info)
+
+    return start
 
 
 def counted(start_response: StartResponse, name: str, route: str) -> StartResponse:

@@ -20,6 +20,11 @@ def is_navigation(environ: Mapping[str, Any]) -> bool:
     )
 
 
+def has_body(environ: Mapping[str, Any]) -> bool:
+    """Return whether a request announces a body, which no browser's GET does."""
+    return environ.get("CONTENT_LENGTH", "") not in {"", "0"} or "HTTP_TRANSFER_ENCODING" in environ
+
+
 def is_reload(environ: Mapping[str, Any]) -> bool:
     """Return whether a browser reloads the page that it shows, or was about to show (F5)."""
     return "max-age=0" in environ.get("HTTP_CACHE_CONTROL", "")

@@ -75,6 +75,10 @@ def forget(scripts: Scripts, name: str, ended: Mapping[str, int]) -> None:
     scripts.run("forget", [keys.buffered(name), *doomed], list(ended))
 
 
+class FirstWaitNoted(Exception):
+    """There is a note of such a request: its call may be one that was left, see `store.first_waits`."""
+
+
 class Calls(Queue):
     """The calls of one name, for those who send them, wait for them and end them."""
 
@@ -84,7 +88,10 @@ class Calls(Queue):
         self._ahead_ms: int | None = None
 
     def enqueue(self, call: NewCall, inbox: str = "") -> None:
-        """Queue a call; raises `NoWorker`, `QueueFull` or `BytesFull` if it was not accepted."""
+        """Queue a call.
+
+        Raises `NoWorker`, `QueueFull`, `BytesFull` or `FirstWaitNoted` if it was not accepted.
+        """
         request = call.request
         packed = request.pack()
         record = self._record(call, packed, inbox)
@@ -97,7 +104,7 @@ class Calls(Queue):
             ttl = min(ttl, keys.LEFT_TTL)
         values = [word for mapping in (record, job) for item in mapping.items() for word in item]
         touched = [keys.call(call.id), self._queue, rq_state.job_key(call.id), self._leases, self._sequence]
-        touched.append(self.buffered)
+        touched += [self.buffered, call.first_wait or keys.call(call.id)]
         if call.payload_key:
             touched.append(call.payload_key)
         for _ in range(2):
@@ -147,6 +154,8 @@ class Calls(Queue):
 
     def _check(self, answer: bytes, call: NewCall) -> None:
         """Raise the error that says why a call was not accepted."""
+        if answer == b"noted":
+            raise FirstWaitNoted
         if answer == b"no worker":
             raise NoWorker(
                 f"no live worker serves {self.name!r}: start one with `wsgi-timeout worker TARGET`"

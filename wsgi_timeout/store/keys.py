@@ -16,6 +16,8 @@
                                                                  as a call may take and be kept
     wt:hand:<id>               string  hand.lua: a browser is    3 s
                                        led to its address
+    wt:first:<name>:<digest>   hash    first_begin.lua: a        its first wait, and 15 s
+                                       navigation that waits
     wt:gone:<id>               string  deliver.lua (tombstone)   7 days
     wt:failed:<name>           list    prelude.lua: the last     7 days after the last entry
                                        1,000 not done
@@ -102,6 +104,10 @@ def claim(name: str, digest: str) -> str:
 
 def handover(call_id: str) -> str:
     return f"wt:hand:{call_id}"
+
+
+def first_wait(name: str, digest: str) -> str:
+    return f"wt:first:{name}:{digest}"
 
 
 def tombstone(call_id: str) -> str:

@@ -95,6 +95,8 @@ class NewCall:
     abandon_after: float = 0.0
     #: The pattern that its request was captured by; empty for a function call.
     route: str = ""
+    #: The key of a note: if there is one, the call is not accepted (`store.first_waits`); empty: none.
+    first_wait: str = ""
 
 
 @dataclass(frozen=True, slots=True)

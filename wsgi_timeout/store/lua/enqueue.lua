@@ -1,5 +1,5 @@
 -- Accepts a call. Idempotent by call id: a repeat after a lost reply changes nothing.
--- KEYS: record, rq queue, rq job, leases, sequence, bytes of the calls, request body or arguments (only if they did not fit)
+-- KEYS: record, rq queue, rq job, leases, sequence, bytes of the calls, note of a navigation that waits (the record again: none), request body or arguments (only if they did not fit)
 -- ARGV: id, max_queued, record TTL s, 1 if it needs a live worker, the last ms of this server's clock at which it may be
 --       accepted, max_buffered_bytes, bytes of its own that are not counted yet, ms in which nobody is told its URL, ms after which
 --       it is abandoned when nobody asks for it ('0': never), number of record values, record field/value..., job
@@ -13,11 +13,14 @@ local function stock_worker(queue)
   return false
 end
 
-if redis.call('EXISTS', KEYS[1]) == 1 then return 'accepted' end
+-- By one command: most requests are new, and have none.
+if redis.call('EXISTS', KEYS[1], KEYS[7]) > 0 then
+  return redis.call('EXISTS', KEYS[1]) == 1 and 'accepted' or 'noted'
+end
 -- It lay in a buffer while this server was silent: its sender has answered by now that it was refused.
 local now = server_ms()
 if now > tonumber(ARGV[5]) then return 'late' end
-if KEYS[7] and redis.call('EXISTS', KEYS[7]) == 0 then return 'lost' end
+if KEYS[8] and redis.call('EXISTS', KEYS[8]) == 0 then return 'lost' end
 if ARGV[4] == '1' and redis.call('HLEN', KEYS[4]) == 0 and not stock_worker(KEYS[2]) then return 'no worker' end
 if redis.call('RPUSH', KEYS[2], ARGV[1]) > tonumber(ARGV[2]) then
   redis.call('RPOP', KEYS[2])
@@ -35,7 +38,7 @@ if bytes > tonumber(ARGV[6]) then
   return 'no room'
 end
 -- A body in a stream of its own was counted chunk by chunk, if it is a stream. The limit is the workers' too: see `write`.
-local counted = KEYS[7] and hget(KEYS[6], ARGV[1]) or 0
+local counted = KEYS[8] and hget(KEYS[6], ARGV[1]) or 0
 redis.call('HSET', KEYS[6], '+', ARGV[6], ARGV[1], num(counted, 0) + ARGV[7])
 local split = 10 + tonumber(ARGV[10])
 local untold = ARGV[8] == '0' and '0' or string.format('%d', now + ARGV[8])
@@ -50,5 +53,5 @@ ask_for(ARGV[1], string.sub(KEYS[2], #'rq:queue:wt:' + 1), ARGV[9], now)
 redis.call('HSET', KEYS[3], unpack(ARGV, split + 1))
 redis.call('EXPIRE', KEYS[3], ARGV[3])
 -- Until now its chunks lived for a minute, in case nobody came back for them.
-if KEYS[7] then redis.call('EXPIRE', KEYS[7], ARGV[3]) end
+if KEYS[8] then redis.call('EXPIRE', KEYS[8], ARGV[3]) end
 return 'accepted'

@@ -1,0 +1,8 @@
+-- Notes that the client of a navigation has left, whose call somebody may come back for.
+-- KEYS: note
+-- ARGV: call id, inbox of who waited, TTL s
+local r = hmget(KEYS[1], 'call', 'inbox', 'gone')
+if r[1] ~= ARGV[1] or r[2] ~= ARGV[2] or num(r[3], 0) > 0 then return 0 end
+redis.call('HSET', KEYS[1], 'gone', string.format('%d', server_ms()))
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+return 1

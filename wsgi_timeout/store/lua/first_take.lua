@@ -1,0 +1,23 @@
+-- Lets a request wait for the call that is noted for it, if the client that waited for it has left.
+-- KEYS: note
+-- ARGV: inbox of who asks, a word of its own, ms after which whoever has left is somebody else, TTL s
+-- Returns nothing if there is no such call; {ms since it began} if its client has not left as far as is known, who is
+-- asked to look; else {call id, token, what its request asked for}
+local r = hmget(KEYS[1], 'call', 'token', 'inbox', 'began', 'gone', 'by')
+if not r[1] then return false end
+local call = hmget('wt:call:' .. r[1], 'state', 'delivered', 'asked')
+if not call[1] or call[2] then
+  redis.call('UNLINK', KEYS[1])
+  return false
+end
+local taken, now = {r[1], r[2], call[3] or ''}, server_ms()
+if r[6] == ARGV[2] then return taken end
+local gone = num(r[5], 0)
+if gone == 0 then
+  wake(r[3], r[1])
+  return {now - num(r[4], 0)}
+end
+if now - gone > tonumber(ARGV[3]) then return false end
+redis.call('HSET', KEYS[1], 'inbox', ARGV[1], 'by', ARGV[2], 'gone', '')
+redis.call('EXPIRE', KEYS[1], ARGV[4])
+return taken
