@@ -1,5 +1,6 @@
 """What a pool and its processes decide: whose call it is, whom a command is for, when to start again."""
 
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,12 +15,17 @@ from rq.command import send_command
 
 from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.log_once import LogOnce
+from wsgi_timeout.settings import Settings
 from wsgi_timeout.store import keys
+from wsgi_timeout.store.messages import ResponseHead
 from wsgi_timeout.store.record import Attempt, Outcome
 from wsgi_timeout_jobs.apps.offered import of_target
+from wsgi_timeout_jobs.pool.child import Child
+from wsgi_timeout_jobs.pool.children import Children, Served
 from wsgi_timeout_jobs.pool.forked import EXIT_LOAD_FAILED, EXIT_RELOAD, _load_failed
+from wsgi_timeout_jobs.pool.options import PoolOptions
 from wsgi_timeout_jobs.pool.pool import Pool as JobsPool
-from wsgi_timeout_jobs.pool.pool import _is_ours_no_more
+from wsgi_timeout_jobs.pool.pool import _is_left, _is_ours_no_more
 from wsgi_timeout_jobs.pool.queue_keeper import QueueKeeper
 from wsgi_timeout_jobs.process.board import Board
 from wsgi_timeout_jobs.worker.intake import Intake
@@ -215,3 +221,50 @@ def test_starts_that_fail_are_tried_less_and_less(redis_server, tmp_path, monkey
     finally:
         pool.stop()
     assert time.monotonic() > moments[-1]
+
+
+@pytest.mark.parametrize(
+    ("ready", "spare", "started"),
+    [
+        (0, 0, ["worker", "worker", "spare"]),
+        (1, 0, ["worker", "spare"]),
+        (2, 0, ["spare"]),
+        (2, 1, []),
+        (1, 1, ["spare"]),
+        (0, 1, ["worker", "spare"]),
+    ],
+)
+def test_missing_processes_are_started(ready, spare, started):
+    """A spare process takes the place of one that is missing, and what is missing then is started."""
+    children = Children(Served("app", "app", "url", "inbox"), Settings(), PoolOptions(processes=2, spare=1))
+    children.ever_ready = True
+    board = SimpleNamespace(ready=True, loaded=True)
+    for pid in range(ready + spare):
+        child = Child(
+            pid, f"w{pid}", "", board, turn_fd=os.open(os.devnull, os.O_WRONLY) if pid >= ready else -1
+        )
+        children._by_pid[pid] = child
+    spawned = []
+    children._spawn = lambda _queue, *, spare=False: spawned.append("spare" if spare else "worker")
+    children._spawn_missing_of("")
+    assert spawned == started
+
+
+@pytest.mark.parametrize(
+    ("changes", "left"),
+    [
+        ({}, True),
+        ({"left": None}, False),
+        ({"left": b"junk"}, False),
+        ({"left": b"101"}, False),
+        ({"readers": b"inbox"}, False),
+        ({"marked": b"1"}, False),
+        ({"head": None}, False),
+        ({"head": ResponseHead("200 OK", [("content-length", "5")]).pack()}, False),
+    ],
+)
+def test_when_a_response_is_given_up_that_nobody_reads(changes, left):
+    """An endless response whose last reader has gone long ago is left; one that can be resumed is not."""
+    there = {"head": ResponseHead("200 OK", []).pack(), "left": b"100", "readers": None, "marked": None}
+    head, *stream = {**there, **changes}.values()
+    assert _is_left(head, stream, 100.5) is left

@@ -1,6 +1,7 @@
 """The call record: what each script changes, that it may run twice, and that nothing is left behind."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import redis
@@ -28,6 +29,7 @@ from remains import eternal
 from wsgi_timeout.errors import Fenced, NoWorker, QueueFull, RedisUnavailable
 from wsgi_timeout.store import keys, rq_state
 from wsgi_timeout.store.calls import forget
+from wsgi_timeout.store.messages import FunctionRequest
 from wsgi_timeout.store.record import Attempt, Outcome, Tombstone, new_id, new_token, now_ms
 from wsgi_timeout.store.streams import StreamReader, StreamWriter
 
@@ -91,6 +93,14 @@ def test_an_accepted_calls_stream_lives_as_long_as_the_call(calls):
 
 
 # -- end
+
+
+def test_a_record_outlives_all_runs_of_its_call(calls):
+    """A function's record is kept for as long as the call may wait and run, each retry included."""
+    function = FunctionRequest("f", b"", 60.0, 3, 1.0, 65536, 1 << 20, 60.0)
+    call = replace(a_call(max_attempts=1, queue_ttl=100.0), method="CALL", request=function)
+    calls.enqueue(call)
+    assert calls.redis.ttl(keys.call(call.id)) >= 4 * (100 + 60)
 
 
 def test_cancel_in_the_queue(calls):
