@@ -20,6 +20,8 @@ from wsgi_timeout.store.record import NewCall, Outcome, new_id, new_token
 REQUESTS = 200
 #: Commands that one call may cost, those inside scripts counted.
 COMMANDS = 33
+#: Commands a second of an idle web process and a pool of one worker, with what a test asks Redis itself.
+IDLE_COMMANDS = 22
 #: Round trips on a request's way: enqueue, take, finish, and the two that block for a call and for its end.
 ROUND_TRIPS = 5
 #: What every call needs: scripts and what they do to records, queue, job, registry and inbox.
@@ -119,6 +121,16 @@ def test_commands_of_a_request(site, redis_server):
     spent = more_than_idle(lambda: commands(redis_server), lambda: requests(site.web.port))
     # One and a half for what does not run at even intervals: recounts look at the calls that they find.
     assert COMMANDS / 2 < sum(spent.values()) / REQUESTS < COMMANDS + 1.5, spent
+
+
+def test_commands_while_nothing_happens(site, redis_server):
+    """An idle web process and a pool of one worker send Redis at most twenty commands a second together."""
+    # Until then recounts go through the calls that there were.
+    until(lambda: not redis_server.client.exists(keys.buffered(site.name)), 15, "the last recount")
+    before, began = commands(redis_server), time.monotonic()
+    time.sleep(3)
+    spent = commands(redis_server) - before
+    assert 3 < sum(spent.values()) / (time.monotonic() - began) < IDLE_COMMANDS, spent
 
 
 @pytest.mark.parametrize("headers", [{}, NAVIGATION], ids=["program", "person"])

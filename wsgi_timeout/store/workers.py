@@ -12,6 +12,8 @@ from wsgi_timeout.store.record import now_ms, text
 #: How many calls one step of a recount looks at, and the ms between two steps of all processes together.
 _RECOUNTED = 2000
 _RECOUNT_MS = 900
+#: Renewals of a lease between two updates of what RQ shows of its worker: about ten seconds.
+_SHOWN_RENEWALS = 3
 #: How many ids one `wanted` command carries.
 _WANTED = 1000
 
@@ -50,7 +52,7 @@ class Workers(Queue):
 
     def renew(self, workers: list[str]) -> list[str]:
         """Renew the leases of live workers; return those whose lease was lost, and their calls recovered."""
-        args = [rq_state.timestamp(), keys.WORKER_TTL, *workers]
+        args = [rq_state.timestamp(), keys.WORKER_TTL, _SHOWN_RENEWALS, *workers]
         return [text(worker) for worker in self.scripts.run("renew", [self._leases], args)]
 
     def slots(self) -> int:

@@ -52,6 +52,7 @@ class Watch:
         self._workers = workers
         self._target = target
         self._lease_seconds = lease_seconds
+        self._descriptions = live_workers.Descriptions(workers)
         #: A watch for each queue: that of the web calls, and those of functions.
         self._leases = {workers.name: LeaseWatch(workers, lease_seconds)}
         self._next_queues = 0.0
@@ -99,7 +100,7 @@ class Watch:
 
     def _look_at_workers(self) -> None:
         try:
-            seen = live_workers.find(self._workers, self._target)
+            seen = live_workers.find(self._workers, self._target, self._descriptions)
         except ANY as error:
             self.trouble = str(error)
             return

@@ -22,8 +22,10 @@ log = logging.getLogger("wsgi_timeout")
 
 #: Seconds between two looks at the leases.
 LOOK_SECONDS = 1.0
-#: Seconds between two looks for keys of a wrong type.
-_MEND_SECONDS = 2.0
+#: Seconds between two looks for keys of a wrong type; one that a look meets is seen at once.
+_MEND_SECONDS = 10.0
+#: Seconds between two looks for what stock workers of RQ hold or have failed, while there is nothing.
+_STOCK_SECONDS = 2.0
 
 #: How many ids of RQ's intermediate queue, and of its failed jobs, one look reads.
 _MOST = 100
@@ -44,7 +46,7 @@ class LeaseWatch:
         self._failed: dict[str, float] = {}
         #: Parts of a look that Redis has refused, or that failed, and that were logged.
         self._refused: set[str] = set()
-        self._next_mend = 0.0
+        self._next_mend = self._next_stock = 0.0
         self._looked = time.monotonic()
         self._intermediate = rq_state.intermediate_key(workers.name)
         self._failures = rq_state.failed_key(workers.name)
@@ -68,13 +70,22 @@ class LeaseWatch:
             # Over a broken connection nothing was observed: begin again.
             self._forget()
             return
+        except ErrorReply:
+            self.mend_soon()
+            raise
         for worker, (count, since) in tuple(self._seen.items()):
             if now - since >= self._lease_seconds:
                 self._part("recover", self._recover, worker, count)
         # Each part by itself, so that one that is refused does not prevent the others.
-        self._part("popped", self._look_at_intermediate, now)
-        self._part("failed", self._look_at_failed, now)
+        if self._popped or self._failed or now >= self._next_stock:
+            self._next_stock = now + _STOCK_SECONDS
+            self._part("popped", self._look_at_intermediate, now)
+            self._part("failed", self._look_at_failed, now)
         self._part("recount", self._recount)
+
+    def mend_soon(self) -> None:
+        """Look for keys of a wrong type with the next step: somebody has met one."""
+        self._next_mend = 0.0
 
     def _part(self, part: str, do: Callable[..., None], *args: Any) -> None:
         try:
@@ -86,6 +97,7 @@ class LeaseWatch:
         except AWAY:
             self._forget()
         except ErrorReply as error:
+            self.mend_soon()
             if part not in self._refused:
                 self._refused.add(part)
                 log.warning("queue wt:%s: odd data (%s), skipped: %s", self._workers.name, part, error)
@@ -108,11 +120,12 @@ class LeaseWatch:
                 log.warning("%s: %s, cancelled", call_id, ABANDONED)
 
     def _leases(self) -> dict[bytes, bytes]:
-        pipe = self._workers.redis.pipeline(transaction=False)
-        # A write that changes nothing: it fails while Redis refuses writes, when no lease can be renewed.
-        pipe.hdel(keys.leases(self._workers.name), "")
-        pipe.hgetall(keys.leases(self._workers.name))
-        leases: dict[bytes, bytes] = pipe.execute()[1]
+        client, key = self._workers.redis, keys.leases(self._workers.name)
+        now = time.monotonic()
+        if any(now - since > self._lease_seconds / 2 for _, since in self._seen.values()):
+            # A write that changes nothing: it fails while Redis refuses writes, when no lease can be renewed.
+            client.hdel(key, "")
+        leases: dict[bytes, bytes] = client.hgetall(key)
         return leases
 
     def _forget(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from wsgi_timeout import identity
@@ -14,6 +15,8 @@ from wsgi_timeout.store.queue import Queue
 from wsgi_timeout.store.record import text
 from wsgi_timeout.target import may_be_one, normal
 
+#: Seconds for which a description is not read again.
+_READ_SECONDS = 5.0
 #: Logs once that a description cannot be read; it is skipped each time.
 _junk = LogOnce("a live worker's description")
 
@@ -36,20 +39,39 @@ class LiveWorkers:
     other_secret: str = ""
 
 
-def find(queue: Queue, target: str) -> LiveWorkers:
-    """Return what the live workers of a name serve; `target`: what they should serve ("": anything)."""
-    workers = [text(worker) for worker in queue.redis.hkeys(keys.leases(queue.name))]
-    pipe = queue.redis.pipeline(transaction=False)
-    for worker in workers:
-        pipe.hmget(keys.worker(worker), ("wire", "target", "mounts", seals.FINGERPRINT, *identity.FIELDS))
+class Descriptions:
+    """The workers' descriptions of themselves, read again every few seconds in case somebody changes one."""
+
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
+        #: By worker, each with the time on the monotonic clock at which it was read.
+        self._read: dict[str, tuple[list[bytes | None], float]] = {}
+
+    def of_live_workers(self) -> dict[str, list[bytes | None]]:
+        """Return those of the live workers, by worker; a key of another type is left out: nothing of ours wrote it."""
+        redis, now = self._queue.redis, time.monotonic()
+        workers = [text(worker) for worker in redis.hkeys(keys.leases(self._queue.name))]
+        known = {worker: self._read[worker] for worker in workers if worker in self._read}
+        self._read = {worker: found for worker, found in known.items() if now - found[1] < _READ_SECONDS}
+        missing = [worker for worker in workers if worker not in self._read]
+        pipe = redis.pipeline(transaction=False)
+        for worker in missing:
+            pipe.hmget(keys.worker(worker), ("wire", "target", "mounts", seals.FINGERPRINT, *identity.FIELDS))
+        found = pipe.execute(raise_on_error=False) if missing else ()
+        for worker, description in zip(missing, found, strict=True):
+            if not isinstance(description, Exception):
+                self._read[worker] = description, now
+        return {worker: self._read[worker][0] for worker in workers if worker in self._read}
+
+
+def find(queue: Queue, target: str, descriptions: Descriptions | None = None) -> LiveWorkers:
+    """Return what the live workers of this name serve; `target` is what they should serve ("": anything)."""
+    described = (descriptions or Descriptions(queue)).of_live_workers()
     mounts: Mounts | None = None
     here = identity.describe(target)
     same, others, other_code = False, "", False
     secrets: set[str] = set()
-    described = pipe.execute(raise_on_error=False) if workers else ()
-    for worker, description in zip(workers, described, strict=True):
-        if isinstance(description, Exception):
-            continue  # the key has another type: nothing of ours wrote it
+    for worker, description in described.items():
         wire, theirs, mounted, secret, *told = description
         if wire is not None and wire.isdigit() and text(wire) != str(WIRE_VERSION):
             # It leaves our calls in the queue; during a deploy workers of our version may live too.
@@ -67,7 +89,7 @@ def find(queue: Queue, target: str) -> LiveWorkers:
     return LiveWorkers(
         "",
         mounts,
-        alive=bool(workers),
+        alive=bool(described),
         other_version="" if same else others,
         other_code=other_code,
         other_secret=_other_secret(queue.name, secrets),

@@ -17,7 +17,6 @@ from wsgi_timeout.log_once import LogOnce
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.store import keys, rq_state
 from wsgi_timeout.store.connection import connect, eviction
-from wsgi_timeout.store.messages import ResponseHead
 from wsgi_timeout.store.pauses import DRAIN
 from wsgi_timeout.store.record import Outcome
 from wsgi_timeout.store.redis_errors import UNAVAILABLE, ErrorReply, what_happened
@@ -29,9 +28,9 @@ from wsgi_timeout_jobs.pool.metrics_port import MetricsPort
 from wsgi_timeout_jobs.pool.options import PoolOptions
 from wsgi_timeout_jobs.pool.pauses import Pauses
 from wsgi_timeout_jobs.pool.queue_keeper import QueueKeeper
+from wsgi_timeout_jobs.pool.records import is_left, is_ours_no_more
 from wsgi_timeout_jobs.pool.rq_commands import Command, Commands
 from wsgi_timeout_jobs.pool.signals import install, tell_systemd, wait
-from wsgi_timeout_jobs.process.board import Running
 
 log = logging.getLogger("wsgi_timeout.pool")
 
@@ -40,10 +39,10 @@ TICK_SECONDS = 0.25
 #: Leases are renewed this many times within the seconds after which they count as lost.
 _RENEWALS = 3.3
 _LOOK_SECONDS = 1.0
+#: Seconds between two looks for cancels and `rq suspend` while nothing runs.
+_IDLE_SECONDS = 1.0
 #: Seconds between two looks at the records of calls that run for so long.
 _RECORDS_SECONDS = 2.0
-#: How a call ends that was not ended by its own worker.
-_ENDED_ELSEWHERE = {Outcome.CANCELLED.encode(), Outcome.TIMEOUT.encode(), Outcome.LOST.encode()}
 
 
 class Pool:
@@ -68,7 +67,7 @@ class Pool:
         self._surprises = LogOnce("pool")
         self._away = False
         self._pauses = Pauses()
-        self._next_renewal = self._next_look = self._next_records = 0.0
+        self._next_renewal = self._next_look = self._next_records = self._next_cancels = 0.0
         #: The attempts that ran when records were last looked at.
         self._ran: set[tuple[str, int]] = set()
         self._looked_at_server = False
@@ -209,6 +208,10 @@ class Pool:
             self._looked_at_server = True
 
     def _receive_cancels(self) -> None:
+        now = time.monotonic()
+        if now < self._next_cancels and not any(self._children.running()):
+            return
+        self._next_cancels = now + _IDLE_SECONDS
         pipe = self._redis.pipeline(transaction=False)
         pipe.lpop(keys.inbox(self._inbox), 1000)
         self._pauses.ask(pipe, self._keepers)
@@ -232,6 +235,8 @@ class Pool:
         long = [(child, running) for child, running in there if running.attempt_of in self._ran]
         self._ran = {running.attempt_of for _, running in there}
         pipe = self._redis.pipeline(transaction=False)
+        if not long:
+            return
         for _, running in long:
             pipe.hmget(keys.call(running.call_id), "state", "attempt", "outcome", "head")
             body = keys.response_body(running.call_id, running.attempt)
@@ -241,9 +246,9 @@ class Pool:
         for (child, running), record, stream in zip(long, found[::2], found[1::2], strict=True):
             if running not in child.board.running():
                 continue
-            if _is_ours_no_more(running, record):
+            if is_ours_no_more(running, record):
                 self._deadlines.interrupt(child, running, Outcome.CANCELLED, ended=True)
-            elif _is_left(record[3], stream, seconds - self._settings.reader_timeout / 2):
+            elif is_left(record[3], stream, seconds - self._settings.reader_timeout / 2):
                 # Its next write is refused then; what does not write is interrupted at the next look.
                 self._deadlines.record(
                     child, running, Outcome.CANCELLED, "nobody reads its response any more"
@@ -282,21 +287,6 @@ class Pool:
         pipe.execute()
         for child, told in news:
             child.told = told
-
-
-def _is_ours_no_more(running: Running, record: list[bytes | None]) -> bool:
-    """Whether others ended a call, or run it again, by its record's state, attempt and outcome."""
-    state, attempt, outcome = record[:3]
-    return (state == b"ended" and outcome in _ENDED_ELSEWHERE) or attempt != b"%d" % running.attempt
-
-
-def _is_left(head: bytes | None, stream: list[bytes | None], before: float) -> bool:
-    """Whether a response without an announced end has had no reader since then, in Redis' seconds."""
-    left, readers, marked = stream
-    # One that can be resumed waits for a reader that comes back.
-    if not head or not left or readers or marked or not left.isdigit() or int(left) > before:
-        return False
-    return all(name.lower() != "content-length" for name, _ in ResponseHead.unpack(head).headers)
 
 
 def _death(code: int) -> str:

@@ -16,7 +16,7 @@ from wsgi_timeout.store import keys
 from wsgi_timeout.store.attempts import Attempts
 from wsgi_timeout.store.calls import Calls
 from wsgi_timeout.store.record import Outcome, text
-from wsgi_timeout.store.redis_errors import UNAVAILABLE
+from wsgi_timeout.store.redis_errors import UNAVAILABLE, ErrorReply
 from wsgi_timeout.store.workers import Workers
 from wsgi_timeout.watching.leases import LeaseWatch
 from wsgi_timeout_jobs.pool.slow_queue import SlowQueue
@@ -88,13 +88,23 @@ class QueueKeeper:
     def release(self) -> None:
         """Queue the function calls whose pause before a retry is over."""
         if ":" in self.calls.name:
-            self._workers.release()
+            with self._mended_after_errors():
+                self._workers.release()
 
     def look(self) -> None:
         """Look for workers of other pools that are gone, and for what reached our stuck ones."""
         self._watch.step()
         self._look_at_held(time.monotonic())
-        self._slow_queue.look()
+        with self._mended_after_errors():
+            self._slow_queue.look()
+
+    @contextmanager
+    def _mended_after_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except ErrorReply:
+            self._watch.mend_soon()
+            raise
 
     def _look_at_held(self, now: float) -> None:
         """Put back what a live worker holds and does not begin: one that is frozen keeps its lease, by us."""

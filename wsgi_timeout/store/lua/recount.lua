@@ -3,10 +3,11 @@
 -- KEYS: bytes of the calls, delayed, when calls are abandoned
 -- ARGV: how many at most, ms between two
 -- Returns the ids that were taken out, and those that run and that nobody asks for
+if redis.call('EXISTS', KEYS[1]) == 0 then return {{}, {}} end
 local time = redis.call('TIME')
 local now = string.format('%d', time[1] * 1000 + math.floor(time[2] / 1000))
 local last = hmget(KEYS[1], '>', '@')
-if redis.call('EXISTS', KEYS[1]) == 0 or now - num(last[2], 0) < tonumber(ARGV[2]) then return {{}, {}} end
+if now - num(last[2], 0) < tonumber(ARGV[2]) then return {{}, {}} end
 
 -- A job is made with its call, and lives as long; RQ's own worker deletes what it has run.
 local function taken_out(id, state, stock)

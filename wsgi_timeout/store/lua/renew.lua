@@ -1,7 +1,7 @@
 -- Raises the leases of a pool's workers, and keeps the records of what they run of which nobody waits any more.
 -- Returns those whose lease is lost: they must not go on.
 -- KEYS: leases
--- ARGV: now ISO, WORKER_TTL s, worker...
+-- ARGV: now ISO, WORKER_TTL s, renewals between two of what RQ shows of a worker, worker...
 local function keep_held(held)
   if not is_list(held) then return end
   for _, id in ipairs(redis.call('LRANGE', held, 0, -1)) do
@@ -14,17 +14,20 @@ local function keep_held(held)
   end
 end
 
+-- First: a full Redis takes every write of a script that began with one that needs no memory. Else every worker would
+-- count as dead after a while.
+although_full(KEYS[1])
 local lost = {}
-for i = 3, #ARGV do
+for i = 4, #ARGV do
   local worker = ARGV[i]
   if redis.call('HEXISTS', KEYS[1], worker) == 1 then
-    -- First: a full Redis takes every write of a script that began with one that needs no memory. Else
-    -- every worker would count as dead after a while.
-    local described = redis.call('EXPIRE', 'rq:worker:' .. worker, ARGV[2]) == 1
-    redis.call('EXPIRE', 'wt:worker:' .. worker, ARGV[2])
-    redis.call('HINCRBY', KEYS[1], worker, 1)
+    if redis.call('HINCRBY', KEYS[1], worker, 1) % ARGV[3] == 0 then
+      redis.call('EXPIRE', 'wt:worker:' .. worker, ARGV[2])
+      if redis.call('EXPIRE', 'rq:worker:' .. worker, ARGV[2]) == 1 then
+        redis.pcall('HSET', 'rq:worker:' .. worker, 'last_heartbeat', ARGV[1])
+      end
+    end
     keep_held('wt:held:' .. worker)
-    if described then redis.pcall('HSET', 'rq:worker:' .. worker, 'last_heartbeat', ARGV[1]) end
   else
     lost[#lost + 1] = worker
   end

@@ -1,0 +1,25 @@
+"""What the records of running calls say: whether others have them now, or nobody reads what they write."""
+
+from __future__ import annotations
+
+from wsgi_timeout.store.messages import ResponseHead
+from wsgi_timeout.store.record import Outcome
+from wsgi_timeout_jobs.process.board import Running
+
+#: How a call ends that was not ended by its own worker.
+_ENDED_ELSEWHERE = {Outcome.CANCELLED.encode(), Outcome.TIMEOUT.encode(), Outcome.LOST.encode()}
+
+
+def is_ours_no_more(running: Running, record: list[bytes | None]) -> bool:
+    """Whether others ended a call, or run it again, by its record's state, attempt and outcome."""
+    state, attempt, outcome = record[:3]
+    return (state == b"ended" and outcome in _ENDED_ELSEWHERE) or attempt != b"%d" % running.attempt
+
+
+def is_left(head: bytes | None, stream: list[bytes | None], before: float) -> bool:
+    """Whether a response without an announced end has had no reader since then, in Redis' seconds."""
+    left, readers, marked = stream
+    # One that can be resumed waits for a reader that comes back.
+    if not head or not left or readers or marked or not left.isdigit() or int(left) > before:
+        return False
+    return all(name.lower() != "content-length" for name, _ in ResponseHead.unpack(head).headers)
