@@ -48,7 +48,7 @@ class Descriptions:
         self._read: dict[str, tuple[list[bytes | None], float]] = {}
 
     def of_live_workers(self) -> dict[str, list[bytes | None]]:
-        """Return those of the live workers, by worker; a key of another type is left out: nothing of ours wrote it."""
+        """Return those of the live workers, by worker; a key that has another type is left out."""
         redis, now = self._queue.redis, time.monotonic()
         workers = [text(worker) for worker in redis.hkeys(keys.leases(self._queue.name))]
         known = {worker: self._read[worker] for worker in workers if worker in self._read}
