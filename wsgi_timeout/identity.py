@@ -55,6 +55,17 @@ def describe(target: str) -> dict[str, str]:
     }
 
 
+@lru_cache
+def version() -> str:
+    """Return the version of this package; empty where it is not installed."""
+    from importlib import metadata  # noqa: PLC0415 - it is slow to import
+
+    try:
+        return metadata.version("wsgi-timeout")
+    except metadata.PackageNotFoundError:
+        return ""
+
+
 #: The names of what `describe` returns, in its order.
 FIELDS = ("folder", "host", "code", "deployment")
 

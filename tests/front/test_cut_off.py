@@ -1,7 +1,6 @@
 """A Redis that falls silent while requests wait: no end of a wait depends on a reply."""
 
 import contextlib
-import math
 import os
 import signal
 import threading
@@ -13,6 +12,7 @@ from call_steps import be_born, queued
 from halves import BothHalves
 from harness import RedisServer, until
 
+from wsgi_timeout.front.own_server import OwnServer
 from wsgi_timeout.front.process import Runtime
 from wsgi_timeout.front.result_urls import find
 from wsgi_timeout.front.wait import wait
@@ -45,7 +45,7 @@ def server():
 @pytest.fixture
 def runtime(server):
     """A web process's runtime, for whose commands a silent server has for ever."""
-    runtime = Runtime(server.url, "cut", "", Settings(), math.inf)
+    runtime = Runtime(server.url, "cut", "", Settings(), OwnServer())
     runtime.calls = Calls(connect(server.url, connections=2, socket_timeout=FOR_EVER), "cut")
     return runtime
 

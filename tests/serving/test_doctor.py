@@ -1,17 +1,44 @@
 """`wsgi-timeout doctor` and `health`, and the URLs that balancers ask: each failure is made, and seen."""
 
+import math
 import signal
-import subprocess
-import sys
+import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
-from harness import APPS, RedisServer, ask, until
+from call_steps import a_call, fresh_calls
+from commands import run_here
+from harness import Process, RedisServer, ask, until
 
+from wsgi_timeout import identity
 from wsgi_timeout.serving.doctor import examine, exit_code
+from wsgi_timeout.store import pauses, web_list
 from wsgi_timeout.store.connection import connect
+from wsgi_timeout.store.messages import WIRE_VERSION
+from wsgi_timeout.store.record import text
 
 GEVENT = ("-k", "wsgi_timeout.gunicorn_gevent.GeventWorker")
+#: A proxy with nginx's defaults, but for its timeout.
+NGINX = """
+pid {folder}/pid;
+daemon off;
+error_log stderr;
+events {{}}
+http {{
+    access_log off;
+    client_body_buffer_size 1m;
+    server {{
+        listen 127.0.0.1:{port};
+        location /shop/ {{
+            proxy_pass http://127.0.0.1:{web}/;
+            proxy_http_version 1.0;
+            proxy_read_timeout 1s;
+        }}
+    }}
+}}
+"""
 GOOD = {"WSGI_TIMEOUT_SECRET": "x" * 32}
 
 
@@ -22,10 +49,10 @@ def server():
     server.close()
 
 
-def found(url, environment=GOOD, public_url=""):
+def found(url, environment=GOOD, public_url="", probe_seconds=0.1):
     """Return verdict and text by the names of checks, the worst of each."""
     with connect(url, connections=1) as client:
-        findings = list(examine(client, environment, public_url))
+        findings = list(examine(client, environment, public_url, probe_seconds))
     order = {"ok": 0, "warn": 1, "fail": 2}
     findings.sort(key=lambda finding: order[finding.verdict])
     assert all(finding.remedy or finding.verdict == "ok" for finding in findings)
@@ -34,17 +61,18 @@ def found(url, environment=GOOD, public_url=""):
 
 def test_a_good_deployment_has_nothing_to_mend(deploy):
     """With workers, append-only, and a web process behind the public URL nothing fails."""
-    site = deploy(pool=("--processes", "1"), wait_seconds=20)
+    site = deploy(pool=("--processes", "1"), web=("--threads", "50"), wait_seconds=20, max_waiting=20)
+    assert ask(site.web.port, "/fast").status == 200
+    until(lambda: site.redis.client.hlen(f"wt:web:{site.name}"), what="the web process's description")
     checks, code = found(site.redis.url, public_url=site.url)
     assert code == 0
     assert checks["workers"][0] == checks["rights"][0] == checks["persistence"][0] == "ok"
     assert checks["public URL"] == ("ok", f"{site.url} leads to a ready web process")
-    command = [sys.executable, "-m", "wsgi_timeout.serving.cli"]
-    env = {**site.env, "REDIS_URL": site.redis.url}
+    through = ("web", "HTTP version", "prefix", "origin", "buffering", "timeout", "clocks", "queue")
+    assert {check: checks[check] for check in through if checks.get(check, ("ok",))[0] != "ok"} == {}
     for words in (("doctor", "--json"), ("health", "--name", site.name)):
-        subprocess.run([*command, *words], env=env, cwd=APPS, check=True, timeout=60, capture_output=True)
-    nobody = subprocess.run([*command, "health", "--name", "nobody"], env=env, check=False, timeout=60)
-    assert nobody.returncode == 1
+        assert run_here(*words, url=site.redis.url)[0] == 0
+    assert run_here("health", "--name", "nobody", url=site.redis.url)[0] == 1
 
 
 def test_each_failure_is_named(server, monkeypatch):
@@ -52,7 +80,7 @@ def test_each_failure_is_named(server, monkeypatch):
     server.client.config_set("maxmemory-policy", "allkeys-lru")
     server.client.config_set("appendonly", "no")
     checks, code = found(server.url, {})
-    assert code == 1
+    assert code == 1, checks
     assert checks["workers"] == ("fail", "none lives")
     assert checks["eviction"][0] == "fail"
     assert checks["memory"][0] == checks["persistence"][0] == checks["secret"][0] == "warn"
@@ -70,6 +98,110 @@ def test_each_failure_is_named(server, monkeypatch):
     assert found(server.url)[0]["role"][0] == "fail"
 
 
+def test_failures_of_workers_are_named(server):
+    """Workers of two apps, versions, secrets or clocks, a pause, a queue that stands: a line each."""
+    names = ("a", "b")
+    with fresh_calls(server, "wrong", workers=names) as calls:
+        url, tell = f"{server.url}?db=1", calls.redis.hset
+
+        def both(**told):
+            for worker in names:
+                tell(f"wt:worker:{worker}", mapping=told)
+
+        both(version=identity.version(), wire=WIRE_VERSION, secret="")
+        assert found(url)[0]["workers"][0] == "ok"
+        for field, other, verdict, word in [
+            ("target", "other:app", "fail", "not one app"),
+            ("wire", "99", "warn", "wire version 1, 99"),
+            ("version", "0.0.1", "warn", "wsgi-timeout 0.0.1"),
+            ("secret", "another", "fail", "WSGI_TIMEOUT_SECRET"),
+        ]:
+            before = calls.redis.hget("wt:worker:a", field)
+            tell("wt:worker:a", field, other)
+            told = found(url)[0]["workers"]
+            assert (told[0], word in told[1]) == (verdict, True), told
+            tell("wt:worker:a", field, before)
+        tell("rq:worker:a", "last_heartbeat", "2099-01-01T00:00:00.000000Z")
+        assert "of workers" in found(url)[0]["clocks"][1]
+        assert pauses.pause(calls.redis, "wrong")
+        assert "is paused" in found(url)[0]["queue"][1]
+        pauses.resume(calls.redis, "wrong")
+        calls.enqueue(a_call())
+        tell(f"wt:call:{text(calls.redis.lindex('rq:queue:wt:wrong', 0))}", "created", 1)
+        assert "has waited for" in found(url)[0]["queue"][1]
+        tell("wt:buffered:wrong", mapping={"*": 95, "+": 100})
+        assert "max_buffered_bytes" in found(url)[0]["budget"][1]
+
+
+def test_failures_of_web_processes_are_named(server):
+    """A server that cuts the wait, has few threads, another secret, version or clock: a line each."""
+    good = web_list.WebProcess(
+        "h:1", "waitress", 500, math.inf, 200, 150, "", identity.version(), time.time()
+    )
+    with fresh_calls(server, "wrong") as calls:
+        for changes, verdict, word in [
+            ({}, "ok", "500 threads"),
+            ({"timeout": 30.0}, "warn", "ends a request after 30 s"),
+            ({"threads": 4}, "warn", "not more than max_waiting=200"),
+            ({"secret": "another"}, "fail", "WSGI_TIMEOUT_SECRET"),
+            ({"version": "0.0.1"}, "warn", "wsgi-timeout 0.0.1"),
+        ]:
+            web_list.tell(calls.redis, "wrong", replace(good, **changes))
+            told = found(f"{server.url}?db=1")[0]["web"]
+            assert (told[0], word in told[1]) == (verdict, True), told
+        web_list.tell(calls.redis, "wrong", replace(good, clock=good.clock - 60))
+        assert "a web process" in found(f"{server.url}?db=1")[0]["clocks"][1]
+
+
+def test_a_full_server_and_a_full_disk_are_named(server):
+    """Memory that is nearly used up, and a snapshot that could not be written, are failures."""
+    used = server.client.info("memory")["used_memory"]
+    server.client.config_set("maxmemory", int(used * 1.05))
+    assert found(server.url)[0]["memory"][0] == "fail"
+    server.client.config_set("maxmemory", 0)
+    server.stop()
+    # Where the snapshot is to be moved to is a folder.
+    (server.folder / "taken").mkdir()
+    server.start("--dbfilename", "taken")
+    server.client.bgsave()
+    until(lambda: not server.client.info("persistence")["rdb_bgsave_in_progress"], what="the snapshot's end")
+    assert found(server.url)[0]["persistence"] == ("fail", "a snapshot failed: it may refuse all writes")
+
+
+@pytest.mark.slow
+def test_failures_of_a_proxy_are_named(deploy, tmp_path):
+    """nginx with HTTP/1.0, buffers, a prefix and a host that it does not tell, and a timeout of 1 s."""
+    site = deploy(pool=("--processes", "1"), wait_seconds=20)
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    (tmp_path / "nginx.conf").write_text(NGINX.format(port=port, web=site.web.port, folder=tmp_path))
+    nginx = Process(["nginx", "-c", tmp_path / "nginx.conf"], cwd=tmp_path)
+    try:
+        until(lambda: reached(port), 15, "nginx")
+        checks, code = found(site.redis.url, public_url=f"http://127.0.0.1:{port}/shop", probe_seconds=3)
+    finally:
+        nginx.stop()
+    assert code == 1
+    verdicts = {
+        check: checks[check][0] for check in ("HTTP version", "prefix", "origin", "buffering", "timeout")
+    }
+    assert verdicts == {
+        "HTTP version": "warn",
+        "prefix": "fail",
+        "origin": "warn",
+        "buffering": "warn",
+        "timeout": "fail",
+    }
+    assert "answers 504 after 1 s" in checks["timeout"][1]
+
+
+def reached(port):
+    try:
+        return ask(port, "/shop/__wsgi_timeout/ready").status == 200
+    except OSError:
+        return False
+
+
 def test_missing_rights_are_named(server):
     """A user who may not write our keys is told so; what it may not look at is a warning."""
     server.client.acl_setuser(
@@ -77,7 +209,7 @@ def test_missing_rights_are_named(server):
     )
     url = f"unix://poor:x@{server.socket}"
     checks, code = found(url)
-    assert code == 1
+    assert code == 1, checks
     assert checks["rights"][0] == "fail"
     assert checks["server"][0] == "warn"
 

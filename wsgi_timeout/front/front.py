@@ -19,10 +19,10 @@ from wsgi_timeout.errors import (
     UpgradeUnsupported,
     WsgiTimeoutError,
 )
-from wsgi_timeout.front import error_pages, event_stream, idempotency, redirects, resume
+from wsgi_timeout.front import error_pages, event_stream, idempotency, own_server, redirects, resume
 from wsgi_timeout.front.delivery import Delivery
 from wsgi_timeout.front.first_waits import FirstWaits
-from wsgi_timeout.front.host_server import limit_silence, serve_with, thread_limit, wait_limit
+from wsgi_timeout.front.host_server import limit_silence, serve_with, wait_limit
 from wsgi_timeout.front.places import Seat
 from wsgi_timeout.front.process import Runtime
 from wsgi_timeout.front.result_urls import Results
@@ -191,9 +191,11 @@ class Front:
             with self._lock:
                 if self._runtime is None:
                     settings = self._routes.settings
-                    runtime = Runtime(self._url, self.name, self._target, settings, thread_limit())
+                    server = own_server.find()
+                    runtime = Runtime(self._url, self.name, self._target, settings, server)
                     self._first_waits = FirstWaits(runtime)
                     self._wait_limit = wait_limit(settings.wait_seconds)
+                    own_server.warn_of_few_threads(server, settings.max_waiting)
                     self._runtime = runtime
         return self._runtime
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import math
 import socket
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from types import FrameType
 from typing import Any, NamedTuple
 
+from wsgi_timeout.front.own_server import gunicorn_worker
 from wsgi_timeout.settings import Settings
 
 log = logging.getLogger("wsgi_timeout")
@@ -67,13 +66,6 @@ def wait_limit(wait_seconds: float) -> float:
     return seconds
 
 
-def thread_limit() -> float:
-    """Return how many requests gunicorn's thread worker handles at a time here; infinity elsewhere."""
-    gthread = sys.modules.get("gunicorn.workers.gthread")
-    worker = _gunicorn_worker(gthread.ThreadWorker) if gthread else None
-    return worker.cfg.threads if worker else math.inf
-
-
 def limit_silence(environ: Mapping[str, Any], seconds: float) -> None:
     """Have Linux close the connection of a client that has read nothing for so many seconds.
 
@@ -92,7 +84,7 @@ def _sync_worker() -> _Limit | None:
     gunicorn kills its default worker after `timeout`, with the request that it runs.
     """
     sync = sys.modules.get("gunicorn.workers.sync")
-    worker = _gunicorn_worker(sync.SyncWorker) if sync else None
+    worker = gunicorn_worker(sync.SyncWorker) if sync else None
     if worker is None or not worker.cfg.timeout:
         return None
     return _Limit(
@@ -101,18 +93,6 @@ def _sync_worker() -> _Limit | None:
         "Run gunicorn with -c python:wsgi_timeout.gunicorn_conf, or with "
         "-k wsgi_timeout.gunicorn_worker.ThreadWorker --threads 416",
     )
-
-
-def _gunicorn_worker(kind: type) -> Any:
-    """Return the gunicorn worker of this kind that called us, None if there is none."""
-    # gunicorn passes its worker to no app: it is found on the stack.
-    frame: FrameType | None = sys._getframe()  # noqa: SLF001
-    while frame is not None:
-        candidate = frame.f_locals.get("self")
-        if isinstance(candidate, kind):
-            return candidate
-        frame = frame.f_back
-    return None
 
 
 def _uwsgi() -> _Limit | None:

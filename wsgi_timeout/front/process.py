@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from wsgi_timeout import identity
 from wsgi_timeout.errors import NoWorker, RedisUnavailable, UnknownLabel
+from wsgi_timeout.front.own_server import OwnServer
 from wsgi_timeout.front.places import Places, Seat
 from wsgi_timeout.front.upload_ttl import UploadKeeper
 from wsgi_timeout.http.mounts import Mounts
 from wsgi_timeout.settings import Settings
+from wsgi_timeout.store import seals
 from wsgi_timeout.store.calls import Calls
 from wsgi_timeout.store.connection import connect, connect_to_listen
 from wsgi_timeout.store.redis_errors import Silent
 from wsgi_timeout.store.time_limit import seconds_left
+from wsgi_timeout.store.web_list import WebProcess, process_here
 from wsgi_timeout.store.workers import Workers
 from wsgi_timeout.watching.housekeeper import Watch
 from wsgi_timeout.watching.listener import Listener
@@ -34,17 +39,24 @@ _FIRST_LOOK_SECONDS = 2.0
 class Runtime:
     """Made with the first request of a process, and used in that process only: a fork makes a new one."""
 
-    def __init__(self, url: str, name: str, target: str, settings: Settings, threads: float) -> None:
-        """Connect; `threads`: how many requests the server handles at a time."""
+    def __init__(self, url: str, name: str, target: str, settings: Settings, server: OwnServer) -> None:
+        """Connect; `server` is what this process runs under."""
         self.calls = Calls(connect(url, connections=_COMMAND_CONNECTIONS), name)
         self.listener = Listener(partial(connect_to_listen, url))
         self.uploads = UploadKeeper(self.calls.scripts)
-        self.places = Places(settings.max_waiting, threads, name)
+        self.places = Places(settings.max_waiting, server.threads, name)
         #: Held while Redis is asked. In a burst thousands of threads wait here, where they need little
         #: memory; if they waited for a connection, each would hold its packed request.
         self.turns = threading.Semaphore(_TURNS)
         watched = Workers(connect(url, connections=1), name)
-        self._watch = Watch(watched, target, settings.lease_seconds, self.places.closing, self.listener)
+        self._watch = Watch(
+            watched,
+            target,
+            settings.lease_seconds,
+            self.places.closing,
+            self.listener,
+            partial(_described, server, settings),
+        )
         self._patience = max(settings.worker_wait, _FIRST_LOOK_SECONDS)
 
     @contextmanager
@@ -90,3 +102,18 @@ class Runtime:
         """Raise `UnknownLabel` if live workers serve a stub that has no web function of this label."""
         if self.mounts is not None and label not in self.mounts.by_label:
             raise UnknownLabel(f"no worker of {self.calls.name!r} serves the web function {label!r}")
+
+
+def _described(server: OwnServer, settings: Settings) -> WebProcess:
+    """Return what this process tells of itself, for `wsgi-timeout doctor`."""
+    return WebProcess(
+        process=process_here(),
+        server=server.name,
+        threads=server.threads,
+        timeout=server.timeout,
+        max_waiting=settings.max_waiting,
+        wait_seconds=settings.wait_seconds,
+        secret=seals.fingerprint(),
+        version=identity.version(),
+        clock=time.time(),
+    )

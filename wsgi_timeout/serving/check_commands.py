@@ -11,8 +11,9 @@ from datetime import datetime, timezone
 import click
 import redis
 
-from wsgi_timeout.serving.command_parts import at_redis
+from wsgi_timeout.serving.command_parts import at_redis, json_option
 from wsgi_timeout.serving.doctor import examine, exit_code
+from wsgi_timeout.serving.probe import LONGEST_SECONDS
 from wsgi_timeout.store.worker_list import ListedWorker, list_workers
 
 #: Seconds without a heartbeat, of which there is one every 3 s, after which a worker is not well.
@@ -21,8 +22,13 @@ _SILENT_SECONDS = 15.0
 
 @click.command("doctor")
 @click.option("--public-url", default="", help="Ask our web process through the proxy, at this URL.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-def doctor_command(*, public_url: str, as_json: bool) -> None:
+@click.option(
+    "--probe-seconds",
+    type=click.FloatRange(0, LONGEST_SECONDS),
+    help="How long a request through the public URL is held.  [default: as long as a wait, and 5 s]",
+)
+@json_option
+def doctor_command(*, public_url: str, probe_seconds: float | None, as_json: bool) -> None:
     """Look for what is wrong with a deployment: Redis, workers, settings; 1 as exit code if something fails.
 
     Run it in the environment of the web process.
@@ -30,7 +36,7 @@ def doctor_command(*, public_url: str, as_json: bool) -> None:
     findings = []
 
     def work(client: redis.Redis) -> None:
-        for finding in examine(client, os.environ, public_url):
+        for finding in examine(client, os.environ, public_url, probe_seconds):
             findings.append(finding)
             line = f"{finding.verdict:<4}  {finding.check}: {finding.what}"
             line += f"; {finding.remedy}" if finding.remedy else ""

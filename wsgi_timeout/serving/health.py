@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from wsgi_timeout.serving.probe import PROBE
+from wsgi_timeout.serving.probe import answer as probe
 from wsgi_timeout.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ def with_health(app: WSGIApplication, is_ready: Callable[[], bool]) -> WSGIAppli
 
     def outer(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
+        if path == PROBE:
+            return probe(environ, start_response)
         if path not in {LIVE, READY}:
             return app(environ, start_response)
         good = path == LIVE or is_ready()

@@ -24,6 +24,7 @@
     wt:done:<name>             list    finish.lua: the last      7 days, renewed at each 200th
                                        1,000 done
     wt:doctor                  string  `wsgi-timeout doctor`     deleted at once, else 5 s
+    wt:web:<name>              hash    web processes, by web.lua 100 s after the last one told of itself
     wt:inbox:<random>          list    what changes a call       60 s after the last message
     wt:held:<worker>           list    BLMOVE from the queue     none: goes with the worker's lease
                                string  recover.lua: no command   20 min
@@ -120,6 +121,10 @@ def failed(name: str) -> str:
 
 def done(name: str) -> str:
     return f"wt:done:{name}"
+
+
+def web(name: str) -> str:
+    return f"wt:web:{name}"
 
 
 def inbox(process: str) -> str:

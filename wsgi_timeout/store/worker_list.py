@@ -7,11 +7,11 @@ from typing import Any
 
 import redis
 
-from wsgi_timeout.store import keys, rq_state
+from wsgi_timeout.store import keys, rq_state, seals
 from wsgi_timeout.store.failed_calls import names
 from wsgi_timeout.store.pauses import is_paused
 
-_SERVES = ("target", "wire", "parent")
+_SERVES = ("target", "wire", "parent", "version", seals.FINGERPRINT)
 _RQ = ("hostname", "pid", "state", "birth", "last_heartbeat", "successful_job_count")
 
 
@@ -23,6 +23,10 @@ class ListedWorker:
     name: str
     target: str
     wire: str
+    #: Of wsgi-timeout.
+    version: str
+    #: Of its secret, see `seals`; empty: it has none.
+    secret: str
     hostname: str
     pid: str
     #: The pool that it is a child of, HOST:PID; empty for a stock worker of RQ.
@@ -49,7 +53,7 @@ def list_workers(client: redis.Redis, name: str | None = None) -> list[ListedWor
             pipe.hmget(rq_state.worker_key(worker), _RQ)
             pipe.lrange(keys.held(worker), 0, 9)
             serves, rq, held = (_texts(answer) for answer in pipe.execute(raise_on_error=False))
-            target, wire, parent = serves or [""] * 3
+            target, wire, parent, version, secret = serves or [""] * 5
             hostname, pid, state, birth, heartbeat, done = rq or [""] * 6
             found.append(
                 ListedWorker(
@@ -57,6 +61,8 @@ def list_workers(client: redis.Redis, name: str | None = None) -> list[ListedWor
                     each,
                     target,
                     wire,
+                    version,
+                    secret,
                     hostname,
                     pid,
                     f"{hostname}:{parent}" if parent else "",

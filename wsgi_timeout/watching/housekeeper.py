@@ -11,10 +11,11 @@ from contextlib import suppress
 from dataclasses import replace
 
 from wsgi_timeout.log_once import LogOnce
-from wsgi_timeout.store import rq_state
+from wsgi_timeout.store import rq_state, web_list
 from wsgi_timeout.store.connection import eviction
 from wsgi_timeout.store.record import text
 from wsgi_timeout.store.redis_errors import ANY
+from wsgi_timeout.store.web_list import WebProcess
 from wsgi_timeout.store.workers import Workers
 from wsgi_timeout.watching import live_workers
 from wsgi_timeout.watching.leases import LOOK_SECONDS, LeaseWatch
@@ -38,10 +39,12 @@ class Watch:
         lease_seconds: float,
         closing: deque[Callable[[], None]],
         listener: Listener,
+        described: Callable[[], WebProcess],
     ) -> None:
         """Take `workers` with a connection of their own, and the `target` that workers should serve.
 
-        `closing` ends what was dropped unclosed; `listener` knows the calls that this process waits for.
+        `closing` ends what was dropped unclosed; `listener` knows the calls that this process waits for;
+        `described` returns what it tells of itself.
         """
         #: What the live workers serve; None: no check has succeeded yet.
         self.live_workers: live_workers.LiveWorkers | None = None
@@ -49,6 +52,8 @@ class Watch:
         self.trouble = "it has not answered yet"
         self._closing = closing
         self._listener = listener
+        self._described = described
+        self._next_told = 0.0
         self._workers = workers
         self._target = target
         self._lease_seconds = lease_seconds
@@ -95,6 +100,8 @@ class Watch:
                     leases.step()
             with self._surprises:
                 self._look_at_server()
+            with self._surprises, suppress(*ANY):
+                self._tell_of_itself()
             with self._turn:
                 self._turn.wait_for(lambda: self._wanted > self._begun, LOOK_SECONDS)
 
@@ -148,3 +155,8 @@ class Watch:
             if trouble := eviction(self._workers.redis):
                 log.warning(trouble)
             self._looked_at_server = True
+
+    def _tell_of_itself(self) -> None:
+        if time.monotonic() >= self._next_told:
+            web_list.tell(self._workers.redis, self._workers.name, self._described())
+            self._next_told = time.monotonic() + web_list.TOLD_SECONDS

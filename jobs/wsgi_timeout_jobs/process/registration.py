@@ -47,6 +47,7 @@ def register(workers: Workers, options: WorkerOptions, mounts: str) -> None:
         seals.FINGERPRINT: seals.fingerprint(),
         "mounts": mounts,
         "parent": str(os.getppid()),
+        "version": identity.version(),
         **identity.describe(options.target),
     }
     versions = (rq.__version__, sys.version.split()[0])

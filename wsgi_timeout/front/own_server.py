@@ -1,0 +1,139 @@
+"""The server that this process runs under: which one, and how many requests it handles at a time."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+log = logging.getLogger("wsgi_timeout")
+
+
+@dataclass(frozen=True, slots=True)
+class OwnServer:
+    """What a web server tells of itself."""
+
+    #: As people call it; empty: it is not known here.
+    name: str = ""
+    #: Requests that one process of it handles at a time; infinity: as many as come, or it is not known.
+    threads: float = math.inf
+    #: Seconds after which it ends a request; infinity: it does not.
+    timeout: float = math.inf
+    #: How more threads are asked for.
+    option: str = ""
+
+
+def find() -> OwnServer:
+    """Return the server whose request this is."""
+    for kind in (_gunicorn, _uwsgi, _waitress, _granian, _mod_wsgi, _a2wsgi):
+        if found := kind():
+            return found
+    return OwnServer()
+
+
+def warn_of_few_threads(server: OwnServer, max_waiting: int) -> None:
+    """Say in one line that waiting requests leave no thread for others, where that is so."""
+    if server.threads <= max_waiting:
+        log.warning(
+            "%s handles %g requests at a time, and each that waits keeps a thread: while %g wait, all others "
+            "stand in line behind them, fast ones too. Give it more than max_waiting=%d by %s, or set "
+            "WSGI_TIMEOUT_MAX_WAITING below its threads, so that others are refused with a 503 instead",
+            server.name,
+            server.threads,
+            server.threads,
+            max_waiting,
+            server.option,
+        )
+
+
+def in_frames(accepts: Callable[[str, Any], bool], frame: FrameType | None) -> Any:
+    """Return the first local variable of these frames that `accepts` takes, by its name; None: none is.
+
+    Servers hand themselves to nobody.
+    """
+    while frame is not None:
+        for name, value in tuple(frame.f_locals.items()):
+            if accepts(name, value):
+                return value
+        frame = frame.f_back
+    return None
+
+
+def gunicorn_worker(kind: type) -> Any:
+    """Return the gunicorn worker of this kind that called us, None if there is none."""
+    frame = sys._getframe()  # noqa: SLF001
+    return in_frames(lambda name, value: name == "self" and isinstance(value, kind), frame)
+
+
+def _gunicorn() -> OwnServer | None:
+    base = sys.modules.get("gunicorn.workers.base")
+    worker = gunicorn_worker(base.Worker) if base else None
+    if worker is None:
+        return None
+    sync, gthread = (sys.modules.get(f"gunicorn.workers.{name}") for name in ("sync", "gthread"))
+    name = f"gunicorn's {type(worker).__module__}.{type(worker).__name__}"
+    if sync and isinstance(worker, sync.SyncWorker):
+        timeout = float(worker.cfg.timeout) or math.inf
+        return OwnServer(name, 1, timeout, "-c python:wsgi_timeout.gunicorn_conf")
+    if gthread and isinstance(worker, gthread.ThreadWorker):
+        return OwnServer(name, worker.cfg.threads, option="--threads")
+    return OwnServer(name)
+
+
+def _uwsgi() -> OwnServer | None:
+    uwsgi = sys.modules.get("uwsgi")
+    if uwsgi is None:
+        return None
+    options = uwsgi.opt
+    # Its values are bytes, and what stands twice is a list.
+    threads = math.inf if "gevent" in options else _number(options.get("threads", 1))
+    return OwnServer("uWSGI", threads, _number(options.get("harakiri", math.inf)), "--threads")
+
+
+def _waitress() -> OwnServer | None:
+    task = sys.modules.get("waitress.task")
+    if task is None:
+        return None
+    frame = sys._getframe()  # noqa: SLF001
+    found = in_frames(lambda name, value: name == "self" and isinstance(value, task.Task), frame)
+    return OwnServer("waitress", found.channel.server.adj.threads, option="--threads") if found else None
+
+
+def _granian() -> OwnServer | None:
+    if "granian" not in sys.modules:
+        return None
+    # Its thread of the request has no Python frame of its own; its main thread was told how many there are.
+    for frame in _all_frames():
+        threads = in_frames(lambda name, value: name == "blocking_threads" and isinstance(value, int), frame)
+        if threads:
+            return OwnServer("Granian", threads, option="--blocking-threads")
+    return None
+
+
+def _mod_wsgi() -> OwnServer | None:
+    mod_wsgi = sys.modules.get("mod_wsgi")
+    threads = getattr(mod_wsgi, "threads_per_process", 0)
+    return OwnServer("mod_wsgi", threads, option="--threads") if threads else None
+
+
+def _a2wsgi() -> OwnServer | None:
+    wsgi = sys.modules.get("a2wsgi.wsgi")
+    if wsgi is None:
+        return None
+    frame = sys._getframe()  # noqa: SLF001
+    found = in_frames(lambda name, value: name == "self" and hasattr(value, "executor"), frame)
+    threads = getattr(getattr(found, "executor", None), "_max_workers", math.inf)
+    return OwnServer("a2wsgi", threads, option="WSGIMiddleware(app, workers=...)")
+
+
+def _all_frames() -> Iterator[FrameType]:
+    yield from sys._current_frames().values()  # noqa: SLF001
+
+
+def _number(value: Any) -> float:
+    last = value[-1] if isinstance(value, list) else value
+    return float(last)

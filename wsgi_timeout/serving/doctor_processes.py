@@ -1,0 +1,116 @@
+"""What the doctor looks at in web processes and workers, as they have described themselves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from wsgi_timeout import identity
+from wsgi_timeout.serving.doctor_redis import of_clock
+from wsgi_timeout.serving.finding import Finding
+from wsgi_timeout.settings import SECRET_VARIABLE, Settings
+from wsgi_timeout.store import gauges, seals
+from wsgi_timeout.store.messages import WIRE_VERSION
+from wsgi_timeout.store.pauses import is_paused
+from wsgi_timeout.store.web_list import WebProcess, list_web
+from wsgi_timeout.store.worker_list import ListedWorker, list_workers
+
+#: Seconds between two heartbeats of a worker, and some.
+_HEARTBEAT_SECONDS = 15.0
+
+
+def workers(client: Any, settings: Settings) -> Iterator[Finding]:
+    """Look at the live workers of each name."""
+    found = list_workers(client)
+    if not found:
+        yield Finding("workers", "fail", "none lives", "start them: wsgi-timeout worker TARGET")
+    for name in sorted({worker.name for worker in found}):
+        yield _of_name(name, [worker for worker in found if worker.name == name])
+        yield from _queue(client, name, settings)
+    seconds, microseconds = client.time()
+    yield from _clocks(found, seconds + microseconds / 1e6)
+
+
+def _of_name(name: str, of_name: list[ListedWorker]) -> Finding:
+    targets = {worker.target for worker in of_name}
+    wires = {worker.wire for worker in of_name} - {""}
+    versions = {worker.version for worker in of_name} - {""}
+    secrets = {worker.secret for worker in of_name}
+    what = f"{len(of_name)} of {name}, target {', '.join(sorted(targets))}"
+    if len(targets) > 1:
+        return Finding("workers", "fail", f"{what}: not one app", "give each app a --name of its own")
+    if wires - {str(WIRE_VERSION)}:
+        what += f": wire version {', '.join(sorted(wires))}, here {WIRE_VERSION}"
+        return Finding("workers", "warn", what, "finish the upgrade: one version of wsgi-timeout everywhere")
+    if versions - {identity.version()}:
+        what += f": wsgi-timeout {', '.join(sorted(versions))}, here {identity.version()}"
+        return Finding("workers", "warn", what, "finish the upgrade: one version of wsgi-timeout everywhere")
+    if secrets - {seals.fingerprint()}:
+        what += f": not all have the {SECRET_VARIABLE} that is set here"
+        return Finding("workers", "fail", what, "set the same one in web processes and workers")
+    return Finding("workers", "ok", f"{what}, wsgi-timeout {identity.version()}, wire {WIRE_VERSION}")
+
+
+def _queue(client: Any, name: str, settings: Settings) -> Iterator[Finding]:
+    if is_paused(client, name):
+        remedy = f"`wsgi-timeout resume {name.partition(':')[0]}`, or `rq resume`"
+        yield Finding("queue", "warn", f"queue wt:{name} is paused: no calls are taken", remedy)
+    found = {metric: value for metric, _, value in gauges.of_name(client, name)}
+    age = found.get("queue_head_age_seconds", 0.0)
+    if age > settings.slow_queue_seconds:
+        what = (
+            f"the first of {found.get('queued_calls', 0):.0f} calls of wt:{name} has waited for {age:.0f} s"
+        )
+        yield Finding("queue", "warn", what, "start more workers, or look at `wsgi-timeout calls`")
+
+
+def _clocks(found: list[ListedWorker], now: float) -> Iterator[Finding]:
+    """Judge the machines' clocks by heartbeats: of a live worker they are neither old nor of the future."""
+    for host in sorted({worker.hostname for worker in found if worker.hostname}):
+        beats = [beat for worker in found if worker.hostname == host and (beat := _seconds(worker.heartbeat))]
+        if beats:
+            ahead = max(beats) - now
+            yield of_clock(f"{host}, of workers,", ahead if ahead > 0 or ahead < -_HEARTBEAT_SECONDS else 0.0)
+
+
+def _seconds(iso: str) -> float:
+    try:
+        return datetime.fromisoformat(iso.replace("Z", "+00:00")).timestamp()
+    except ValueError:
+        return 0.0
+
+
+def web(client: Any, _settings: Settings) -> Iterator[Finding]:
+    """Look at web processes that have handled a request: server, threads, timeouts against the wait."""
+    found = list_web(client)
+    if not found:
+        remedy = "send a request through it, and look again"
+        yield Finding("web", "warn", "no web process has told of itself in the last minutes", remedy)
+    for name, of_name in sorted(found.items()):
+        for told, process in of_name:
+            yield _of_web(name, process)
+            yield of_clock(f"{process.process}, a web process,", process.clock - told)
+
+
+def _of_web(name: str, process: WebProcess) -> Finding:
+    threads = math.inf if process.threads is None else process.threads
+    timeout = math.inf if process.timeout is None else process.timeout
+    many = "any number of" if math.isinf(threads) else f"{threads:g}"
+    what = f"{process.process} of {name} under {process.server or 'an unknown server'}, {many} threads"
+    ours = "run gunicorn with -c python:wsgi_timeout.gunicorn_conf"
+    if timeout <= process.wait_seconds:
+        what += f", ends a request after {timeout:g} s: the wait of {process.wait_seconds:g} s is cut"
+        return Finding("web", "warn", what, f"{ours}, or set WSGI_TIMEOUT_WAIT_SECONDS below it")
+    if threads <= process.max_waiting:
+        what += f", not more than max_waiting={process.max_waiting}: who waits leaves none for others"
+        return Finding("web", "warn", what, f"{ours}, or give it more threads")
+    if process.secret != seals.fingerprint():
+        return Finding(
+            "web", "fail", f"{what}: its {SECRET_VARIABLE} is not the one here", "set the same one"
+        )
+    if process.version != identity.version():
+        what += f": wsgi-timeout {process.version}, here {identity.version()}"
+        return Finding("web", "warn", what, "finish the upgrade: one version of wsgi-timeout everywhere")
+    return Finding("web", "ok", f"{what}, a wait of {process.wait_seconds:g} s")

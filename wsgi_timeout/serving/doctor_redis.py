@@ -1,0 +1,135 @@
+"""What the doctor looks at in Redis: the server itself, its memory, its disk, what we may do there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from wsgi_timeout.serving.finding import Finding
+from wsgi_timeout.settings import Settings
+from wsgi_timeout.store import keys, rq_state
+from wsgi_timeout.store.failed_calls import names
+from wsgi_timeout.store.record import number
+from wsgi_timeout.store.redis_errors import ErrorReply
+
+_OLDEST_REDIS = (6, 2)
+_CLOCK_SECONDS = 5.0
+#: Parts of a budget, or of memory, over which it is nearly used up.
+_NEARLY = 0.9
+_MIB = 2**20
+
+
+def server(client: Any, _settings: Settings) -> Iterator[Finding]:
+    """Look at version, cluster mode and role."""
+    info = client.info()
+    version = str(info.get("redis_version", "0"))
+    kind = f"{info.get('server_name', 'redis')} {info.get('valkey_version', version)}"
+    if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST_REDIS:
+        yield Finding("version", "fail", kind, "use Redis 6.2 or newer, or Valkey")
+    else:
+        yield Finding("version", "ok", kind)
+    if info.get("cluster_enabled"):
+        yield Finding("cluster", "fail", "cluster mode is on", "use one server, or a primary with Sentinel")
+    if info.get("role", "master") != "master":
+        yield Finding(
+            "role", "fail", "this is a replica, which takes no writes", "set REDIS_URL to the primary"
+        )
+
+
+def memory(client: Any, settings: Settings) -> Iterator[Finding]:
+    """Look at eviction, and at memory against `max_buffered_bytes`."""
+    info = client.info("memory")
+    policy, limit = info.get("maxmemory_policy", "noeviction"), int(info.get("maxmemory", 0))
+    used = int(info.get("used_memory", 0))
+    told = f"{used // _MIB} MiB used"
+    if policy != "noeviction":
+        yield Finding(
+            "eviction", "fail", f"maxmemory-policy {policy} throws calls away", "set it to noeviction"
+        )
+    else:
+        yield Finding("eviction", "ok", policy)
+    if not limit:
+        remedy = "set maxmemory, to twice max_buffered_bytes or more"
+        yield Finding("memory", "warn", f"{told}, maxmemory is not set: a full machine kills it", remedy)
+    elif used > _NEARLY * limit:
+        what = f"{told} of {limit // _MIB} MiB: once it is full new requests get a 503"
+        yield Finding("memory", "fail", what, "give it more maxmemory, or start more workers")
+    elif limit < settings.max_buffered_bytes:
+        budget = settings.max_buffered_bytes // _MIB
+        what = f"maxmemory is {limit // _MIB} MiB, max_buffered_bytes {budget} MiB"
+        yield Finding("memory", "warn", what, "set WSGI_TIMEOUT_MAX_BUFFERED_BYTES to half of maxmemory")
+    else:
+        yield Finding("memory", "ok", f"{told} of {limit // _MIB} MiB")
+    for name in names(client):
+        kept, most = (number(value) for value in client.hmget(keys.buffered(name), "*", "+"))
+        if most and kept > _NEARLY * most:
+            what = f"calls of wt:{name} keep {kept // _MIB} of {most // _MIB} MiB (max_buffered_bytes)"
+            yield Finding("budget", "warn", what, "start more workers, or raise it with maxmemory")
+
+
+def persistence(client: Any, _settings: Settings) -> Iterator[Finding]:
+    """Look at the append-only file."""
+    info = client.info("persistence")
+    disk = "look at the server's disk"
+    if info.get("rdb_last_bgsave_status", "ok") != "ok":
+        yield Finding("persistence", "fail", "a snapshot failed: it may refuse all writes", disk)
+    if not info.get("aof_enabled"):
+        remedy = "set appendonly yes"
+        yield Finding("persistence", "warn", "no append-only file: a restart loses every call", remedy)
+    elif info.get("aof_last_write_status", "ok") != "ok":
+        yield Finding("persistence", "fail", "the append-only file cannot be written", disk)
+    else:
+        yield Finding("persistence", "ok", "append-only")
+
+
+def rights(client: Any, _settings: Settings) -> Iterator[Finding]:
+    """Do what our processes do, with a key of the doctor's own."""
+    script = "redis.call('SET', KEYS[1], '1', 'EX', 5) return redis.call('DEL', KEYS[1])"
+    probes: list[tuple[Any, ...]] = [
+        ("EVAL", script, 1, keys.PROBE),
+        ("SCRIPT", "LOAD", "return 1"),
+        ("BLMOVE", keys.PROBE, keys.PROBE, "LEFT", "RIGHT", 0.01),
+        ("LPOP", keys.PROBE, 1),
+        ("EXISTS", rq_state.SUSPENDED),
+        ("UNLINK", keys.PROBE),
+        ("TIME",),
+    ]
+    refused = []
+    for words in probes:
+        try:
+            client.execute_command(*words)
+        except ErrorReply as error:
+            refused.append(f"{words[0]}: {error}")
+    channel = client.pubsub()
+    try:
+        channel.subscribe(rq_state.command_channel("doctor"))
+        channel.parse_response(timeout=1)
+    except ErrorReply as error:
+        refused.append(f"SUBSCRIBE: {error}")
+    finally:
+        channel.close()
+    if refused:
+        yield Finding(
+            "rights",
+            "fail",
+            f"this user may not do what our processes do: {'; '.join(refused)}",
+            "give it the rights of docs/reliability.md",
+        )
+    else:
+        yield Finding("rights", "ok", "scripts, lists and channels may be used")
+
+
+def clock(client: Any, _settings: Settings) -> Iterator[Finding]:
+    """Compare this machine's clock with that of Redis' machine."""
+    seconds, microseconds = client.time()
+    ahead = time.time() - seconds - microseconds / 1e6
+    yield of_clock("this machine", ahead)
+
+
+def of_clock(whose: str, ahead: float) -> Finding:
+    """Return what is said of a clock that is so many seconds ahead of Redis'."""
+    if abs(ahead) > _CLOCK_SECONDS:
+        what = f"the clock of {whose} is {ahead:+.0f} s from that of Redis' machine"
+        return Finding("clocks", "warn", what, "run an NTP client on both")
+    return Finding("clocks", "ok", f"{whose} is {ahead:+.2f} s from Redis' machine")

@@ -1,0 +1,15 @@
+-- Notes what a web process is, for `wsgi-timeout doctor`; those that were silent for so long are forgotten.
+-- KEYS: web processes of a name
+-- ARGV: process, description, TTL s
+local now = tonumber(redis.call('TIME')[1])
+local known = redis.pcall('HGETALL', KEYS[1])
+if known.err then
+  redis.call('UNLINK', KEYS[1])
+  known = {}
+end
+for i = 1, #known, 2 do
+  if num(string.match(known[i + 1], '^%d+'), 0) < now - ARGV[3] then redis.call('HDEL', KEYS[1], known[i]) end
+end
+redis.call('HSET', KEYS[1], ARGV[1], now .. ' ' .. ARGV[2])
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+return 'ok'
