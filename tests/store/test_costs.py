@@ -130,6 +130,8 @@ def test_commands_while_nothing_happens(site, redis_server):
     before, began = commands(redis_server), time.monotonic()
     time.sleep(3)
     spent = commands(redis_server) - before
+    # One look at all types every ten seconds: none, one or two of them fall into these three.
+    del spent["type"]
     assert 3 < sum(spent.values()) / (time.monotonic() - began) < IDLE_COMMANDS, spent
 
 
