@@ -30,7 +30,7 @@ def ended(port, target, **options):
     return target, answer
 
 
-@pytest.mark.parametrize("change", ["&page=2", "&export=csv", "&sort=a%26b"])
+@pytest.mark.parametrize("change", ["&page=2", "&export=csv", "&sort=a%26b", "?view=2"])
 def test_another_query_is_another_request(site, port, change):
     """A result URL with another query leads to that query's own answer, while it runs and after."""
     tag = f"query{change[1:4]}"

@@ -127,6 +127,21 @@ def test_the_rest_of_a_query_stays_byte_for_byte(others, place):
 
 
 @pytest.mark.parametrize(
+    ("query", "others"),
+    [
+        (f"{OURS}?page=2", "page=2"),
+        (f"x=1&{OURS}?page=2&y=3", "x=1?page=2&y=3"),
+        (f"x=1&{OURS}?", "x=1?"),
+        (f"{OURS}?{OURS}", ""),
+    ],
+)
+def test_a_query_behind_ours_is_the_clients(query, others):
+    """A client that puts `?` and a query behind any URL asks for what it would have without us."""
+    assert parameters.strip_query(query) == others
+    assert urls.reference(query).hop == 3
+
+
+@pytest.mark.parametrize(
     ("uri", "stripped"),
     [
         ("/a", "/a"),

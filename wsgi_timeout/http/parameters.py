@@ -19,7 +19,7 @@ OFFSET = MARK + "offset"
 #: One character, plain or escaped any number of times: `_`, `%5F`, `%255F`.
 _CHARACTER = re.compile(r"%(?:25)*([0-9A-Fa-f]{2})|.", re.DOTALL)
 _ESCAPED_WSGI = re.compile(r"%(?:25)*(?:77|73|67|69)")
-_OURS = MARK + r"""[a-z]*(?:=[^&;#\s"'<>,\\)}\]]*)?"""
+_OURS = MARK + r"""[a-z]*(?:=[^&;?#\s"'<>,\\)}\]]*)?"""
 #: One or more of our parameters in a URL, with the separators before and after them.
 _IN_URL = re.compile(rf"([?&;#]){_OURS}(?:[&;]{_OURS})*([&;]?)")
 
@@ -43,7 +43,7 @@ def pairs(query: str) -> Iterator[tuple[str, str]]:
     for piece in query.split("&"):
         for pair in piece.split(";"):
             if _is_ours(pair):
-                name, _, value = decoded(pair).partition("=")
+                name, _, value = decoded(pair.partition("?")[0]).partition("=")
                 yield name, value
 
 
@@ -51,12 +51,17 @@ def strip_query(query: str) -> str:
     """Return a query without our parameters, including those in URLs that are its values."""
     if not holds_ours(query):
         return query
-    kept = []
+    kept: list[str] = []
     for piece in query.split("&"):
         parts = piece.split(";")
         others = [part for part in parts if not _is_ours(part)]
         if others:
             kept.append(";".join(others))
+        for part in parts:
+            # A client that puts a query of its own behind any URL: `...hop=1?page=2`.
+            appended = [text for text in part.split("?")[1:] if not _is_ours(text)] if _is_ours(part) else []
+            if appended:
+                kept[-1:] = ["?".join([*kept[-1:], *appended])]
     return strip("&".join(kept))
 
 
