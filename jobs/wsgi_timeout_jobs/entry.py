@@ -1,9 +1,9 @@
-"""The one function that an RQ job of ours names: how a stock `rq worker` runs a call.
+"""The function that our RQ jobs name, by which RQ's own `rq worker` runs a call.
 
     WSGI_TIMEOUT_TARGET=legacy:app rq worker --serializer json wt:legacy
 
-It works, but forks and loads the app for every call. Whatever the job's hash says, only a call id is
-taken from it, and only a call that waits in its own record is run.
+It works, but forks and loads the app for every call. Of the job only the call's id is used, and only a call
+whose record says that it is queued is run.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ from wsgi_timeout_jobs.process.interrupts import SIGNAL, Interrupts
 log = logging.getLogger("rq.worker")
 
 _CALL_ID = re.compile(r"fc-[A-Za-z0-9_-]{8,64}")
-#: Seconds before a call that cannot run here goes back: nobody is helped by a busy loop.
+#: Seconds to wait before a call that cannot run here is put back, to avoid a busy loop.
 _PUT_BACK_SECONDS = 1.0
 _KEEP_SECONDS = 0.5
 
 
 def run_call(call_id: str) -> object:
-    """Run a call in the process of a stock RQ worker; returns an `rq.Retry` if it must run elsewhere."""
+    """Run a call in a process of `rq worker`; return an `rq.Retry` if it must run elsewhere."""
     job = rq.get_current_job()
     if job is None or not isinstance(call_id, str) or not _CALL_ID.fullmatch(call_id):
         raise ValueError(f"not a call of wsgi-timeout: {call_id!r}")
@@ -69,7 +69,7 @@ def run_call(call_id: str) -> object:
         level = logging.ERROR if trouble else logging.INFO
         log.log(level, "call %s is put back: %s", call_id, trouble or "its queue is paused")
         time.sleep(_PUT_BACK_SECONDS)
-        # RQ's own way to put a job back: at once, and without end.
+        # Makes RQ put the job back at once, any number of times.
         return rq.Retry(max=10**9)
     enter_worker()
     with _Keeper(attempts, f"{job.worker_name}-{secrets.token_hex(4)}", target) as keeper:
@@ -103,7 +103,7 @@ class _Keeper:
             seals.FINGERPRINT: seals.fingerprint(),
             **identity.describe(self._target),
         }
-        # RQ knows this worker already, by its own name: no birth.
+        # RQ has registered its worker itself, so there are no fields of RQ's to add.
         self._workers.register(self.worker, self._inbox, info, {})
         self._thread.start()
         return self
@@ -144,12 +144,12 @@ class _Keeper:
         if not self._interrupted:
             self._interrupted = True
             self.board.interrupt(running, outcome)
-            # To the main thread, where the handler runs.
+            # Sent to the main thread, in which the handler runs.
             signal.pthread_kill(threading.main_thread().ident or 0, SIGNAL)
 
 
 def _client(connection: redis.Redis, *, connections: int) -> redis.Redis:
-    """Return a client of our own to the same server: RQ's waits 415 s for a dead one."""
+    """Return a client to the same server with our own timeouts: RQ's waits 415 s for a dead server."""
     pool = connection.connection_pool
     options = {key: value for key, value in pool.connection_kwargs.items() if key != "socket_timeout"}
     blocking: Any = redis.BlockingConnectionPool  # without annotations in redis-py

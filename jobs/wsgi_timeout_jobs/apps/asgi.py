@@ -1,4 +1,4 @@
-"""An ASGI app as a WSGI one: one event loop a process, in a thread of its own.
+"""Runs an ASGI app for WSGI requests: one event loop per process, in a thread of its own.
 
 ASGI 3.0, HTTP and lifespan. The handler's thread reads the request body when the app asks for it, and
 yields each body message before the app goes on after its `send`.
@@ -24,7 +24,7 @@ from wsgi_timeout_jobs.apps.lifespan import AsgiApp, Lifespan, Message
 log = logging.getLogger("wsgi_timeout.worker")
 
 _READ = 64 * 1024
-#: Seconds that a cancelled request may take.
+#: Seconds in which a cancelled request must end.
 _PATIENCE_SECONDS = 10.0
 
 
@@ -36,14 +36,14 @@ class AsgiBridge:
         self._app = app
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="wsgi-timeout-asgi", daemon=True).start()
-        #: The tasks of requests, where an app's own go on as long as it likes.
+        #: The tasks of requests; tasks that the app creates by itself are not in it.
         self._requests: set[asyncio.Task[Any]] = set()
         self._lifespan = Lifespan(app, self._loop)
         self._lifespan.start()
         atexit.register(self.stop)
 
     def stop(self) -> None:
-        """Cancel requests that were given up, whose handlers are not waited for; end the app's lifespan."""
+        """Cancel the requests that still run, since nobody waits for them; end the app's lifespan."""
         ended = asyncio.run_coroutine_threadsafe(self._cancel_requests(), self._loop)
         with suppress(TimeoutError):
             ended.result(_PATIENCE_SECONDS)
@@ -62,7 +62,7 @@ class AsgiBridge:
 
 
 class _Exchange:
-    """One request: the WSGI side iterates, the ASGI side runs as a task of the loop."""
+    """One request: the WSGI side is iterated over, the ASGI side runs as a task in the loop."""
 
     def __init__(
         self,
@@ -81,12 +81,12 @@ class _Exchange:
         self._body_ended = not _has_body(environ)
         self._request_told = False
         self._complete = False
-        #: The app has returned or raised: it has no more to say.
+        #: The app has returned or raised.
         self._ended = False
-        #: What the app awaits while its body message is on its way.
+        #: The future that the app awaits while its body message is sent.
         self._sending: asyncio.Future[Any] | None = None
         self._gone = asyncio.Event()
-        #: None once it was closed: a future holds its task, and that what the app left open.
+        #: The app's task; None once closed, since it keeps alive what the app has left open.
         self._task: Future[None] | None = asyncio.run_coroutine_threadsafe(self._run(app, scope), loop)
 
     # -- in the loop
@@ -96,7 +96,7 @@ class _Exchange:
         assert task is not None
         self._requests.add(task)
         task.add_done_callback(self._requests.discard)
-        # A cancelled one holds its frames, this one too: what they hold would wait for the garbage collector.
+        # A cancelled task refers to its frames: without this a reference cycle keeps their objects alive.
         del task
         try:
             await app(scope, self._receive, self._send)
@@ -150,7 +150,7 @@ class _Exchange:
                 what = "before its response was complete" if started else "without a response"
                 raise RuntimeError(f"the ASGI app returned {what}")
             else:
-                self._answer(done, None)  # an extension that we did not offer
+                self._answer(done, None)  # a message of an extension that the scope did not offer
 
     def close(self) -> None:
         """Let background tasks end after a complete response; cancel an incomplete one."""
@@ -160,7 +160,7 @@ class _Exchange:
             if self._complete:
                 self._let_end(None)
         finally:
-            # What was interrupted here is cancelled there.
+            # The handler was interrupted: cancel the app's task.
             task, self._task = self._task, None
             if task:
                 task.cancel()
@@ -209,7 +209,7 @@ def _scope(environ: dict[str, Any], state: dict[str, Any]) -> Message:
         "http_version": environ.get("SERVER_PROTOCOL", "HTTP/1.1").partition("/")[2] or "1.1",
         "method": environ["REQUEST_METHOD"],
         "scheme": environ["wsgi.url_scheme"],
-        # The whole path, root_path included, as ASGI 3.0 has it.
+        # The whole path, including root_path, as ASGI 3.0 says.
         "path": unquote_to_bytes(raw.encode("latin-1")).decode("utf-8", "replace"),
         "raw_path": raw.encode("latin-1"),
         "query_string": environ.get("QUERY_STRING", "").encode("latin-1"),
@@ -232,7 +232,7 @@ def _request_headers(environ: dict[str, Any]) -> list[tuple[bytes, bytes]]:
 
 
 def _has_body(environ: dict[str, Any]) -> bool:
-    # Without a length the input still ends by itself, as that of a chunked request.
+    # Without a length there may be a body too, from a chunked request.
     return bool(environ.get("CONTENT_LENGTH", "1") != "0")
 
 

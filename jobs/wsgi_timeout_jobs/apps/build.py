@@ -14,7 +14,7 @@ from wsgi_timeout_jobs.apps.asgi import AsgiBridge
 
 
 def build(web: WebFunction[Any, Any]) -> Callable[..., Iterable[bytes]]:
-    """Return the WSGI app of a web function; raises `ConfigurationError` if it gives none."""
+    """Return the WSGI app of a web function; raises `ConfigurationError` if it returns none."""
     if web.kind == "endpoint":
         return _endpoint(web)
     app = web.function()
@@ -24,7 +24,7 @@ def build(web: WebFunction[Any, Any]) -> Callable[..., Iterable[bytes]]:
 
 
 class ByPath:
-    """A stub's web functions, for a request that was accepted before any worker had told of them."""
+    """A stub's web functions by path, for requests that were accepted before a worker had described them."""
 
     def __init__(self, apps: Mapping[str, Callable[..., Iterable[bytes]]], mounts: Mounts) -> None:
         self._apps = apps
@@ -39,7 +39,7 @@ class ByPath:
 
 
 def _endpoint(web: WebFunction[Any, Any]) -> Callable[..., Iterable[bytes]]:
-    # No other app needs pydantic: its version is the app's affair.
+    # Only endpoints need pydantic 2: an app without them may use any version.
     if version("pydantic").startswith(("0.", "1.")):
         raise ConfigurationError(
             f"web_endpoint needs pydantic 2, and {version('pydantic')} is installed: upgrade it, or make a "

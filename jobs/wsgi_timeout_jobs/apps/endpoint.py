@@ -20,7 +20,7 @@ _SEVERAL = (list, set, tuple, frozenset)
 
 
 class _SlashAdded:
-    """Below a label the address may come without a slash at its end, and is the same."""
+    """Adds the slash that a request for `/<label>` lacks, which Flask would redirect for."""
 
     def __init__(self, app: Flask) -> None:
         self._app = app
@@ -55,7 +55,7 @@ def endpoint_app(web: WebFunction[Any, Any]) -> _SlashAdded:
 
 
 def _answer(result: Any) -> Any:
-    """Return what Flask takes for an endpoint's result: data become JSON, models and enums in it too."""
+    """Return an endpoint's result in a form that Flask takes: data as JSON, with models and enums."""
     if isinstance(result, tuple) and result:
         return (_answer(result[0]), *result[1:])
     if (
@@ -77,16 +77,17 @@ def _model(function: Callable[..., Any]) -> type[BaseModel]:
                 f"{function.__name__}({parameter}): parameters of a web_endpoint are named one by one"
             )
         default = ... if parameter.default is parameter.empty else parameter.default
-        # A field of a name of our own: a model has attributes, which parameters may be called as.
+        # The field gets a name of its own: a parameter may be called like an attribute of models.
         fields[f"parameter_{len(fields)}"] = (Annotated[hints.get(name, Any), Field(alias=name)], default)
     config = ConfigDict(arbitrary_types_allowed=True, extra="ignore")
     return create_model(function.__name__, __config__=config, **fields)
 
 
 def _given(several: Container[str], whole: str) -> Mapping[str, Any]:
-    """Return the request's parameters: a JSON object or a form stands before the query string.
+    """Return the request's parameters; a JSON object or a form takes precedence over the query string.
 
-    Those in `several` take all values of their name; `whole`, if any, takes an object that does not name it.
+    Parameters in `several` get all values of their name. `whole`, if not empty, gets a JSON object that has
+    no such key.
     """
     given: dict[str, Any] = {}
     for source in (request.args, request.form, request.files):

@@ -1,4 +1,4 @@
-"""The lifespan of an ASGI app (ASGI 3.0): its startup and shutdown, once a process."""
+"""The lifespan of an ASGI app (ASGI 3.0): its startup and shutdown, once per process."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Lifespan:
 
     def __init__(self, app: AsgiApp, loop: asyncio.AbstractEventLoop) -> None:
         """Take the loop in which the app runs."""
-        #: What the app's startup has left for its requests.
+        #: The lifespan state, which the app's startup fills and its requests get.
         self.state: dict[str, Any] = {}
         self._app = app
         self._loop = loop
@@ -43,7 +43,7 @@ class Lifespan:
             raise ConfigurationError(f"the ASGI app's startup failed: {answer.get('message', '')}")
 
     def stop(self) -> None:
-        """End the app, if it knows of that."""
+        """Shut the app down, if it has a lifespan."""
         if self._supported:
             self._supported = False
             answer = self._exchange("lifespan.shutdown", seconds=_END_SECONDS)
@@ -63,7 +63,7 @@ class Lifespan:
         try:
             await self._app(scope, self._to_app.get, send)
         except Exception:
-            # The protocol: an app that knows no lifespan raises, and is served without.
+            # By the protocol an app without a lifespan raises; it is served without one.
             log.debug("the ASGI app has no lifespan", exc_info=True)
         self._from_app.put({"type": "ended"})
 

@@ -1,4 +1,4 @@
-"""What a loaded target offers: the places at which a request can enter, and the functions."""
+"""What a loaded target offers: its WSGI apps, by the entry that requests name, and its functions."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ WSGIApp = Callable[..., Iterable[bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Entries:
-    """One target, in a worker process that has imported it."""
+    """The apps and functions of one imported target."""
 
     #: WSGI apps by entry, see `CallRequest.entry`.
     apps: dict[str, WSGIApp]
     functions: dict[str, Callable[..., Any]] = field(default_factory=dict)
-    #: Queues of functions, after the target's name.
+    #: Queues of functions, without the target's name in front.
     queues: tuple[str, ...] = ()
     #: A name that the target gives itself, empty if none.
     name: str = ""
-    #: A stub's web functions as JSON, for the web processes that have not imported it.
+    #: A stub's web functions as JSON, for web processes, which do not import the stub.
     mounts: str = ""
 
 
 def of_target(app: Any, *, queue: str) -> Entries:
-    """Return what a target offers to a worker of its web calls (`queue` empty), or of a queue of functions.
+    """Return what a target offers to a worker of web calls (`queue` empty), or of a queue of functions.
 
-    Raises `ConfigurationError`; an exception of the app's own passes through.
+    Raises `ConfigurationError`, and what building the app raises.
     """
     if isinstance(app, Stub):
         return _of_stub(app, queue)
@@ -44,7 +44,7 @@ def of_target(app: Any, *, queue: str) -> Entries:
         raise ConfigurationError(f"{app!r} is no Stub: it has no functions for a queue {queue!r}")
     if targets.is_asgi(app):
         return Entries({"": AsgiBridge(app)})
-    extensions = getattr(app, "extensions", None)  # of an app that is not Flask's it may be anything
+    extensions = getattr(app, "extensions", None)  # other apps than Flask's may have anything here
     place = extensions.get(EXTENSION) if isinstance(extensions, Mapping) else None
     if isinstance(place, Place):
         return Entries({"": app, PLACE: place.inner}, name=place.name)
@@ -56,7 +56,7 @@ def _of_stub(stub: Stub, queue: str) -> Entries:
         payload.check_secret()
     functions = {name: function.local for name, function in stub.functions.items()}
     apps: dict[str, WSGIApp] = {}
-    if not queue:  # a process for functions needs no web apps, which may be heavy
+    if not queue:  # a process for functions builds no web apps, which may be large
         apps = {label: build(web) for label, web in stub.web.items()}
         apps[""] = ByPath(dict(apps), stub.mounts)
     return Entries(

@@ -1,1 +1,1 @@
-"""One attempt of a call: the request, the handler, where its response goes."""
+"""One attempt of a call: the request, the handler, and the recording of its response."""

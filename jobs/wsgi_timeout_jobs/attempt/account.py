@@ -1,4 +1,4 @@
-"""What an attempt leaves in the log and in the metrics, once it has ended."""
+"""The log line and the metrics of an attempt that has ended."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from wsgi_timeout.store.record import Attempt, Outcome
 
 log = logging.getLogger("wsgi_timeout.worker")
 
-#: Characters of a client's X-Request-ID that a log shows.
+#: How many characters of a client's X-Request-ID are logged.
 _LONGEST_ID = 128
 
 
 def request_id_of(environ: Mapping[str, Any]) -> str:
-    """Return the X-Request-ID that a request came with, fit for a log; empty: none."""
+    """Return the request's X-Request-ID, escaped for logs; empty: it has none."""
     return printable(environ.get("HTTP_X_REQUEST_ID", "")[:_LONGEST_ID])
 
 
@@ -34,7 +34,8 @@ def tell_end(
 ) -> None:
     """Log and count an attempt that ran for `seconds`.
 
-    `what` was called, by the pattern `route`; `outcome` None: others ended it; `goes_on`: it is retried.
+    `what` is the method and path, `route` the pattern that captured it. `outcome`: None if something else
+    ended the call; `goes_on`: the call will be retried.
     """
     first = attempt.number == 1
     queued = attempt.age_seconds

@@ -1,9 +1,9 @@
-"""Sends a response body into its stream, in a thread of its own while the app yields it.
+"""Writes a response body into its stream while the app yields it.
 
-PEP 3333: no block may be held back. What comes apart in time is sent before the app goes on, as a server
-does it. What comes faster is sent by a thread, "to ensure that the block continues to be transmitted while
-the application produces the next block": what the app yields meanwhile goes with the next command, so
-that small blocks cost no round trip each.
+PEP 3333 forbids holding blocks back. A block that comes a while after the one before it is sent before the
+app continues, as a server does. If blocks come quickly, a thread sends them, "to ensure that the block
+continues to be transmitted while the application produces the next block"; blocks that the app yields
+meanwhile are merged into the next command, so that small blocks do not cost one round trip each.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from wsgi_timeout_jobs.attempt.persist import until_redis_answers
 from wsgi_timeout_jobs.process import forks
 from wsgi_timeout_jobs.process.interrupts import Interrupts
 
-#: Seconds between two blocks from which on each is sent before the app goes on.
+#: A block that comes at least so many seconds after the last one is sent before the app continues.
 _APART_SECONDS = 0.005
-#: Bytes that an app may be ahead of what is being sent.
+#: How many bytes the app may yield ahead of the sending thread.
 _AHEAD = 4 * CHUNK
 
 
 class BodyWriter:
-    """The body of one response; all methods but the thread's are for the handler's thread alone."""
+    """Writes the body of one response. Its public methods are for the handler's thread only."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class BodyWriter:
         reader_timeout: float,
         answers: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Take the seconds after which a response that had a reader ends without one."""
+        """Prepare to write; `reader_timeout`: seconds after which a response whose reader left is ended."""
         self._answers = answers
         self._stream = stream
         self._call_id = call_id
@@ -53,12 +53,12 @@ class BodyWriter:
         self._reader_timeout = reader_timeout
         #: When a reader was last seen; infinite until then.
         self._read_at = math.inf
-        #: Until when a full stream or Redis is waited for: monotonic seconds.
+        #: Until when to wait for room in the stream, or for Redis: monotonic seconds.
         self.patience = math.inf
         self._changed = threading.Condition(threading.Lock())
         self._pending: list[bytes] = []
         self._size = 0
-        #: The thread is sending what it took from `_pending`.
+        #: The thread is sending blocks that it took from `_pending`.
         self._busy = False
         self._abandoned = False
         self._error: BaseException | None = None
@@ -71,12 +71,13 @@ class BodyWriter:
         return self._stream.count
 
     def send(self, data: bytes) -> None:
-        """Send a block, or have it sent while the app goes on.
+        """Send a block, or hand it to the thread; errors of earlier blocks are raised here too.
 
-        Raises `Fenced` if the attempt is no longer the current one, `CallInterrupted` if nobody read what
-        was sent before, and what Redis answers: also for a block before this one.
+        Raises:
+            Fenced: the attempt is no longer the current one.
+            CallInterrupted: nobody has read the response for too long, or its deadline is over.
         """
-        forks.end_here()  # a forked process has no such thread, and maybe a lock that is never released
+        forks.end_here()  # a process that the handler forked lacks the thread, and may have its lock taken
         if self._error:
             raise self._error
         idle = not self._pending and not self._busy
@@ -88,7 +89,7 @@ class BodyWriter:
         self._sent_at = time.monotonic()
 
     def drain(self) -> None:
-        """Wait until all is in the stream; raises what `send` raises."""
+        """Wait until all blocks are in the stream; raises what `send` raises."""
         with self._changed:
             while (self._pending or self._busy) and not self._error:
                 self._changed.wait()
@@ -96,7 +97,7 @@ class BodyWriter:
             raise self._error
 
     def abandon(self) -> None:
-        """Send nothing more, and end the thread. Takes no lock: a handler may be interrupted anywhere."""
+        """Send nothing more, and end the thread. Never blocks on the lock: the handler may hold it."""
         self._abandoned = True
         self._pending = []
         if self._thread and self._changed.acquire(blocking=False):
@@ -104,7 +105,7 @@ class BodyWriter:
             self._changed.release()
 
     def _start(self) -> bool:
-        """Start the thread; False where there can be none."""
+        """Start the thread if needed; return False if there can be none."""
         if self._thread is None:
             if _threads_are_patched():
                 return False
@@ -135,12 +136,12 @@ class BodyWriter:
             self._changed.notify_all()
 
     def _take(self) -> bytes:
-        """Return all that the app has yielded, once there is something; empty at the end."""
+        """Block until there are blocks, and return them merged; empty at the end."""
         with self._changed:
             self._busy = False
             self._changed.notify()
             while not self._pending and not self._abandoned:
-                # With a limit: the thread that abandons it may not get the lock.
+                # With a time limit: `abandon` may not get the lock, and then cannot notify.
                 self._changed.wait(RECHECK_SECONDS)
             self._busy = True
             pending, self._pending, self._size = self._pending, [], 0
@@ -166,7 +167,7 @@ class BodyWriter:
     def _wait_for_room(self, chunk: bytes) -> None:
         with self._listener.waiter(self._call_id) as waiter:
             waiter.for_chunks()
-            # Also a reader that reads nothing: its process may have died and left its name behind.
+            # Also if there is a reader: its process may have died without removing itself.
             deadline = time.monotonic() + self._request.unread_timeout
             while not self._offer(chunk):
                 if time.monotonic() > deadline:
@@ -180,7 +181,7 @@ class BodyWriter:
 
 
 def _threads_are_patched() -> bool:
-    """Whether threads of this process are greenlets, which would send only when the app lets them."""
+    """Return whether threads are greenlets here, which would not run while the app computes."""
     gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
     return bool(
         (gevent and gevent.is_module_patched("threading"))

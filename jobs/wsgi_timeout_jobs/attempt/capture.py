@@ -1,6 +1,6 @@
-"""An app's response, taken apart as PEP 3333 says a server must. Pure: bytes go to a sink.
+"""Runs an app as a PEP 3333 server must, and passes its response to a sink. Pure, without Redis.
 
-The head goes out with the first non-empty chunk, or at the end: until then the app may replace it.
+Status and headers go out with the first non-empty chunk, or at the end: until then the app may replace them.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
 
 # RFC 9110 section 5.6.2: a header name is a token.
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-# RFC 9110 section 5.5: what gunicorn refuses too, but here where the app sees it.
+# RFC 9110 section 5.5. gunicorn refuses these too; here the app sees the error.
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 # RFC 9112 section 4: digits of ASCII, and a reason that fits latin-1.
 _STATUS = re.compile(r"[2-9][0-9]{2}(?: [\t\x20-\x7e\x80-\xff]*)?")
 
 
 class Sink(Protocol):
-    """Where a response goes."""
+    """Takes a response."""
 
     def begin(self, head: ResponseHead) -> None: ...
 
     def write(self, chunk: bytes, *, last: bool) -> None:
-        """Take a chunk; `last` if the app is known to give no other."""
+        """Take a chunk; `last`: it is known that no other follows."""
 
     def end(self) -> None: ...
 
@@ -59,12 +59,12 @@ class Capture:
         return self._write
 
     def run(self, app: Callable[..., Iterable[bytes]], environ: dict[str, Any]) -> None:
-        """Call the app and pass on all that it yields; `close` is the caller's, whatever happened."""
+        """Call the app and pass on all that it yields; the caller must call `close` in any case."""
         returned: object = app(environ, self.start_response)
         if isinstance(returned, str | bytes) or returned is None:
             raise TypeError(f"the app returned {type(returned).__name__}, not an iterable of bytes")
         self._iterable = cast("Iterable[bytes]", returned)
-        # Of a list the last chunk is known, so that a small response needs no stream.
+        # In a list the last chunk is known to be the last, so a small response needs no stream.
         known = len(self._iterable) if isinstance(self._iterable, list | tuple) else 0
         for number, chunk in enumerate(self._iterable, start=1):
             self._pass_on(chunk, last=number == known)
@@ -95,7 +95,7 @@ class Capture:
 
 
 def _check(status: str, headers: list[tuple[str, str]]) -> None:
-    """Refuse here, where the app sees the error, what a server would refuse after the app is done."""
+    """Raise for what a server would refuse later, when the app could not see the error any more."""
     if not isinstance(status, str) or not _STATUS.fullmatch(status):
         raise ValueError(f"status {status!r}: must be text like '200 OK'")
     for item in headers:

@@ -43,7 +43,7 @@ from wsgi_timeout_jobs.process.interrupts import Interrupts
 log = logging.getLogger("wsgi_timeout.worker")
 
 _LONGEST_PAUSE_SECONDS = 60.0
-#: Characters of a traceback that are kept: its beginning and its end.
+#: How many characters of a traceback are kept, half from its beginning and half from its end.
 _TRACEBACK = 64 * 1024
 
 
@@ -61,7 +61,7 @@ class _Ending:
 
 @dataclass(frozen=True, slots=True)
 class FunctionRunner:
-    """What a worker process needs to run functions, one at a time in each of its slots."""
+    """Runs attempts of function calls in a worker process, one at a time in each slot."""
 
     functions: Mapping[str, Callable[..., Any]]
     attempts: Attempts
@@ -69,7 +69,7 @@ class FunctionRunner:
     board: Board
 
     def run(self, slot: int, taken: Taken) -> None:
-        """Run one attempt to its end. When it raises, this process must end: the call is recovered then."""
+        """Run one attempt to its end. If this raises, the process must end, so that the call is recovered."""
         attempt = taken.attempt
         request = read_request(self.attempts, taken, lambda taken: FunctionRequest.unpack(taken.request))
         if request is None:
@@ -80,10 +80,10 @@ class FunctionRunner:
         outcome: Outcome | None = None
         try:
             ending = self._attempt(attempt, request)
-            forks.end_here()  # before it touches what the worker shares with its parent
+            forks.end_here()  # a process that the function forked must not touch the worker's shared memory
             if ending.pause is None:
                 run_once.end(attempt.call_id)
-            # A Redis that is away must not cost a result.
+            # While this waits for Redis, the pool must not end it.
             with self.board.settling(slot):
                 outcome = self._settle(attempt, request, ending, deadline)
         finally:
@@ -93,7 +93,7 @@ class FunctionRunner:
         tell_end(self.attempts.name, attempt, what, route, outcome, seconds, goes_on=ending.pause is not None)
 
     def _attempt(self, attempt: Attempt, request: FunctionRequest) -> _Ending:
-        """Run the function; returns how it ended, which nobody was told yet."""
+        """Run the function; return how it ended, which is not recorded yet."""
         reports = Reports(self.attempts, self.interrupts, attempt)
         try:
             with self.interrupts.armed(), run_as(RunningCall(attempt.call_id, attempt.number, reports)):
@@ -101,7 +101,7 @@ class FunctionRunner:
                     return self._returned(attempt, request, self._call(attempt.call_id, request))
                 except BaseException as error:
                     forks.end_here(error)
-                    # Whatever a function raises ends its call, and not this process.
+                    # Whatever a function raises, even SystemExit, ends its call and not this process.
                     if isinstance(error, CallInterrupted):
                         raise
                     return self._raised(attempt, request, error)
@@ -116,7 +116,7 @@ class FunctionRunner:
         if blob is None:
             blob = self._large_arguments(call_id)
         name, args, kwargs, runs, until = payload.unpack(blob, call_id, "arguments")
-        # An interrupt would leave the file locked.
+        # An interrupt in between would leave the file locked.
         with self.interrupts.shield():
             run_once.begin(call_id, runs, until)
         function = self.functions.get(name)
@@ -163,14 +163,14 @@ class FunctionRunner:
 
     @staticmethod
     def _packed(call_id: str, request: FunctionRequest, error: BaseException) -> bytes:
-        # The traceback goes as text; an exception that cannot be pickled goes by name.
+        # The traceback is sent as text; an exception that cannot be pickled is sent as its text too.
         bare = error.with_traceback(None)
         bare.__cause__ = bare.__context__ = None
         try:
             blob = payload.pack(bare, call_id, "result", request.max_payload)
             payload.unpack(blob, call_id, "result")
         except Exception:  # noqa: BLE001 - user classes fail in any way when they are rebuilt
-            # Unlike str(error) it never raises.
+            # Unlike str(error) this never raises.
             text = _shortened("".join(traceback.format_exception_only(error)).strip())
             return payload.pack(RemoteError(text), call_id, "result", sys.maxsize)
         return blob
@@ -178,7 +178,7 @@ class FunctionRunner:
     def _settle(
         self, attempt: Attempt, request: FunctionRequest, ending: _Ending, deadline: float
     ) -> Outcome | None:
-        """Record how an attempt ended, and return it; None: its call was ended elsewhere."""
+        """Record how an attempt ended, and return the outcome; None: something else had ended the call."""
         try:
             try:
                 self._record(attempt, request, ending, deadline)
@@ -197,7 +197,7 @@ class FunctionRunner:
         return ending.outcome
 
     def _let_go(self, attempt: Attempt, request: FunctionRequest) -> None:
-        # Refused too, and with that the worker holds the call no longer.
+        # This is refused as well, but removes the call from those that the worker holds.
         finish = partial(self.attempts.finish, attempt, Outcome.LOST, request.result_ttl)
         with suppress(Fenced):
             until_redis_answers(finish, self.interrupts.shield)

@@ -1,4 +1,4 @@
-"""Recording what came of an attempt, though Redis is away, full, or refuses it for good."""
+"""Records how an attempt ended, also when Redis is away, full, or never takes it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = logging.getLogger("wsgi_timeout.worker")
 #: Seconds between two tries while Redis is away.
 _RETRY_SECONDS = 0.5
 
-#: Seconds for which a command may break its connection while Redis answers others.
+#: Seconds for which a command may fail by a broken connection while Redis answers other commands.
 _BREAKS_SECONDS = 8.0
 
 T = TypeVar("T")
@@ -40,11 +40,18 @@ def until_redis_answers(
     deadline: Callable[[], float] = lambda: math.inf,
     answers: Callable[[], bool] = lambda: False,
 ) -> T:
-    """Repeat an idempotent command until Redis has taken it; one without room is asked until `deadline`.
+    """Repeat an idempotent command until Redis takes it; return what it returned.
 
-    `deadline` returns monotonic seconds: it may become known while this waits. Raises what redis-py
-    raises for a command that goes on to break its connection, as large ones may, while Redis `answers`
-    others: it will never be taken.
+    Args:
+        action: sends the command.
+        shield: holds interrupts back while a command is sent.
+        deadline: returns the monotonic time until which a Redis that refuses (it is full) is asked again; a
+            function, since the deadline may change during the wait.
+        answers: returns whether Redis answers other commands.
+
+    Raises:
+        CallInterrupted: the deadline is over.
+        RedisError: only this command breaks its connection, as too large ones do; Redis will never take it.
     """
     forks.end_here()
 
@@ -58,16 +65,16 @@ def until_redis_answers(
 
 @dataclass(slots=True)
 class _Patience:
-    """Decides when a command is given up that Redis does not take."""
+    """Decides when to give up a command that Redis does not take."""
 
     shield: Callable[[], AbstractContextManager[None]]
     deadline: Callable[[], float]
     answers: Callable[[], bool]
-    #: Since when the command breaks its connection while Redis answers others: monotonic seconds.
+    #: Since when the command fails while Redis answers others: monotonic seconds; None: it does not.
     breaks_since: float | None = None
 
     def failed(self, error: Exception) -> None:
-        """Raise what ends the tries, if they are to end."""
+        """Raise the error that ends the tries, if they are to end."""
         now = time.monotonic()
         if isinstance(error, Refused):
             if now > self.deadline():
@@ -82,9 +89,10 @@ class _Patience:
 
 @contextmanager
 def ends_process_on_error(board: Board) -> Iterator[None]:
-    """Have this process end when an outcome cannot be recorded: its calls are recovered then.
+    """End this process if the block raises, which means that an outcome could not be recorded.
 
-    What is raised in a thread of its own would end that alone, and leave the call running for ever.
+    Its calls are then recovered. An exception in a call's thread would only end the thread, and the call
+    would seem to run for ever.
     """
     try:
         yield
@@ -95,10 +103,10 @@ def ends_process_on_error(board: Board) -> Iterator[None]:
 
 
 def read_request(attempts: Attempts, taken: Taken, read: Callable[[Taken], R]) -> R | None:
-    """Return the request of a call, which `read` unpacks; end the call, and return None, if it cannot.
+    """Return a call's request, unpacked by `read`; if that fails, end the call as lost and return None.
 
-    `read` raises `ConfigurationError` for a request of another version, or that was forged: no run can
-    help it.
+    `read` raises `ConfigurationError` for a request of another version, or for a forged one; running it
+    again would not help.
     """
     try:
         return read(taken)

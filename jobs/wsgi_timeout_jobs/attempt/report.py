@@ -1,4 +1,4 @@
-"""Reports of progress, written a few times a second at most, whatever the handler does."""
+"""Writes progress reports to Redis, a few times a second at most, however often the handler reports."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INTERVAL_SECONDS = 0.25
 
 
 class Reports:
-    """What one attempt tells of its progress: the first report at once, the last always, others if due."""
+    """The progress of one attempt: the first report is written at once, the last always, others when due."""
 
     def __init__(self, attempts: Attempts, interrupts: Interrupts, attempt: Attempt) -> None:
         self._attempts = attempts
@@ -32,7 +32,7 @@ class Reports:
         self._closed = False
 
     def __call__(self, report: dict[str, Any]) -> None:
-        # Without the lock: a handler that reports from a tight loop pays for a look at the clock.
+        # Without the lock, so that a report from a tight loop costs little more than reading the clock.
         self._latest = report
         if time.monotonic() < self._due and self._timer is not None:
             return
@@ -48,7 +48,7 @@ class Reports:
             self._write()
 
     def close(self) -> None:
-        """Write what was not written yet; from now on nothing is."""
+        """Write the last report if it was not written; later reports are dropped."""
         with self._interrupts.shield():
             with self._lock:
                 self._closed = True
@@ -77,5 +77,5 @@ class Reports:
         try:
             self._attempts.progress(self._attempt, report)
         except ANY as error:
-            # Progress is a courtesy: it must not end a handler.
+            # A report that cannot be written must not end the handler.
             log.debug("%s: progress was not recorded: %s", self._attempt.call_id, error)

@@ -45,7 +45,7 @@ _DETAILS = {
 
 @dataclass(frozen=True, slots=True)
 class RequestRunner:
-    """What a worker process needs to run calls, one at a time in each of its slots."""
+    """Runs attempts of web calls in a worker process, one at a time in each slot."""
 
     #: The target's WSGI apps by entry.
     apps: Mapping[str, WSGIApp]
@@ -55,7 +55,7 @@ class RequestRunner:
     board: Board
 
     def run(self, slot: int, taken: Taken) -> None:
-        """Run one attempt to its end. When it raises, this process must end: the call is recovered then."""
+        """Run one attempt to its end. If this raises, the process must end, so that the call is recovered."""
         attempt, call_id = taken.attempt, taken.attempt.call_id
         request = read_request(self.attempts, taken, self._unsealed)
         if request is None:
@@ -114,7 +114,7 @@ class RequestRunner:
             call = environ[ENVIRON_KEY] = RunningCall(attempt.call_id, attempt.number, reports)
             environ[PROGRESS_KEY] = call.progress
             app = self.apps.get(request.entry)
-            if app is None:  # another worker of this name told of it
+            if app is None:  # another worker of this name has described it
                 response.fail(Outcome.LOST, f"its worker serves no web function {request.entry!r}")
                 return
             with run_as(call):
@@ -122,7 +122,7 @@ class RequestRunner:
                     capture.run(app, environ)
                 except BaseException as error:
                     forks.end_here(error)
-                    # Whatever an app raises ends its call, and not this process.
+                    # Whatever an app raises, even SystemExit, ends its call and not this process.
                     if isinstance(error, Fenced | CallInterrupted):
                         raise
                     self._raised(attempt.call_id, response, error)
@@ -144,7 +144,7 @@ class RequestRunner:
 
     @staticmethod
     def _close(call_id: str, capture: Capture) -> None:
-        # Whatever it raises changes no response that is complete, and hides no interrupt.
+        # An error here must not change a complete response, nor hide an interrupt.
         try:
             capture.close()
         except CallInterrupted:
@@ -165,7 +165,7 @@ class RequestRunner:
         outcome = Outcome(interruption.reason)
         detail = _DETAILS[outcome].format(timeout=request.timeout, unread=request.unread_timeout)
         if outcome is Outcome.TIMEOUT:
-            # With the exception: what reports errors knows it again where the app's framework told of it.
+            # With the exception, so that error reporters recognise it if the app's framework reported it too.
             log.error("%s: %s", call_id, detail, exc_info=interruption)
         else:
             log.warning("%s: %s", call_id, detail)
@@ -176,6 +176,6 @@ class RequestRunner:
 
     @staticmethod
     def _let_go(response: Response) -> None:
-        # Refused again, and with that the worker holds the call no longer.
+        # This is refused as well, but removes the call from those that the worker holds.
         with suppress(Fenced):
             response.fail(Outcome.LOST, "")

@@ -1,4 +1,4 @@
-"""`wsgi.input` of a large request: its stream, read as it comes."""
+"""`wsgi.input` of a request: a small body in memory, or a large one read from its stream as it arrives."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from wsgi_timeout_jobs.process.interrupts import Interrupts
 
 
 class SmallBody(io.BytesIO):
-    """A body that came with its call; like a server's, it cannot be turned back (PEP 3333)."""
+    """A body that came with its call; like a server's `wsgi.input`, it cannot seek (PEP 3333)."""
 
     __slots__ = ()
 
@@ -31,9 +31,9 @@ class SmallBody(io.BytesIO):
 
 
 class Uploader:
-    """The web process that sends a request body: whether it still pops its inbox.
+    """Finds out whether the web process that sends a request body is alive: whether it empties its inbox.
 
-    A client may pause, or send so little that no chunk is full: silence alone proves nothing.
+    A body that stops arriving proves nothing: the client may pause, or send too slowly to fill a chunk.
     """
 
     def __init__(self, queue: Queue, call_id: str) -> None:
@@ -43,22 +43,22 @@ class Uploader:
         self.forget()
 
     def forget(self) -> None:
-        """Begin anew: what was not seen through an unbroken connection proves nothing."""
+        """Start the observation anew: it only counts over an unbroken connection."""
         self._inbox = self._message = ""
         self._since = self._looked = time.monotonic()
 
     def is_gone(self) -> bool:
-        """Look; True when a message was left unread for `lease_seconds`."""
+        """Check the inbox; return True once a message has lain there unread for `lease_seconds`."""
         now, before = time.monotonic(), self._looked
         self._looked = now
         if now - before > max(self._lease_seconds / 2, 2 * RECHECK_SECONDS):
-            # This process was stopped, or its handler read nothing: the other may have stopped with it.
+            # This process was frozen, or its handler did not read: the other may have been frozen too.
             self.forget()
         if self._message and self._redis.lpos(self._inbox, self._message) is not None:
             return now - self._since > self._lease_seconds
         self.forget()
         if uploader := self._redis.hget(self._stream, "uploader"):
-            # It names no call, so that it wakes nobody.
+            # A message that names no call wakes nobody.
             self._inbox, self._message = keys.inbox(text(uploader)), f"ping-{secrets.token_hex(8)}"
             pipe = self._redis.pipeline(transaction=False)
             pipe.lpush(self._inbox, self._message)
@@ -68,7 +68,7 @@ class Uploader:
 
 
 class RequestBody(io.RawIOBase):
-    """Reads a stream; an upload that was cut short raises, it never looks like a complete one."""
+    """Reads the body's stream; raises `UploadBroken` at the end of an upload that was cut short."""
 
     def __init__(
         self, reader: StreamReader, waiter: Waiter, interrupts: Interrupts, uploader: Uploader

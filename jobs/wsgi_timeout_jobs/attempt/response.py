@@ -1,4 +1,4 @@
-"""Where a captured response goes: a small one whole, with the outcome; any other into its stream."""
+"""The sink of a captured response: a small one is recorded with the outcome, others go into a stream."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from wsgi_timeout_jobs.process.interrupts import Interrupts
 
 
 class Response:
-    """The sink of one attempt.
+    """Takes the response of one attempt.
 
-    What the app yields is passed on at once (PEP 3333: no block may be held back), unless it is
-    already known to be all: the last of a list, or as many bytes as Content-Length says.
+    Blocks are passed on at once (PEP 3333: no block may be held back), unless the whole response is known to
+    have come: the last item of a list, or as many bytes as Content-Length says.
     """
 
     def __init__(
@@ -38,9 +38,17 @@ class Response:
         hold: Callable[[], AbstractContextManager[None]],
         tell: Callable[[], None],
     ) -> None:
-        """`hold` keeps the parent from this attempt, which else may run until `deadline`.
+        """Prepare to take a response.
 
-        `tell` is called when its outcome is recorded.
+        Args:
+            attempts: records the outcome.
+            listener: wakes a writer that waits for room.
+            interrupts: held back while a command is sent.
+            attempt: whose response it is.
+            request: its limits.
+            deadline: when the handler's timeout is over, in monotonic seconds.
+            hold: stops the pool from interrupting this attempt, in a `with` block.
+            tell: called when the outcome was recorded.
         """
         self._attempts = attempts
         self._listener = listener
@@ -56,18 +64,18 @@ class Response:
         self._count = 0
         self._held: list[bytes] = []
         self._writer: BodyWriter | None = None
-        #: The app has ended, or its response has.
+        #: The app has ended, or its response is complete.
         self._settled = False
-        #: It ended otherwise than with the app's whole response.
+        #: The attempt has not ended with a complete response of the app.
         self.failed = False
         #: The outcome is recorded; the handler may still run.
         self.recorded = False
-        #: What was recorded; None: nothing, others have ended it.
+        #: The outcome that was recorded; None: none, or something else has ended the call.
         self.outcome: Outcome | None = None
 
     @property
     def began(self) -> bool:
-        """Whether bytes are on their way, so that no other response can replace this one."""
+        """Whether bytes were sent, so that no other response can replace this one."""
         return self._writer is not None
 
     def begin(self, head: ResponseHead) -> None:
@@ -80,16 +88,16 @@ class Response:
         if self.recorded:
             return
         if not self._has_body():
-            # The head is all that the client can see, and a server sends it with the first byte.
+            # The client can only see status and headers, which a server sends with the first byte.
             self._finish()
             return
         if self._length is not None:
-            # A server sends no more than was announced (RFC 9112 section 6.3).
+            # A server sends no more than `Content-Length` bytes (RFC 9112 section 6.3).
             chunk = chunk[: self._length - self._count]
         self._held.append(chunk)
         self._count += len(chunk)
         if self._count == self._length:
-            # All that the client can see: it need not wait for what the app does afterwards.
+            # The client has all of it, and need not wait for what the app does afterwards.
             self._finish()
         elif not last:
             self._flush()
@@ -107,7 +115,7 @@ class Response:
             self.fail(Outcome.BROKEN, detail)
 
     def fail(self, outcome: Outcome, detail: str) -> None:
-        """Record that there is no response, or no rest of one."""
+        """Record that there is no response, or that it breaks off."""
         if self.recorded:
             return
         self.failed = True
@@ -116,13 +124,13 @@ class Response:
         whole = (self._head, b"".join(self._held)) if outcome is Outcome.BROKEN and self._head else None
         with self._settling():
             if outcome is Outcome.BROKEN:
-                self._drain()  # what the app gave before it failed is its client's
+                self._drain()  # the client gets what the app yielded before it failed
             else:
                 self.close()
             self._record(outcome, detail=detail, response=None if self.began else whole)
 
     def _has_body(self) -> bool:
-        # RFC 9110 section 15.4.5: a 304 may announce the length that a 200 would have.
+        # RFC 9110 section 15.4.5: a 304 may have the `Content-Length` of the 200.
         assert self._head is not None
         return not self._no_body and self._head.status[:3] not in {"204", "304"}
 
@@ -140,9 +148,9 @@ class Response:
 
     @contextmanager
     def _settling(self) -> Iterator[None]:
-        """Have nobody end what the app has ended: a Redis that is away must not cost its response."""
-        forks.end_here()  # before it touches what the worker shares with its parent
-        # Until the app has ended its parent sees to the deadline.
+        """Keep the pool from ending the attempt while its response waits for Redis."""
+        forks.end_here()  # a process that the handler forked must not touch the worker's shared memory
+        # Up to here the pool has enforced the deadline.
         self._settled = True
         if self._writer:
             self._writer.patience = self._deadline
@@ -153,7 +161,7 @@ class Response:
         assert self._head is not None
         request = self._request
         if self._writer is None:
-            # What is known to be larger needs no more than its reader keeps up with.
+            # Of a body known to be larger than that, no more is written ahead than the buffer.
             fits = self._length is None or self._length <= request.max_result
             ahead = request.max_result if fits else request.buffer
             limits = Limits(request.buffer, ahead, request.resume_window)
@@ -188,7 +196,7 @@ class Response:
             self._writer.drain()
 
     def close(self) -> None:
-        """Send nothing more: the handler has ended."""
+        """Send nothing more; called when the handler has ended."""
         if self._writer:
             self._writer.abandon()
 
@@ -220,7 +228,7 @@ class Response:
 
 
 def _reader_timeout(head: ResponseHead, request: CallRequest) -> float:
-    """Return the seconds for which a response goes on without its reader: one that may have no end."""
+    """Return after how many seconds without a reader a response ends; infinite unless it may be endless."""
     types = [value for name, value in head.headers if name.lower() == "content-type"]
     if not any(value.partition(";")[0].strip().lower() in STREAMS for value in types):
         return math.inf

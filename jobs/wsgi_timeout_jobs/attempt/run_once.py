@@ -1,8 +1,8 @@
-"""Which function calls have run on this machine, kept where a writer to Redis cannot reach it.
+"""Records on this machine which function calls have run, so that a copied call does not run again.
 
-A call is signed, and its record could be put back as it was before it ran: by whoever can write to Redis,
-as often as he likes. So each run is noted in a file of this user's before it begins, until the time is over
-in which the call may run at all; that time is part of what is signed.
+Whoever can write to Redis can restore the record of a signed call as it was before it ran. Therefore each
+run is noted in a file of this user before it begins, and kept until the time after which the call may not
+run any more. That time is part of what is signed.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from wsgi_timeout.errors import PayloadRefused
 
 log = logging.getLogger("wsgi_timeout.worker")
 
-#: Seconds that the clocks of two machines may differ.
+#: How many seconds the clocks of two machines may differ.
 _SKEW_SECONDS = 600.0
-#: Seconds that a process waits for another one at the file.
+#: Seconds for which a process waits for the lock of the file.
 _LOCKED_SECONDS = 5.0
-#: Of so many notes one also forgets those that are over.
+#: Every so many notes, expired ones are deleted.
 _FORGET_EVERY = 200
-#: Runs of a call that has ended.
+#: The number of runs noted for a call that has ended: more than it may have.
 _NO_MORE = 1_000_000
 
 _TABLE = "CREATE TABLE IF NOT EXISTS runs (id TEXT PRIMARY KEY, count INTEGER, until REAL) WITHOUT ROWID"
@@ -40,19 +40,24 @@ _in_memory: dict[str, int] = {}
 
 
 class _State:
-    """What this process knows of the file."""
+    """The open file of this process, and what it has noted."""
 
     notes = 0
     failed = False
-    #: Open files by process: one that was opened before a fork is never used, nor closed, in the child.
+    #: Open files by process id: SQLite forbids using, or closing, in a child what was opened before the fork.
     files: ClassVar[dict[int, sqlite3.Connection]] = {}
 
 
 def begin(call_id: str, runs: int, until: float) -> None:
-    """Note a run of a call, of which there may be `runs` up to `until`, a time since 1970.
+    """Note that a run of a call begins.
+
+    Args:
+        call_id: the call.
+        runs: how many runs it may have.
+        until: when it may not run any more, in seconds since 1970.
 
     Raises:
-        PayloadRefused: it has had all of them here, or its time is over.
+        PayloadRefused: it has had all its runs on this machine, or `until` is over.
     """
     now = time.time()
     if until and now > until + _SKEW_SECONDS:
@@ -62,7 +67,7 @@ def begin(call_id: str, runs: int, until: float) -> None:
 
 
 def end(call_id: str) -> None:
-    """Note that a call has ended: no run of it is left."""
+    """Note that a call has ended, so that it may not run again."""
     try:
         with _lock, _file() as file:
             file.execute("UPDATE runs SET count = ? WHERE id = ?", (_NO_MORE, call_id))
@@ -93,9 +98,9 @@ def _file() -> sqlite3.Connection:
     if pid not in _State.files:
         path = _folder() / "runs.sqlite"
         path.touch(mode=0o600)
-        # Any thread, one at a time: `_lock`.
+        # All threads use it, one at a time: `_lock`.
         file = sqlite3.connect(path, timeout=_LOCKED_SECONDS, check_same_thread=False)
-        # What a power cut takes is what ran in the last seconds before it.
+        # A power cut loses the notes of the last seconds only.
         file.execute("PRAGMA synchronous = OFF")
         file.execute("PRAGMA journal_mode = WAL")
         file.execute(_TABLE)
@@ -109,7 +114,7 @@ def _folder() -> Path:
         folder = base / "wsgi-timeout"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except (OSError, RuntimeError):
-        # No home, or one that cannot be written, as containers have.
+        # There is no home folder, or it is read-only, as in containers.
         folder = Path(tempfile.gettempdir()) / f"wsgi-timeout-{os.getuid()}"
         folder.mkdir(mode=0o700, exist_ok=True)
         if folder.stat().st_uid != os.getuid():

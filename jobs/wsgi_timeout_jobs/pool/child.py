@@ -19,12 +19,12 @@ log = logging.getLogger("wsgi_timeout.pool")
 
 @dataclass
 class Interruption:
-    """An attempt that was told to end."""
+    """An attempt whose handler was interrupted."""
 
-    #: Monotonic seconds.
+    #: When, in monotonic seconds.
     since: float
     outcome: Outcome
-    #: The outcome is recorded, though the handler still runs.
+    #: The outcome was recorded, though the handler still runs.
     ended: bool = False
 
 
@@ -34,48 +34,48 @@ class Child:
 
     pid: int
     name: str
-    #: Empty for web calls, else a queue of functions, after the target's name.
+    #: Empty for web calls, else a queue of functions, without the target's name.
     queue: str
     board: Board
-    #: The full name of its queue; empty until it has loaded the target.
+    #: The full name of its queue, by which its `QueueKeeper` is found; empty until it has loaded the target.
     keeper_name: str = ""
-    #: Since when it takes no more calls, told to or by itself: monotonic seconds.
+    #: Since when it takes no more calls, in monotonic seconds; None: it does.
     stopping_since: float | None = None
-    #: By call and attempt, for as long as these run.
+    #: Its interrupted attempts that still run, by call and attempt.
     interrupted: dict[tuple[str, int], Interruption] = field(default_factory=dict)
-    #: It goes on until its successors are ready.
+    #: After a reload: it takes calls until its successors are ready.
     outdated: bool = False
-    #: When a handler of it was last interrupted: monotonic seconds. It takes no more calls since.
+    #: When one of its handlers was last interrupted, in monotonic seconds; since then it takes no calls.
     interrupted_since: float | None = None
-    #: What RQ was last told of it: state, calls that succeeded and failed.
+    #: The state, and the numbers of succeeded and failed calls, that were last written to RQ's record of it.
     told: tuple[str, int, int] = ("idle", 0, 0)
     #: The pipe that tells a spare process to take calls; -1: it takes calls.
     turn_fd: int = -1
 
     @property
     def spare(self) -> bool:
-        """Whether it only stands by, to replace another."""
+        """Whether it only stands by, to replace another process."""
         return self.turn_fd >= 0
 
     def take_turn(self) -> None:
         """Have a spare process take calls."""
         fd, self.turn_fd = self.turn_fd, -1
-        with suppress(BrokenPipeError):  # it has ended: that is noticed, and another one is started
+        with suppress(BrokenPipeError):  # it has ended, and will be replaced
             os.write(fd, b"1")
         os.close(fd)
 
     def stop(self) -> None:
-        """Have it take no more calls, and end when those that it runs have."""
+        """Have it take no more calls, and end once its running calls have ended."""
         if self.stopping_since is None:
             self.stopping_since = time.monotonic()
             self.send(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it at once; what it runs is recovered."""
+        """Kill it; the calls that it runs are recovered."""
         self.send(signal.SIGKILL)
 
     def kill_with_descendants(self) -> None:
-        """End it and all that its handlers have started."""
+        """Kill it, and all processes that its handlers have started."""
         below = descendants(self.pid)
         self.kill()
         kill_all(below)
@@ -88,7 +88,7 @@ class Child:
             log.debug("pid %d is gone already", self.pid)
 
     def memory(self) -> int:
-        """Return its resident memory in bytes, with its app's process; 0 where the system does not tell."""
+        """Return its resident memory in bytes, with that of its app's process; 0 if that is unknown."""
         return sum(_memory(pid) for pid in (self.pid, self.board.app_pid) if pid)
 
 

@@ -1,7 +1,7 @@
-"""The worker processes of a pool: started, watched, stopped and replaced.
+"""Starts, watches, stops and replaces the worker processes of a pool.
 
-They are forked from the pool's main thread: a child with PDEATHSIG dies when the thread that forked it
-ends.
+They are forked from the pool's main thread, since a child with PDEATHSIG dies when the thread that forked
+it ends.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from wsgi_timeout_jobs.process.options import WorkerOptions
 
 log = logging.getLogger("wsgi_timeout.pool")
 
-#: Seconds after which a child that died at start is tried again, doubled up to the second.
+#: Seconds before a child that died at start is started again: the first pause, doubled up to the second.
 _BACKOFF_SECONDS = (0.5, 30.0)
-#: Seconds after which a fork that the system refused is tried again.
+#: Seconds before a fork that the system has refused is tried again.
 _FORK_PAUSE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What the children of a pool serve, and how they reach it."""
+    """What the children of a pool serve, and how they reach the pool."""
 
     target: str
-    #: None: the target may name itself.
+    #: None: the target may give itself a name.
     name: str | None
     url: str
     #: The inbox of the pool.
@@ -56,18 +56,18 @@ class Children:
         if options.gunicorn and not options.python:
             self._hooks = GunicornHooks(options.gunicorn, served.target, options.processes)
         self._by_pid: dict[int, Child] = {}
-        #: Queues of functions that the target has, after its name; known when it is loaded.
+        #: The target's queues of functions, without its name; known once a child has loaded it.
         self._queues: tuple[str, ...] = ()
         self._failures = 0
         self._spawn_after = 0.0
-        #: The target's name, as a child that has loaded it told; None before.
+        #: The target's name; None until a child has loaded the target.
         self.name = served.name
         self.ever_ready = False
-        #: The first one could not load the target: no other will.
+        #: The first child could not load the target, so the pool ends.
         self.load_failed = False
-        #: Monotonic seconds since when all of them end, and none is started.
+        #: Since when the pool stops, in monotonic seconds; no process is started then. None: it runs.
         self.stopping_since: float | None = None
-        #: They have as long as they need to end.
+        #: The pool stops without a time limit for running calls.
         self.draining = False
 
     def __iter__(self) -> Iterator[Child]:
@@ -77,9 +77,9 @@ class Children:
         return bool(self._by_pid)
 
     def running(self) -> Iterator[tuple[Child, Running]]:
-        """Yield what runs in children of which the queue is known."""
+        """Yield the running calls, each with its child."""
         for child in self:
-            # One that came up since the last look at children is not known to be of a queue yet.
+            # Without this it has just started, and its queue is not known yet.
             if child.keeper_name:
                 for running in child.board.running():
                     yield child, running
@@ -87,28 +87,28 @@ class Children:
     # -- starting
 
     def spawn_missing(self) -> None:
-        """Start as many as are missing; one that is stopping is replaced before it has ended."""
+        """Start missing processes; one that is stopping is replaced before it has ended."""
         if self.stopping_since is not None or time.monotonic() < self._spawn_after:
             return
         try:
             for queue in ("", *self._queues):
                 self._spawn_missing_of(queue)
         except OSError as error:
-            # Too many processes, or too little memory: those that run need not end for it.
+            # Too many processes, or too little memory: the running ones continue.
             log.warning("no new worker can be started: %s", error)
             self._spawn_after = time.monotonic() + _FORK_PAUSE_SECONDS
 
     def _spawn_missing_of(self, queue: str) -> None:
         there = [c for c in self if c.queue == queue and c.stopping_since is None and not c.outdated]
         spare = sorted((c for c in there if c.spare), key=lambda child: not child.board.loaded)
-        # One alone at first: an app that cannot be loaded then says so once.
+        # At first only one, so that an app that cannot be loaded logs its error once.
         wanted = self._wanted(queue) if self.ever_ready else 1
         missing = wanted - (len(there) - len(spare))
         for child in spare[: max(0, missing)]:
             child.take_turn()
         for _ in range(missing - len(spare)):
             self._spawn(queue)
-        # Spare ones are loaded when the others are: those are waited for.
+        # Spare processes are started after all others are ready.
         if self.ever_ready and all(child.board.ready for child in there if not child.spare):
             for _ in range(self._options.spare - max(0, len(spare) - max(0, missing))):
                 self._spawn(queue, spare=True)
@@ -122,7 +122,7 @@ class Children:
         board, parent = Board(self._options.threads), os.getpid()
         hooked = self._hooks.new_worker(board.counts) if self._hooks else None
         read_fd, write_fd = os.pipe() if spare else (-1, -1)
-        # A stop that came around the fork would miss the child, or be handled in it as if it were the parent.
+        # A stop signal during the fork would miss the child, or run the parent's handler in the child.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
         try:
             if self.stopping_since is None:
@@ -150,7 +150,7 @@ class Children:
         )
 
     def _work(self, name: str, queue: str, board: Board, turn_fd: int, hooked: HookedWorker | None) -> None:
-        # Imported here: the parent stays small, and an app's own patching finds a fresh process.
+        # Imported here, so that the parent stays small, and apps can monkey-patch a fresh process.
         from wsgi_timeout_jobs.worker.start import run_worker  # noqa: PLC0415
 
         if self._options.ready_fd >= 0 and not self.ever_ready:
@@ -175,7 +175,7 @@ class Children:
             run_worker(options, board)
 
     def reload(self) -> None:
-        """Replace all; each goes on until as many new ones are ready."""
+        """Replace all processes; old ones take calls until as many new ones are ready."""
         for child in self:
             child.outdated = True
 
@@ -191,7 +191,7 @@ class Children:
     # -- watching
 
     def came_up(self) -> list[Child]:
-        """Return those that have loaded the target since the last time."""
+        """Return the children that have become ready since the last call."""
         new = [child for child in self if child.board.ready and not child.keeper_name]
         for child in new:
             self.note_ready(child)
@@ -202,16 +202,16 @@ class Children:
         return new
 
     def note_ready(self, child: Child) -> None:
-        """Learn from a child that has loaded the target what it serves."""
+        """Take the target's name and queues from a child that has loaded it."""
         self.name, self._queues = child.board.offered()
         self.ever_ready = True
         child.keeper_name = f"{self.name}:{child.queue}" if child.queue else self.name
 
     def reap(self) -> list[tuple[Child, int]]:
-        """Return those that have ended, each with its exit code."""
+        """Return the children that have ended, each with its exit code."""
         ended = []
         for pid, status in _ended_processes():
-            # As PID 1 of a container it is given those whose parents are gone, too.
+            # As PID 1 of a container, the pool also reaps processes whose parents have died.
             if child := self._by_pid.pop(pid, None):
                 code = os.waitstatus_to_exitcode(status)
                 if self._hooks:
@@ -227,7 +227,7 @@ class Children:
             os.close(child.turn_fd)
         if code < 0 and child.stopping_since is None:
             log.warning("worker %s (pid %d) was killed by signal %d", child.name, child.pid, -code)
-        # A process that loaded the target may still refuse, because of other workers of the name.
+        # A process that has loaded the target may still refuse to start: because of other workers.
         began = child.board.ready or (child.board.loaded and code != EXIT_LOAD_FAILED)
         if began or code == EXIT_RELOAD:
             self._failures = 0
@@ -238,11 +238,11 @@ class Children:
         self.load_failed = code == EXIT_LOAD_FAILED and not self.ever_ready
 
     def check_memory(self) -> None:
-        """Replace those that are over `max_memory`."""
+        """Replace children that use more than `max_memory`."""
         if not self._options.max_memory:
             return
         for child in self:
-            # One that is too large from the start is worth a call: else no call would ever run.
+            # If a process is too large from the start, it runs one call; otherwise no call would ever run.
             used = any(child.board.counts()) or child.board.running()
             if used and child.stopping_since is None and child.memory() > self._options.max_memory:
                 log.info("worker %s is over max_memory, and replaced when its calls have ended", child.name)
@@ -251,25 +251,25 @@ class Children:
     # -- stopping
 
     def stop(self) -> None:
-        """Start no more, and have each end when its calls have, within `graceful_timeout`."""
+        """Stop the pool; running calls may take `graceful_timeout`."""
         self.draining = False
         self.stopping_since = time.monotonic()
         for child in self:
             child.stop()
 
     def drain(self) -> None:
-        """Start no more, and have each end when its calls have, however long they run."""
+        """Stop the pool; running calls may take as long as they need."""
         if self.stopping_since is None:
             log.info("draining, as `wsgi-timeout drain` says: no more calls are taken")
             self.stop()
             self.draining = True
 
     def stop_now(self) -> None:
-        """Give running calls no more time."""
+        """End the time that running calls have, in a stop that has begun."""
         self.stopping_since = float("-inf")
 
     def check_stop(self) -> None:
-        """Kill those that have not ended within `graceful_timeout`."""
+        """Kill children that have not ended within `graceful_timeout`."""
         since = self.stopping_since
         if since is None or self.draining:
             return
@@ -280,7 +280,7 @@ class Children:
 
 def _ended_processes() -> Iterator[tuple[int, int]]:
     """Yield the pid and the status of each child of this process that has ended."""
-    with suppress(ChildProcessError):  # there is none at all
+    with suppress(ChildProcessError):  # there are no children
         while True:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:

@@ -1,4 +1,4 @@
-"""How a running call is ended from outside: at its deadline, by a cancel, or because others have it now."""
+"""Ends running calls from outside: at their deadline, after a cancel, or when their lease was lost."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from wsgi_timeout_jobs.process.interrupts import SIGNAL
 
 log = logging.getLogger("wsgi_timeout.pool")
 
-#: Seconds in which a handler that was interrupted may record its own end.
+#: Seconds in which an interrupted handler may record its outcome itself.
 _UNANSWERED_SECONDS = 2.0
 
 
 class Deadlines:
-    """Interrupts what runs too long or was cancelled, and kills what does not end then."""
+    """Interrupts handlers that run too long or were cancelled, and kills processes that do not end then."""
 
     def __init__(
         self, children: Children, keepers: dict[str, QueueKeeper], *, threads: int, grace: float
     ) -> None:
-        """`grace`: seconds that an interrupted handler may go on. `keepers`: by the full name of a queue."""
+        """`grace`: seconds that an interrupted handler may go on; `keepers`: by the full name of a queue."""
         self._children = children
         self._keepers = keepers
         self._threads = threads
         self._grace = grace
 
     def check(self) -> None:
-        """Interrupt handlers that are over their deadline; kill what has not ended in time since."""
+        """Interrupt handlers that are over their deadline; kill processes that have not ended since."""
         now = time.monotonic()
         for child, running in self._children.running():
             interruption = child.interrupted.get(running.attempt_of)
@@ -50,19 +50,19 @@ class Deadlines:
             self._kill_after_grace(child)
 
     def _tell_who_waits(self, child: Child, running: Running, interruption: Interruption) -> None:
-        """Record the outcome of a handler that goes on in its `finally`."""
+        """Record the outcome for a handler that has not done so yet, so that its waiters get it."""
         seconds = time.monotonic() - interruption.since
         if seconds > min(self._grace, _UNANSWERED_SECONDS) and not interruption.ended:
             interruption.ended = True
             self.record(child, running, interruption.outcome)
 
     def _kill_after_grace(self, child: Child) -> None:
-        """End a process whose interrupted handler goes on, or has left behind what does."""
+        """Kill a process whose interrupted handler has not ended, or has left threads behind."""
         since = child.interrupted_since
         if since is None or time.monotonic() - since <= self._grace:
             return
         running = child.board.running()
-        # Its neighbours may end first, and so may what has its outcome on the way to Redis.
+        # Other calls of the process may end first, and so may one whose outcome is being recorded.
         if any(each.settling or each.attempt_of not in child.interrupted for each in running):
             return
         what = ", ".join(each.call_id for each in running) or "its last call"
@@ -70,31 +70,31 @@ class Deadlines:
         child.kill_with_descendants()
 
     def interrupt(self, child: Child, running: Running, outcome: Outcome, *, ended: bool = False) -> None:
-        """Have a handler end; `ended`: its outcome is recorded already."""
+        """Interrupt a handler; `ended`: its outcome is recorded already."""
         if running.settling or running.attempt_of in child.interrupted:
             return
         now = child.interrupted_since = time.monotonic()
         child.interrupted[running.attempt_of] = Interruption(now, outcome, ended)
         child.board.interrupt(running, outcome)
         metrics.count("interrupts_total", child.keeper_name, outcome)
-        # What the handler leaves undone must not reach another call: its process ends, and is replaced now.
+        # The handler may leave things half done (a transaction, a lock): its process takes no other call.
         if self._threads == 1:
-            # The board tells it to take no more. Not a second signal: while one is pending for the main
-            # thread Linux hands the next one to another, and the main thread would sleep on.
+            # The board tells it so, not a second signal: while one is pending for the main thread, Linux
+            # delivers the next one to another thread, and the main thread would sleep on.
             child.stopping_since = now
             child.send(SIGNAL)
             return
         child.stop()
         if not ended:
-            # No exception reaches a thread that sleeps: the outcome is recorded now, the process goes on
-            # until its other calls have ended.
+            # No exception can be raised in a thread that sleeps. The outcome is recorded now, and the
+            # process ends after its other calls.
             self.record(child, running, outcome)
 
     def record(self, child: Child, running: Running, outcome: Outcome, detail: str = "cancelled") -> None:
-        """Record an outcome that the worker does not record itself."""
+        """Record an outcome that the worker will not record itself."""
         if outcome is Outcome.TIMEOUT:
             detail = "the handler ran longer than its timeout"
-            if self._threads > 1:  # else its worker says so, with a traceback
+            if self._threads > 1:  # with one thread the worker logs it, with a traceback
                 log.error("%s: %s", running.call_id, detail)
         keeper = self._keepers[child.keeper_name]
         keeper.end(running.call_id, outcome, detail, running.attempt)

@@ -1,4 +1,4 @@
-"""What a forked child does before it is a worker, and how it ends: it never runs the parent's code."""
+"""What a forked child does before it becomes a worker, and how it ends without running the parent's code."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ EXIT_LOAD_FAILED = 3
 EXIT_RELOAD = 4
 
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
-#: What gunicorn takes to reopen logs and to start a new master; a pool does neither, and goes on.
+#: Signals for which gunicorn reopens logs or starts a new master; a pool ignores them.
 IGNORED = (signal.SIGUSR1, signal.SIGUSR2)
-#: Held back around a fork.
+#: Signals that are blocked during a fork.
 HELD = (*STOPS, *IGNORED, signal.SIGHUP)
 
 
 def be_child(
     work: Callable[[], None], board: Board, target: str, *, parent: int, reload: bool, loaded_before: bool
 ) -> None:
-    """Run `work` and end this process: never returns.
+    """Run `work` and end this process; never returns.
 
-    `loaded_before`: another child has loaded the target, so that its name is no typing error.
+    `loaded_before`: another child has loaded the target, so its name is right.
     """
     code = 1
     reloader = Reloader() if reload else None
@@ -43,7 +43,7 @@ def be_child(
         _default_signals()
         if reloader:
             reloader.start()
-        # What an app registers to run at exit does so here; what the parent registered does not.
+        # Exit functions that the parent has registered must not run here; those of the app must.
         atexit._clear()  # noqa: SLF001
         work()
         tracing.flush()
@@ -52,17 +52,17 @@ def be_child(
     except AppChanged:
         code = EXIT_RELOAD
     except BaseException as error:  # noqa: BLE001 - the last frame of this process
-        # One write: the lines of several processes must not mix.
+        # In one write, so that lines of several processes do not mix.
         sys.stderr.write(_complaint(error, board, target))
         if not board.ready:
             code = _load_failed(error, reloader, loaded_before=loaded_before)
     finally:
-        # Nobody may read them any more. In no case does this process go on as if it were the parent.
+        # Flushing may fail if nobody reads them; this process must end in any case.
         for stream in (sys.stdout, sys.stderr):
             with suppress(Exception):
                 stream.flush()
         if board.interrupted:
-            # Nor does what an interrupted handler has started.
+            # Processes that an interrupted handler has started must end too.
             kill_all(descendants(os.getpid()))
         os._exit(code)
 
@@ -75,7 +75,7 @@ def _complaint(error: BaseException, board: Board, target: str) -> str:
 
 
 def _load_failed(error: BaseException, reloader: Reloader | None, *, loaded_before: bool) -> int:
-    """Return the exit code of a child that could not load the app: with `--reload` after an edit."""
+    """Return the exit code of a child that could not load the app; with `--reload` wait for an edit first."""
     mistyped = isinstance(error, ConfigurationError) and not loaded_before
     if reloader is None or mistyped:
         return EXIT_LOAD_FAILED
@@ -87,7 +87,7 @@ def _default_signals() -> None:
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, *STOPS, *IGNORED):
         signal.signal(number, signal.SIG_DFL)
-    # The pool tells it when to stop. Not ignored: what the app starts would inherit that.
+    # The pool tells the child when to stop. Not SIG_IGN, which programs that the app starts would inherit.
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)

@@ -1,4 +1,4 @@
-"""A pool's metrics on a port of its own: a process that answers also while the pool is stopped or busy."""
+"""Serves a pool's metrics on a port, in a process of its own, which answers also while the pool is busy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from wsgi_timeout_jobs.process.dies_with_parent import die_with_parent
 
 log = logging.getLogger("wsgi_timeout.pool")
 
-#: Seconds between two starts.
+#: Seconds between two starts of that process.
 _PAUSE_SECONDS = 5.0
 
 
@@ -29,7 +29,7 @@ class MetricsPort:
 
         Raises `ConfigurationError` if the port is taken, or prometheus-client is not installed.
         """
-        # Those of the web half on this machine, and of other pools, are not this pool's to tell.
+        # This pool does not report the metrics of web processes or other pools on this machine.
         os.environ.pop(metrics.FOLDER_VARIABLE, None)
         make_folder()
         metrics.start()
@@ -45,7 +45,7 @@ class MetricsPort:
         log.info("metrics on port %d", self._sock.getsockname()[1])
 
     def keep(self) -> None:
-        """Start the process, anew if it has ended."""
+        """Start the process if it does not run."""
         if time.monotonic() < self._next_start or (self._process and self._process.poll() is None):
             return
         self._next_start = time.monotonic() + _PAUSE_SECONDS
@@ -54,7 +54,7 @@ class MetricsPort:
         self._process = subprocess.Popen(command, env=env, pass_fds=[self._sock.fileno()])
 
     def close(self) -> None:
-        """Answer no more."""
+        """End the process, and close the port."""
         self._sock.close()
         if self._process:
             self._process.terminate()
@@ -64,7 +64,7 @@ class MetricsPort:
 
 class _Handler(BaseHTTPRequestHandler):
     exposition: Exposition
-    timeout = 10  # a silent client keeps others waiting for so many seconds
+    timeout = 10  # seconds; clients are answered one after the other
 
     def do_GET(self) -> None:
         content_type, body = self.exposition.answer()
@@ -75,7 +75,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Log no scrape."""
+        """Log nothing of scrapes."""
 
 
 def main(descriptor: int, parent: int) -> None:

@@ -1,4 +1,4 @@
-"""What a pool is told by its command line."""
+"""The options of a pool, from its command line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class PoolOptions:
     max_requests: int = 0
     #: Bytes of memory after which an idle process is replaced; 0: never.
     max_memory: int = 0
-    #: Seconds that running calls may finish in after SIGTERM.
+    #: Seconds in which running calls may end after SIGTERM.
     graceful_timeout: float = 30.0
     reload: bool = False
     #: The interpreter that runs the app; None: this one.
@@ -26,9 +26,9 @@ class PoolOptions:
     gunicorn: GunicornFile | None = None
     #: Processes for each queue of functions that the target has.
     function_processes: int = 1
-    #: Processes of each queue that have loaded the target and stand by, to replace others.
+    #: For each queue: processes that have loaded the target and stand by, to replace others.
     spare: int = 0
-    #: Where Prometheus is answered; None: nowhere.
+    #: The port of the metrics; None: there is none.
     metrics_port: int | None = None
     #: A pipe into which the pool writes the target's name when a first child has loaded it; -1: none.
     ready_fd: int = -1

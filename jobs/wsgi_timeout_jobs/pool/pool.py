@@ -1,7 +1,7 @@
-"""The parent of worker processes: it starts them, renews leases, notices deaths, ends what runs too long.
+"""The parent of worker processes: starts them, renews their leases, notices deaths, ends calls in time.
 
-Single-threaded. It renews the leases of all its children, since a renewing thread in a child stops while
-a C call there holds the GIL.
+It has one thread. It renews the leases of its children itself: a thread in a child could not do so while a
+C extension holds the GIL there.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from wsgi_timeout_jobs.pool.signals import install, tell_systemd, wait
 
 log = logging.getLogger("wsgi_timeout.pool")
 
-#: Seconds between two looks at children, deadlines and cancels; a death wakes the pool at once.
+#: Seconds between two checks of children, deadlines and cancels; a child's death wakes the pool at once.
 TICK_SECONDS = 0.25
-#: Leases are renewed this many times within the seconds after which they count as lost.
+#: How often leases are renewed within `lease_seconds`.
 _RENEWALS = 3.3
 _LOOK_SECONDS = 1.0
 #: Seconds between two looks for cancels and `rq suspend` while nothing runs.
 _IDLE_SECONDS = 1.0
-#: Seconds between two looks at the records of calls that run for so long.
+#: Seconds between two checks of the records of running calls.
 _RECORDS_SECONDS = 2.0
 
 
@@ -51,15 +51,15 @@ class Pool:
     def __init__(
         self, target: str, name: str | None, url: str, settings: Settings, options: PoolOptions
     ) -> None:
-        """Serve `target` under `name`; None: the target may name itself."""
+        """Serve `target` under `name`; None: the target may give itself a name."""
         self._settings = settings
         self._metrics = None if options.metrics_port is None else MetricsPort(options.metrics_port, url)
         self._inbox = secrets.token_urlsafe(12)
-        # One connection for commands, one that listens for RQ's.
+        # One connection for commands, one to listen for RQ's commands.
         self._redis = connect(url, connections=2)
         self._commands = Commands(self._redis)
         self._children = Children(Served(target, name, url, self._inbox), settings, options)
-        #: One for each queue that our children take calls of, by its full name.
+        #: For each queue that the children serve, by its full name.
         self._keepers: dict[str, QueueKeeper] = {}
         self._deadlines = Deadlines(
             self._children, self._keepers, threads=options.threads, grace=settings.interrupt_grace
@@ -68,14 +68,14 @@ class Pool:
         self._away = False
         self._pauses = Pauses()
         self._next_renewal = self._next_look = self._next_records = self._next_cancels = 0.0
-        #: The attempts that ran when records were last looked at.
+        #: The attempts that ran at the last check of records.
         self._ran: set[tuple[str, int]] = set()
         self._looked_at_server = False
         self._ready_fd = options.ready_fd
         self._told_ready = False
 
     def run(self) -> int:
-        """Run until SIGTERM or SIGINT; returns the process's exit code."""
+        """Run until SIGTERM or SIGINT; return the process's exit code."""
         wakeup = install(self._children)
         while self._children or self._children.stopping_since is None:
             self._step()
@@ -87,14 +87,14 @@ class Pool:
         return 1 if self._children.load_failed else 0
 
     def _step(self) -> None:
-        """Do all that is due now. An unforeseen error is logged; it does not end the pool."""
+        """Do all that is due now. An unexpected error is logged, and does not end the pool."""
         for part in (
             self._look_at_children,
             self._children.spawn_missing,
             self._keep,
             self._children.check_memory,
             self._deadlines.check,
-            # Whom this has stopped is replaced now, not when it has gone.
+            # Once more: children that were stopped just now are replaced at once.
             self._children.spawn_missing,
             self._children.check_stop,
             *([self._metrics.keep] if self._metrics else ()),
@@ -112,7 +112,7 @@ class Pool:
             self._children.stop()
         for child in self._children.came_up():
             self._keeper_of(child)
-            # Its lease is as old as its start.
+            # A starting child's lease dates from its start: renew it now.
             self._next_renewal = 0.0
         self._tell_ready()
 
@@ -137,7 +137,7 @@ class Pool:
     # -- Redis
 
     def _keep(self) -> None:
-        """Do what needs Redis. Leases first: when it comes back they are renewed before anybody looks."""
+        """Do what needs Redis. Leases first: after an outage they are renewed before others check them."""
         parts = (
             self._renew_leases,
             self._settle,
@@ -145,7 +145,7 @@ class Pool:
             self._receive_cancels,
             self._look_at_records,
             self._receive_commands,
-            # Last: a full Redis does not take it.
+            # Last, since a full Redis refuses it.
             self._tell_rq,
             self._look_at_server,
         )
@@ -153,8 +153,8 @@ class Pool:
             self._away = False
 
     def _answers(self, part: Callable[[], None]) -> bool:
-        """Do a part; False if Redis is away: the others are left out then."""
-        with self._surprises:  # one odd answer must not keep the other parts from their turn
+        """Do a part; return False if Redis is away, and the other parts need not be tried."""
+        with self._surprises:  # an unexpected error must not prevent the other parts
             try:
                 part()
             except UNAVAILABLE as error:
@@ -182,7 +182,7 @@ class Pool:
         for name in ready.keys() - lost:
             ready[name].board.renewed = began
         for name in lost:
-            # Its calls were given to others: it must not go on.
+            # Its calls were recovered by others: it must not continue.
             log.warning("worker %s lost its lease and is stopped", name)
             ready[name].kill()
 
@@ -200,9 +200,9 @@ class Pool:
         self._next_look = now + _LOOK_SECONDS
 
     def _look_at_server(self) -> None:
-        """Warn once of a server that loses what it acknowledged."""
+        """Warn once of a server that may lose data that it has acknowledged."""
         if not self._looked_at_server:
-            with suppress(ErrorReply):  # not every user may ask for it
+            with suppress(ErrorReply):  # this user may not call INFO
                 if trouble := eviction(self._redis):
                     log.warning(trouble)
             self._looked_at_server = True
@@ -225,12 +225,12 @@ class Pool:
                 self._deadlines.interrupt(child, running, Outcome.CANCELLED)
 
     def _look_at_records(self) -> None:
-        """Interrupt what others ended, or have now: word of it may be lost, or come too early."""
+        """Interrupt handlers whose call has ended or runs elsewhere: the message about it may be lost."""
         now = time.monotonic()
         if now < self._next_records:
             return
         self._next_records = now + _RECORDS_SECONDS
-        # What its own worker has ended may go on after its response, and its record be gone.
+        # After a call's response was recorded its handler may go on, and its record may be deleted.
         there = [(child, running) for child, running in self._children.running() if not running.recorded]
         long = [(child, running) for child, running in there if running.attempt_of in self._ran]
         self._ran = {running.attempt_of for _, running in there}
@@ -249,7 +249,7 @@ class Pool:
             if is_ours_no_more(running, record):
                 self._deadlines.interrupt(child, running, Outcome.CANCELLED, ended=True)
             elif is_left(record[3], stream, seconds - self._settings.reader_timeout / 2):
-                # Its next write is refused then; what does not write is interrupted at the next look.
+                # The handler's next write is then refused; without one the next check interrupts it.
                 self._deadlines.record(
                     child, running, Outcome.CANCELLED, "nobody reads its response any more"
                 )
@@ -273,7 +273,7 @@ class Pool:
                     self._deadlines.interrupt(child, running, Outcome.CANCELLED)
 
     def _tell_rq(self) -> None:
-        """Keep what RQ shows of our workers: busy or idle, and how many calls they ran."""
+        """Update RQ's records of our workers: busy or idle, and how many calls they have run."""
         pipe = self._redis.pipeline(transaction=False)
         news: list[tuple[Child, tuple[str, int, int]]] = []
         for child in self._children:

@@ -1,4 +1,4 @@
-"""What a pool does for one queue: leases, the calls of dead workers, calls that are due again."""
+"""What a pool does for one queue: it renews leases, recovers dead workers' calls, and queues retries."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ log = logging.getLogger("wsgi_timeout.pool")
 
 @contextmanager
 def _done(items: list[Any]) -> Iterator[None]:
-    """Drop the first item when it was dealt with, or never can be; it stays while Redis is unavailable."""
+    """Remove the first item after the block, unless Redis is unavailable and it must be tried again."""
     try:
         yield
     except UNAVAILABLE:
@@ -38,12 +38,12 @@ def _done(items: list[Any]) -> Iterator[None]:
 
 
 class QueueKeeper:
-    """Keeps one queue; every method may raise what redis-py raises when the server is away."""
+    """Looks after one queue; all methods that ask Redis may raise `UNAVAILABLE`."""
 
     def __init__(
         self, client: redis.Redis, name: str, lease_seconds: float, slow_seconds: float = math.inf
     ) -> None:
-        """Take `slow_seconds`: a call that waits longer for a worker is warned of."""
+        """`slow_seconds`: how long a call may wait for a worker before that is logged."""
         self.calls = Calls(client, name)
         self._attempts = Attempts.of(self.calls)
         self._workers = Workers.of(self.calls)
@@ -54,26 +54,26 @@ class QueueKeeper:
         self._unsettled: list[tuple[str, str]] = []
         self._live: list[str] = []
         self._log_once = LogOnce(f"queue wt:{name}", but=UNAVAILABLE)
-        #: Calls that live workers hold, by worker and call, each with since when.
+        #: By worker and call: since when a live worker has held it without beginning it.
         self._held: dict[tuple[str, str], float] = {}
 
     def renew(self, workers: list[str]) -> list[str]:
-        """Renew the leases of live workers; return those that lost theirs, whose calls others have now."""
+        """Renew the leases of live workers; return those whose lease was lost, and their calls recovered."""
         lost = self._workers.renew(workers) if workers else []
         self._live = [worker for worker in workers if worker not in lost]
         return lost
 
     def end(self, call_id: str, outcome: Outcome, detail: str, attempt: int) -> None:
-        """Note an outcome that the worker will not record, for `settle`."""
+        """Note an outcome that the worker will not record itself; `settle` records it."""
         self._ends.append((call_id, outcome, detail, attempt))
 
     def worker_died(self, worker: str, death: str) -> None:
-        """Note a worker's death, for `settle`."""
+        """Note a worker's death; `settle` recovers its calls."""
         self._live = [each for each in self._live if each != worker]
         self._unsettled.append((worker, death))
 
     def settle(self) -> None:
-        """Record noted outcomes, then recover what dead workers held: what was ended does not run again."""
+        """Record noted outcomes, then recover the calls of dead workers: ended calls must not run again."""
         while self._ends:
             call_id, outcome, detail, attempt = self._ends[0]
             with self._log_once, _done(self._ends):
@@ -92,7 +92,7 @@ class QueueKeeper:
                 self._workers.release()
 
     def look(self) -> None:
-        """Look for workers of other pools that are gone, and for what reached our stuck ones."""
+        """Check for dead workers of other pools, and for calls that frozen workers of ours hold."""
         self._watch.step()
         self._look_at_held(time.monotonic())
         with self._mended_after_errors():
@@ -107,7 +107,7 @@ class QueueKeeper:
             raise
 
     def _look_at_held(self, now: float) -> None:
-        """Put back what a live worker holds and does not begin: one that is frozen keeps its lease, by us."""
+        """Put back calls that a worker holds and does not begin: it may be frozen."""
         if not self._live:
             return
         pipe = self.calls.redis.pipeline(transaction=False)
@@ -116,7 +116,7 @@ class QueueKeeper:
         held = [
             (worker, text(call_id))
             for worker, ids in zip(self._live, pipe.execute(raise_on_error=False), strict=True)
-            # One that others gave up a moment ago has no list any more: we shall hear of it.
+            # An error means that others have just given this worker up: the next `renew` says so.
             if not isinstance(ids, Exception)
             for call_id in ids
         ]

@@ -1,4 +1,4 @@
-"""RQ's own commands to a worker (`rq.command`): shutdown, stop-job, kill-horse."""
+"""Receives RQ's own commands to workers (`rq.command`): shutdown, stop-job, kill-horse."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger("wsgi_timeout.pool")
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command; `call_id` is empty where it is for the worker as a whole."""
+    """One command; `call_id` is empty if it concerns the worker as a whole."""
 
     worker: str
     command: str
@@ -34,7 +34,7 @@ class Commands:
         self._workers: dict[str, str] = {}
 
     def received(self, workers: Iterable[str]) -> Iterator[Command]:
-        """Return the commands that came for these workers since the last time."""
+        """Yield the commands for these workers that came since the last call."""
         wanted = {rq_state.command_channel(worker): worker for worker in workers}
         if new := wanted.keys() - self._workers.keys():
             self._pubsub.subscribe(*new)

@@ -16,10 +16,10 @@ log = logging.getLogger("wsgi_timeout.pool")
 
 
 def install(children: Children) -> int:
-    """Take signals from now on; returns what can be read when one came.
+    """Install the pool's signal handlers; return a file descriptor that is readable after a signal.
 
-    TERM, INT and QUIT let running calls end, and the second one does not; HUP loads the app anew. USR1 and
-    USR2 do nothing.
+    TERM, INT and QUIT stop the pool and let running calls end, a second one does not. HUP loads the app
+    anew. USR1 and USR2 do nothing.
     """
     read, write = os.pipe()
     os.set_blocking(read, False)
@@ -41,7 +41,7 @@ def install(children: Children) -> int:
         if children.stopping_since is not None:
             return
         if had_terminal and not _has_terminal():
-            stop()  # it was closed
+            stop()  # the terminal was closed
         else:
             children.reload()
 
@@ -53,7 +53,7 @@ def install(children: Children) -> int:
 
 
 def wait(wakeup: int, seconds: float) -> None:
-    """Wait for a signal, so long at most; `wakeup` is what `install` returned."""
+    """Block until a signal, `seconds` at most; `wakeup` is what `install` returned."""
     select.select([wakeup], [], [], seconds)
     with suppress(BlockingIOError):
         while os.read(wakeup, 4096):
@@ -61,7 +61,7 @@ def wait(wakeup: int, seconds: float) -> None:
 
 
 def tell_systemd(state: str) -> None:
-    """Tell a service manager that waits for it, as sd_notify(3) does."""
+    """Send a state such as "READY=1" to systemd, as sd_notify(3) does, if it started this process."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return

@@ -1,4 +1,4 @@
-"""A warning when a call waits long for a worker, which says what all workers do."""
+"""Logs a warning when a call waits long for a worker; it says what the workers run."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from wsgi_timeout.store.record import text
 
 log = logging.getLogger("wsgi_timeout.pool")
 
-#: Seconds between two looks at the queue's first call, and between two warnings.
+#: Seconds between two checks of the queue's first call, and between two warnings.
 _LOOK_SECONDS = 2.0
 _QUIET_SECONDS = 60.0
-#: Running calls that a warning names.
+#: How many running calls a warning names.
 _MOST = 10
 
 
@@ -26,14 +26,14 @@ class SlowQueue:
     """Watches how long the first call of a queue has waited."""
 
     def __init__(self, client: redis.Redis, name: str, seconds: float) -> None:
-        """Take `seconds`, after which a warning is due."""
+        """`seconds`: how long a call may wait before a warning."""
         self._redis: Any = client  # redis-py's annotations know no bytes
         self._name = name
         self._seconds = seconds
         self._next_look = self._next_warning = 0.0
 
     def look(self) -> None:
-        """Look, and warn, if it is time; raises what redis-py raises."""
+        """Check the queue if it is time to, and warn if needed; raises what redis-py raises."""
         now = time.monotonic()
         if now < self._next_look:
             return

@@ -1,8 +1,8 @@
-"""Memory that a pool and one of its children share: what the child runs, until when.
+"""Memory that a pool and one of its children share: which calls the child runs, and until when.
 
-The child writes what it runs and its deadline, the parent the reason of an interruption. No lock: the
-deadline is written last and cleared first, and only a slot with a deadline is looked at. Deadlines are
-written and read as one machine word, within one cache line: `struct` may copy them byte by byte.
+The child writes its calls and their deadlines, the parent writes why it interrupts one. There is no lock: a
+deadline is written last and cleared first, and a slot without one is ignored. Deadlines are written and read
+as one machine word within one cache line, since `struct` might copy them byte by byte.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _OFFER_BYTES = 4096
 _REASON = struct.Struct(f"=16sI{_ID_BYTES}s")
 _REASON_OFFSET = _SLOT.size - _REASON.size
 _RECORDED_OFFSET = _REASON_OFFSET - 1
-#: Bytes of a cache line; what begins on one, and is no larger, is written whole.
+#: Bytes of a cache line: a value inside one is written as a whole.
 _LINE = 64
 _HEADER_BYTES = -(-_HEADER.size // _LINE) * _LINE
 _SLOT_BYTES = -(-_SLOT.size // _LINE) * _LINE
@@ -44,7 +44,7 @@ _SLOT_BYTES = -(-_SLOT.size // _LINE) * _LINE
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A call in a slot; `deadline` in seconds of the machine's monotonic clock, inf while it is settled."""
+    """A call in a slot; `deadline` in monotonic seconds, infinite while its outcome is being recorded."""
 
     slot: int
     deadline: float
@@ -55,20 +55,20 @@ class Running:
 
     @property
     def attempt_of(self) -> tuple[str, int]:
-        """Which attempt of which call: a retry of a function may run where the attempt before it did."""
+        """The call's id and its attempt: a retry may run in the same slot as the attempt before it."""
         return self.call_id, self.attempt
 
     @property
     def settling(self) -> bool:
-        """Whether its outcome is known, and on its way to Redis: nobody has to end it."""
+        """Whether its outcome is being recorded, so that the pool must not end it."""
         return self.deadline == math.inf
 
 
 class Board:
-    """One child's slots, one per call that it may run at a time."""
+    """The memory of one child: a slot for each call that it may run at a time, and flags."""
 
     def __init__(self, slots: int) -> None:
-        """Make the board before the fork: both sides then see the same memory."""
+        """Map the memory; to be called before the fork, so that both processes share it."""
         self.slots = slots
         self._lock = threading.Lock()
         self._memory = mmap.mmap(-1, _HEADER_BYTES + slots * _SLOT_BYTES + _OFFER_BYTES)
@@ -83,7 +83,7 @@ class Board:
         self._memory[4] = 1
 
     def offered(self) -> tuple[str, tuple[str, ...]]:
-        """Return what `offer` was given; only of a child that is ready."""
+        """Return what `offer` was given; valid only if the child is ready."""
         name, queues = json.loads(self._memory[-_OFFER_BYTES:].rstrip(b"\0"))
         return name, tuple(queues)
 
@@ -98,7 +98,7 @@ class Board:
 
     @property
     def app_pid(self) -> int:
-        """The process that runs the app for the child; 0: itself."""
+        """The pid of the process that runs the app for the child; 0: the child runs it itself."""
         found: int = _APP_PID.unpack_from(self._memory, _APP_PID_OFFSET)[0]
         return found
 
@@ -117,7 +117,7 @@ class Board:
 
     @property
     def leaving(self) -> bool:
-        """Whether the child takes no more calls, and ends when those that it runs have."""
+        """Whether the child takes no more calls, and ends once its running calls have ended."""
         return bool(self._memory[2])
 
     @leaving.setter
@@ -126,7 +126,7 @@ class Board:
 
     @property
     def interrupted(self) -> bool:
-        """Whether a handler was interrupted here: what it left undone must reach no other call."""
+        """Whether a handler was interrupted in the child, which therefore takes no other call."""
         return bool(self._memory[3])
 
     @property
@@ -136,7 +136,7 @@ class Board:
 
     @property
     def renewed(self) -> float:
-        """When the child's lease was last renewed, by the machine's monotonic clock."""
+        """When the child's lease was last renewed, in monotonic seconds."""
         return self._words[_RENEWED]
 
     @renewed.setter
@@ -151,13 +151,13 @@ class Board:
 
     @contextmanager
     def settling(self, slot: int) -> Iterator[None]:
-        """Have the parent leave a call alone whose outcome is known, however long Redis is away."""
+        """Keep the parent from ending a call while its outcome is recorded, however long Redis is away."""
         word = self._start(slot) // _WORD
         deadline, self._words[word] = self._words[word], math.inf
         try:
             yield
         finally:
-            # The handler may go on.
+            # The handler may go on, and then has its deadline again.
             self._words[word] = deadline
 
     def recorded(self, slot: int) -> None:
@@ -186,15 +186,15 @@ class Board:
         return found
 
     def interrupt(self, running: Running, reason: str) -> None:
-        """Leave the reason that the child's signal handler will find; the child takes no more calls."""
+        """Write why a call is interrupted, for the child's signal handler; the child takes no more calls."""
         self._memory[3] = 1
         at = self._start(running.slot) + _REASON_OFFSET
         _REASON.pack_into(self._memory, at, reason.encode(), running.attempt, running.call_id.encode())
 
     def reason(self, slot: int) -> str:
-        """Return why the call in a slot is interrupted, empty if it is not."""
+        """Return why the call in a slot is interrupted; empty if it is not."""
         _, attempt, call_id, _, reason, *meant = _SLOT.unpack_from(self._memory, self._start(slot))
-        # The child may have begun another call, or another attempt, since the parent looked.
+        # The child may have begun another call, or another attempt, since the parent wrote.
         return reason.rstrip(b"\0").decode() if meant == [attempt, call_id] else ""
 
     @staticmethod

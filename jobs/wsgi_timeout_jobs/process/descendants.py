@@ -1,4 +1,4 @@
-"""The processes that a handler has started, to be ended with it (Linux: elsewhere none is found)."""
+"""Finds the processes that a handler has started, to end them with it (on Linux only)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 
 
 def descendants(pid: int) -> list[int]:
-    """Return all processes below one; not those that made themselves independent of it."""
+    """Return the pids of a process's children and their children; daemons have left this tree."""
     children: dict[int, list[int]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it ended meanwhile
-            # The name before it may hold spaces and parentheses.
+            # The process's name comes first, and may contain spaces and parentheses.
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
             children.setdefault(parent, []).append(int(folder.name))
     found: list[int] = []
@@ -26,7 +26,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def kill_all(pids: list[int]) -> None:
-    """End processes at once, and what they have started meanwhile."""
+    """Kill processes, and those that they have started meanwhile."""
     for pid in pids:
         late = [each for each in descendants(pid) if each not in pids]
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""A process that must not outlive its parent."""
+"""Ends a process with its parent."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import sys
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its parent dies (Linux; elsewhere the lease does it)."""
+    """Have Linux kill this process when its parent dies; on other systems it ends when its lease is lost."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    # It may have died before that.
+    # The parent may have died before the call above.
     if os.getppid() != parent:
         os._exit(1)

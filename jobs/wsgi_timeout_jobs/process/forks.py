@@ -1,4 +1,4 @@
-"""Processes that a handler forks: they end as any child does, and none becomes a second worker."""
+"""Processes that a handler forks: they end as other children do, and must not act as a second worker."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from contextlib import suppress
 
 from wsgi_timeout.current import in_fork
 
-#: What a worker handles, and its parent sends.
+#: Signals for which a worker has handlers.
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 
 _mask = threading.local()
 
 
 def install() -> None:
-    """Have the processes that this one forks take signals as new ones do.
+    """Reset the signal handlers of processes that this one forks.
 
-    Else multiprocessing could not terminate them: a worker notes a SIGTERM, and goes on.
+    Otherwise multiprocessing could not terminate them: a worker's SIGTERM handler only sets a flag.
     """
     os.register_at_fork(before=_hold, after_in_parent=_release, after_in_child=_reset)
 
 
 def _hold() -> None:
-    # One that comes right after the fork must find the child's own way to take it.
+    # A signal right after the fork must not run the worker's handler in the child.
     _mask.before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 
 
@@ -40,9 +40,9 @@ def _reset() -> None:
 
 
 def end_here(error: BaseException | None = None) -> None:
-    """End this process if a handler has forked it: it has left the handler, by `error` if there is one.
+    """End this process if a handler has forked it; `error`: what the handler's code raised in it.
 
-    The worker alone answers, and takes calls.
+    It has left the handler's code, and only the worker may answer the call and take others.
     """
     if not in_fork():
         return
@@ -50,6 +50,6 @@ def end_here(error: BaseException | None = None) -> None:
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
     for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):  # nobody may read them any more
+        with suppress(Exception):  # they may be closed
             stream.flush()
     os._exit(code)

@@ -1,4 +1,4 @@
-"""What a gunicorn configuration file sets up for its workers, set up for ours: `--gunicorn-config FILE`."""
+"""Applies a gunicorn configuration file to our worker processes: `--gunicorn-config FILE`."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from typing import Any
 
 from wsgi_timeout.errors import ConfigurationError
 
-#: Settings that go for the whole pool, and hooks that are called for its processes.
+#: Settings that are applied to the whole pool, and hooks that are called for its processes.
 _SETTINGS = ("raw_env", "chdir", "pythonpath", "umask")
 _HOOKS = ("post_fork", "post_worker_init", "worker_exit", "child_exit")
 
 
 class GunicornFile:
-    """A file that gunicorn reads too, or with `python:` a module."""
+    """A gunicorn configuration file, or a module as `python:MODULE`."""
 
     def __init__(self, location: str) -> None:
         """Read it; raises `ConfigurationError`, or what the file itself raises."""
-        # Here: without this option a worker imports nothing of gunicorn.
+        # Imported here, so that without this option a worker imports nothing of gunicorn.
         try:
             from gunicorn.config import Config  # noqa: PLC0415
         except ImportError as error:
@@ -43,13 +43,13 @@ class GunicornFile:
     def _set(self, name: str, value: Any) -> None:
         try:
             self.cfg.set(name, value)
-        except Exception as error:  # whatever a check of gunicorn's raises
+        except Exception as error:  # gunicorn's checks raise many kinds
             raise ConfigurationError(
                 f"--gunicorn-config {self._location!r}: {name} = {value!r}: {error}"
             ) from error
 
     def apply(self) -> None:
-        """Set up this process, and with it those that it forks; raises `ConfigurationError`."""
+        """Apply the settings to this process and those that it forks; raises `ConfigurationError`."""
         os.environ.update(self.cfg.env)
         if "chdir" in self._given:
             try:
@@ -65,9 +65,9 @@ class GunicornFile:
             os.umask(self.cfg.umask)
 
     def told(self, *, python: str | None) -> str:
-        """Return a line that says what of the file is honoured, and what is not, by name.
+        """Return a line that names the settings that are honoured, and those that are not.
 
-        `python`: the interpreter that the app runs under; hooks of this one would not reach it.
+        `python`: another interpreter that runs the app; hooks, which run in this one, are not called then.
         """
         known = _SETTINGS if python else _SETTINGS + _HOOKS
         honoured = ", ".join(name for name in known if name in self._given)
@@ -79,7 +79,7 @@ class GunicornFile:
 
 
 def set_up(location: str | None, python: str | None, say: Callable[[str], None]) -> GunicornFile | None:
-    """Read and apply a file, and say what of it is honoured; None without one. Raises as `GunicornFile`."""
+    """Read and apply a file, and `say` what is honoured; None if none is given. Raises as `GunicornFile`."""
     if not location:
         return None
     file = GunicornFile(location)
@@ -89,7 +89,7 @@ def set_up(location: str | None, python: str | None, say: Callable[[str], None])
 
 
 def _import_from(folder: str) -> None:
-    # The app may run in a process of its own, which finds it by the environment.
+    # Also in the environment, since the app may run in a process of its own.
     if folder not in sys.path:
         sys.path.insert(0, folder)
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH")]))

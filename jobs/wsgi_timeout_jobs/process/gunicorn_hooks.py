@@ -14,7 +14,7 @@ log = logging.getLogger("wsgi_timeout.worker")
 
 
 class _App:
-    """A hook's `worker.app`: the target, as gunicorn's application."""
+    """Stands for gunicorn's application, as hooks see it: `worker.app`."""
 
     def __init__(self, cfg: Any, target: str) -> None:
         self.cfg = cfg
@@ -27,7 +27,7 @@ class _App:
 
 
 class _Server:
-    """A hook's `server`: the pool, as gunicorn's arbiter."""
+    """Stands for gunicorn's arbiter, as hooks see it: `server`."""
 
     def __init__(self, cfg: Any, app: _App, processes: int) -> None:
         self.cfg = cfg
@@ -38,15 +38,15 @@ class _Server:
         self.worker_age = 0
         self.address: list[Any] = []
         self.LISTENERS: list[Any] = []
-        #: By pid, those that live.
+        #: The live workers by pid.
         self.WORKERS: dict[int, HookedWorker] = {}
 
 
 class HookedWorker:
-    """A hook's `worker`: a process of ours with the attributes of gunicorn's worker that hooks use."""
+    """Stands for a worker, as hooks see it: has the attributes of gunicorn's worker that they use."""
 
     def __init__(self, server: _Server, counts: Callable[[], tuple[int, int]]) -> None:
-        """Take `counts`, which tells how many of its calls succeeded, and how many failed."""
+        """Set it up; `counts` returns how many of its calls have succeeded, and how many have failed."""
         self._counts = counts
         self._server = server
         self.age = server.worker_age
@@ -74,20 +74,20 @@ class HookedWorker:
         return sum(self._counts())
 
     def loaded(self, app: Any) -> None:
-        """Note the target, and call `post_worker_init`; raises what that raises."""
+        """Set the loaded target, and call `post_worker_init`; raises what that raises."""
         self.wsgi = self.app.callable = app
         self.cfg.post_worker_init(self)
         self.booted = True
 
     @contextmanager
     def living(self) -> Iterator[None]:
-        """In its process: call `post_fork` before, and `worker_exit` after what runs within."""
+        """In the worker's process: call `post_fork` before the `with` block, and `worker_exit` after it."""
         self.pid = os.getpid()
         self.cfg.post_fork(self._server, self)
         try:
             yield
         finally:
-            if self.pid == os.getpid():  # and no process that a handler forked
+            if self.pid == os.getpid():  # not in processes that a handler forked
                 self.alive = False
                 self.cfg.worker_exit(self._server, self)
 
@@ -99,17 +99,17 @@ class GunicornHooks:
         self._server = _Server(file.cfg, _App(file.cfg, target), processes)
 
     def new_worker(self, counts: Callable[[], tuple[int, int]]) -> HookedWorker:
-        """Return what stands for a process that is about to be forked."""
+        """Return the hooks' `worker` for a process that is about to be forked."""
         self._server.worker_age += 1
         return HookedWorker(self._server, counts)
 
     def forked(self, worker: HookedWorker, pid: int) -> None:
-        """Note in the pool which process it became."""
+        """In the pool: note the pid of a worker that was forked."""
         worker.pid = pid
         self._server.WORKERS[pid] = worker
 
     def ended(self, pid: int) -> None:
-        """Call `child_exit` in the pool; what it raises is logged, and ends nothing."""
+        """In the pool: call `child_exit`; what it raises is only logged."""
         worker = self._server.WORKERS.pop(pid, None)
         if worker is None:
             return

@@ -1,8 +1,8 @@
-"""Raising in a handler that ran too long or was cancelled, at a moment when it is safe.
+"""Raises an exception in a handler that ran too long or was cancelled, when that is safe.
 
-The pool's parent leaves a reason on the board and sends `SIGNAL`. With one thread the handler runs in
-the main thread, where Python runs signal handlers: it raises `CallInterrupted` there, unless a command
-to Redis is under way, whose connection would be left with half a reply; then right after it.
+The pool writes the reason to the board and sends `SIGNAL`. With one thread per process the app's handler
+runs in the main thread, where Python runs signal handlers: ours raises `CallInterrupted` there. During a
+command to Redis it waits until the command is done, since half a reply would be left in the connection.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Interrupts:
     """The interrupts of one process's main thread."""
 
     def __init__(self, reason: Callable[[], str]) -> None:
-        """`reason` returns what the parent left for the running call, empty for nothing."""
+        """`reason` returns why the pool interrupts the running call; empty: it does not."""
         self._reason = reason
-        #: Where to pass an interrupt on to, with its reason, for as long as another process runs the handler.
+        #: Called with the reason in place of raising, while another process runs the handler; else None.
         self.pass_to: Callable[[str], None] | None = None
         self._armed = False
         self._shields = 0
@@ -41,13 +41,13 @@ class Interrupts:
 
     @contextmanager
     def armed(self) -> Iterator[None]:
-        """Allow interrupts while a handler runs."""
+        """Allow interrupts during a `with` block, in which a handler runs."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         self._armed = True
         try:
-            # The parent may know of the call for a moment already.
+            # The pool may have interrupted the call before this.
             self._raise_if_asked()
             yield
         finally:
@@ -55,7 +55,7 @@ class Interrupts:
 
     @contextmanager
     def disarmed(self) -> Iterator[None]:
-        """Allow none while an outcome that is known is recorded; one that came is raised after it."""
+        """Allow no interrupts while an outcome is recorded; one that came meanwhile is raised afterwards."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -63,7 +63,7 @@ class Interrupts:
         try:
             yield
         except CallInterrupted:
-            before = False  # one is enough
+            before = False  # a handler is interrupted only once
             raise
         finally:
             self._armed = before
@@ -71,7 +71,7 @@ class Interrupts:
 
     @contextmanager
     def shield(self) -> Iterator[None]:
-        """Hold interrupts back until the block is done; other threads than the main one get none."""
+        """Hold interrupts back until the end of the `with` block. Only the main thread is interrupted."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -80,7 +80,7 @@ class Interrupts:
             yield
         finally:
             self._shields -= 1
-            # Also when the command failed: it will be repeated, or waited for.
+            # Also if the command has failed: its caller would repeat it.
             self._raise_if_asked()
 
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
@@ -95,9 +95,9 @@ class Interrupts:
 
 
 def installed() -> Interrupts | None:
-    """Return those of this process; None where handlers run in threads."""
+    """Return the interrupts of this process; None if handlers run in threads."""
     return _installed
 
 
 def ignore(*_: object) -> None:
-    """Do nothing at a signal: what a program is told to ignore, the programs that it starts ignore too."""
+    """Do nothing, as a signal handler; unlike SIG_IGN, programs that we start do not inherit this."""

@@ -1,4 +1,4 @@
-"""What a pool tells a worker process."""
+"""The options of a worker process, from its pool."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """What a pool tells a worker process."""
+    """The options of a worker process."""
 
-    #: The worker's own name, unlike any other's.
+    #: The worker's name, which is unique.
     worker: str
     url: str
     target: str
-    #: The target's name; None: it may name itself.
+    #: The target's name; None: the target may give itself one.
     name: str | None
     #: Empty for web calls, else a queue of functions.
     queue: str
@@ -24,14 +24,14 @@ class WorkerOptions:
     pool_inbox: str
     #: Calls after which the process ends; 0: never.
     max_requests: int
-    #: Seconds after which a worker of another target, seen all the time, is alive.
+    #: Seconds for which a worker of another app must be seen under the same name before this one refuses.
     patience: float
-    #: Seconds without a renewal of its lease after which a worker is given up.
+    #: Seconds without a renewed lease after which a worker counts as dead.
     lease_seconds: float
     #: A pipe that tells a spare process to take calls; -1: it takes them at once.
     turn_fd: int = -1
     #: The interpreter that runs the app; None: this one.
     python: str | None = None
     reload: bool = False
-    #: Called with the loaded target; None: nobody is.
+    #: Called with the loaded target; None: nothing is called.
     loaded: Callable[[Any], None] | None = None

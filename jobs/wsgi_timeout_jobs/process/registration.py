@@ -1,4 +1,4 @@
-"""A worker makes itself known, and refuses to serve a queue that workers of another app serve."""
+"""Registers a worker, unless its queue is served by workers of another app."""
 
 from __future__ import annotations
 
@@ -24,15 +24,12 @@ _LOOK_SECONDS = 0.5
 
 
 def refuse_conflict(workers: Workers, attempts: Attempts, options: WorkerOptions) -> None:
-    """Refuse a queue with live workers of another app, or of another wire version.
-
-    Raises `ConfigurationError`.
-    """
+    """Raise `ConfigurationError` if live workers of another app, or wire version, serve this queue."""
     watch = LeaseWatch(workers, options.lease_seconds)
 
     def check() -> None:
         if conflict := live_workers.find(attempts, options.target).mismatch:
-            # What is left of a crash stands there until its lease is lost: maybe nobody else sees that.
+            # A crashed worker is registered until its lease is lost, which perhaps only this process notices.
             watch.step()
             raise ConfigurationError(f"{conflict}; this worker is refused")
 
@@ -40,7 +37,7 @@ def refuse_conflict(workers: Workers, attempts: Attempts, options: WorkerOptions
 
 
 def register(workers: Workers, options: WorkerOptions, mounts: str) -> None:
-    """Tell web processes, pools and RQ of this worker; `mounts`: a stub's web functions as JSON."""
+    """Register this worker for web processes, pools and RQ; `mounts`: a stub's web functions as JSON."""
     info = {
         "target": targets.resolved(options.target),
         "wire": str(WIRE_VERSION),

@@ -1,4 +1,4 @@
-"""A spare process: loaded, and waiting to take the place of another."""
+"""A spare process: it has loaded the app, and waits to take the place of another process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _stop(_number: int, _frame: FrameType | None) -> None:
 
 
 def comes_to_its_turn(turn_fd: int) -> bool:
-    """Wait until the pool needs this process; False: it was told to end."""
+    """Block until the pool needs this process; return False if it is to end instead."""
     try:
         before = signal.signal(signal.SIGTERM, _stop)
         needed = os.read(turn_fd, 1) == b"1"

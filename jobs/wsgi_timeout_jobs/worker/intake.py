@@ -1,4 +1,4 @@
-"""Taking calls: what a worker's main thread does between two calls, until it is told to stop."""
+"""Takes calls from the queue, in a worker's main thread, until the worker is told to stop."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ log = logging.getLogger("wsgi_timeout.worker")
 
 #: Seconds between two tries while Redis is away, or while no call may be taken.
 _RETRY_SECONDS = 0.5
-#: Seconds that one BLMOVE blocks: how long a dead connection can go unseen.
+#: Seconds that one BLMOVE blocks; a dead connection is noticed only after it.
 _BLOCK_SECONDS = 3
-#: How much of its lease may pass before a worker takes no more calls.
+#: The part of `lease_seconds` without a renewal after which a worker takes no more calls.
 _LEASE_AT_RISK = 0.8
 
 
 class _Stop(BaseException):
-    """Ends a BLMOVE; what it may have moved stays held, and is recovered when the process is gone."""
+    """Breaks off a BLMOVE. A call that it has moved stays held, and is recovered after the process's end."""
 
 
 class Intake:
@@ -35,7 +35,7 @@ class Intake:
     def __init__(
         self, attempts: Attempts, options: WorkerOptions, board: Board, runs_here: Callable[[str], bool]
     ) -> None:
-        """`runs_here` says whether the worker runs a call, by its id."""
+        """`runs_here` returns whether the worker runs the call of an id."""
         self._attempts = attempts
         self._worker = options.worker
         self._lease_seconds = options.lease_seconds
@@ -45,50 +45,50 @@ class Intake:
         self.stopping = False
         self._blocking = False
         self._lost_reply = False
-        #: What was logged last of Redis, empty since it answered.
+        #: What was last logged about Redis; empty once it answers again.
         self._told = ""
         #: Whether others waited in the queue when the last call was taken.
         self._more = False
 
     def on_stop(self, _number: int, _frame: FrameType | None) -> None:
-        """Take no more calls: a signal handler, which breaks a BLMOVE off."""
+        """Take no more calls, and break off a BLMOVE: a signal handler."""
         self.stopping = True
         if self._blocking:
             self._blocking = False
             raise _Stop
 
     def next(self) -> Taken | None:
-        """Wait for a call, some seconds at most; None if there is none, or none may be taken now."""
+        """Wait some seconds for a call; return None if none came, or none may be taken now."""
         try:
             taken = self._take()
         except _Stop:
             return None
         except ANY as error:
-            # Also a BLMOVE that is broken off because the server became a replica.
+            # A server that becomes a replica breaks off a BLMOVE too.
             self._lost_reply = True
             self._tell(what_happened(error))
             time.sleep(_RETRY_SECONDS)
             return None
         self._told = ""
-        # With several slots the next one may be free only later.
+        # With several slots it may take a while until the next one is free.
         self._more = taken is not None and taken.more and self._board.slots == 1
         return taken
 
     def _tell(self, trouble: str) -> None:
-        """Log what is wrong with Redis, once for each outage."""
+        """Log a problem with Redis, once for each outage."""
         if trouble != self._told:
             self._told = trouble
             log.warning("worker %s: %s, trying again", self._worker, trouble)
 
     def let_go(self) -> None:
-        """Give back what a BLMOVE moved here when it was broken off: it must not wait for the handlers."""
+        """Give back a call that a broken-off BLMOVE has moved here: it need not wait for our handlers."""
         with suppress(*ANY):
             for call_id in self._not_begun():
                 self._attempts.give_back(call_id, self._worker)
 
     def _take(self) -> Taken | None:
         if self._more and not self._lost_reply and not self._idle():
-            # One round trip instead of two while there is a queue.
+            # While calls are queued, taking one costs one round trip instead of two.
             self._more = False
             if taken := self._attempts.take("", self._worker):
                 return taken
@@ -110,18 +110,18 @@ class Intake:
         return moved
 
     def _idle(self) -> bool:
-        """Whether to take nothing now: told to stop, paused, or its lease is at risk."""
+        """Return whether to take no call now: told to stop, paused, or the lease is at risk."""
         idle = self._board.suspended or self._lease_at_risk()
         if idle:
             time.sleep(_RETRY_SECONDS)
         return self.stopping or idle
 
     def _lease_at_risk(self) -> bool:
-        """Whether others may soon recover this worker's calls: its pool is frozen, and renews no lease."""
+        """Return whether this worker may soon count as dead: its pool, perhaps frozen, renews no lease."""
         return time.monotonic() - self._board.renewed > _LEASE_AT_RISK * self._lease_seconds
 
     def _left_over(self) -> list[str]:
-        """Return what was moved here by a BLMOVE whose reply was lost."""
+        """Return the calls that were moved here by a BLMOVE whose reply was lost."""
         if not self._lost_reply:
             return []
         rest = self._not_begun()
@@ -129,6 +129,6 @@ class Intake:
         return rest
 
     def _not_begun(self) -> list[str]:
-        """Return what lies with this worker, and does not run here."""
+        """Return the calls that this worker holds and does not run."""
         held = self._attempts.redis.lrange(keys.held(self._worker), 0, -1)
         return [text(call_id) for call_id in held if not self._runs_here(text(call_id))]

@@ -1,4 +1,4 @@
-"""A worker process from its fork on: the target is loaded, then its calls are run."""
+"""Starts a worker process after its fork: loads the target, then runs its calls."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _RETRY_SECONDS = 0.5
 
 
 def run_worker(options: WorkerOptions, board: Board) -> None:
-    """Be a worker process: load the target, and run its calls until SIGTERM.
+    """Load the target, and run its calls until SIGTERM.
 
     Raises `ConfigurationError`, or what importing the target raises.
     """
@@ -64,7 +64,7 @@ def _app_process(options: WorkerOptions, board: Board) -> AppProcess | None:
 
 
 def _connected(options: WorkerOptions, offered: Entries, queue: str, board: Board) -> CallWorker:
-    """Return the worker, which RQ makes only where it reaches Redis."""
+    """Return the worker, once Redis is reached: RQ's constructor needs it."""
     return retry(
         partial(CallWorker, options, offered, queue, board),
         UNAVAILABLE,

@@ -36,7 +36,7 @@ from wsgi_timeout_jobs.worker.intake import Intake
 log = logging.getLogger("wsgi_timeout.worker")
 
 _RETRY_SECONDS = 0.5
-#: Seconds after which a main thread that waits for a slot looks whether it is to stop.
+#: Seconds after which the main thread, while no slot is free, checks whether it is to stop.
 _SLOT_SECONDS = 3
 
 
@@ -45,7 +45,7 @@ class CallWorker(BaseWorker):
 
     def __init__(self, options: WorkerOptions, offered: Entries, queue: str, board: Board) -> None:
         """Connect, to take the calls of `wt:<queue>`."""
-        # One for the main thread, and for each handler one, and one for the thread that sends its response.
+        # One connection for the main thread, and two for each handler: one sends its response.
         threads = 2 * board.slots
         self._attempts = Attempts(connect(options.url, connections=1 + threads + 1), queue)
         super().__init__(
@@ -60,7 +60,7 @@ class CallWorker(BaseWorker):
         self._left = options.max_requests or sys.maxsize
         self._interrupts = Interrupts(lambda: board.reason(0))
         self._listener = Listener(partial(connect_to_listen, options.url))
-        #: What runs here: a call may be here again before the thread of its last attempt has ended.
+        #: The attempts that run here: a call's next attempt may begin before the last one's thread has ended.
         self._active: set[tuple[str, int]] = set()
         self._intake = Intake(self._attempts, options, board, self._runs_here)
         self._free = list(range(board.slots))
@@ -68,22 +68,22 @@ class CallWorker(BaseWorker):
 
     @property
     def connection_timeout(self) -> float:
-        """RQ would raise the socket timeout to 415 s, in which a dead server is not noticed."""
+        """The socket timeout; RQ would raise it to 415 s, during which a dead server is not noticed."""
         return SOCKET_TIMEOUT
 
     def run(self) -> None:
-        """Register, and run calls until SIGTERM, or until `max_requests` were run."""
+        """Register, and run calls until SIGTERM or until `max_requests` were run."""
         signal.signal(signal.SIGTERM, self._intake.on_stop)
         runner = self._runner()
         if self._board.slots == 1:
             self._interrupts.install()
         else:
-            # Handlers run in other threads, where no signal reaches them: the pool ends their calls.
+            # Handlers run in other threads, where signals cannot interrupt them: the pool ends their calls.
             signal.signal(SIGNAL, ignore)
         workers = Workers.of(self._attempts)
         refuse = partial(refuse_conflict, workers, self._attempts, self._options)
         until_redis_answers(refuse, self._interrupts.shield)
-        # The lease's age: this process may be frozen before it is ready, and nobody renews it so long.
+        # From here the lease's age counts: the pool renews it only once this process is ready.
         self._board.renewed = time.monotonic()
         described = partial(register, workers, self._options, self._offered.mounts)
         until_redis_answers(described, self._interrupts.shield)
@@ -102,7 +102,7 @@ class CallWorker(BaseWorker):
         return RequestRunner(self._offered.apps, attempts, self._listener, interrupts, board)
 
     def _look_whether_paused(self) -> None:
-        """Heed a pause from the first call on; from its next look on the pool tells of it."""
+        """Ask whether the name is paused, before the first call; later the pool tells of pauses."""
         self._board.suspended = is_paused(self._attempts.redis, self._attempts.name)
 
     def _take_and_run(self, runner: RequestRunner | FunctionRunner) -> None:
@@ -124,7 +124,7 @@ class CallWorker(BaseWorker):
         return any(call_id == active for active, _ in tuple(self._active))
 
     def _start(self, runner: RequestRunner | FunctionRunner, slot: int, taken: Taken) -> None:
-        """Run a call in a thread of its own, so that nothing meant for one call can hit the next."""
+        """Run a call in a new thread, so that no late interrupt or cleanup of one call reaches the next."""
         call_id, tries = taken.attempt.call_id, itertools.count()
 
         def start() -> bool:
@@ -140,13 +140,13 @@ class CallWorker(BaseWorker):
         def is_alone() -> bool:
             return not self._handlers_go_on(but=taken)
 
-        # Too many threads, or too little memory. Neighbours need not end for it; with none this process
-        # does, and the call is recovered.
+        # It fails with too many threads, or too little memory. While other handlers run, it is tried again;
+        # otherwise this process ends, and the call is recovered.
         if not retry(start, (RuntimeError,), pause=_RETRY_SECONDS, stopped=is_alone, failed=failed):
             self._give_back(slot, taken)
 
     def _still_runs(self, taken: Taken) -> bool:
-        """Whether a call that waits for its thread was not ended meanwhile; one that was is let go."""
+        """Return whether a call that waits for its thread is still to be run; it may have been cancelled."""
         with suppress(*ANY):
             return self._attempts.take(taken.attempt.call_id, self.name) is not None
         return True
@@ -159,7 +159,7 @@ class CallWorker(BaseWorker):
             self._give_back(slot, taken)
 
     def _slot(self) -> int | None:
-        """Return a free slot, after a while None."""
+        """Return a free slot; None if none came free in `_SLOT_SECONDS`."""
         with self._changed:
             if not self._free:
                 self._changed.wait(_SLOT_SECONDS)
@@ -179,8 +179,8 @@ class CallWorker(BaseWorker):
                 self._changed.wait(_RETRY_SECONDS)
 
     def _handlers_go_on(self, but: Taken | None = None) -> bool:
-        """Whether there are any to wait for, `but` one; those that were given up are not."""
-        # Not by the board alone: a thread may not have come to it yet.
+        """Return whether handlers run, other than that of `but` and those that were interrupted."""
+        # Not by the board alone: a new thread may not have written to it yet.
         given_up = {on.attempt_of for on in self._board.running() if self._board.reason(on.slot)}
         if but:
             given_up.add((but.attempt.call_id, but.attempt.number))
