@@ -15,7 +15,7 @@ FONT = /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
 PYTEST = $(BIN)/python -m pytest -n 4 --dist loadscope
 
 .DEFAULT_GOAL := help
-.PHONY: help run ocr chat test docs docs-serve reference screenshots release-dry-run coverage test-long test-stacks test-other-python test-mutants test-faults-20 soak bench bench-quick scaling lint types wheel lock audit ci clean wrk tools tesseract
+.PHONY: help run ocr chat test docs docs-serve reference screenshots release-dry-run coverage test-long test-stacks test-other-python test-mutants test-faults-20 test-power soak bench bench-quick scaling lint types wheel lock audit ci clean wrk tools tesseract
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -74,6 +74,9 @@ test-mutants: $(VENV)/.installed-dev ## Break each point of PEP 3333, and a samp
 
 test-faults-20: $(VENV)/.installed-dev ## Run the fault tests that take times, twenty times; ARGS='--times 4 -- -k frozen'
 	PYTHONPATH=tests:tests/apps $(BIN)/python -m faults.measure $(ARGS)
+
+test-power: $(VENV)/.installed-dev ## Cut Redis' power 200 times under traffic, ten minutes; ARGS='--appendfsync everysec', ARGS=--cost
+	PYTHONPATH=tests:tests/apps $(BIN)/python -m faults.power $(ARGS)
 
 soak: $(VENV)/.installed-dev ## Mixed traffic under random faults for ten minutes; ARGS='--seconds 60 --seed 7'
 	PYTHONPATH=tests:tests/apps $(BIN)/python -m soak.run $(ARGS)

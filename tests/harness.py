@@ -143,8 +143,9 @@ class Process:
 class RedisServer:
     """A Valkey of the tests' own: append-only, on a unix socket, with DEBUG allowed."""
 
-    def __init__(self, folder=None, binary=None):
+    def __init__(self, folder=None, binary=None, env=None):
         """Start it in `folder`, else in one of its own; `binary`: an old Redis, which always allows DEBUG."""
+        self._env = env
         self._folder = tempfile.TemporaryDirectory(prefix="wt-test-") if folder is None else None
         self.folder = Path(folder or self._folder.name)
         self.socket = self.folder / "s"
@@ -161,7 +162,8 @@ class RedisServer:
                 *("--port", "0", "--unixsocket", self.socket, "--dir", self.folder),
                 *("--appendonly", "yes", "--save", ""),
                 *options,
-            ]
+            ],
+            env=self._env,
         )
         self.client = redis.Redis.from_url(self.url)
         until(self._answers, 40, "the Redis server")

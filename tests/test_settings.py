@@ -22,6 +22,7 @@ TEXTS = {
     "cors_origins": ("https://one.example", "*", "https://one.example, http://two.example:8000"),
     "idempotency_headers": ("Idempotency-Key", "X-Request-ID", "Idempotency-Key, X-Request-ID"),
     "waiting_page": ("never", "at-once", ""),
+    "durability": ("fsync", "", "fsync"),
     "event_streams": ("resumable", "", "resumable"),
 }
 

@@ -76,6 +76,13 @@ class Settings:
         "a folder",
     )
     wait_for_response: bool = number(default=True, unit="", meaning="`false`: answer 202 at once")
+    durability: str = text(
+        "server",
+        "",
+        "`fsync`: a call is accepted, begun and ended only when that is on Redis' disk (Redis 7.2, Valkey)",
+        {"server", "fsync"}.__contains__,
+        "server or fsync",
+    )
     max_attempts: int = number(
         2, "", "runs of one call when workers die under it; 1 forbids a second", least=1
     )
@@ -221,6 +228,11 @@ class Settings:
     def __post_init__(self) -> None:
         for spec in dataclasses.fields(self):
             check(spec, getattr(self, spec.name))
+
+    @property
+    def durable(self) -> bool:
+        """Whether calls are to be on disk before anybody relies on them."""
+        return self.durability == "fsync"
 
     @classmethod
     def load(cls, config: Mapping[str, Any] | None = None, /, **given: Any) -> Self:

@@ -42,6 +42,7 @@ from wsgi_timeout.http.routes import Routes
 from wsgi_timeout.metrics import ROUTE_KEY
 from wsgi_timeout.pages.pages import Pages, folders
 from wsgi_timeout.settings import Settings, check_secret_length
+from wsgi_timeout.store import durability
 from wsgi_timeout.store.calls import FirstWaitNoted
 from wsgi_timeout.store.record import new_id, new_token
 from wsgi_timeout.store.redis_errors import UNAVAILABLE
@@ -49,7 +50,6 @@ from wsgi_timeout.target import check_name
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication
-
 
 log = logging.getLogger("wsgi_timeout")
 
@@ -96,6 +96,7 @@ class Front:
         self._wait_limit = float("inf")
         self._first_waits: FirstWaits
         log.info("requests to %s run as calls of the queue wt:%s", target or "this app", name)
+        durability.say(url, wanted=routes.durable)
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         cookie = cookies.take(environ)

@@ -112,7 +112,7 @@ class Key:
             raise
         settings = self.settings
         ttl = settings.max_attempts * (settings.queue_ttl + settings.timeout) + settings.result_ttl
-        seal = partial(claims.seal, self.key, upload.digest, ttl)
+        seal = partial(claims.seal, self.key, upload.digest, ttl, durable=settings.durable)
         try:
             seal()
         except UNAVAILABLE:

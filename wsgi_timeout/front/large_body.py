@@ -148,7 +148,8 @@ class LargeBody:
     def _close(self, end: str) -> None:
         ttl = self._settings.queue_ttl + self._settings.timeout
         try:
-            self._writer.close(end, ttl)
+            # Its client is told of the call next.
+            self._writer.close(end, ttl, self._runtime.calls.synced if self._settings.durable else None)
         except UNAVAILABLE:
             # A handler that is not told of the end waits for it until its timeout. The client meanwhile
             # waits for the response, and is redirected in time.

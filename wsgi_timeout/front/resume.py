@@ -24,7 +24,7 @@ from wsgi_timeout.http.pending import Pending
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.store.record import Outcome, Snapshot, Tombstone
 from wsgi_timeout.store.redis_errors import UNAVAILABLE
-from wsgi_timeout.store.streams import StreamReader, seek
+from wsgi_timeout.store.streams import seek
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
@@ -139,7 +139,7 @@ class _Return:
 
     def _read(self, found: Snapshot, number: int) -> Ready:
         calls, inbox = self.runtime.calls, self.runtime.listener.inbox
-        reader = StreamReader(calls.scripts, self.pending.call_id, inbox, found.attempt, number=number)
+        reader = calls.reader(self.pending.call_id, inbox, found, number)
         try:
             first = reader.poll()
         except ResultTrimmed as error:

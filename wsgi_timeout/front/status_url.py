@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from wsgi_timeout.http import answers
 from wsgi_timeout.store.calls import Calls
-from wsgi_timeout.store.record import Outcome
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
@@ -45,7 +44,7 @@ def cancel(
     calls: Calls, call_id: str, grace: float, start_response: StartResponse, then: str = ""
 ) -> Iterable[bytes]:
     """Cancel the call: 202, or 409 when it has ended; with `then`, 303 to it in both cases."""
-    cancelled = calls.end(call_id, Outcome.CANCELLED, "cancelled on its status URL", grace)
+    cancelled = calls.cancel(call_id, "cancelled on its status URL", grace)
     if then:
         return answers.redirect(start_response, "303 See Other", then)
     if cancelled:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 from wsgi_timeout import metrics
@@ -19,7 +20,7 @@ from wsgi_timeout.settings import Settings
 from wsgi_timeout.store import keys
 from wsgi_timeout.store.messages import CallRequest
 from wsgi_timeout.store.record import NewCall
-from wsgi_timeout.store.redis_errors import unavailable_is_refusal
+from wsgi_timeout.store.redis_errors import UNAVAILABLE, unavailable_is_refusal
 from wsgi_timeout.watching.waiter import Waiter
 
 #: Seconds between two tries while there is no worker yet, or Redis is away.
@@ -83,7 +84,14 @@ class Submission:
         # During a deploy there may be no worker for a moment. And if a reply was lost, the call may have
         # been accepted: the same call is sent again before the client is told that it was not.
         began = time.monotonic()
-        self._patiently(self._enqueue_once, body)
+        try:
+            self._patiently(self._enqueue_once, body)
+        except RedisUnavailable:
+            if self._settings.durable:
+                # It may lie in the queue, not on disk yet: a client that is refused sends it again.
+                with suppress(*UNAVAILABLE):
+                    self._runtime.calls.withdraw(self._call_id)
+            raise
         self._waiter.accepted()
         seconds, route = time.monotonic() - began, self._environ.get(metrics.ROUTE_KEY, "*")
         metrics.observe("accept_seconds", seconds, self._runtime.calls.name, route)
@@ -123,6 +131,7 @@ class Submission:
             abandon_after=settings.abandon_after,
             route=self._environ.get(metrics.ROUTE_KEY, ""),
             first_wait=self.first_wait,
+            durable=settings.durable,
         )
 
     def _left(self) -> bool:
@@ -132,9 +141,11 @@ class Submission:
 
     def _patiently(self, action: Callable[..., None], *args: Any) -> None:
         """Try an idempotent action for `worker_wait` seconds; then raise `NoWorker` or `RedisUnavailable`."""
+        # Who waits for a sync shares it, and holds up nobody who does not.
+        turn: AbstractContextManager[Any] = nullcontext() if self._settings.durable else self._runtime.turns
 
         def once() -> None:
-            with self._runtime.turns, unavailable_is_refusal():
+            with turn, unavailable_is_refusal():
                 self._runtime.listener.check(_AWAY_SECONDS)
                 action(*args)
 

@@ -85,7 +85,7 @@ def _look(runtime: Runtime, seat: Seat) -> Ready | None:
         if not in_stream:
             return None
         # Reading the first byte fixes the response to this attempt; before that it may be run again.
-        reader = StreamReader(calls.scripts, call_id, runtime.listener.inbox, snapshot.attempt)
+        reader = calls.reader(call_id, runtime.listener.inbox, snapshot)
         first = reader.poll()
     except UNAVAILABLE:
         seat.waiter.wait(RETRY_SECONDS)

@@ -24,7 +24,7 @@ from wsgi_timeout.functions import payload
 from wsgi_timeout.functions.client import Client, client
 from wsgi_timeout.functions.with_aio import with_aio
 from wsgi_timeout.store import keys
-from wsgi_timeout.store.record import Outcome, outcome_of
+from wsgi_timeout.store.record import Outcome, number, outcome_of
 from wsgi_timeout.store.redis_errors import UNAVAILABLE, unavailable_is_refusal
 from wsgi_timeout.store.time_limit import within
 from wsgi_timeout.watching.waiter import Waiter
@@ -126,7 +126,7 @@ class FunctionCall(Generic[R]):
             if self._record(client()) is None:
                 raise self._expired()
             ttl = client().settings.function_result_ttl
-            return client().calls("").end(self.object_id, Outcome.CANCELLED, "cancelled by its caller", ttl)
+            return client().calls("").cancel(self.object_id, "cancelled by its caller", ttl)
 
     def status(self) -> dict[str, Any]:
         """Return what is known of the call now, without waiting.
@@ -197,7 +197,7 @@ class FunctionCall(Generic[R]):
                 record = self._record(here)
             if record is None:
                 raise self._expired()
-            if record[0] != b"ended":
+            if record[0] != b"ended" or not self._is_told(here, record, deadline):
                 return None
             return self._ended(here, record)
         except UNAVAILABLE:
@@ -205,14 +205,21 @@ class FunctionCall(Generic[R]):
             time.sleep(max(0.0, min(left, _RETRY_SECONDS)))
             return None
 
-    _FIELDS = ("state", "outcome", "detail", "attempt", "body", "chunks")
+    def _is_told(self, here: Client, record: list[bytes | None], deadline: float | None) -> bool:
+        """Wait until the end is on disk, where it is to be; False if the call goes on by now."""
+        if record[-1] is None:
+            return True
+        with here.shield(), within(_left(deadline)):
+            return here.calls("").is_on_disk(self.object_id, "ended", number(record[3]))
+
+    _FIELDS = ("state", "outcome", "detail", "attempt", "body", "chunks", "durable")
 
     def _record(self, here: Client) -> list[bytes | None] | None:
         values: list[bytes | None] = here.send("HMGET", keys.call(self.object_id), *self._FIELDS)
         return values if values[0] is not None else None
 
     def _ended(self, here: Client, record: list[bytes | None]) -> _Ended:
-        _, outcome, detail, attempt, body, chunks = record
+        _, outcome, detail, attempt, body, chunks, _ = record
         if chunks is not None:
             key = keys.value(self.object_id, int(attempt or 0))
             with here.shield():

@@ -14,6 +14,7 @@ import redis
 
 from wsgi_timeout.functions.looks import Looks
 from wsgi_timeout.settings import Settings
+from wsgi_timeout.store import durability
 from wsgi_timeout.store.calls import Calls
 from wsgi_timeout.store.connection import Commands, connect, connect_to_listen, redis_url
 from wsgi_timeout.watching.listener import Listener
@@ -51,8 +52,15 @@ class Client:
 
     @cached_property
     def settings(self) -> Settings:
-        """The settings, read at the first use; a later change of the environment is not seen."""
-        return Settings.load()
+        """The settings, read at the first use; a later change of the environment is not seen.
+
+        Raises `CannotSync` where Redis cannot keep the `durability` that is set.
+        """
+        settings = Settings.load()
+        if settings.durable:
+            with self.shield():
+                durability.cost_on(self.redis)
+        return settings
 
     def calls(self, name: str) -> Calls:
         """Return the calls of one queue."""

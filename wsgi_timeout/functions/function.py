@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from wsgi_timeout.current import current_queue, current_slots
@@ -17,7 +18,7 @@ from wsgi_timeout.store import keys
 from wsgi_timeout.store.calls import Calls
 from wsgi_timeout.store.messages import FunctionRequest
 from wsgi_timeout.store.record import NewCall, new_id
-from wsgi_timeout.store.redis_errors import unavailable_is_refusal
+from wsgi_timeout.store.redis_errors import UNAVAILABLE, unavailable_is_refusal
 from wsgi_timeout.store.workers import Workers
 
 __all__ = ["Function", "FunctionCall", "gather"]
@@ -71,9 +72,10 @@ class Function(Generic[P, R]):
     def spawn(self, /, *args: P.args, **kwargs: P.kwargs) -> FunctionCall[R]:
         """Queue the function for a worker, and return at once.
 
-        One round trip to Redis for arguments of up to 64 KiB. Once this returns the call is durable:
+        One round trip to Redis for arguments of up to 64 KiB. Once this returns the call is Redis':
         it runs also when this process ends, and it waits for a worker up to `queue_ttl`, or
-        `function_result_ttl` where that is longer (7 days).
+        `function_result_ttl` where that is longer (7 days). With `WSGI_TIMEOUT_DURABILITY=fsync` it is on
+        Redis' disk then, too.
 
         Args:
             args: the function's positional arguments: anything that cloudpickle can pickle, together at
@@ -155,6 +157,7 @@ class Function(Generic[P, R]):
             payload_key="" if inline else keys.arguments(call_id),
             payload_bytes=0 if inline else len(blob),
             needs_worker=needs_worker,
+            durable=settings.durable,
         )
         with unavailable_is_refusal():
             if not inline:
@@ -173,7 +176,14 @@ def _enqueue(calls: Calls, call: NewCall, worker_wait: float) -> None:
     """
 
     def enqueue() -> None:
-        with unavailable_is_refusal():
+        with unavailable_is_refusal(), client().shield():
             calls.enqueue(call)
 
-    retry(enqueue, (NoWorker, RedisUnavailable), pause=_RETRY_SECONDS, seconds=worker_wait)
+    try:
+        retry(enqueue, (NoWorker, RedisUnavailable), pause=_RETRY_SECONDS, seconds=worker_wait)
+    except RedisUnavailable:
+        if call.durable:
+            # It may lie in the queue, not on disk yet: whoever is refused spawns it again.
+            with suppress(*UNAVAILABLE):
+                calls.withdraw(call.id)
+        raise

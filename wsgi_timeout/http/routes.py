@@ -32,6 +32,7 @@ PER_ROUTE = frozenset(
         "delivery_grace",
         "event_streams",
         "abandon_after",
+        "durability",
         "reader_timeout",
         "keepalive_seconds",
         "resume_window",
@@ -94,6 +95,11 @@ class Routes:
     @property
     def capture_all(self) -> bool:
         return not self._only and not self._except
+
+    @property
+    def durable(self) -> bool:
+        """Whether any request runs as a call that is to be on disk first."""
+        return any(settings.durable for settings in (self.settings, *(each for _, each in self._routes)))
 
     def route(self, environ: Mapping[str, Any]) -> str:
         """Return the pattern of `routes`, else of `only`, that matches; for logs and metrics."""

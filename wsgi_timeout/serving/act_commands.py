@@ -11,7 +11,6 @@ from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.serving.command_parts import at_redis, known, known_name, name_option, show
 from wsgi_timeout.store import keys, pauses
 from wsgi_timeout.store.calls import Calls
-from wsgi_timeout.store.record import Outcome
 from wsgi_timeout.store.worker_list import ListedWorker, list_workers
 
 #: Seconds between two looks whether a pool has drained.
@@ -25,7 +24,7 @@ def cancel_command(call_id: str) -> None:
 
     def work(client: redis.Redis) -> None:
         found = known(client, call_id)
-        if not Calls(client, found["name"]).end(call_id, Outcome.CANCELLED, "cancelled by an operator", None):
+        if not Calls(client, found["name"]).cancel(call_id, "cancelled by an operator", None):
             raise ConfigurationError(f"{call_id} has ended already: {found['outcome']}")
         show([f"{call_id} is cancelled"])
 

@@ -155,8 +155,7 @@ def worker_command(
 ) -> None:
     """Run worker processes for TARGET, against REDIS_URL."""
     # The web half never imports the worker half; this command is the worker half's.
-    from wsgi_timeout.store.connection import connect, redis_url  # noqa: PLC0415
-    from wsgi_timeout.store.redis_url import check_server  # noqa: PLC0415
+    from wsgi_timeout.store.connection import redis_url  # noqa: PLC0415
     from wsgi_timeout_jobs.pool.options import PoolOptions  # noqa: PLC0415
     from wsgi_timeout_jobs.pool.pool import Pool  # noqa: PLC0415
     from wsgi_timeout_jobs.process.gunicorn_file import set_up  # noqa: PLC0415
@@ -170,10 +169,21 @@ def worker_command(
         if ready_fd < 0:  # else `serve` has a banner of its own
             _say(f"workers for {target}: queue wt:{queue}, unless the target names itself")
         url = redis_url()
-        check_server(connect(url, connections=1), url)
-        return Pool(target, name, url, Settings.load(), pool_options).run()
+        return Pool(target, name, url, _settings_for(url), pool_options).run()
 
     _run(work)
+
+
+def _settings_for(url: str) -> Settings:
+    """Return the settings for a server that can keep them; raises `ConfigurationError`."""
+    from wsgi_timeout.store import durability  # noqa: PLC0415
+    from wsgi_timeout.store.connection import connect  # noqa: PLC0415
+    from wsgi_timeout.store.redis_url import check_server  # noqa: PLC0415
+
+    check_server(connect(url, connections=1), url)
+    settings = Settings.load()
+    durability.say(url, wanted=settings.durable)
+    return settings
 
 
 def _run(command: Callable[[], int]) -> None:

@@ -31,6 +31,7 @@ _CHECKS = (
     doctor_redis.server,
     doctor_redis.memory,
     doctor_redis.persistence,
+    doctor_redis.durability,
     doctor_redis.rights,
     doctor_redis.clock,
     doctor_processes.workers,

@@ -8,6 +8,7 @@ from typing import Any
 
 from wsgi_timeout.serving.finding import Finding
 from wsgi_timeout.settings import Settings
+from wsgi_timeout.store import durability as on_disk
 from wsgi_timeout.store import keys, rq_state
 from wsgi_timeout.store.failed_calls import names
 from wsgi_timeout.store.record import number
@@ -81,6 +82,18 @@ def persistence(client: Any, _settings: Settings) -> Iterator[Finding]:
         yield Finding("persistence", "fail", "the append-only file cannot be written", disk)
     else:
         yield Finding("persistence", "ok", "append-only")
+
+
+def durability(client: Any, settings: Settings) -> Iterator[Finding]:
+    """Look whether the server can keep `durability="fsync"`, where that is set, and what it costs."""
+    if not settings.durable:
+        return
+    try:
+        said = on_disk.cost_on(client)
+    except on_disk.CannotSync as error:
+        yield Finding("durability", "fail", str(error), "or leave WSGI_TIMEOUT_DURABILITY out")
+    else:
+        yield Finding("durability", "ok", said)
 
 
 def rights(client: Any, _settings: Settings) -> Iterator[Finding]:

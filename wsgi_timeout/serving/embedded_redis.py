@@ -71,13 +71,17 @@ def terminate_with_parent() -> None:
 class EmbeddedServer:
     """One server, its data folder locked, its socket in a short path of its own."""
 
-    def __init__(self, folder: Path, *, alone: bool, memory: int = 0) -> None:
-        """Lock `folder`; if it is in use, fail (`alone`), else take the next one: `folder-2` and so on."""
+    def __init__(self, folder: Path, *, alone: bool, memory: int = 0, durable: bool = False) -> None:
+        """Lock `folder`; if it is in use, fail (`alone`), else take the next one: `folder-2` and so on.
+
+        `durable`: what it acknowledges is on disk.
+        """
         self.folder, self._lock = _locked(folder, alone=alone)
         # A socket's path may have 108 bytes, which a deep data folder exceeds.
         self._socket_folder = tempfile.mkdtemp(prefix="wt-")
         self._socket = Path(self._socket_folder) / "s"
         self._memory = memory
+        self._durable = durable
         self.url = f"unix://{self._socket}"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -96,7 +100,7 @@ class EmbeddedServer:
             "dir": str(self.folder),
             "logfile": str(log),
             "appendonly": "yes",
-            "appendfsync": "everysec",
+            "appendfsync": "always" if self._durable else "everysec",
             "save": "",
             "maxmemory-policy": "noeviction",
             # Of what holds everything in memory others on this machine keep most.

@@ -45,11 +45,14 @@ def serve(options: ServeOptions, say: Callable[[str], None]) -> int:
     site: Site | None = None
     try:
         url = os.environ.get("REDIS_URL", "")
+        loaded = Settings.load(**settings)
         if url:
             _ping(url)
         else:
-            server = _embedded(options, Settings.load(**settings).embedded_memory)
+            server = _embedded(options, loaded)
             url = server.url
+        if loaded.durable:
+            _check_durability(url)
         environment = {**os.environ, **environment_of(settings), "REDIS_URL": url}
         if not environment.get(SECRET_VARIABLE):
             environment[SECRET_VARIABLE] = _secret(options, server)
@@ -146,9 +149,21 @@ def _ping(url: str) -> None:
         client.close()
 
 
-def _embedded(options: ServeOptions, memory: int) -> EmbeddedServer:
+def _check_durability(url: str) -> None:
+    """Raise `ConfigurationError` here, not in each part; they say what it costs."""
+    from wsgi_timeout.store import durability  # noqa: PLC0415 - with redis-py
+
+    durability.cost(url)
+
+
+def _embedded(options: ServeOptions, settings: Settings) -> EmbeddedServer:
     folder = Path(options.data_dir).absolute() if options.data_dir else state_folder(options.target)
-    server = EmbeddedServer(folder, alone=options.data_dir is not None, memory=memory)
+    server = EmbeddedServer(
+        folder,
+        alone=options.data_dir is not None,
+        memory=settings.embedded_memory,
+        durable=settings.durable,
+    )
     try:
         server.start()
     except ConfigurationError:

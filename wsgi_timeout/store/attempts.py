@@ -11,10 +11,11 @@ import redis
 
 from wsgi_timeout.errors import Fenced
 from wsgi_timeout.store import keys, rq_state
-from wsgi_timeout.store.connection import Commands
+from wsgi_timeout.store.connection import Commands, Scripts
 from wsgi_timeout.store.messages import WIRE_VERSION, ResponseHead
 from wsgi_timeout.store.queue import Queue
 from wsgi_timeout.store.record import Attempt, Outcome, Taken, now_ms, text
+from wsgi_timeout.store.redis_errors import ConnectionLost
 
 #: Seconds to pause after a call of another wire version, before the next call is taken.
 _OTHER_SECONDS = 0.1
@@ -53,8 +54,11 @@ class Attempts(Queue):
             return None
         if not answer:
             return None
-        taken, run, request, more, age_ms, seal = answer
-        attempt = Attempt(text(taken), int(run), worker, max(0, age_ms) / 1000)
+        taken, run, request, more, age_ms, seal, durable = answer
+        attempt = Attempt(text(taken), int(run), worker, max(0, age_ms) / 1000, bool(durable))
+        if attempt.durable and not self.is_on_disk(attempt.call_id, "running", attempt.number, worker):
+            # As when the connection breaks: this worker then looks at what it holds.
+            raise ConnectionLost("Redis came back without this attempt")
         return Taken(attempt, request, bool(more), seal)
 
     def hold(self, call_id: str, worker: str) -> None:
@@ -104,7 +108,7 @@ class Attempts(Queue):
             fields = ["body", value]
         if chunks:
             fields = ["chunks", chunks]
-        answer = self.scripts.run(
+        answer = self._scripts_of(attempt).run(
             "finish",
             [
                 *self._touched(attempt),
@@ -127,13 +131,16 @@ class Attempts(Queue):
 
     def retry(self, attempt: Attempt, pause: float, detail: str) -> None:
         """End an attempt of a function, and schedule another one after `pause` seconds; raises `Fenced`."""
-        answer = self.scripts.run(
+        answer = self._scripts_of(attempt).run(
             "retry",
             [*self._touched(attempt), keys.delayed(self.name)],
             [attempt.call_id, attempt.worker, attempt.number, int(pause * 1000), detail],
         )
         if answer == b"fenced":
             raise _fenced(attempt)
+
+    def _scripts_of(self, attempt: Attempt) -> Scripts:
+        return self.synced if attempt.durable else self.scripts
 
     def _touched(self, attempt: Attempt) -> list[str]:
         """Return the keys that change when an attempt ends."""

@@ -11,12 +11,12 @@ that was wrongly taken for dead still has its old number, and scripts refuse wri
 from __future__ import annotations
 
 import hmac
-import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeVar
 
 import msgpack
 import redis
@@ -26,41 +26,22 @@ from wsgi_timeout.store import keys, rq_state, seals
 from wsgi_timeout.store.connection import SOCKET_TIMEOUT, Scripts
 from wsgi_timeout.store.messages import CallRequest, FunctionRequest
 from wsgi_timeout.store.queue import Queue
-from wsgi_timeout.store.record import IDEMPOTENT, NewCall, Snapshot, Tombstone, now_ms, text
-from wsgi_timeout.store.redis_errors import UNAVAILABLE
+from wsgi_timeout.store.record import IDEMPOTENT, NewCall, Outcome, Snapshot, Tombstone, now_ms
+from wsgi_timeout.store.redis_errors import UNAVAILABLE, ConnectionLost
+from wsgi_timeout.store.status import STATUS_FIELDS, read_status
+from wsgi_timeout.store.streams import StreamReader
+
+T = TypeVar("T")
 
 #: Seconds added to a record's TTL for the time between its runs: lost leases, retries, outages.
 _SPARE_SECONDS = 600.0
 
 #: Milliseconds after sending in which Redis may still accept a call: less than its sender waits for a reply.
 _ACCEPTED_MS = int(SOCKET_TIMEOUT * 1000) - 500
-
-_STATUS_FIELDS = (
-    "state",
-    "seq",
-    "name",
-    "outcome",
-    "attempt",
-    "created",
-    "started",
-    "ended",
-    "delivered",
-    "due",
-    "progress",
-    "abandon",
-    "head",
-)
-
-
-#: Those of them that are whole numbers.
-_NUMBERS = {"attempt", "created", "started", "ended", "delivered", "due"}
-
-
-def _is_report(progress: str) -> bool:
-    try:
-        return isinstance(json.loads(progress), dict)
-    except (ValueError, RecursionError):
-        return False
+#: Seconds that the end of a call is kept that was refused.
+_WITHDRAWN_SECONDS = 60.0
+#: How often a call is read whose end Redis loses each time before that is on disk.
+_READS = 3
 
 
 def _monotonic_ms() -> int:
@@ -92,6 +73,7 @@ class Calls(Queue):
 
         Raises `NoWorker`, `QueueFull`, `BytesFull` or `FirstWaitNoted` if it was not accepted.
         """
+        scripts = self.synced if call.durable else self.scripts
         request = call.request
         packed = request.pack()
         record = self._record(call, packed, inbox)
@@ -115,7 +97,7 @@ class Calls(Queue):
                 int(call.untold_seconds * 1000),
                 int(call.abandon_after * 1000),
             ]
-            answer = self.scripts.run("enqueue", touched, [*head, len(record) * 2, *values])
+            answer = scripts.run("enqueue", touched, [*head, len(record) * 2, *values])
             if answer != b"late":
                 break
             # Redis' clock may have been changed.
@@ -148,6 +130,8 @@ class Calls(Queue):
             record["route"] = call.route
         if inbox:
             record["inboxes"] = inbox
+        if call.durable:
+            record["durable"] = 1
         if call.abandon_after:
             record["abandon"] = int(call.abandon_after * 1000)
         return record
@@ -185,12 +169,45 @@ class Calls(Queue):
             self._ahead_ms = ahead_ms
         return _monotonic_ms() + ahead_ms + _ACCEPTED_MS
 
+    def withdraw(self, call_id: str) -> None:
+        """End a call that was not on disk in time, and is refused; one that has begun meanwhile goes on."""
+        detail = "it was not on disk in time, and refused"
+        self.end(call_id, Outcome.CANCELLED, detail, _WITHDRAWN_SECONDS, attempt=0)
+
+    def cancel(self, call_id: str, detail: str, result_ttl: float | None) -> bool:
+        """End a call as `end` does, as cancelled; what is to be on disk is there then."""
+        cancelled, durable = self._end(call_id, Outcome.CANCELLED, detail, result_ttl)
+        if durable:
+            self.look(call_id)
+        return cancelled
+
     def look(self, call_id: str) -> Snapshot:
-        """Return a call's state, outcome and response as they are now."""
-        return Snapshot.read(self._send("HMGET", keys.call(call_id), *Snapshot.FIELDS))
+        """Return a call's state, outcome and response as they are now; a durable end when it is on disk."""
+        return self._told(call_id, lambda: Snapshot.read(self._hmget(call_id, Snapshot.FIELDS)))
+
+    def _hmget(self, call_id: str, fields: tuple[str, ...]) -> list[bytes | None]:
+        values: list[bytes | None] = self._send("HMGET", keys.call(call_id), *fields)
+        return values
+
+    def _told(self, call_id: str, read: Callable[[], T]) -> T:
+        """Return what is read of a call, when nobody can hear of an end that a power cut takes back."""
+        for _ in range(_READS):
+            found = read()
+            if not isinstance(found, Snapshot) or self.is_told(call_id, found):
+                return found
+        raise ConnectionLost("Redis came back without the end of this call")
+
+    def is_told(self, call_id: str, found: Snapshot) -> bool:
+        """Wait until the end of a call is on disk where it is to be; False if the call goes on by now."""
+        return not (found.durable and found.ended) or self.is_on_disk(call_id, "ended", found.attempt)
+
+    def reader(self, call_id: str, inbox: str, found: Snapshot, number: int = 0) -> StreamReader:
+        """Return what reads the response of a call from chunk `number` on."""
+        told = partial(self.is_on_disk, call_id, "ended", found.attempt) if found.durable else None
+        return StreamReader(self.scripts, call_id, inbox, found.attempt, number=number, told=told)
 
     def join(self, call_id: str, inbox: str) -> Snapshot:
-        """Have the call wake `inbox` from now on, and return its state as it is now."""
+        """Have the call wake `inbox` from now on; return its state, which may not be on disk yet."""
         values = self.scripts.run("join", [keys.call(call_id)], [inbox, *Snapshot.FIELDS])
         return Snapshot.read(values)
 
@@ -199,6 +216,9 @@ class Calls(Queue):
 
         A call of another name does not fit: its app may require a login where this one does not.
         """
+        return self._told(call_id, lambda: self._authorize(call_id, token, path))
+
+    def _authorize(self, call_id: str, token: str, path: str) -> Snapshot | Tombstone | None:
         record = keys.call(call_id)
         pipe = self.redis.pipeline(transaction=False)
         pipe.hmget(record, ("token", "path", "name", "asked", *Snapshot.FIELDS))
@@ -222,23 +242,15 @@ class Calls(Queue):
 
     def status(self, call_id: str) -> dict[str, Any]:
         """Return the call's times, progress and position in the queue; reads no body, at a constant cost."""
-        position, values, suspended = self.scripts.run("status", [keys.call(call_id)], list(_STATUS_FIELDS))
-        found: dict[str, Any] = {
-            field: text(value)
-            for field, value in zip(_STATUS_FIELDS, values, strict=True)
-            if value is not None and field not in {"abandon", "head"}
-        }
-        for field in _NUMBERS & found.keys():
-            if not found[field].isdecimal():
-                del found[field]
-        if "progress" in found and not _is_report(found["progress"]):
-            del found["progress"]
-        if values[-1] is not None:
-            found["answering"] = True
-        if found.get("state") == "queued":
-            found["position"] = position
-            found["suspended"] = bool(suspended)
+        found = self._status(call_id)
+        if found.pop("durable", None) and found.get("state") == "ended":
+            self.look(call_id)  # nobody is told before
+            found = self._status(call_id)
+            found.pop("durable", None)
         return found
+
+    def _status(self, call_id: str) -> dict[str, Any]:
+        return read_status(*self.scripts.run("status", [keys.call(call_id)], list(STATUS_FIELDS)))
 
     def deliver(
         self,

@@ -34,13 +34,13 @@ class Claims:
         found = self._calls.scripts.run("claim", [claim], [call_id, token, keys.UPLOAD_TTL])
         return Claimed(text(found[0]), text(found[1]), found[2]) if found else None
 
-    def seal(self, key: bytes, body: bytes, ttl: float) -> None:
-        """Record the digest of the request's body; the claim expires after `ttl` seconds."""
-        claim = keys.claim(self._calls.name, key.hex())
-        pipe = self._calls.redis.pipeline()
-        pipe.hset(claim, "body", body)
-        pipe.expire(claim, max(1, int(ttl)))
-        pipe.execute()
+    def seal(self, key: bytes, body: bytes, ttl: float, *, durable: bool = False) -> None:
+        """Record the digest of the request's body; the claim expires after `ttl` seconds.
+
+        `durable`: return when that is on disk.
+        """
+        scripts = self._calls.synced if durable else self._calls.scripts
+        scripts.run("seal", [keys.claim(self._calls.name, key.hex())], [body, max(1, int(ttl))])
 
     def release(self, key: bytes) -> None:
         """Release a key: its call was not accepted, or its result has expired."""

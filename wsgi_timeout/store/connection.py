@@ -122,6 +122,14 @@ def client_of(pool: redis.ConnectionPool) -> redis.Redis:
     return _ClosesItsPool(connection_pool=pool)
 
 
+def with_connections(client: redis.Redis, connections: int) -> redis.Redis:
+    """Return a client of the same server with connections of its own, for which its threads queue up."""
+    pool: Any = client.connection_pool
+    line: Any = Line  # its base has no annotations
+    options = {**pool.connection_kwargs, "connection_class": pool.connection_class}
+    return client_of(line(**options, max_connections=connections))
+
+
 def eviction(client: redis.Redis) -> str:
     """Return a warning about a server that evicts keys when it is full; empty if it does not."""
     memory: Any = client.info("memory")
@@ -174,16 +182,19 @@ class Commands:
                 time.sleep(_RETRY_PAUSE_SECONDS)
             tries += 1
 
-    def send_all(self, commands: Sequence[tuple[str, ...]]) -> list[Any]:
+    def send_all(
+        self, commands: Sequence[tuple[str | bytes | float, ...]], *, refusals: bool = False
+    ) -> list[Any]:
         """Send commands in one batch, without retries; raises what redis-py raises for an absent server.
 
-        For a command that can never succeed (see `redis_errors`), the error stands in place of its reply.
+        For a command that can never succeed (see `redis_errors`), the error stands in place of its reply;
+        with `refusals` so it does for one that Redis does not take now.
         """
         packed = b"".join(map(pack_command, commands))
         connection = self._take()
         try:
             connection.send_packed_command((packed,))
-            return [self._reply(connection) for _ in commands]
+            return [self._reply(connection, refusals=refusals) for _ in commands]
         except BaseException as error:
             self._note_silence(error)
             connection.disconnect()  # drops the replies that were not read
@@ -197,12 +208,12 @@ class Commands:
             self._silent_since = time.monotonic()
 
     @staticmethod
-    def _reply(connection: Any) -> Any:
+    def _reply(connection: Any, *, refusals: bool) -> Any:
         try:
             return connection.read_response()
-        except Refused:
-            raise
         except ErrorReply as error:
+            if isinstance(error, Refused) and not refusals:
+                raise
             return error
 
     def _take(self) -> Any:

@@ -23,7 +23,9 @@
                                        1,000 not done
     wt:done:<name>             list    finish.lua: the last      7 days, renewed at each 200th
                                        1,000 done
-    wt:doctor                  string  `wsgi-timeout doctor`     deleted at once, else 5 s
+    wt:doctor                  string  `wsgi-timeout doctor`,    deleted at once, else 5 s
+                                       and `durability=fsync`
+                                       at start
     wt:web:<name>              hash    web processes, by web.lua 100 s after the last one told of itself
     wt:inbox:<random>          list    what changes a call       60 s after the last message
     wt:held:<worker>           list    BLMOVE from the queue     none: goes with the worker's lease

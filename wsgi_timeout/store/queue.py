@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import redis
@@ -13,6 +14,7 @@ from wsgi_timeout.store import keys, rq_state
 from wsgi_timeout.store.connection import Commands, Scripts
 from wsgi_timeout.store.record import Outcome, now_ms
 from wsgi_timeout.store.redis_errors import AWAY, ErrorReply
+from wsgi_timeout.store.synced import Synced
 
 
 class Queue:
@@ -31,6 +33,18 @@ class Queue:
         #: The key in which the bytes are counted that this name's calls keep in Redis.
         self.buffered = keys.buffered(name)
         self._sequence = keys.sequence(name)
+
+    @cached_property
+    def synced(self) -> Scripts:
+        """The same scripts; they return when what they wrote is on disk."""
+        return Scripts(Synced.of(self.redis).send)
+
+    def is_on_disk(self, call_id: str, state: str, attempt: int, worker: str = "") -> bool:
+        """Wait until all that Redis knows of a call is on disk; False if that is something else by now.
+
+        So it is when Redis came back without its last writes.
+        """
+        return bool(self.synced.run("sync", [keys.call(call_id)], [state, attempt, worker]))
 
     def answers(self) -> bool:
         """Return whether Redis answers a PING now; an error reply counts as an answer."""
@@ -54,6 +68,17 @@ class Queue:
 
         `result_ttl`: for how many seconds the outcome is kept; None: as the call was made with.
         """
+        return self._end(call_id, outcome, detail, result_ttl, attempt)[0]
+
+    def _end(
+        self,
+        call_id: str,
+        outcome: Outcome,
+        detail: str,
+        result_ttl: float | None,
+        attempt: int | None = None,
+    ) -> tuple[bool, bool]:
+        """Do as `end`; returns also whether nobody may be told of it before it is on disk."""
         answer = self.scripts.run(
             "end",
             [keys.call(call_id), rq_state.job_key(call_id)],
@@ -67,9 +92,9 @@ class Queue:
             ],
         )
         if answer[0] != b"ok":
-            return False
+            return False, False
         metrics.count("calls_total", self.name, metrics.UNKNOWN_ROUTE, outcome)
-        return True
+        return True, bool(answer[2])
 
     @classmethod
     def of(cls, other: Queue) -> Self:

@@ -97,6 +97,8 @@ class NewCall:
     route: str = ""
     #: The key of a note: if there is one, the call is not accepted (`store.first_waits`); empty: none.
     first_wait: str = ""
+    #: Whether it is accepted, begun and ended only when that is on disk.
+    durable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +115,14 @@ class Snapshot:
     delivered_ms: int | None
     #: What the request asked for, packed; filled by `authorize` only.
     asked: bytes = b""
+    #: Whether nobody may be told of its end before that is on disk.
+    durable: bool = False
 
-    FIELDS = ("state", "outcome", "detail", "attempt", "head", "body", "delivered")
+    FIELDS = ("state", "outcome", "detail", "attempt", "head", "body", "delivered", "durable")
 
     @classmethod
     def read(cls, values: list[bytes | None], asked: bytes = b"") -> Self:
-        state, outcome, detail, attempt, head, body, delivered = values
+        state, outcome, detail, attempt, head, body, delivered, durable = values
         try:
             unpacked = ResponseHead.unpack(head) if head else None
         except OtherVersion:
@@ -133,6 +137,7 @@ class Snapshot:
             body,
             number(delivered) if delivered else None,
             asked,
+            bool(durable),
         )
 
     @classmethod
@@ -159,6 +164,8 @@ class Attempt:
     worker: str
     #: Seconds from the call's acceptance to this run.
     age_seconds: float = field(default=0.0, compare=False)
+    #: Whether its call is begun and ended only when that is on disk.
+    durable: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

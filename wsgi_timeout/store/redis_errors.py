@@ -2,6 +2,7 @@
 
     away       it cannot be reached, is silent, loads, or does not know our password     `AWAY`
     refused    it takes no such command now: full, a replica, disk, rights taken away    `Refused`
+               it did, and what was written is not on disk (`durability="fsync"`)        `NotOnDisk`
     a bug      what will fail however often it is sent: our error, or junk in a key      the rest
 
 The first two may be sent again later, together they are `UNAVAILABLE`. A bug skips the one item that
@@ -16,6 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import redis
 from redis.connection import DefaultParser
@@ -25,6 +27,10 @@ from wsgi_timeout.errors import RedisUnavailable
 
 class Refused(redis.exceptions.ResponseError):
     """Redis takes no such command now, and may take it later."""
+
+
+class NotOnDisk(Refused):
+    """Redis took a command, and what it wrote is not on disk: too slow a disk, or no append-only file."""
 
 
 #: The connection was refused or closed.
@@ -71,6 +77,19 @@ class Parser(DefaultParser):  # type: ignore[misc, valid-type]  # chosen when re
         refused = Refused(response)
         refused.__cause__ = error
         return refused
+
+
+def not_on_disk(reply: Any) -> NotOnDisk | None:
+    """Return what a reply to `WAITAOF 1 0` says: None if all that its connection wrote is on disk.
+
+    Whatever else it says may be otherwise later: the disk is slow, `appendonly` was switched off, or a
+    failover has led to a replica or to a server that is too old.
+    """
+    if isinstance(reply, Exception):
+        return NotOnDisk(f"WAITAOF: {reply}")
+    if isinstance(reply, (list, tuple)) and reply and int(reply[0]) < 1:
+        return NotOnDisk("Redis has not put it on disk in time")
+    return None
 
 
 def what_happened(error: BaseException) -> str:

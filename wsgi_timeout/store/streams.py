@@ -17,6 +17,7 @@ deleted after they were read.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from wsgi_timeout.errors import BytesFull, Fenced, ResultTrimmed, StreamLost
@@ -117,13 +118,16 @@ class StreamWriter:
         self.count += 1
         return True
 
-    def close(self, end: str, ttl: float) -> None:
+    def close(self, end: str, ttl: float, synced: Scripts | None = None) -> None:
         """End a request body as `complete` or `broken`; a response ends with its call's outcome.
 
-        Raises `StreamLost` if it should be complete, but Redis has lost chunks.
+        With `synced` that is on disk then. Raises `StreamLost` if it should be complete, but Redis has lost
+        chunks.
         """
         touched = [self._key, keys.call(self._call_id)]
-        answer = self._scripts.run("close", touched, [self._call_id, end, max(1, int(ttl)), self.count])
+        answer = (synced or self._scripts).run(
+            "close", touched, [self._call_id, end, max(1, int(ttl)), self.count]
+        )
         if answer == b"lost":
             raise StreamLost("Redis has lost the beginning of this body")
 
@@ -140,8 +144,10 @@ class StreamReader:
         *,
         reader: int | None = None,
         number: int = 0,
+        told: Callable[[], bool] | None = None,
     ) -> None:
-        """Begin at chunk `number`."""
+        """Begin at chunk `number`; `told` says whether an end that was read is on disk, if it must be."""
+        self._told = told
         self._scripts = scripts
         self._call_id = call_id
         self._inbox = inbox
@@ -174,6 +180,8 @@ class StreamReader:
         if answer == b"trimmed":
             raise ResultTrimmed("the beginning of this body was read by somebody else, and is gone")
         self.missing = answer == b"missing"
+        if end and self._told and not self._told():
+            end = b""
         self._number += len(chunks)
         self.end = end.decode(errors="replace")
         return list(chunks)

@@ -10,5 +10,7 @@ if ARGV[2] == 'complete' and count ~= tonumber(ARGV[4]) then return 'lost' end
 if redis.call('HSETNX', KEYS[1], 'end', ARGV[2]) == 1 then
   redis.call('EXPIRE', KEYS[1], ARGV[3])
   wake(hget(KEYS[1], 'readers'), ARGV[1])
+else
+  touch(KEYS[1])
 end
 return 'ok'

@@ -1,8 +1,9 @@
 -- Ends a call from outside its handler: cancelled, timed out, lost. The running attempt is fenced at once.
 -- KEYS: record, rq job
 -- ARGV: id, now ms, outcome, detail, result TTL s or '' for the record's own, attempt or '' for any
--- Returns 'unknown', 'ended' (it had), or 'ok' and the worker that must stop running it
-local r = hmget(KEYS[1], 'state', 'worker', 'attempt', 'inboxes', 'name', 'stock', 'result_ttl', 'unwanted', 'untold')
+-- Returns 'unknown', 'ended' (it had), or 'ok', the worker that must stop running it, and '1' if nobody
+--   may be told before it is on disk
+local r = hmget(KEYS[1], 'state', 'worker', 'attempt', 'inboxes', 'name', 'stock', 'result_ttl', 'unwanted', 'untold', 'durable')
 if not r[1] then return {'unknown'} end
 if r[1] == 'ended' then return {'ended'} end
 if ARGV[6] ~= '' and ARGV[6] ~= r[3] then return {'ended'} end
@@ -19,7 +20,7 @@ if r[3] ~= '0' then
   end
 end
 wake(r[4], ARGV[1])
-if r[1] ~= 'running' then return {'ok'} end
+if r[1] ~= 'running' then return {'ok', '', r[10] or ''} end
 -- The pool that runs it looks into its own inbox.
 wake(hget('wt:worker:' .. r[2], 'pool'), ARGV[1])
-return {'ok', r[2]}
+return {'ok', r[2], r[10] or ''}

@@ -15,6 +15,7 @@ end
 
 -- By one command: most requests are new, and have none.
 if redis.call('EXISTS', KEYS[1], KEYS[7]) > 0 then
+  touch(KEYS[1])
   return redis.call('EXISTS', KEYS[1]) == 1 and 'accepted' or 'noted'
 end
 -- It lay in a buffer while this server was silent: its sender has answered by now that it was refused.

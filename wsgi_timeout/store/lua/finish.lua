@@ -3,7 +3,7 @@
 -- ARGV: id, worker, attempt, now ms, outcome, detail, result TTL s, chunks of its body in the stream ('' if none),
 --       'head', head, 'body', body (of a small response; else other fields and their values, as 'chunks', count)
 local r = hmget(KEYS[1], 'state', 'worker', 'attempt', 'inboxes', 'stock', 'name', 'method', 'path',
-  'created', 'started', 'unwanted', 'untold', 'begun', 'route')
+  'created', 'started', 'unwanted', 'untold', 'begun', 'route', 'durable')
 local answer = 'ok'
 if r[1] == 'running' and r[2] == ARGV[2] and r[3] == ARGV[3] then
   local fields = {}
@@ -32,14 +32,16 @@ if r[1] == 'running' and r[2] == ARGV[2] and r[3] == ARGV[3] then
   end
   if ARGV[9] == 'chunks' then redis.call('EXPIRE', 'wt:value:' .. ARGV[1] .. ':' .. ARGV[3], ARGV[7]) end
   local message = ARGV[1]
-  -- A small response goes along, so that its waiters need not ask for it.
-  if ARGV[9] == 'head' and ARGV[5] == 'done' and #ARGV[10] + #ARGV[12] <= CARRIED then
+  -- A small response goes along, so that its waiters need not ask for it; unless it is to be on disk first.
+  if not r[15] and ARGV[9] == 'head' and ARGV[5] == 'done' and #ARGV[10] + #ARGV[12] <= CARRIED then
     message = message .. ' ' .. ARGV[3] .. ' ' .. #ARGV[10] .. ' ' .. ARGV[10] .. ARGV[12]
   end
   wake(r[4], message)
 elseif r[1] ~= 'ended' or r[2] ~= ARGV[2] or r[3] ~= ARGV[3] then
   answer = 'fenced'
   if not r[1] then forget_job(KEYS[2], ARGV[2]) end
+else
+  touch(KEYS[1])
 end
 let_go(KEYS[4], KEYS[3], ARGV[1], ARGV[3], r[1], r[3])
 return answer

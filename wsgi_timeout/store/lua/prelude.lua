@@ -68,6 +68,12 @@ local function joined(list, word)
   return list .. ' ' .. word
 end
 
+-- Writes a record as it is: WAITAOF waits for what its own connection has written, and a repeat has not yet.
+local function touch(record)
+  local ttl = redis.call('PTTL', record)
+  if ttl > 0 then redis.call('PEXPIRE', record, ttl) end
+end
+
 -- A script that has written may go on writing, though Redis is full: for those without which what was
 -- accepted could not end, and make room. It deletes a field that is never there.
 local function although_full(hash) redis.pcall('HDEL', hash, '') end

@@ -14,6 +14,8 @@ if r[1] == 'running' and r[2] == ARGV[2] and r[3] == ARGV[3] then
   redis.call('HSET', KEYS[2], 'status', 'scheduled')
 elseif r[1] ~= 'delayed' or r[3] ~= ARGV[3] then
   answer = 'fenced'
+else
+  touch(KEYS[1])
 end
 let_go(KEYS[4], KEYS[3], ARGV[1], ARGV[3], r[1], r[3])
 return answer

@@ -2,7 +2,7 @@
 -- A repeat by the same worker returns the same attempt.
 -- KEYS: rq queue, rq wip, held
 -- ARGV: id ('' = the next), worker, now ms, now ISO, '1' if RQ's own worker runs it, our wire version
--- Returns 'other' (a message of another wire version: it went to the end of the queue, for a worker that can read it), nil (nothing to run: the id is dropped), or {id, attempt, request, 1 if others wait, ms since it was accepted, the request's seal}
+-- Returns 'other' (a message of another wire version: it went to the end of the queue, for a worker that can read it), nil (nothing to run: the id is dropped), or {id, attempt, request, 1 if others wait, ms since it was accepted, the request's seal, '1' if it is to be on disk before it begins}
 local id = ARGV[1]
 if id == '' then
   -- What it holds already came with a reply that was lost: a worker asks like this when it has nothing.
@@ -10,7 +10,7 @@ if id == '' then
   if not id then return false end
 end
 local record, job = 'wt:call:' .. id, 'rq:job:' .. id
-local r = hmget(record, 'state', 'worker', 'attempt', 'request', 'expires', 'left', 'created', 'seal')
+local r = hmget(record, 'state', 'worker', 'attempt', 'request', 'expires', 'left', 'created', 'seal', 'durable')
 local mine = r[1] == 'running' and r[2] == ARGV[2]
 -- This worker was frozen, and its calls were recovered meanwhile: nobody would recover what it began now.
 if r[6] and not joined(r[6], ARGV[2]) and not (is_list(KEYS[3]) and redis.call('LPOS', KEYS[3], id)) then
@@ -42,4 +42,4 @@ if not mine then
   -- +inf: RQ's own clean-up of started jobs goes by score, and must never find a call of ours.
   redis.pcall('ZADD', KEYS[2], '+inf', id .. ':' .. attempt)
 end
-return {id, attempt, r[4], math.min(1, redis.call('LLEN', KEYS[1])), tonumber(ARGV[3]) - num(r[7], ARGV[3]), r[8] or ''}
+return {id, attempt, r[4], math.min(1, redis.call('LLEN', KEYS[1])), tonumber(ARGV[3]) - num(r[7], ARGV[3]), r[8] or '', r[9] or ''}
