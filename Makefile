@@ -15,7 +15,7 @@ FONT = /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
 PYTEST = $(BIN)/python -m pytest -n 4 --dist loadscope
 
 .DEFAULT_GOAL := help
-.PHONY: help run ocr chat test docs docs-serve reference screenshots release-dry-run coverage test-long test-stacks test-other-python test-mutants test-faults-20 test-power soak bench bench-quick scaling lint types wheel lock audit ci clean wrk tools tesseract
+.PHONY: help run ocr chat test docs docs-serve reference screenshots release-dry-run coverage test-long test-stacks test-resolve test-other-python test-mutants test-faults-20 test-power soak bench bench-quick scaling lint types wheel lock audit ci clean wrk tools tesseract
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -64,6 +64,9 @@ coverage: $(VENV)/.installed-dev $(VENV)/redis-6.2 tools ## Run the tests, and l
 
 test-stacks: ## Run the contract tests beside versions of 2021 to 2026; ARGS='2021 2025'
 	$(PYTHON) tests/stacks/run.py $(ARGS)
+
+test-resolve: ## See that our ranges resolve beside the pins in tests/stacks/sets; ARGS=requirements.txt of an app
+	$(PYTHON) tests/stacks/resolve.py $(ARGS)
 
 test-other-python: $(VENV)/.installed-dev ## Run what PEP 3333 asks for through --python
 	TESTS_APP_PYTHON=$(BIN)/python $(PYTEST) tests/wsgi tests/front/test_uploads.py $(ARGS)

@@ -13,7 +13,7 @@ from wsgi_timeout import gather
 def site(deploy):
     options = ("--processes", "1", "--function-processes", str(PROCESSES))
     site = deploy("spawned:stub", pool=options, secret=SECRET, worker_wait=10)
-    until(lambda: function_workers(site.redis, site.name) == PROCESSES, 20, "the processes for functions")
+    until(lambda: function_workers(site.redis, site.name) == PROCESSES, 45, "the processes for functions")
     return site
 
 

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 from function_processes import python
-from harness import APPS, Pool, ask, spawning_with, until
+from harness import APPS, Pool, ask, follow, spawning_with, until
 
 from wsgi_timeout import FunctionCall, gather
 from wsgi_timeout.errors import (
@@ -167,8 +167,8 @@ class TestResults:
 
     def test_a_web_app_spawns_and_gets(self, site):
         """A web function of the stub spawns a function in one request, and gets its result in another."""
-        call_id = ask(site.web.port, "/spawn", "POST").json["id"]
-        assert ask(site.web.port, f"/get/{call_id}").json == {"result": 3}
+        call_id = follow(site.web.port, "/spawn", "POST")[-1].json["id"]
+        assert follow(site.web.port, f"/get/{call_id}")[-1].json == {"result": 3}
         assert FunctionCall.from_id(call_id).get() == 3
 
     def test_another_process_gets_by_id(self, app, site):
