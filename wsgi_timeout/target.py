@@ -16,29 +16,15 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
+from wsgi_timeout import target_files
 from wsgi_timeout.errors import ConfigurationError, TargetError
 from wsgi_timeout.target_hints import where_it_may_be
 
 _DEFAULT_ATTRS = ("app", "application")
-_GENERIC = frozenset(
-    [
-        "api",
-        "app",
-        "application",
-        "asgi",
-        "backend",
-        "main",
-        "manage",
-        "project",
-        "run",
-        "server",
-        "service",
-        "site",
-        "src",
-        "web",
-        "wsgi",
-    ]
-)
+_GENERIC = frozenset([
+    "api", "app", "application", "asgi", "backend", "config", "development", "main", "manage",
+    "production", "project", "run", "server", "service", "site", "src", "web", "wsgi",
+])  # fmt: skip
 _FLASK_IGNORES_RUN = "FLASK_RUN_FROM_CLI"
 
 
@@ -46,6 +32,8 @@ def name_of(target: str) -> str:
     """Return the name of a target: its top module. Raises `TargetError` for a malformed string."""
     module, _ = _split(target)
     top = Path(module).stem if _is_file(module) else module.partition(".")[0]
+    if found := target_files.read(target):
+        top = found.name
     return re.sub(r"[^A-Za-z0-9_-]", "-", top)
 
 
@@ -112,6 +100,8 @@ def source_of(target: str) -> list[Path]:
 def _place_of(target: str) -> Path | None:
     """Return the file of a target's top module, or the folder of its package; None if it is not found."""
     module, _ = _split(target)
+    if found := target_files.read(target):
+        return found.place if found.place.exists() else None
     if _is_file(module):
         return Path(module).resolve()
     top = module.partition(".")[0]
@@ -131,6 +121,7 @@ def load(target: str, *, asgi: bool = False) -> Any:
     attribute; an exception of the app's own import passes through as it is.
     """
     module_name, expression = _split(target)
+    target_files.prepare(target)
     with _without_a_server_of_its_own(), _poll_kept():
         module = _load_file(module_name) if _is_file(module_name) else _load_module(target, module_name)
         app = _evaluate(target, module, expression)
@@ -186,8 +177,14 @@ def _takes_a_request(app: Any) -> bool:
 
 
 def _split(target: str) -> tuple[str, str]:
+    if found := target_files.read(target):
+        return found.module, found.expression
     # A Windows drive or a URL has no place here, so the first colon divides.
     module, _, expression = target.strip().partition(":")
+    if (module == "." or "/" in module) and Path(module).is_dir():
+        raise TargetError(
+            f"target {target!r} is a folder: name the app in it{where_it_may_be('', Path(module))}"
+        )
     if not _is_file(module) and not all(part.isidentifier() for part in module.split(".")):
         raise TargetError(f"target {target!r}: write module:app, module:factory() or file.py:app")
     return module, expression

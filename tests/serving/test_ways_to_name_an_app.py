@@ -20,6 +20,13 @@ async def app(scope, receive, send):
 MANAGE = 'os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mysite.settings")'
 
 
+def written(folder, files):
+    """Write files by their names below a folder."""
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
 def refused(folder, *words):
     """Return what `serve` says when it does not start."""
     env = {**environment(), "XDG_STATE_HOME": str(folder), "PYTHONPATH": ""}
@@ -88,7 +95,7 @@ class ServeOnSocket(Serve):
         ({}, "shop:app", "that folder has no .py file"),
         ({"store.py": ""}, "shop:app", "there is store"),
         ({"src/shop.py": ""}, "shop:app", "it is in src/: add --app-dir src"),
-        ({"manage.py": MANAGE}, "shop:app", "the app is mysite.wsgi:application"),
+        ({"manage.py": MANAGE}, "shop:app", "name that, or mysite.wsgi:application"),
         ({"__init__.py": "", "shop.py": "from . import x"}, "shop:app", ": --app-dir .. web.shop:app"),
     ],
     ids=["an empty folder", "another name", "src", "Django", "a relative import"],
@@ -96,10 +103,8 @@ class ServeOnSocket(Serve):
 def test_a_hint_says_which_line_would_work(tmp_path, files, target, words):
     """A target that is not found, or that is part of a package, is refused with what to write."""
     folder = tmp_path / "web"
-    for name, text in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
-    folder.mkdir(exist_ok=True)
+    folder.mkdir()
+    written(folder, files)
     assert words in refused(folder, target)
 
 
@@ -107,3 +112,92 @@ def test_a_line_that_is_no_setting_is_refused(tmp_path):
     """A line of an --env-file without = is named."""
     (tmp_path / "my.env").write_text("GREETING\n")
     assert "'GREETING' is not NAME=VALUE" in refused(tmp_path, "shop:app", "--env-file", "my.env")
+
+
+URLS = """
+from django.conf import settings
+from django.http import HttpResponse
+from django.urls import path
+
+urlpatterns = [path("", lambda request: HttpResponse("by " + settings.SETTINGS_MODULE))]
+"""
+DJANGO = {
+    "manage.py": MANAGE,
+    "mysite/urls.py": URLS,
+    "mysite/settings.py": "SECRET_KEY = 'x' * 50\nROOT_URLCONF = 'mysite.urls'\nALLOWED_HOSTS = ['*']\n",
+}
+#: For a place where manage.py names other settings than wsgi.py does.
+WSGI = """
+import os
+
+from django.core.wsgi import get_wsgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mysite.others")
+application = get_wsgi_application()
+"""
+PYRAMID = {
+    "shop.py": "from pyramid.config import Configurator\n"
+    "from pyramid.response import Response\n"
+    "def main(global_config, **settings):\n"
+    "    config = Configurator(settings=settings)\n"
+    "    config.add_route('home', '/')\n"
+    "    config.add_view(lambda request: Response(settings['greeting']), route_name='home')\n"
+    "    return config.make_wsgi_app()\n",
+    "production.ini": "[app:main]\nuse = call:shop:main\ngreeting = by %(here)s\n"
+    "[app:other]\nuse = call:shop:main\ngreeting = another\n",
+}
+LOADS = """
+import sys
+from wsgi_timeout import target
+from webtest import TestApp
+print(target.name_of(sys.argv[1]), TestApp(target.load(sys.argv[1])).get("/").text)
+"""
+
+
+@pytest.mark.parametrize(
+    ("files", "target", "answer"),
+    [
+        (DJANGO, "manage.py", "mysite by mysite.settings"),
+        ({**DJANGO, "mysite/wsgi.py": WSGI}, "manage.py", "mysite by mysite.settings"),
+        (PYRAMID, "production.ini", "shop by {folder}"),
+        (PYRAMID, "production.ini#other", "shop another"),
+    ],
+    ids=["Django without wsgi.py", "Django", "Pyramid", "a section"],
+)
+def test_a_file_of_a_framework_names_its_app(tmp_path, files, target, answer):
+    """`manage.py` stands for the project and its settings, an `.ini` for the app that it sets up."""
+    written(tmp_path, files)
+    done = subprocess.run(
+        [sys.executable, "-c", LOADS, target],
+        cwd=tmp_path,
+        env={**environment(), "PYTHONPATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == answer.format(folder=tmp_path), done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [(), ("--python", sys.executable)], ids=["here", "another Python"])
+@pytest.mark.parametrize(
+    ("files", "target", "answer"),
+    [(DJANGO, "manage.py", "by mysite.settings"), (PYRAMID, "production.ini", "by {folder}")],
+    ids=["Django", "Pyramid"],
+)
+def test_such_a_file_is_served(tmp_path, files, target, answer, options):
+    """Both halves, and another interpreter, take such a file."""
+    written(tmp_path, files)
+    served = Serve(target, *options, folder=tmp_path, state=tmp_path / "state")
+    try:
+        assert ask(served.port, "/").text == answer.format(folder=tmp_path)
+    finally:
+        served.stop()
+
+
+def test_a_folder_is_no_app(tmp_path):
+    """A folder as a target is refused with what is in it."""
+    assert "is a folder: name the app in it; that folder has no .py file" in refused(tmp_path, ".")
+    written(tmp_path, DJANGO)
+    assert "manage.py is Django's: name that, or mysite.wsgi:application" in refused(tmp_path, "./")
+    assert "no such file" in refused(tmp_path, "nothing.ini")

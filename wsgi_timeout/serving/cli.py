@@ -112,7 +112,7 @@ def _worker_options(command: Callable[..., None]) -> Callable[..., None]:
 def serve_command(
     target: str, *, wait_seconds: float | None, timeout: float | None, no_wait: bool, **options: Any
 ) -> None:
-    """Serve TARGET (module:app, module:factory() or file.py:app) with all that it needs.
+    """Serve TARGET (module:app, module:factory(), file.py:app, manage.py or x.ini) with all it needs.
 
     Without REDIS_URL an embedded server is started. To try: wsgi-timeout serve legacy:app
     """

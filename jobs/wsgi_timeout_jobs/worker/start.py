@@ -12,6 +12,7 @@ from wsgi_timeout.current import enter_worker, follow_threads, serve_queue
 from wsgi_timeout.retrying import retry
 from wsgi_timeout.settings import NAME_VARIABLE
 from wsgi_timeout.store.redis_errors import UNAVAILABLE, what_happened
+from wsgi_timeout.target_files import prepare
 from wsgi_timeout_jobs.apps.offered import Entries, of_target
 from wsgi_timeout_jobs.apps.other_python.app import OtherPythonApp
 from wsgi_timeout_jobs.apps.other_python.process import AppProcess
@@ -58,7 +59,7 @@ def _app_process(options: WorkerOptions, board: Board) -> AppProcess | None:
     """Start the process of an app that runs under another interpreter."""
     if not options.python:
         return None
-    process = AppProcess(options.python, options.target, board.slots, reload=options.reload)
+    process = AppProcess(options.python, prepare(options.target), board.slots, reload=options.reload)
     board.app_pid = process.pid
     return process
 
