@@ -15,7 +15,7 @@ FONT = /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
 PYTEST = $(BIN)/python -m pytest -n 4 --dist loadscope
 
 .DEFAULT_GOAL := help
-.PHONY: help run ocr chat test docs docs-serve reference screenshots release-dry-run coverage test-long test-stacks test-resolve test-other-python test-mutants test-faults-20 test-power soak bench bench-quick scaling lint types wheel lock audit ci clean wrk tools tesseract
+.PHONY: help run ocr chat shop polling old-flask test docs docs-serve reference screenshots recordings release-dry-run coverage test-long test-docs test-stacks test-resolve test-other-python test-mutants test-faults-20 test-power soak bench bench-quick scaling lint types wheel lock audit ci clean wrk tools tesseract
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -50,6 +50,32 @@ chat: $(VENV)/.installed ## Serve the chat example, examples/chat: a stream of w
 	@echo
 	@cd examples/chat && WSGI_TIMEOUT_EVENT_STREAMS=resumable exec $(BIN)/wsgi-timeout serve chat:app --wait 10 --bind $(BIND)
 
+shop: $(VENV)/.installed-shop ## Serve the shop example, examples/shop: logins, forms, a database, two slow routes
+	@test -f examples/shop/data/shop.db || (cd examples/shop && $(BIN)/flask --app shop init-db)
+	@echo
+	@echo "A Flask shop with a database, examples/shop. Log in as ann or bob, with the password secret:"
+	@echo
+	@echo "  http://$(BIND)/"
+	@echo
+	@cd examples/shop && exec $(BIN)/wsgi-timeout serve 'shop:create_app()' --wait 2 --bind $(BIND)
+
+polling: $(VENV)/.installed ## Serve the polling example, examples/polling: a POST spawns, a GET polls
+	@echo
+	@echo "A Flask app, examples/polling/flask_polling.py, whose slow function is spawned and polled:"
+	@echo
+	@echo "  curl -X POST http://$(BIND)/accept"
+	@echo "  curl -i http://$(BIND)/result/fc-..."
+	@echo
+	@cd examples/polling && exec $(BIN)/wsgi-timeout serve flask_polling.py:stub --bind $(BIND)
+
+old-flask: $(VENV)/.installed $(VENV)/old-flask ## Serve the app of 2019, examples/old_flask, from an environment of its own
+	@echo
+	@echo "An app of 2019, examples/old_flask/shop.py, with Flask 1.1 under $$($(VENV)/old-flask/bin/python --version):"
+	@echo
+	@echo "  curl -L 'http://$(BIND)/report/2019?seconds=8'"
+	@echo
+	@cd examples/old_flask && exec $(BIN)/wsgi-timeout serve shop:app --python $(abspath $(VENV))/old-flask/bin/python --wait 3 --bind $(BIND)
+
 test: $(VENV)/.installed-dev $(VENV)/redis-6.2 tools ## Run the tests, but those marked slow
 	$(PYTEST) $(ARGS)
 
@@ -61,6 +87,9 @@ coverage: $(VENV)/.installed-dev $(VENV)/redis-6.2 tools ## Run the tests, and l
 	$(BIN)/coverage run -m pytest -n 4 --dist loadscope $(ARGS) || test $$? -eq 1
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
+
+test-docs: $(VENV)/.installed-dev tools ## Follow each page of the documentation, its commands in a clean folder
+	$(PYTEST) -m followed tests/examples $(ARGS)
 
 test-stacks: ## Run the contract tests beside versions of 2021 to 2026; ARGS='2021 2025'
 	$(PYTHON) tests/stacks/run.py $(ARGS)
@@ -95,6 +124,9 @@ scaling: $(VENV)/.installed-bench wrk ## Measure how the cost of a call grows, a
 
 screenshots: $(VENV)/.installed-dev tools ## Draw docs/images anew; ARGS='--all FOLDER' draws every page
 	PYTHONPATH=tests $(BIN)/python tests/screenshots.py $(ARGS)
+
+recordings: $(VENV)/.installed-dev ## Record docs/images/terminal.svg anew, by the command that the README shows
+	PYTHONPATH=tests $(BIN)/python tests/recordings.py
 
 docs: $(VENV)/.installed-docs ## Build the documentation's site in build/site; its links are checked
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
@@ -151,6 +183,17 @@ $(VENV)/.installed: $(VENV)/.pip pyproject.toml
 
 $(VENV)/.installed-ocr: $(VENV)/.installed
 	$(BIN)/python -m pip install -qq --group ocr
+	@touch $@
+
+$(VENV)/.installed-shop: $(VENV)/.installed
+	$(BIN)/python -m pip install -qq --group shop
+	@touch $@
+
+# What it pins has no wheels for a new Python, but can be built for one.
+$(VENV)/old-flask: $(VENV)/.pip examples/old_flask/requirements.txt
+	@for python in python3.6 python3.7 python3.8 python3.9 $(PYTHON); do \
+		$$python -c 'import venv, ensurepip' 2>/dev/null && $$python -m venv $@ && break; done
+	$@/bin/python -m pip install -qq --disable-pip-version-check -r examples/old_flask/requirements.txt
 	@touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed

@@ -1,7 +1,8 @@
-"""Writes the pages of docs/reference that are made of the source: `make reference`. A test compares them."""
+"""Writes the pages of docs/reference that are made of the source, and the recipes on other pages: `make reference`. A test compares them."""
 
 import dataclasses
 import inspect
+import re
 import sys
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def described(command, context):
 def redis_keys():
     return f"""# Redis keys
 
-```
+```text
 {inspect.cleandoc(keys.__doc__)}
 ```
 """
@@ -87,7 +88,7 @@ def metric_table():
         rows.append(f"| `{family.name}` | {labels} | {kind} | {family.meaning} |")
     return f"""# Metrics
 
-For Prometheus, with the extra `metrics` (`pip install 'wsgi-timeout[metrics]'`). Off by default: without the settings below nothing
+For Prometheus, with the extra `metrics` (in the clone `pip install '.[metrics]'`). Off by default: without the settings below nothing
 is imported and nothing is counted.
 
 | where | how |
@@ -125,7 +126,16 @@ Scrape both halves: what web processes see stands with them, what workers see at
 PAGES = {"metrics.md": metric_table, "settings.md": settings, "cli.md": commands, "redis-keys.md": redis_keys}
 
 
+def with_recipes(text):
+    """Return a page with what it shows of deploy/ as those files are now."""
+    block = re.compile(r'(^```\w+ title="(deploy/[^"]+)"\n)(.*?)(^```$)', re.MULTILINE | re.DOTALL)
+    root = Path(__file__).parent.parent
+    return block.sub(lambda found: found[1] + (root / found[2]).read_text(encoding="utf-8") + found[4], text)
+
+
 def main():
+    for page in (FOLDER.parent / "how-to").glob("*.md"):
+        page.write_text(with_recipes(page.read_text(encoding="utf-8")), encoding="utf-8")
     for name, make in PAGES.items():
         (FOLDER / name).write_text(make(), encoding="utf-8")
 

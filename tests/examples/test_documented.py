@@ -1,114 +1,145 @@
-"""The documentation's code: every block is sound, and pages with commands are followed as a reader would."""
+"""The documentation's code: every block is sound, and each page is followed as a reader would."""
 
 import ast
 import os
 import re
-import socket
+import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
+import click
 import pytest
-from harness import ROOT, environment
+from documents import DOCS, PAGES, ROOT, Script, blocks, commands, free_ports, name
+from harness import environment
 
-DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(path for path in DOCS.rglob("*.md") if path.name != "decisions.md")]
-BLOCK = re.compile(r"^(<!-- not run: .*? -->\n+)?```(\w+)([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+from wsgi_timeout.serving.cli import main as cli
 
-
-class Block(NamedTuple):
-    language: str
-    title: str
-    text: str
-    runs: bool
-
-
-def blocks(page):
-    """Return the code blocks of a page, in their order."""
-    found = BLOCK.findall(page.read_text(encoding="utf-8"))
-    titles = [re.search(r'title="([^"]+)"', options) for _, _, options, _ in found]
-    return [
-        Block(language, title.group(1) if title else "", text, not skipped)
-        for (skipped, language, _, text), title in zip(found, titles, strict=True)
-    ]
-
-
-PYTHON = [
-    pytest.param(block.text, id=f"{page.relative_to(ROOT)}-{number}")
-    for page in PAGES
-    for number, block in enumerate(blocks(page))
-    if block.language == "python"
-]
+#: Where the commands of a page are run, if not in an empty folder: in a copy of this one.
+FOLDERS = {page: page.parent for page in PAGES if page.parent.parent.name == "examples"}
+#: These are followed from a clone on, by test_first_steps.py.
+FIRST_STEPS = {ROOT / "README.md", DOCS / "tutorial.md"}
+RECIPES = ("deploy/", "examples/")
+LANGUAGES = {
+    "mermaid",
+    "sh",
+    "text",
+    "python",
+    "js",
+    "json",
+    "ini",
+    "nginx",
+    "haproxy",
+    "yaml",
+    "dockerfile",
+    "procfile",
+    "css",
+}
 FOLLOWED = [
-    page for page in PAGES if any(block.language == "console" and block.runs for block in blocks(page))
+    page
+    for page in PAGES
+    if page not in FIRST_STEPS
+    and any(block.runs and block.language in {"sh", "python"} and not block.title for block in blocks(page))
 ]
 
 
-@pytest.mark.parametrize("text", PYTHON)
-def test_python_is_sound(text):
-    """Each Python block can be parsed, and what it imports from us is there."""
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("wsgi_timeout"):
-            module = __import__(node.module, fromlist=[alias.name for alias in node.names])
-            assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
-
-
-def steps(text):
-    """Return the commands of a console block, each with the lines that must come of it."""
-    found = []
-    for line in text.splitlines():
-        if line.startswith("$ "):
-            found.append((line[2:], []))
-        else:
-            found[-1][1].append(line)
-    return found
-
-
-def moved(text, ports):
-    """Return a text with free ports in place of those that the documentation names."""
-    for named, free in ports.items():
-        text = text.replace(f"127.0.0.1:{named}", f"127.0.0.1:{free}")
-    return text
-
-
-def free_ports():
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
-        return {8000: one.getsockname()[1], 8001: two.getsockname()[1]}
-
-
-def script(page, folder, ports):
-    """Write a page's files; return its commands as one script of bash, and what each must print."""
-    lines, expected = ["set -m", "trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT"], []
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_blocks_are_of_known_kinds(page):
+    """Each block names its language, and is run, or is a file or output, or its page says why not."""
     for block in blocks(page):
-        if block.title and not block.title.startswith("/"):
-            (folder / block.title).write_text(block.text)
-        elif block.language == "console" and block.runs:
-            for command, output in steps(block.text):
-                lines += [f"printf '\\n@@@{len(expected)}\\n'", moved(command, ports)]
-                expected.append((command, output))
-    return "\n".join([*lines, "printf '\\n@@@\\n'"]), expected
+        assert block.language in LANGUAGES
+        if block.language not in {"sh", "python", "text", "mermaid"}:
+            assert block.title or block.mark == "not run", f"a file needs its name:\n{block.text}"
+        if block.runs and block.title and not block.title.startswith(("/", *RECIPES)):
+            others = [other.text for other in blocks(page) if other != block and other.language != "text"]
+            assert any(Path(block.title).stem in text for text in others), f"nothing uses {block.title}"
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(150)
-@pytest.mark.parametrize("page", FOLLOWED, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_a_page_is_followed(page, tmp_path):
-    """Its files in a clean folder, its commands in order: each prints what the page says."""
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_python_is_sound(page):
+    """Each Python block can be parsed, and what it imports from us is there."""
+    for block in blocks(page):
+        for node in ast.walk(ast.parse(block.text)) if block.language == "python" else ():
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("wsgi_timeout"):
+                module = __import__(node.module, fromlist=[alias.name for alias in node.names])
+                there = node.module == "wsgi_timeout_client" or all(
+                    hasattr(module, alias.name) for alias in node.names
+                )
+                assert there, ast.unparse(node)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_commands_are_understood(page):
+    """Each shell block can be parsed, and each command of ours in it takes the options that it is given."""
+    texts = [block.text for block in blocks(page) if block.language == "sh"]
+    whole = "\n".join(texts)
+    done = subprocess.run(["bash", "-n"], input=whole, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    for line in commands(whole):
+        assert not line.startswith("$ "), "no prompts: a block is pasted as it is"
+        for part in re.split(r"&&|\|\||[|&;](?!\d)", line):
+            understood(part)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_commands_in_sentences_are_understood(page):
+    """So does each command of ours that stands in a sentence or a table."""
+    prose = re.sub(r"^ *```.*?^ *```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for found in re.findall(r"`((?:[A-Z_]+=\S+ )*wsgi-timeout [a-z][^`]*)`", prose):
+        understood(found.replace("...", ""))
+
+
+def understood(line):
+    """Fail if a command line of ours names a command or an option that is not there."""
+    if "wsgi-timeout" not in line:
+        return
+    words = shlex.split(re.sub(r"[<>]+ *\S+", "", line.split(" > ")[0]), comments=True)
+    while words and re.match(r"[A-Z_]+=", words[0]):
+        words.pop(0)
+    if words[:1] != ["wsgi-timeout"] or len(words) < 2 or words[1].isupper():
+        return
+    command = cli.get_command(click.Context(cli), words[1])
+    assert command, line
+    options = [word for word in words[2:] if word.startswith("-") and len(word) > 1]
+    known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+    if not isinstance(command, click.Group):
+        assert {option.partition("=")[0] for option in options} <= known, line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_recipes_on_a_page_are_the_files(page):
+    """What a page shows of deploy/ and examples/ is that file, to the letter: `make reference`."""
+    for block in blocks(page):
+        if block.title.startswith(RECIPES):
+            text = (ROOT / block.title).read_text(encoding="utf-8")
+            assert block.text in {text, text.partition('"""\n\n')[2]}
+
+
+@pytest.mark.followed
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("page", FOLLOWED, ids=name)
+def test_a_page_is_followed(page, tmp_path, redis_server):
+    """Its files in a clean folder, its commands in order: none fails, and each prints what the page says."""
     folder = tmp_path / "here"
     folder.mkdir()
-    text, expected = script(page, folder, free_ports())
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    if page in FOLDERS:
+        subprocess.run(["cp", "-r", f"{FOLDERS[page]}/.", folder], check=True)
+    ports = free_ports()
+    changes = {"redis://localhost:6379/0": redis_server.url, "/path/to/the/clone": str(ROOT)}
+    redis_server.client.flushall()
+    script = Script(page, folder, ports, changes)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin"
     env = {**environment(), "PATH": path, "PYTHONPATH": "", "XDG_STATE_HOME": str(tmp_path / "state")}
+    env["WSGI_TIMEOUT_BIND"] = f"127.0.0.1:{ports[8000]}"
     done = subprocess.run(
-        ["bash", "-c", text], cwd=folder, env=env, capture_output=True, text=True, timeout=140, check=False
+        ["bash", "-c", "\n".join(script.lines)],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=190,
+        check=False,
     )
-    outputs = re.split(r"^@@@\d*\n", done.stdout, flags=re.MULTILINE)[1:]
-    logs = "\n".join(log.read_text() for log in folder.glob("*.log"))
-    assert len(outputs) == len(expected) + 1, done.stdout + done.stderr + logs
-    for (command, lines), output in zip(expected, outputs, strict=False):
-        if lines:
-            pattern = ".*".join(map(re.escape, "\n".join(lines).split("...")))
-            assert re.fullmatch(pattern, output.replace("\r", "").strip(), re.DOTALL), (
-                f"{command}\n{output}\n{done.stderr}\n{logs}"
-            )
+    logs = "\n".join(f"{log.name}:\n{log.read_text()}" for log in folder.glob("*.log"))
+    complaints = script.complaints(done.stdout)
+    assert not complaints, "\n".join([*complaints, done.stderr, logs])
