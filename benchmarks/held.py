@@ -42,6 +42,33 @@ def download(size):
     return Response((chunk for _ in range(size // len(chunk))), mimetype="application/octet-stream")
 
 
+@app.get("/events/<int:count>/<int:rate>")
+def events(count, rate):
+    """Stream small events, so many a second, or (0) as fast as they can be made."""
+
+    def pieces():
+        began = time.monotonic()
+        for number in range(count):
+            early = began + number / rate - time.monotonic() if rate else 0.0
+            if early > 0:
+                time.sleep(early)
+            yield b"data: token %06d\n\n" % number
+
+    return Response(pieces(), mimetype="text/event-stream")
+
+
+@app.get("/silent/<int:seconds>")
+def silent(seconds):
+    """Stream one event, and nothing for so long."""
+
+    def pieces():
+        yield b"data: hello\n\n"
+        time.sleep(seconds)
+        yield b"data: bye\n\n"
+
+    return Response(pieces(), mimetype="text/event-stream")
+
+
 def two_queues():
     """Return a host where a request to `/quick` does not queue up behind those to `/slow`."""
     host = Flask("host")

@@ -143,7 +143,7 @@ def redis_commands(server, quick):
 # -- many that wait
 
 
-def _memory(process):
+def memory(process):
     """Return the bytes that the children of a process do not share with anybody."""
     children = psutil.Process(process.pid).children(recursive=True)
     return sum(child.memory_full_info().uss for child in children)
@@ -201,13 +201,13 @@ def _crowd(server, client, name, count):
         load.latency(one.port, 50)
         queue = "rq:queue:wt:apps" if name == "ours" else "floor:queue"
         workers = psutil.Process(one.worker.pid).children() or [psutil.Process(one.worker.pid)]
-        idle = _memory(one.web)
+        idle = memory(one.web)
         for worker in workers:
             worker.suspend()
         crowd = load.Crowd(one.port, count)
         # A stopped worker's blocking pop has got one of them.
         until(lambda: client.llen(queue) >= count - 1, 120, "the crowd in the queue")
-        size = (_memory(one.web) - idle) / count / 1000
+        size = (memory(one.web) - idle) / count / 1000
         connections = _connections(client)
         started = time.monotonic()
         for worker in workers:
@@ -224,11 +224,11 @@ def waiting_gthread(server, quick):
     with contestants.ours(server, max_waiting=count + 10) as one:
         load.latency(one.port, 50)
         (worker,) = psutil.Process(one.worker.pid).children()
-        idle = _memory(one.web)
+        idle = memory(one.web)
         worker.suspend()
         crowd = load.Crowd(one.port, count)
         until(lambda: client.llen("rq:queue:wt:apps") >= count - 1, 60, "the crowd in the queue")
-        size = (_memory(one.web) - idle) / count / 1000
+        size = (memory(one.web) - idle) / count / 1000
         worker.resume()
         crowd.answers(60)
     return [
@@ -242,10 +242,10 @@ def sleeping_handlers(server, quick):
     pool = ("--processes", "1", "--threads", str(count))
     with contestants.ours(server, app="held:app", pool=pool, max_waiting=count + 10) as one:
         load.latency(one.port, 50)
-        idle, started = _memory(one.worker), time.monotonic()
+        idle, started = memory(one.worker), time.monotonic()
         crowd = load.Crowd(one.port, count, "/sleep?seconds=4")
         time.sleep(3)
-        size = (_memory(one.worker) - idle) / count / 1000
+        size = (memory(one.worker) - idle) / count / 1000
         crowd.answers(60)
         seconds = time.monotonic() - started
     return [
@@ -308,10 +308,10 @@ def bodies(server, quick):
     with contestants.ours(server, app="held:app", max_request_body=4 << 30) as one:
         load.latency(one.port, 20)
         family = (one.web, one.worker)
-        idle, used = sum(map(_memory, family)), client.info("memory")["used_memory"]
+        idle, used = sum(map(memory, family)), client.info("memory")["used_memory"]
         grown = 0
         for _ in range(rounds):
-            with _Peak(lambda: sum(map(_memory, family)) + client.info("memory")["used_memory"]) as peak:
+            with _Peak(lambda: sum(map(memory, family)) + client.info("memory")["used_memory"]) as peak:
                 rates["up"].append(size / MIB / load.upload(one.port, "/hash", size))
                 rates["down"].append(size / MIB / load.download(one.port, f"/bytes/{size}", size))
             grown = max(grown, (peak.value - idle - used) / 1e6)
@@ -406,7 +406,7 @@ def idle_memory(server, quick):
         contestants.ours(server, app="heavy:app") as ours,
     ):
         load.latency(ours.port, 20)
-        sizes = {one.name: _memory(one.web) / 1e6 for one in (direct, ours)}
+        sizes = {one.name: memory(one.web) / 1e6 for one in (direct, ours)}
     return [
         Row(
             "memory of an idle web process, its app holds 67 MB: ours - direct",

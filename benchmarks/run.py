@@ -10,14 +10,17 @@ import sys
 import time
 from pathlib import Path
 
+import blocks
 import click
 import contestants
 import psutil
+import rows
+import streams
 from harness import RedisServer
 from rich.console import Console
 from rich.table import Table
-from rows import ROWS
 
+ROWS = (*rows.ROWS, *streams.ROWS, *blocks.ROWS)
 RESULTS = Path(__file__).parent / "results.md"
 _MARKS = {True: "met", False: "NOT met", None: ""}
 
