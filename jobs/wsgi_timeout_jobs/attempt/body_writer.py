@@ -12,7 +12,9 @@ import math
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 from wsgi_timeout.errors import CallInterrupted
 from wsgi_timeout.store.messages import CallRequest
@@ -56,9 +58,11 @@ class BodyWriter:
         #: Until when to wait for room in the stream, or for Redis: monotonic seconds.
         self.patience = math.inf
         self._changed = threading.Condition(threading.Lock())
-        self._pending: list[bytes] = []
-        self._size = 0
-        #: The thread is sending blocks that it took from `_pending`.
+        #: What the thread is to send; the handler's thread appends, it takes from the left.
+        self._pending: deque[bytes] = deque()
+        #: Bytes that ever went into `_pending`, and that came out: each is written by one thread alone.
+        self._given = self._taken = 0
+        #: The thread is sending what it took from `_pending`, and looks there again before it rests.
         self._busy = False
         self._abandoned = False
         self._error: BaseException | None = None
@@ -77,6 +81,14 @@ class BodyWriter:
             Fenced: the attempt is no longer the current one.
             CallInterrupted: nobody has read the response for too long, or its deadline is over.
         """
+        busy = self._busy
+        if busy and self._given - self._taken < _AHEAD and not self._error:
+            # An app may yield its lines one by one: no lock for each.
+            self._pending.append(data)
+            self._given += len(data)
+            if not self._busy:  # it may have looked before that
+                self._wake()
+            return
         forks.end_here()  # a process that the handler forked lacks the thread, and may have its lock taken
         if self._error:
             raise self._error
@@ -99,7 +111,7 @@ class BodyWriter:
     def abandon(self) -> None:
         """Send nothing more, and end the thread. Never blocks on the lock: the handler may hold it."""
         self._abandoned = True
-        self._pending = []
+        self._pending.clear()
         if self._thread and self._changed.acquire(blocking=False):
             self._changed.notify_all()
             self._changed.release()
@@ -119,10 +131,14 @@ class BodyWriter:
 
     def _hand_over(self, data: bytes) -> None:
         with self._changed:
-            while self._size >= _AHEAD and not self._error:
+            while self._given - self._taken >= _AHEAD and not self._error:
                 self._changed.wait()
             self._pending.append(data)
-            self._size += len(data)
+            self._given += len(data)
+            self._changed.notify()
+
+    def _wake(self) -> None:
+        with self._changed:
             self._changed.notify()
 
     def _run(self) -> None:
@@ -144,8 +160,12 @@ class BodyWriter:
                 # With a time limit: `abandon` may not get the lock, and then cannot notify.
                 self._changed.wait(RECHECK_SECONDS)
             self._busy = True
-            pending, self._pending, self._size = self._pending, [], 0
-        return b"".join(pending)
+        pieces: list[bytes] = []
+        with suppress(IndexError):  # whoever abandons it empties it
+            pieces.extend(self._pending.popleft() for _ in range(len(self._pending)))
+        data = b"".join(pieces)
+        self._taken += len(data)
+        return data
 
     def _write(self, data: bytes) -> None:
         for chunk in split(data):

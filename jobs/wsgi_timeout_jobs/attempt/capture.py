@@ -66,8 +66,12 @@ class Capture:
         self._iterable = cast("Iterable[bytes]", returned)
         # In a list the last chunk is known to be the last, so a small response needs no stream.
         known = len(self._iterable) if isinstance(self._iterable, list | tuple) else 0
+        write = self._sink.write
         for number, chunk in enumerate(self._iterable, start=1):
-            self._pass_on(chunk, last=number == known)
+            if self._sent and not known and chunk.__class__ is bytes and chunk:
+                write(chunk, last=False)  # at once: it may be a line of thousands
+            else:
+                self._pass_on(chunk, last=number == known)
         self._begin()
         self._sink.end()
 

@@ -87,6 +87,9 @@ class Response:
     def write(self, chunk: bytes, *, last: bool) -> None:
         if self.recorded:
             return
+        if self._writer and self._length is None and not last:
+            self._writer.send(chunk)  # as below; it may be a line of thousands
+            return
         if not self._has_body():
             # The client can only see status and headers, which a server sends with the first byte.
             self._finish()
