@@ -7,6 +7,8 @@ import signal
 from contextlib import suppress
 from types import FrameType
 
+from wsgi_timeout.terminal import has_terminal
+
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
 
 
@@ -27,7 +29,7 @@ class Signals:
         self.pipe, self._write = os.pipe()
         os.set_blocking(self.pipe, False)
         os.set_blocking(self._write, False)
-        self._had_terminal = _has_terminal()
+        self._had_terminal = has_terminal()
         for number in _STOPS:
             signal.signal(number, self._ask)
         # `nohup` has it ignored.
@@ -47,7 +49,7 @@ class Signals:
         self._wake()
 
     def _hang_up(self, _number: int, _frame: FrameType | None) -> None:
-        if self._had_terminal and not _has_terminal():
+        if self._had_terminal and not has_terminal():
             # The kernel and the shell may each send one: a second one does not hurry.
             self.stop = True
         else:
@@ -61,11 +63,3 @@ class Signals:
     def _wake(self) -> None:
         with suppress(BlockingIOError):
             os.write(self._write, b".")
-
-
-def _has_terminal() -> bool:
-    try:
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
-    except OSError:
-        return False
-    return True

@@ -9,6 +9,7 @@ import signal
 import socket
 from contextlib import suppress
 
+from wsgi_timeout.terminal import has_terminal
 from wsgi_timeout_jobs.pool.children import Children
 from wsgi_timeout_jobs.pool.forked import IGNORED, STOPS
 
@@ -35,12 +36,12 @@ def install(children: Children) -> int:
         else:
             children.stop_now()
 
-    had_terminal = _has_terminal()
+    had_terminal = has_terminal()
 
     def hang_up(*_: object) -> None:
         if children.stopping_since is not None:
             return
-        if had_terminal and not _has_terminal():
+        if had_terminal and not has_terminal():
             stop()  # the terminal was closed
         else:
             children.reload()
@@ -71,11 +72,3 @@ def tell_systemd(state: str) -> None:
             notify.send(state.encode())
     except OSError as error:
         log.warning("systemd could not be told %s: %s", state, error)
-
-
-def _has_terminal() -> bool:
-    try:
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
-    except OSError:
-        return False
-    return True
