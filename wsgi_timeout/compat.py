@@ -1,4 +1,4 @@
-"""What Python 3.10 does not have: the same names, from where they are."""
+"""Names that Python 3.10 lacks: from newer versions' standard library, else from elsewhere."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ else:
 
 
 def add_note(error: BaseException, note: str) -> None:
-    """Have a traceback of `error` show a note; Python 3.10 keeps it, and shows none."""
+    """Add a note to an exception; tracebacks show it, except on Python 3.10."""
     if sys.version_info >= (3, 11):
         error.add_note(note)
     else:

@@ -23,11 +23,11 @@ CALL_ID_KEY = "wsgi_timeout.call_id"
 #: The environ key of the call's `progress`, for code that cannot import us.
 PROGRESS_KEY = "wsgi_timeout.progress"
 
-#: The environ key that a host sets which runs an app in place: fronts in that app do so too.
+#: Set in the environ by a host that runs an app in its own process: fronts inside that app then do so too.
 IN_PLACE_KEY = "wsgi_timeout.in_place"
 
 
-#: Characters of a message of progress that are kept.
+#: How many characters of a progress message are kept.
 _LONGEST_MESSAGE = 1000
 
 
@@ -61,7 +61,7 @@ _slots = 0
 
 
 def serve_queue(name: str, slots: int) -> None:
-    """Note that this process takes the calls of queue `wt:<name>`, and its pool so many at a time."""
+    """Note the queue that this process serves, `wt:<name>`, and how many calls its pool runs at a time."""
     global _queue, _slots
     _queue, _slots = name, slots
 
@@ -79,14 +79,14 @@ def in_worker() -> bool:
 
 
 def in_fork() -> bool:
-    """Whether an app has forked this process from a worker."""
+    """Return whether an app has forked this process from a worker."""
     return _worker not in {0, os.getpid()}
 
 
 running: ContextVar[RunningCall | None] = ContextVar("wsgi_timeout_running", default=None)
 #: The calls that this process runs now, by id and attempt.
 _here: dict[tuple[str, int], RunningCall] = {}
-#: Where a thread keeps the call in which it was started.
+#: The attribute of a thread that holds the call in which it was started.
 _STARTED_IN = "_wsgi_timeout_call"
 
 
@@ -104,7 +104,7 @@ def run_as(call: RunningCall) -> Iterator[None]:
 
 
 def follow_threads() -> None:
-    """Have threads belong to the call in which they are started: a context variable does not reach them."""
+    """Have threads belong to the call in which they were started; they inherit no context variables."""
     start = threading.Thread.start
 
     @wraps(start)
@@ -116,11 +116,11 @@ def follow_threads() -> None:
 
 
 def _current() -> RunningCall | None:
-    """Return the call that the code which asks belongs to, None if it belongs to none."""
+    """Return the call to which the current thread or task belongs; None if there is none."""
     call = running.get() or getattr(threading.current_thread(), _STARTED_IN, None)
     if call is not None and (call.id, call.attempt) in _here:
         return call
-    # A thread that outlives calls, as one of a pool of threads does: the only call here is its own.
+    # A thread that outlives calls, as in a thread pool: if only one call runs here, it is that one's.
     here = list(_here.values())
     return here[0] if len(here) == 1 else None
 
@@ -164,7 +164,7 @@ def track(rows: Iterable[T], total: float | None = None, message: str = "") -> I
 
 
 def _number(value: object) -> float | None:
-    """Return a number as JSON has it, of whatever kind it is; None for what is none."""
+    """Return a value as a number for JSON; None if it cannot be converted."""
     try:
         try:
             whole = operator.index(value)  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
-"""What tells two deployments of one name apart: their folder, their code, the name of their environment.
+"""Tells deployments apart that have the same name, by folder, code, and the name of their environment.
 
-Many apps are `app:app`, and staging is called as production is. Two that meet on one Redis must not get
-each other's requests; several machines of one deployment, and a rolling deploy, must pass.
+Many apps are called `app:app`, and staging is often called like production. If two of them use one Redis,
+neither may get the other's requests. Several machines of one deployment, and a rolling deploy, must pass.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from wsgi_timeout.target import folder_of, is_generic, source_of
 
-#: Variables that name a deployment, by platforms and by habit. One that both have must be the same.
+#: Environment variables that name a deployment. If both processes have one, its values must be equal.
 DEPLOYMENT_VARIABLES = (
     "APP_ENV",
     "DD_ENV",
@@ -36,17 +36,17 @@ _GIVE_NAMES = (
     "the same for its web processes and workers"
 )
 
-#: Lines of a program that are compared: the smallest of their digests, as in MinHash.
+#: Two programs are compared by this many of their lines, those with the smallest digests (MinHash).
 _SKETCH = 48
-#: Fewer lines say nothing.
+#: Programs with fewer lines are not compared.
 _FEWEST = 8
-#: Shares of common lines: below the first two programs have nothing in common, from the second on they
-#: are versions of one.
-_STRANGE, _AKIN = 0.2, 0.5
+#: Shares of common lines: below the first, two programs are unrelated; from the second on, they are versions
+#: of one program.
+_UNRELATED, _SAME = 0.2, 0.5
 
 
 def describe(target: str) -> dict[str, str]:
-    """Return what a process tells of itself, by which others know whether it is of their deployment."""
+    """Return the description of this process by which others tell whether it is of their deployment."""
     return {
         "folder": _folder(target),
         "host": socket.gethostname(),
@@ -71,10 +71,10 @@ FIELDS = ("folder", "host", "code", "deployment")
 
 
 def conflict(name: str, worker: str, theirs: Mapping[str, str], here: Mapping[str, str]) -> str:
-    """Return why a worker is of another deployment than this process, empty if it may be of the same one.
+    """Return why a worker belongs to another deployment than this process; empty if it may be the same.
 
-    `theirs` is what it told of itself, `here` what `describe` tells of this process. What one of them does
-    not tell is not compared.
+    `theirs` is the worker's description, `here` what `describe` returns in this process. Only fields that
+    both have are compared.
     """
     who = f"queue wt:{name} is served by worker {worker}"
     if differing := _other_deployment(theirs.get("deployment", ""), here["deployment"]):
@@ -85,22 +85,22 @@ def conflict(name: str, worker: str, theirs: Mapping[str, str], here: Mapping[st
     several = f"and many apps are called {name!r}: it may be another app. {_GIVE_NAMES}"
     if theirs["folder"] != here["folder"]:
         elsewhere = theirs.get("host", "") not in {"", here["host"]}
-        if elsewhere and shared is not None and shared >= _AKIN:
+        if elsewhere and shared is not None and shared >= _SAME:
             return ""
         return f"{who} from {theirs['folder']}, this process runs from {here['folder']}, {several}"
-    if shared is not None and shared < _STRANGE:
+    if shared is not None and shared < _UNRELATED:
         return f"{who}, whose code has hardly a line in common with the code here, {several}"
     return ""
 
 
 def other_code(name: str, theirs: Mapping[str, str], here: Mapping[str, str]) -> bool:
-    """Whether a worker of a name that many have runs other code: a version of this app, or another one."""
+    """Return whether a worker with a generic name runs other code: another version, or another app."""
     one, other = theirs.get("code", ""), here["code"]
     return bool(is_generic(name) and one and other and one != other)
 
 
 def _folder(target: str) -> str:
-    """Return where a target lies; the releases of a deploy tool are one place."""
+    """Return the folder of a target; for a deploy tool's numbered releases, the folder above them."""
     return re.sub(r"/releases/[^/]+", "/releases/*", folder_of(target))
 
 
@@ -112,12 +112,12 @@ def _deployment() -> dict[str, str]:
 
 
 def _other_deployment(theirs: str, here: str) -> str:
-    """Return which variable differs, empty if none does."""
+    """Return which variable differs; empty if none does."""
     try:
         told = json.loads(theirs or "{}")
         pairs = {key: (str(told[key]), value) for key, value in json.loads(here).items() if key in told}
     except (ValueError, TypeError):
-        return ""  # nobody of ours wrote it
+        return ""  # not written by us
     for variable, (there, value) in pairs.items():
         if there != value:
             return f"with {variable}={there!r}, here it is {value!r}"
@@ -146,7 +146,7 @@ def _sketch(files: tuple[tuple[str, int], ...]) -> str:
 
 
 def _telling(line: bytes) -> bytes:
-    """Return a line without its indentation, empty for one that any program may have."""
+    """Return a line without indentation; empty for a line that any program may have."""
     line = line.strip()
     return b"" if len(line) < 6 or line.startswith((b"import ", b"from ", b"#")) else line
 

@@ -1,4 +1,4 @@
-"""Log lines as JSON, an object a line: `log_format=json`."""
+"""Log lines as JSON, one object per line: `log_format=json`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NUMBERS = {"status": int, "bytes": int, "seconds": float}
 
 
 class JsonFormatter(logging.Formatter):
-    """Makes of a record one line; what is given as `extra={"fields": {...}}` are members of it."""
+    """Formats a record as one JSON object, with the members given as `extra={"fields": {...}}`."""
 
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")

@@ -1,4 +1,4 @@
-"""Errors that nobody expected: logged once each, so that a loop which others rely on goes on."""
+"""Logs unexpected errors in background loops, each kind once, so that the loop continues."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ log = logging.getLogger("wsgi_timeout")
 
 
 class LogOnce:
-    """Logs what nobody expected, each kind once, so that a thread which others rely on goes on."""
+    """A context manager that logs and suppresses unexpected errors, each kind once."""
 
     def __init__(self, where: str, *, but: tuple[type[Exception], ...] = ()) -> None:
-        """Take the place for the log, and errors that are not unexpected: those pass through."""
+        """`where` names the loop in the log; errors in `but` are not suppressed."""
         self._where = where
         self._but = but
         self._kinds: set[type[BaseException]] = set()

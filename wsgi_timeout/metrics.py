@@ -1,7 +1,7 @@
-"""What a process counts for Prometheus, if it was asked to; else nothing is imported and nothing is counted.
+"""Counts for Prometheus, if metrics are on in this process; if not, nothing is imported or counted.
 
-One row of `FAMILIES` for each metric; docs/reference/metrics.md, the dashboard and the alert rules are
-checked against it. Labels take few values: a route is a pattern of ours, never a path.
+`FAMILIES` has one row for each metric; docs/reference/metrics.md, the dashboard and the alert rules are
+checked against it. Labels take few values: a route is the pattern that captured a request, never its path.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 from wsgi_timeout.errors import ConfigurationError
 
-#: The environ key, and so the environment of the worker's app, of the route that a request was captured by.
+#: The environ key, in web processes and workers, of the pattern by which a request was captured.
 ROUTE_KEY = "wsgi_timeout.route"
 #: The route of a call that was ended from outside its handler.
 UNKNOWN_ROUTE = "unknown"
-#: Where the processes of one site keep their numbers: prometheus-client's own variable.
+#: prometheus-client's variable: the folder in which the processes of one site keep their metrics.
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 #: Seconds.
@@ -72,10 +72,10 @@ FAMILIES = {
 
 
 class _Counting:
-    """What this process counts with; empty: it was not asked to."""
+    """The counters of this process; empty while metrics are off."""
 
     families: dict[str, Any] = {}  # noqa: RUF012 - the process's own
-    #: prometheus-client's registry of what this process alone counts.
+    #: prometheus-client's registry for a process that counts for itself alone.
     registry: Any = None
 
 
@@ -109,17 +109,17 @@ def start() -> None:
 
 
 def on() -> bool:
-    """Whether this process counts."""
+    """Return whether metrics are on in this process."""
     return bool(_Counting.families)
 
 
 def registry() -> Any:
-    """Return the registry of this process alone; None: it does not count."""
+    """Return the registry of this process alone; None: metrics are off."""
     return _Counting.registry
 
 
 def folder() -> str:
-    """Return where the processes of this site keep their numbers; empty: each for itself."""
+    """Return the folder that the processes of this site share; empty: each counts for itself."""
     return os.environ.get(FOLDER_VARIABLE, "")
 
 
@@ -131,6 +131,6 @@ def count(metric: str, *labels: str, by: int = 1) -> None:
 
 
 def observe(metric: str, value: float, *labels: str) -> None:
-    """Note one value in a histogram."""
+    """Add one value to a histogram."""
     if _Counting.families:
         _Counting.families[f"wsgi_timeout_{metric}"].labels(*labels).observe(max(0.0, value))

@@ -17,11 +17,11 @@ _INSTALLED = ("stdlib", "platstdlib", "purelib", "platlib")
 
 
 class Reloader:
-    """Watches the files of all modules that this process has imported, but for installed packages."""
+    """Watches the files of all imported modules, except installed packages."""
 
     def __init__(self) -> None:
-        """Look at each file that is imported from now on."""
-        #: What lies there changes with an installation, not with an edit.
+        """Note the state of all files that are imported from now on."""
+        #: Folders of installed packages, which are not watched.
         self._installed = tuple(sysconfig.get_path(name) + os.sep for name in _INSTALLED)
         self._seen: dict[str, tuple[int, int]] = {}
         self._failed = threading.Event()
@@ -39,9 +39,9 @@ class Reloader:
             time.sleep(_POLL_SECONDS)
 
     def _look_before_python_does(self) -> None:
-        """Note the state of each source file before it is read: a later edit is then never missed.
+        """Note the state of each source file before Python reads it, so that no later edit is missed.
 
-        It also shows the files that could not be loaded, of which no module is left.
+        This also covers files that failed to import, which leave no module behind.
         """
         original = SourceFileLoader.path_stats
 
@@ -73,5 +73,5 @@ def _state(path: str) -> tuple[int, int] | None:
     try:
         found = Path(path).stat()
     except OSError:
-        return None  # an editor puts the new file in its place: look again
+        return None  # an editor is replacing the file: look again
     return found.st_mtime_ns, found.st_size

@@ -1,4 +1,4 @@
-"""The one loop of "try again until it works, or until a deadline, or until we stop"."""
+"""Loops that try, or look, again: until it works, until a deadline, or until we stop."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def retry(
     failed: Callable[[Exception], object] = lambda _: None,
     sleep: Callable[[float], object] | None = None,
 ) -> T:
-    """Repeat what may be done twice until it raises none of `errors`; return what it returned.
+    """Repeat an idempotent action until it raises none of `errors`; return what it returned.
 
     Args:
-        action: what is tried.
+        action: the function to call.
         errors: the exceptions after which it is tried again.
         pause: seconds between two tries.
         seconds: for how long to go on after the first failure.
         deadline: until when to go on, on the monotonic clock.
         stopped: asked after each failure; True ends the tries.
-        failed: told each error that is followed by another try; may raise, to end the tries.
-        sleep: what spends the pause, as the `wait` of something that can be woken; by default `time.sleep`.
+        failed: called with each error that another try follows; may raise, to end the tries.
+        sleep: called with the pause, by default `time.sleep`; a `wait` can end it early.
 
     Raises:
         The last error, when time is up or `stopped` says so.
@@ -41,12 +41,12 @@ def retry(
             return action()
         except errors as error:
             now = time.monotonic()
-            # From here on: that a server is silent is known after seconds only.
+            # Counted from the first failure: a silent server is noticed only after seconds.
             deadline = min(deadline, now + seconds)
             if now >= deadline or stopped():
                 raise
             failed(error)
-        # Looked up here: gevent may have replaced it since this was imported.
+        # Not as the parameter's default: gevent may replace `time.sleep` after this was imported.
         (sleep or time.sleep)(pause)
 
 
@@ -57,10 +57,10 @@ def until(
     seconds: float = math.inf,
     stopped: Callable[[], bool] = lambda: False,
 ) -> T:
-    """Repeat a look until it finds something true; return what the last look found.
+    """Call `look` until it returns something true; return what it returned last.
 
     Args:
-        look: what is asked.
+        look: the function to call.
         pause: seconds between two looks.
         seconds: for how long to go on looking.
         stopped: asked after each look that found nothing; True ends the looks.

@@ -1,4 +1,4 @@
-"""The kinds of settings: what a value may be, and how it is read from text."""
+"""The kinds of settings: which values each may have, and how they are read from text."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def check(spec: dataclasses.Field[Any], value: Any) -> None:
 
 
 def check_environment(known: set[str], prefix: str) -> None:
-    """Raise `ConfigurationError` for an environment variable that begins like ours, and is none."""
+    """Raise `ConfigurationError` for an environment variable with our prefix that is no setting."""
     for variable, value in os.environ.items():
         if variable.startswith(prefix) and variable not in known and not _is_service_link(variable, value):
             close = difflib.get_close_matches(variable, known, 1)

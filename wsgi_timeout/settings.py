@@ -25,15 +25,15 @@ from wsgi_timeout.setting_kinds import (
 ENV_PREFIX = "WSGI_TIMEOUT_"
 #: Characters: 128 bits in hexadecimal.
 _LEAST_SECRET = 32
-#: Threads of a web process beyond `max_waiting`, for all that does not wait: 503s, fast routes, status.
+#: Threads of a web process beyond `max_waiting`, for requests that do not wait: 503s, fast routes, status.
 RESERVE_THREADS = 16
-#: Variables of ours that are no settings.
+#: Environment variables of ours that are not settings.
 BIND_VARIABLE = "WSGI_TIMEOUT_BIND"
 LOG_LEVEL_VARIABLE = "WSGI_TIMEOUT_LOG_LEVEL"
 NAME_VARIABLE = "WSGI_TIMEOUT_NAME"
 SECRET_VARIABLE = "WSGI_TIMEOUT_SECRET"  # noqa: S105 - its name
 TARGET_VARIABLE = "WSGI_TIMEOUT_TARGET"
-#: A secret that nobody has set, and `serve` has made, begins with this.
+#: The beginning of a secret that `serve` has made, since none was set.
 MADE_BY_SERVE = "made-by-serve-"
 PYTHON_VARIABLE = "WSGI_TIMEOUT_PYTHON"
 _OTHER_VARIABLES = frozenset(
@@ -287,7 +287,7 @@ Settings.__doc__ = "\n".join(
 
 
 def check_secret_length() -> None:
-    """Refuse a secret that can be guessed. Every process that serves does so when it starts.
+    """Refuse a secret that is too short. Called at the start of every process that serves.
 
     Raises:
         ConfigurationError: `WSGI_TIMEOUT_SECRET` is set, and has fewer than 32 characters.

@@ -38,20 +38,20 @@ def name_of(target: str) -> str:
 
 
 def check_name(name: str) -> str:
-    """Return the name of a queue; raises `ConfigurationError` for one that RQ, or a stub, reads otherwise."""
+    """Return the name; raises `ConfigurationError` if it has characters with a meaning for RQ or stubs."""
     if not re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", name):
         raise ConfigurationError(f"the name {name!r}: use letters, digits, '_', '-' and '.', 100 at most")
     return name
 
 
 def normal(target: str) -> str:
-    """Return one form for the strings that name one app: `legacy`, `legacy:app` and `./legacy.py:app`."""
+    """Return the same string for all that name one app: `legacy`, `legacy:app` and `./legacy.py:app`."""
     module, expression = _split(target)
     return f"{Path(module).stem if _is_file(module) else module}:{expression or 'app'}"
 
 
 def resolved(target: str) -> str:
-    """Return the one form of a loaded target: `shop` may have turned out to be `shop:application`."""
+    """Return the normal form of a loaded target: `shop` may have turned out to be `shop:application`."""
     module, _, attr = normal(target).rpartition(":")
     if not _split(target)[1]:
         there = (each for each in _DEFAULT_ATTRS if hasattr(sys.modules.get(module), each))
@@ -60,9 +60,9 @@ def resolved(target: str) -> str:
 
 
 def may_be_one(target: str, theirs: str) -> bool:
-    """Whether two strings may name one app; `theirs` is one that `normal` returned.
+    """Return whether two strings may name one app; `theirs` was returned by `normal`.
 
-    `shop` is `shop:app`, or `shop:application` where the module has no `app`: only importing it tells.
+    `shop` means `shop:app`, or `shop:application` if the module has no `app`: only importing it tells which.
     """
     module = normal(target).rpartition(":")[0]
     if not _split(target)[1]:
@@ -71,7 +71,7 @@ def may_be_one(target: str, theirs: str) -> bool:
 
 
 def is_generic(name: str) -> bool:
-    """Whether a name is one that many apps have, so that two of them may meet on one Redis by chance."""
+    """Return whether a name is one that many apps have, so that two may share a Redis by chance."""
     return name.partition(":")[0] in _GENERIC
 
 
@@ -82,7 +82,7 @@ def folder_of(target: str) -> str:
 
 
 def templates_of(target: str) -> Path | None:
-    """Return where Flask looks for the templates of a target, without an import; None if it is not found."""
+    """Return a target's folder of templates, as Flask finds it, without importing; None if not found."""
     found = _place_of(target)
     if found is None:
         return None
@@ -90,7 +90,7 @@ def templates_of(target: str) -> Path | None:
 
 
 def source_of(target: str) -> list[Path]:
-    """Return the files of a target's top module, without an import: one, or those of a package's folder."""
+    """Return the files of a target's top module, without importing it: one, or those of a package."""
     found = _place_of(target) if target else None
     if found is None:
         return []
@@ -144,9 +144,9 @@ def load(target: str, *, asgi: bool = False) -> Any:
 
 @contextmanager
 def _poll_kept() -> Iterator[None]:
-    """Have `select.poll` there after an app has patched the standard library: eventlet removes it.
+    """Keep `select.poll` in place while an app patches the standard library: eventlet removes it.
 
-    redis-py and our listener look with it whether something is there, and do not block in it.
+    redis-py and our listener call it without blocking.
     """
     poll = getattr(select, "poll", None)
     try:
@@ -157,7 +157,7 @@ def _poll_kept() -> Iterator[None]:
 
 
 def is_asgi(app: Any) -> bool:
-    """Whether this is an ASGI app: a coroutine function, or an object that is called as one."""
+    """Return whether this is an ASGI app: a coroutine function, or an object with such a `__call__`."""
     if inspect.isclass(app):
         return False
     called: Any = app if inspect.isroutine(app) else type(app).__call__
@@ -179,7 +179,7 @@ def _takes_a_request(app: Any) -> bool:
 def _split(target: str) -> tuple[str, str]:
     if found := target_files.read(target):
         return found.module, found.expression
-    # A Windows drive or a URL has no place here, so the first colon divides.
+    # The first colon separates: there are no Windows drives or URLs here.
     module, _, expression = target.strip().partition(":")
     if (module == "." or "/" in module) and Path(module).is_dir():
         raise TargetError(
@@ -192,13 +192,13 @@ def _split(target: str) -> tuple[str, str]:
 
 @contextmanager
 def _without_a_server_of_its_own() -> Iterator[None]:
-    """Have Flask ignore, and say so, an `app.run()` without a guard: the import would never end."""
+    """Have Flask ignore an unguarded `app.run()`, with a warning: the import would never end."""
     before = os.environ.get(_FLASK_IGNORES_RUN)
     os.environ[_FLASK_IGNORES_RUN] = "true"
     try:
         yield
     finally:
-        # What the app starts later may be a Flask app that runs itself.
+        # Restored, since programs that the app starts may be Flask apps that run themselves.
         if before is None:
             os.environ.pop(_FLASK_IGNORES_RUN, None)
         else:
@@ -216,7 +216,7 @@ def _load_module(target: str, name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        # Only the target itself missing is a wrong target; what it imports in vain is the app's error.
+        # The target is wrong only if its own module is missing; other missing modules are the app's error.
         if error.name and (name == error.name or name.startswith(error.name + ".")):
             raise TargetError(
                 f"target {target!r}: no module named {error.name!r} in {folder} or on the path"

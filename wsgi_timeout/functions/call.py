@@ -1,4 +1,4 @@
-"""What was spawned: a handle by which any process looks, waits for and reads one call."""
+"""`FunctionCall`: a handle by which any process waits for a spawned call, and reads its result."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 #: Seconds between two tries while Redis is away.
 _RETRY_SECONDS = 0.5
-#: Seconds between two looks at a call, for a wake that was lost.
+#: Seconds between two checks of a call, for wakes that were lost.
 _RECHECK_SECONDS = 5.0
 
 _FAILURES: dict[Outcome, type[CallFailed]] = {
@@ -46,11 +46,11 @@ _FAILURES: dict[Outcome, type[CallFailed]] = {
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    """What a call left that has ended."""
+    """The record of an ended call."""
 
     outcome: Outcome
     detail: str
-    #: The packed result or exception, None if there is none (any more).
+    #: The packed result or exception; None: there is none, or it has expired.
     body: bytes | None
 
 
@@ -179,7 +179,7 @@ class FunctionCall(Generic[R]):
                         here.calls("").join(self.object_id, here.listener.inbox)
                     joined = True
             except UNAVAILABLE:
-                # Away, which the next look finds too; or full, and nobody will wake us.
+                # Redis is away, as the look below finds too; or it is full, and no wake will come.
                 pass
             ended = self._look(here, deadline)
             if ended is not None:
@@ -190,7 +190,7 @@ class FunctionCall(Generic[R]):
             waiter.wait(min(left, _RECHECK_SECONDS))
 
     def _look(self, here: Client, deadline: float | None) -> _Ended | None:
-        """Return what a call left that has ended, None of one that has not; raises `OutputExpiredError`."""
+        """Return the record of the call if it has ended, else None; raises `OutputExpiredError`."""
         try:
             here.listener.check()
             with within(_left(deadline)):
@@ -243,7 +243,7 @@ class FunctionCall(Generic[R]):
         except WsgiTimeoutError:
             raise
         except Exception as error:
-            # It names what this process cannot import, or fails when it is made again.
+            # The class of the value cannot be imported here, or raises when it is unpickled.
             what = f"the result of call {self.object_id} cannot be read here: {error!r}"
             raise RemoteError(f"{what}\n{detail}".strip()) from error
 
@@ -280,7 +280,7 @@ def _left(deadline: float | None) -> float:
 def _raisable(error: Any, traceback: str) -> BaseException:
     if not isinstance(error, BaseException):
         return RemoteError(traceback)
-    # Neither "still running" nor an end of the process that asks.
+    # A TimeoutError would look like "still running"; a SystemExit would end the caller's process.
     if isinstance(error, TimeoutError) or not isinstance(error, Exception):
         wrapped = RemoteError(f"the function raised {type(error).__name__}: {error}\n{traceback}")
         wrapped.__cause__ = error

@@ -1,4 +1,4 @@
-"""What a process holds to spawn and follow function calls: one connection pool and listener per Redis."""
+"""What a process needs to spawn function calls and wait for them: connections and a listener per Redis."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from wsgi_timeout.store.connection import Commands, connect, connect_to_listen, 
 from wsgi_timeout.watching.listener import Listener
 
 _CONNECTIONS = 4
-#: Results that async code of one process reads at the same time; others take turns.
+#: How many results async code of one process reads at the same time.
 _THREADS = 8
 
 _lock = threading.Lock()
@@ -28,25 +28,25 @@ _clients: dict[tuple[int, str], Client] = {}
 
 
 class _Shield:
-    """What holds interrupts back while a client is used: in a worker its own, elsewhere nothing."""
+    """Holds interrupts back while a client is used; outside workers there are none."""
 
     hold: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 def shield_with(hold: Callable[[], AbstractContextManager[None]]) -> None:
-    """Have clients use `hold` around what an exception of a signal handler must not break off."""
+    """Have clients use `hold` around code that an exception from a signal handler must not break off."""
     _Shield.hold = hold
 
 
 class Client:
-    """One process's way to one Redis."""
+    """The connections and the listener of one process, for function calls in one Redis."""
 
     def __init__(self, url: str) -> None:
         self.redis: redis.Redis = connect(url, connections=_CONNECTIONS)
         self._commands = Commands(self.redis)
         self.listener = Listener(partial(connect_to_listen, url))
         self.looks = Looks(self.redis)
-        #: Where async code reads results: not asyncio's own few threads, which others need.
+        #: Threads in which async code reads results; asyncio's own few are left to the app.
         self.threads = ThreadPoolExecutor(_THREADS, "wsgi-timeout-get")
         self._calls: dict[str, Calls] = {}
 
@@ -75,7 +75,7 @@ class Client:
 
     @staticmethod
     def shield() -> AbstractContextManager[None]:
-        """Hold interrupts of a handler back, which would leave a connection, or a lock, as it was."""
+        """Hold interrupts back in a `with` block, in which they would leave a connection or a lock in use."""
         return _Shield.hold()
 
 

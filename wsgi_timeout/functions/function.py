@@ -26,9 +26,9 @@ __all__ = ["Function", "FunctionCall", "gather"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: Seconds that large arguments live without a write, before their call is queued.
+#: Seconds after the last write for which large arguments are kept while their call is not queued.
 _CHUNK_TTL = 60
-#: Seconds between two looks for a first worker, or for a Redis that comes back.
+#: Seconds between two tries while there is no worker yet, or Redis is away.
 _RETRY_SECONDS = 0.1
 
 
@@ -130,7 +130,8 @@ class Function(Generic[P, R]):
         queue_ttl = max(settings.queue_ttl, settings.function_result_ttl)
         runs = self._retries + 1
         until = time.time() + runs * (queue_ttl + self._timeout)
-        # Signed with their function: nobody can have another one take them, nor more often, nor later.
+        # The signature covers the function's name, the number of runs and the deadline too: whoever can write
+        # to Redis can have no other function run with these arguments, nor this one more often or later.
         signed = (name, args, kwargs, runs, until)
         blob = payload.pack(signed, call_id, "arguments", settings.max_payload)
         inline = len(blob) <= settings.inline_body
@@ -169,10 +170,10 @@ class Function(Generic[P, R]):
 
 
 def _enqueue(calls: Calls, call: NewCall, worker_wait: float) -> None:
-    """Enqueue a call; where that fails at first, go on for so many seconds.
+    """Enqueue a call, trying again for `worker_wait` seconds.
 
-    One that needs a worker waits for a first one to come up. And when a reply was lost nobody knows
-    whether the call was accepted, so the same call is sent again before we say that it was not.
+    A call that needs a worker waits for the first one to start. And if a reply was lost, the call may have
+    been accepted: the same call is sent again before the caller is told that it was not.
     """
 
     def enqueue() -> None:

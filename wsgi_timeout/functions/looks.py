@@ -1,4 +1,4 @@
-"""Looks at many calls by one round trip: of async code thousands may ask at the same moment."""
+"""Asks for the states of many calls in one round trip, for async code, where thousands may wait at once."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from wsgi_timeout.store import keys
 from wsgi_timeout.store.connection import Commands, digest, source
 from wsgi_timeout.store.redis_errors import ConnectionLost, ScriptMissing
 
-#: Looks of one round trip.
+#: How many calls one round trip asks for.
 _BATCH = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class _Look:
     call_id: str
-    #: The inbox that the call is to wake at its end; empty: none.
+    #: The inbox that the call shall wake when it ends; empty: none.
     inbox: str
-    #: The state of the call, None if there is none.
+    #: The state of the call; None if there is no such call.
     state: Future[bytes | None] = field(default_factory=Future)
 
     def command(self) -> tuple[str, ...]:
@@ -34,7 +34,7 @@ class _Look:
 
 
 class Looks:
-    """Asks in one thread of its own, started with the first look; what came meanwhile is the next batch."""
+    """Asks in a thread of its own; looks that come during a round trip are batched into the next one."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._commands = Commands(client)
@@ -43,9 +43,9 @@ class Looks:
         self._thread: threading.Thread | None = None
 
     def look(self, call_id: str, inbox: str) -> Future[bytes | None]:
-        """Return what will be the call's state; with an inbox the call wakes that from now on.
+        """Return a future of the call's state; if an inbox is given, the call wakes it from now on.
 
-        Fails with what redis-py raises.
+        The future fails with what redis-py raises.
         """
         look = _Look(call_id, inbox)
         with self._changed:
@@ -61,7 +61,7 @@ class Looks:
             with self._changed:
                 self._changed.wait_for(lambda: self._wanted)
                 batch, self._wanted = self._wanted[:_BATCH], self._wanted[_BATCH:]
-            # A coroutine that was cancelled asks no more.
+            # Leaves out looks whose coroutine was cancelled.
             batch = [look for look in batch if look.state.set_running_or_notify_cancel()]
             try:
                 self._answer(batch)
@@ -86,5 +86,5 @@ class Looks:
         try:
             return self._commands.send_all(commands)
         except ConnectionLost:
-            # It may have been closed while it was idle; a look may run twice.
+            # The connection may have been closed while idle; a look may run twice.
             return self._commands.send_all(commands)

@@ -1,7 +1,7 @@
 """Arguments and results of functions: cloudpickle, signed with a secret that is not in Redis.
 
-Whoever can write to Redis could else run code wherever a pickle is read. A signature also names the
-call and what the payload is to it, so that none can stand in for another.
+Without the signature whoever can write to Redis could run code wherever a pickle is read. The signature also
+covers the call's id and the payload's purpose, so that no payload can replace another.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from itsdangerous import BadSignature, Signer
 from wsgi_timeout.errors import ConfigurationError, PayloadRefused, PayloadTooLarge
 from wsgi_timeout.settings import SECRET_VARIABLE
 
-#: Bytes of one chunk of a payload that does not travel with its call.
+#: Bytes of one chunk of a payload that is too large to be stored with its call.
 CHUNK = 1024 * 1024
 
 Purpose = Literal["arguments", "result"]
@@ -54,13 +54,13 @@ def unpack(blob: bytes, call_id: str, purpose: Purpose) -> Any:
 
 
 def chunks_of(blob: bytes) -> Iterator[tuple[int, bytes]]:
-    """Return the numbered chunks of a payload that is too large to travel with its call."""
+    """Yield the numbered chunks of a payload that is too large to be stored with its call."""
     return ((number, blob[start : start + CHUNK]) for number, start in enumerate(range(0, len(blob), CHUNK)))
 
 
 def write_chunk(client: redis.Redis, key: str, number: int, chunk: bytes, ttl: float) -> None:
-    """Write one chunk, which may safely be written twice; `ttl` is the whole payload's, in seconds."""
-    # Both or none: without its TTL it would stay for ever.
+    """Write one chunk, which may be written twice; `ttl` is that of the whole payload, in seconds."""
+    # In a transaction: without its TTL the key would stay for ever.
     pipe = client.pipeline(transaction=True)
     pipe.hset(key, str(number), chunk)
     pipe.expire(key, max(1, int(ttl)))
@@ -68,9 +68,9 @@ def write_chunk(client: redis.Redis, key: str, number: int, chunk: bytes, ttl: f
 
 
 def read_chunks(client: redis.Redis, key: str, count: int) -> bytes | None:
-    """Return a payload of `count` chunks, None if it is not there (any more)."""
+    """Return a payload of `count` chunks; None if it has expired."""
     commands: Any = client  # redis-py's annotations know no bytes
-    # As many as are said to be there, and no more: the number comes from Redis too.
+    # `count` comes from Redis too: a wrong one must not make this read without end.
     if int(commands.hlen(key)) != count:
         return None
     chunks = [commands.hget(key, str(number)) for number in range(count)]

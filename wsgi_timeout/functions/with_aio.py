@@ -1,4 +1,4 @@
-"""A method that can be awaited too: `call.get(timeout)`, and `await call.get.aio(timeout)`."""
+"""A method with an awaitable form: `call.get(timeout)`, and `await call.get.aio(timeout)`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from wsgi_timeout.store.time_limit import LATE_SECONDS
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
-#: Seconds between two looks at a call, for a wake that was lost.
+#: Seconds between two checks of a call, for wakes that were lost.
 _RECHECK_SECONDS = 2.0
 
 
@@ -69,7 +69,7 @@ class _BoundGet(Generic[R]):
                 woken.clear()
                 left = math.inf if deadline is None else deadline - time.monotonic()
                 if await self._ended(here, here.listener.inbox, left):
-                    # Else Redis went away in between.
+                    # ResultNotReady here means that Redis went away in between.
                     with suppress(ResultNotReady):
                         return await self._read(here)
                 left = _RECHECK_SECONDS if deadline is None else deadline - time.monotonic()
@@ -79,7 +79,7 @@ class _BoundGet(Generic[R]):
                     await asyncio.wait_for(woken.wait(), min(left, _RECHECK_SECONDS))
 
     async def _ended(self, here: Client, inbox: str, seconds: float) -> bool:
-        """Whether there is something to read: the call has ended, or is not there."""
+        """Return whether there is something to read: the call has ended, or does not exist."""
         with here.shield():
             look = here.looks.look(self._call_id, inbox)
         try:
@@ -88,7 +88,7 @@ class _BoundGet(Generic[R]):
         except (*UNAVAILABLE, asyncio.TimeoutError):
             return False
         except ErrorReply:
-            return True  # no record of ours: the reader says so
+            return True  # the key is no record of ours: reading it raises the right error
 
     async def _read(self, here: Client) -> R:
         return await asyncio.get_running_loop().run_in_executor(here.threads, self._get, 0)
@@ -102,7 +102,7 @@ def _limit(seconds: float) -> float | None:
 
 
 def _setter(event: asyncio.Event) -> Callable[[], None]:
-    """Return what sets an event from another thread; nothing, once its loop is closed."""
+    """Return a function that sets an event from another thread, and does nothing once its loop is closed."""
     loop = asyncio.get_running_loop()
 
     def set_it() -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from wsgi_timeout.front.front import Front
 
 _REST, _ALL = "wsgi_timeout_rest", "wsgi_timeout_all"
-#: Where the host's environ has the response, until the end of the request.
+#: The key in the host's environ that holds the response until the request has ended.
 _RESPONSE = "wsgi_timeout.response"
 
 
@@ -134,7 +134,7 @@ class _Mounted:
         return self._front
 
     def _new_front(self, host: Flask) -> Front:
-        # Here, so that an app which imports this does not pay for Redis' client before it serves.
+        # Imported here, so that importing this module does not import redis-py.
         from wsgi_timeout.front.front import Front  # noqa: PLC0415
         from wsgi_timeout.store.connection import redis_url  # noqa: PLC0415
 
@@ -165,7 +165,7 @@ class _Rest(_All):
 
 
 class _Passed(Response):
-    """A response that goes out as it came, but for what the host's `after_request` changes."""
+    """A response that is sent unchanged, except for what the host's `after_request` changes."""
 
     default_mimetype = None
 
@@ -175,12 +175,12 @@ class _Passed(Response):
 
 
 class _Head:
-    """What an app has told `start_response`."""
+    """The status and headers that an app has given to `start_response`."""
 
     def __init__(self) -> None:
         self.status = ""
         self.headers: list[tuple[str, str]] = []
-        #: What it gave to `write`.
+        #: Blocks that the app has given to `write`.
         self.written: list[bytes] = []
         self._sent = False
 
@@ -199,7 +199,7 @@ class _Head:
         return self.written.append
 
     def send(self) -> None:
-        """Note that the first byte is there: the head can change no more."""
+        """Note that the first byte was sent: status and headers cannot change any more."""
         if not self.status:
             raise AssertionError("the app did not call start_response before its first byte or its end")
         self._sent = True
@@ -211,7 +211,7 @@ def _as_response(app: WSGIApplication, environ: dict[str, Any]) -> Response:
     close: Callable[[], object] = getattr(iterable, "close", lambda: None)
     try:
         chunks = iter(iterable)
-        # Up to its first byte an app may name its status late, or replace it (PEP 3333).
+        # Until its first byte an app may give its status late, or replace it (PEP 3333).
         first = head.written or list(islice(filter(None, chunks), 1))
         head.send()
         response = _Passed(chain(first, chunks), head.status, head.headers, direct_passthrough=True)
@@ -223,7 +223,7 @@ def _as_response(app: WSGIApplication, environ: dict[str, Any]) -> Response:
 
 
 def _close_unsent(error: BaseException | None) -> None:
-    """Close the response of a request that ends in the host's own error: nobody else does."""
+    """Close the response of a request that ended with an error of the host's, which does not send it."""
     response = request.environ.pop(_RESPONSE, None)
     if response is not None and error is not None:
         response.close()
@@ -232,7 +232,7 @@ def _close_unsent(error: BaseException | None) -> None:
 def _below(environ: Mapping[str, Any], depth: int) -> dict[str, Any]:
     """Return the environ as an app mounted `depth` segments below sees it (PEP 3333: SCRIPT_NAME)."""
     path = environ.get("PATH_INFO", "")
-    # Flask's routing passes over slashes before a prefix.
+    # Flask's routing ignores repeated slashes before a prefix.
     parts = (path if depth == 0 else "/" + path.lstrip("/")).split("/")
     below = dict(environ)
     below["SCRIPT_NAME"] = environ.get("SCRIPT_NAME", "") + "/".join(parts[: depth + 1])

@@ -18,7 +18,7 @@ R = TypeVar("R")
 
 Kind = Literal["wsgi", "asgi", "endpoint"]
 
-#: What a label, and a queue of functions, may be: they stand in paths and in keys.
+#: Labels and queues of functions: they are parts of paths and of Redis keys.
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _DECORATORS: dict[Kind, str] = {"wsgi": "wsgi_app", "asgi": "asgi_app", "endpoint": "web_endpoint"}
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -26,13 +26,13 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 @dataclass(frozen=True, slots=True)
 class WebFunction(Generic[P, R]):
-    """A marked function: `kind` says what it is or returns."""
+    """A marked function; `kind` says what it is or returns."""
 
     function: Callable[P, R]
     kind: Kind
     label: str
     wait_for_response: bool
-    #: Of an endpoint; empty for an app, which has routes of its own.
+    #: The HTTP method of an endpoint; empty for an app, which has routes of its own.
     method: str = ""
 
 

@@ -87,7 +87,7 @@ class RequestTimeouts:
             app.wsgi_app = place  # type: ignore[method-assign]
 
     def _new_front(self, app: Flask, name: str, inner: WSGIApplication) -> Front:
-        # Here, so that an app which imports this does not pay for Redis' client before it serves.
+        # Imported here, so that importing this module does not import redis-py.
         from wsgi_timeout.front.front import Front  # noqa: PLC0415
         from wsgi_timeout.store.connection import redis_url  # noqa: PLC0415
         from wsgi_timeout.store.messages import PLACE  # noqa: PLC0415
@@ -101,7 +101,7 @@ class RequestTimeouts:
 
 
 class Place:
-    """Where the front of one app stands; built with the first request, when the configuration is complete."""
+    """Stands in place of one app's `wsgi_app`; makes the front with the first request, as configured then."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class Place:
         eager: bool | None,
         make_front: Callable[[str, WSGIApplication], Front],
     ) -> None:
-        #: What workers run: what stands outside has run in the web process.
+        #: The app's own `wsgi_app`, which workers run; middleware around the front runs in the web process.
         self.inner: WSGIApplication = app.wsgi_app
         #: The name of the queue, `wt:<name>`.
         self.name = name

@@ -1,4 +1,4 @@
-"""A request on its way in: its head, and the beginning of its body, before a thread has to do with it."""
+"""Collects a request's head, and the beginning of its body, before a thread is used for it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from wsgi_timeout.http.parameters import MARK
 from wsgi_timeout.serving.paced_socket import END_OF_CHUNKS
 
-#: Bytes of a body that are received without a thread: what travels with a call, without a stream.
+#: Bytes of a body that are received without a thread: as much as is stored with a call, without a stream.
 BODY_AHEAD = 64 * 1024
 #: Larger heads go to gunicorn as they are: it refuses them with 431, or 414.
 _LARGEST_HEAD = 64 * 1024
@@ -22,22 +22,22 @@ _CONTINUE = re.compile(rb"\r\nexpect:[ \t]*100-continue", re.IGNORECASE)
 
 
 class Arrival:
-    """What has come in of one request; no I/O here.
+    """What has arrived of one request; does no I/O.
 
-    `ready` when a thread can go on without waiting for a client: its head and a small body are whole, or
-    of a large body the first 64 KiB. Not waited for: the body of a request with our parameter, whose token
-    is looked at first, and one that the client holds back until it hears `100 Continue`.
+    It is `ready` when a thread can handle it without waiting for the client: the head and a small body are
+    complete, or the first 64 KiB of a large body. Two bodies are not waited for: that of a request with our
+    parameter, whose token is checked first, and one that the client sends only after `100 Continue`.
     """
 
     def __init__(
         self, conn: Any, *, seconds: float, rate: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Give the head `seconds`; then the body may fall so many behind `rate` bytes a second."""
+        """Give the head `seconds` to arrive; the body may then be so far behind `rate` bytes a second."""
         self.conn = conn
         self.data = bytearray()
         self.registered = False
         self.ready = False
-        #: Bytes of the body that have not come; None: nobody knows how many, 0: it is whole.
+        #: Bytes of the body that have not arrived; None: unknown, 0: it is complete.
         self.missing: int | None = 0
         self._clock = clock
         self._rate = rate
@@ -47,7 +47,7 @@ class Arrival:
         self._body: int | None = 0
 
     def feed(self, data: bytes, body_seconds: float) -> None:
-        """Take more bytes; once the head is in, the body may fall `body_seconds` behind the least rate."""
+        """Take more bytes; once the head is complete, the body may be `body_seconds` behind its rate."""
         self.data += data
         if self._head_end:
             self.deadline = min(self._clock() + body_seconds, self.deadline + len(data) / self._rate)
@@ -60,7 +60,7 @@ class Arrival:
         self._look_at_body()
 
     def _find_head(self) -> int:
-        """Return where the head ends, 0 if it is not in."""
+        """Return where the head ends; 0 if it is not complete."""
         start = max(0, self._looked - 3)
         if self.data.startswith(_PROXY_SIGNATURE):
             start = max(start, 16 + int.from_bytes(self.data[14:16], "big"))

@@ -1,4 +1,4 @@
-"""What the commands that look at a deployment, or act on it, have in common."""
+"""Shared by the commands that look at a deployment or act on it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="One JSON obj
 
 
 def at_redis(work: Callable[[redis.Redis], None]) -> None:
-    """Do something at the Redis of REDIS_URL or of this folder's `serve`; an error is one line, and 2."""
+    """Run `work` with a client for REDIS_URL, or for this folder's `serve`; an error exits with 2."""
     try:
         with connect(url_here(), connections=1) as client:
             work(client)

@@ -24,7 +24,7 @@ class DrainingWorker(LeavesInTwoSteps, gthread.ThreadWorker):
 
     @alive.setter
     def alive(self, value: bool) -> None:
-        # gunicorn clears it for every reason to stop but one: signals, max_requests, a reload.
+        # gunicorn sets it to False for every reason to stop (signals, max_requests, a reload) but one.
         self._alive = value
         if not value:
             listener.drain()
@@ -32,7 +32,7 @@ class DrainingWorker(LeavesInTwoSteps, gthread.ThreadWorker):
     def is_parent_alive(self) -> bool:
         there: bool = super().is_parent_alive()
         if not there:
-            # gunicorn leaves its loop, and would cut off what still waits when graceful_timeout is over.
+            # gunicorn leaves its loop, and after graceful_timeout would cut off requests that still wait.
             self.alive = False
         return there
 
@@ -44,12 +44,12 @@ class DrainingWorker(LeavesInTwoSteps, gthread.ThreadWorker):
         if not self.cfg.reload:
             super().load_wsgi()
             return self.wsgi
-        # gunicorn's own misses an edit before its first look. It starts this one in its place.
+        # gunicorn's own reloader misses edits before its first look; it starts this one instead.
         self.reloader = Reloader()
         try:
             self.wsgi = self.app.wsgi()
         except Exception as error:
-            # gunicorn outlives a SyntaxError only.
+            # By itself gunicorn survives a SyntaxError only.
             self.log.exception("the app cannot be loaded: waiting for an edit")
             self.wsgi = make_fail_app("".join(traceback.format_exception(error)))
         return self.wsgi

@@ -33,12 +33,12 @@ class GeventWorker(LeavesInTwoSteps, ggevent.GeventWorker):
         super().__init__(*args, **kwargs)
         self._servers: list[StreamServer] = []
         self._settings = Settings.load()
-        #: So many requests whose large body is still to come may wait; others stand in line.
+        #: How many requests may run while their large body is still arriving; others wait for a place.
         self._upload_places = Semaphore(max(1, self._settings.max_waiting // 2))
 
     def patch(self) -> None:
         with warnings.catch_warnings():
-            # redis-py imports ssl before we are here. Its asyncio half alone keeps what is not patched.
+            # redis-py has imported ssl by now; only its asyncio half keeps the unpatched module.
             alone = r"(?s)Monkey-patching ssl after .*\(NOT patched\): \['redis\.asyncio\.connection [^']*'\]"
             warnings.filterwarnings("ignore", alone, MonkeyPatchWarning)
             super().patch()
@@ -60,23 +60,23 @@ class GeventWorker(LeavesInTwoSteps, ggevent.GeventWorker):
     def alive(self, value: bool) -> None:
         self._alive = value
         if not value:
-            # Out of the signal handler, as gunicorn does it.
+            # Outside the signal handler, as gunicorn does it.
             gevent.spawn(self._drain)
 
     def notify(self) -> None:
         if self.ppid == os.getppid():
             super().notify()
         elif self.alive:
-            # gunicorn exits here, though requests wait.
+            # gunicorn would exit here, though requests wait.
             self.log.info("Parent changed, shutting down: %s", self)
             self.alive = False
 
     def _drain(self) -> None:
-        # gunicorn goes on accepting for up to a second, in which a redirected client would come back to
-        # this worker again and again, until it has no redirect left.
+        # gunicorn accepts connections for up to a second more. A redirected client would come back to this
+        # worker again and again, and use up its redirects.
         for server in self._servers:
             self._accept_the_last(server)
-            # Whom the kernel accepts from now on nobody would answer.
+            # Connections that the kernel accepts from now on would not be answered.
             server.close()
         listener.drain()
 
@@ -87,7 +87,7 @@ class GeventWorker(LeavesInTwoSteps, ggevent.GeventWorker):
                 server.do_handle(*accepted)
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
-        """Run the app when its body is in, or its first 64 KiB: until then a slow client takes no place."""
+        """Run the app once the body, or its first 64 KiB, has arrived: a slow client takes no place."""
         paced = req.unreader.sock
         if not isinstance(paced, PacedSocket):
             paced = req.unreader.sock = PacedSocket(sock, least_rate=self._settings.min_upload_rate)
@@ -104,7 +104,7 @@ class GeventWorker(LeavesInTwoSteps, ggevent.GeventWorker):
             place.give_back()
 
     def _missing(self, req: Any, paced: PacedSocket) -> int | None:
-        """Receive a small body; return how many bytes are still to come, None if nobody knows."""
+        """Receive a small body; return how many bytes are missing, None if that is unknown."""
         reader = req.body.reader
         length: int | None = reader.length if isinstance(reader, LengthReader) else None
         if length is None and not isinstance(reader, ChunkedReader):
@@ -128,7 +128,7 @@ class GeventWorker(LeavesInTwoSteps, ggevent.GeventWorker):
 
 
 class _Name:
-    """Where a connection came in, also when that door is closed."""
+    """The name of a listening socket, which stays known after the socket was closed."""
 
     def __init__(self, listening: Any) -> None:
         self._name = listening.getsockname()

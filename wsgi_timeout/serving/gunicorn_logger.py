@@ -17,16 +17,16 @@ from wsgi_timeout.log_format import JsonFormatter
 from wsgi_timeout.serving.health import is_health_check
 from wsgi_timeout.settings import Settings
 
-#: In an access log's format, as `%(...)s`: the id of the call that a redirect, or its URL, names.
+#: For access log formats, as `%(...)s`: the id of the call that a request became, or that its URL names.
 CALL_ID_ATOM = "{wsgi_timeout.call_id}e"
 _CALL_ID = re.compile(r"__wsgi_timeout_(?:call|status)=(fc-[\w-]{8,64})")
 
 
 class Logger(GunicornLogger):
-    """gunicorn's logger for our lines too: no token is logged, and no client writes lines of its own."""
+    """gunicorn's logger, used for our lines too; without tokens and clients' control characters."""
 
     def __new__(cls, cfg: Any) -> Any:
-        # gunicorn takes its statsd logger only in place of its own.
+        # gunicorn uses its statsd logger only if its own logger is configured.
         return super().__new__(_StatsdLogger if cls is Logger and cfg.statsd_host else cls)
 
     def setup(self, cfg: Any) -> None:
@@ -42,16 +42,16 @@ class Logger(GunicornLogger):
                     handler.setFormatter(JsonFormatter())
 
     def access(self, resp: Any, req: Any, environ: Any, request_time: Any) -> None:
-        """Log a request, but not a balancer's that is answered well."""
+        """Log a request, except a balancer's health check that succeeds."""
         if not (is_health_check(environ) and str(resp.status).startswith("200")):
             super().access(resp, req, environ, request_time)
 
     def atoms(self, resp: Any, req: Any, environ: Any, request_time: Any) -> dict[str, Any]:
-        """Return what a line may show of a request, cleaned here: formatters read it from the record."""
+        """Return the atoms of a line, without tokens: formatters read them from the record too."""
         atoms: dict[str, Any] = super().atoms(resp, req, environ, request_time)
-        # For its own error answers gunicorn makes an environ without a path.
+        # For its own error answers gunicorn uses an environ without a path.
         atoms["U"] = atoms["U"] or getattr(req, "path", "-")
-        # Of a request that was redirected, and of each of its hops.
+        # The id is in the query of a hop, or in the `Location` of a redirect.
         seen = f"{environ.get('QUERY_STRING', '')} {dict(getattr(resp, 'headers', ())).get('Location', '')}"
         found = _CALL_ID.search(seen)
         atoms[CALL_ID_ATOM] = found[1] if found else environ.get(CALL_ID_KEY, "-")
@@ -63,15 +63,15 @@ class Logger(GunicornLogger):
 
 
 class _StatsdLogger(Logger, Statsd):
-    """The same, and gunicorn's numbers to `statsd_host`."""
+    """The same, with gunicorn's metrics sent to `statsd_host`."""
 
 
 class _Redaction(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
-        if isinstance(record.args, Mapping):  # a line of the access log, whose atoms are clean
+        if isinstance(record.args, Mapping):  # a line of the access log, without tokens already
             return True
         if record.exc_info and isinstance(raised := record.exc_info[1], HandlerRaised):
-            # Its worker has logged it, with the call's id.
+            # The worker has logged the traceback, with the call's id.
             record.msg, record.args = "the app raised, see its worker's log: %s", (_last_line(raised),)
             record.exc_info = record.exc_text = None
         message = record.getMessage()

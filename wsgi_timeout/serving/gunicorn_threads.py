@@ -1,4 +1,4 @@
-"""gunicorn's thread worker, made fit for requests that wait: a thread waits for no client, and it drains."""
+"""gunicorn's thread worker for requests that wait: no thread is blocked by a slow client, and it drains."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from wsgi_timeout.settings import Settings
 _READ = 65_536
 #: The first gunicorn whose gthread `PatientWorker` can build on.
 _OLDEST = (27,)
-#: Seconds in which a thread reads what an app left unread of a body, to keep the connection.
+#: Seconds for which a thread reads the rest of a body that the app left, to keep the connection usable.
 _DRAIN_SECONDS = 0.5
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _TOO_MANY = (
@@ -40,7 +40,7 @@ class _Connection(gthread.TConn):
         super().__init__(cfg, sock, client, server)
         self._settings = settings
         self.paced = PacedSocket(sock, least_rate=settings.min_upload_rate)
-        #: It holds one of the places for uploads.
+        #: Whether it holds one of the places for uploads.
         self.uploads = False
         self.repeat: Repeat | None = None
 
@@ -48,22 +48,22 @@ class _Connection(gthread.TConn):
         first = not self.initialized
         super().init()
         if first and not self.is_http2:
-            if self.cfg.is_ssl:  # now the socket is another one
+            if self.cfg.is_ssl:  # the TLS handshake has replaced the socket
                 self.paced = PacedSocket(self.sock, least_rate=self._settings.min_upload_rate)
                 self.paced.allow(self._settings.head_timeout)
             self.parser.unreader.sock = self.paced
 
     def leftover(self) -> bytes:
-        """Take what was read of a next request."""
+        """Return, and forget, bytes of a next request that were read already."""
         return bytes(self.parser.unreader.take_buffered()) + self.paced.take_ahead()
 
 
 class PatientWorker(DrainingWorker):
-    """Gives a thread only to what need not wait for a client.
+    """Uses threads only for requests that need not wait for their client.
 
-    gthread gives each connection a thread that blocks for its head and body, for as long as the client
-    likes, and closes connections on its main thread, up to 2 s each (RFC 9112 section 9.6 wants the
-    lingering). Here the main thread receives heads and small bodies, and lingers, without ever blocking.
+    gthread gives each connection a thread that blocks for head and body as long as the client likes, and its
+    main thread blocks up to 2 s to close a connection (the lingering of RFC 9112 section 9.6). Here the main
+    thread receives heads and small bodies, and lingers, without ever blocking.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -71,16 +71,16 @@ class PatientWorker(DrainingWorker):
         self._settings = Settings.load()
         self._lingering: deque[Lingering] = deque()
         self._put_off = PutOffLine()
-        #: Threads receive what is not HTTP/1 in plain text: handshakes and frames block.
+        #: Connections that are not plain HTTP/1 are received by threads: TLS handshakes and frames block.
         self._by_threads = (
             self.cfg.is_ssl or "h2" in getattr(self.cfg, "http_protocols", ()) or self.cfg.protocol != "http"
         )
-        #: Connections whose request is on its way in, the oldest first.
+        #: Connections whose request is arriving, the oldest first.
         self._arriving: dict[_Connection, Arrival] = {}
-        #: Requests whose large body is still to come: so many have a thread, the others stand in line.
+        #: How many requests whose large body is still arriving have a thread; others wait for one.
         self._upload_places = max(1, min(self.cfg.threads // 4, self._settings.max_waiting // 2))
         self._upload_line: deque[_Connection] = deque()
-        # Half of the connections, so that a flood of half heads leaves room for others.
+        # Half of the connections, so that a flood of incomplete heads leaves room for others.
         self._most_arriving = max(1, self.worker_connections // 2)
         self._most_in_line = max(1, self.worker_connections // 4)
 
@@ -109,7 +109,7 @@ class PatientWorker(DrainingWorker):
             self._accept_the_last()
         super().set_accept_enabled(enabled)
         if not enabled and not self.alive:
-            # Whom the kernel accepts from now on nobody would answer.
+            # Connections that the kernel accepts from now on would not be answered.
             for sock in self.sockets:
                 sock.close()
 
@@ -131,7 +131,7 @@ class PatientWorker(DrainingWorker):
             self._begin(conn)
 
     def _begin(self, conn: _Connection, data: bytes = b"") -> None:
-        """Wait for a request, without a thread."""
+        """Wait for a request of this connection, without a thread."""
         settings = self._settings
         conn.sock.setblocking(False)
         arrival = Arrival(conn, seconds=settings.head_timeout, rate=settings.min_upload_rate)
@@ -163,7 +163,7 @@ class PatientWorker(DrainingWorker):
     def _is_in(self, arrival: Arrival) -> None:
         conn = arrival.conn
         self._forget(arrival)
-        if not arrival.data:  # it has gone without a word
+        if not arrival.data:  # the client has closed it without a request
             self.nr_conns -= 1
             conn.close()
             return
@@ -200,7 +200,7 @@ class PatientWorker(DrainingWorker):
             self.poller.unregister(arrival.conn.sock)
 
     def _give_up(self, arrival: Arrival) -> None:
-        """End a connection whose request does not come."""
+        """End a connection whose request does not arrive."""
         self._forget(arrival)
         if arrival.data:
             self._refuse(arrival.conn, _TOO_SLOW)
@@ -214,7 +214,7 @@ class PatientWorker(DrainingWorker):
         self._close_slowly(conn)
 
     def _keepalive_after(self, conn: Any, keepalive: Any) -> bool:
-        # gunicorn gives the client 5 s of this thread to send a body that nobody wants.
+        # gunicorn would block this thread for 5 s for the rest of the body.
         return bool(keepalive and conn.parser.finish_body(deadline=time.monotonic() + _DRAIN_SECONDS))
 
     # -- how a connection goes on, or ends
@@ -270,7 +270,7 @@ ThreadWorker = PatientWorker if version_info >= _OLDEST else DrainingWorker
 
 
 def limits() -> str:
-    """Return what this gunicorn is too old for, empty if it is not."""
+    """Return what this version of gunicorn cannot do; empty if it is new enough."""
     if ThreadWorker is PatientWorker:
         return ""
     return (

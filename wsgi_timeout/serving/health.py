@@ -1,4 +1,4 @@
-"""Live and ready: what a balancer asks, answered by the web process itself, never behind a call."""
+"""The health check URLs, live and ready, which the web process answers itself."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 _PREFIX = "/__wsgi_timeout/"
 LIVE = _PREFIX + "live"
 READY = _PREFIX + "ready"
-#: Paths whose requests a log would be full of.
+#: Paths that are asked so often that they are not logged.
 UNLOGGED = {LIVE, READY}
 
 
 def with_health(app: WSGIApplication, is_ready: Callable[[], bool]) -> WSGIApplication:
-    """Return `app` with our two URLs before it: 200, and 503 on `ready` once the process leaves."""
+    """Return `app` with the two URLs in front: both answer 200, `ready` 503 once the process is to stop."""
 
     def outer(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
@@ -45,12 +45,12 @@ def with_health(app: WSGIApplication, is_ready: Callable[[], bool]) -> WSGIAppli
 
 
 def is_health_check(environ: dict[str, Any]) -> bool:
-    """Return whether a request is one of a balancer's, or a scrape, of which a log would be full."""
+    """Return whether a request is a health check or a scrape of metrics, which are not logged."""
     return environ.get("PATH_INFO") in UNLOGGED
 
 
 class LeavesInTwoSteps:
-    """For a worker of gunicorn: told to stop it is unready first, and after `drain_delay` it drains."""
+    """A mixin for gunicorn's workers: told to stop, it becomes unready, and drains after `drain_delay`."""
 
     alive: bool
     _leave_at: float | None = None

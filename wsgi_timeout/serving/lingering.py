@@ -1,4 +1,4 @@
-"""How a connection is closed: read on for a moment, without blocking (RFC 9112 section 9.6)."""
+"""Closes a connection after reading from it for a moment, without blocking (RFC 9112 section 9.6)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LINGER_BYTES = 65_536
 
 
 class Lingering:
-    """A connection on which we have said all, and wait for the client to close."""
+    """A connection on which the last answer was sent, and which waits for the client to close it."""
 
     def __init__(self, conn: Any) -> None:
         self.conn = conn
@@ -23,7 +23,7 @@ class Lingering:
         conn.sock.shutdown(socket.SHUT_WR)
 
     def read_on(self) -> bool:
-        """Read what is there; True if the connection can be closed."""
+        """Read what has arrived; return True if the connection can be closed."""
         try:
             data = self.conn.sock.recv(_LINGER_BYTES)
         except BlockingIOError:

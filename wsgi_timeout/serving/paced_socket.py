@@ -1,4 +1,4 @@
-"""What gunicorn's parser reads a connection through: no client holds a thread by sending drop by drop."""
+"""A socket for gunicorn's parser with a least rate, so that no slow client holds a thread."""
 
 from __future__ import annotations
 
