@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import BinaryIO
 
@@ -30,6 +30,7 @@ from wsgi_timeout_jobs.attempt.persist import read_request
 from wsgi_timeout_jobs.attempt.report import Reports
 from wsgi_timeout_jobs.attempt.request_body import RequestBody, SmallBody, Uploader, buffered
 from wsgi_timeout_jobs.attempt.response import Response
+from wsgi_timeout_jobs.attempt.sessions import SessionSigns
 from wsgi_timeout_jobs.process import forks
 from wsgi_timeout_jobs.process.board import Board
 from wsgi_timeout_jobs.process.interrupts import Interrupts
@@ -53,6 +54,7 @@ class RequestRunner:
     listener: Listener
     interrupts: Interrupts
     board: Board
+    sessions: SessionSigns = field(default_factory=SessionSigns)
 
     def run(self, slot: int, taken: Taken) -> None:
         """Run one attempt to its end. If this raises, the process must end, so that the call is recovered."""
@@ -90,6 +92,8 @@ class RequestRunner:
             response.close()
             self.board.clear(slot, failed=response.failed)
         self._tell_end(attempt, request, response.outcome, time.monotonic() - started)
+        if response.head:
+            self.sessions.look(request.environ, response.head)
 
     def _unsealed(self, taken: Taken) -> CallRequest:
         seals.check(taken.seal, taken.request, taken.attempt.call_id, self.attempts.name)

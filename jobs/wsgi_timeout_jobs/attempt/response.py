@@ -78,6 +78,11 @@ class Response:
         """Whether bytes were sent, so that no other response can replace this one."""
         return self._writer is not None
 
+    @property
+    def head(self) -> ResponseHead | None:
+        """The app's status and headers, once they are final."""
+        return self._head
+
     def begin(self, head: ResponseHead) -> None:
         self._head = head
         lengths = [value.strip(" \t") for name, value in head.headers if name.lower() == "content-length"]
