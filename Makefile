@@ -15,7 +15,7 @@ FONT = /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
 PYTEST = $(BIN)/python -m pytest -n 4 --dist loadscope
 
 .DEFAULT_GOAL := help
-.PHONY: help run ocr chat shop polling old-flask test docs docs-serve reference screenshots recordings release-dry-run coverage test-long test-docs test-stacks test-resolve test-other-python test-mutants test-faults-20 test-power soak bench bench-quick scaling lint types wheel lock audit ci clean wrk tools tesseract
+.PHONY: help run ocr chat shop polling old-flask test docs docs-serve reference screenshots recordings release-dry-run coverage test-long test-docs test-stacks test-resolve test-other-python test-mutants test-faults-20 test-power soak bench bench-quick slow-clients scaling lint types wheel lock audit ci clean wrk tools tesseract
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -110,7 +110,7 @@ test-faults-20: $(VENV)/.installed-dev ## Run the fault tests that take times, t
 test-power: $(VENV)/.installed-dev ## Cut Redis' power 200 times under traffic, ten minutes; ARGS='--appendfsync everysec', ARGS=--cost
 	PYTHONPATH=tests:tests/apps $(BIN)/python -m faults.power $(ARGS)
 
-soak: $(VENV)/.installed-dev ## Mixed traffic under random faults for ten minutes; ARGS='--seconds 60 --seed 7'
+soak: $(VENV)/.installed-dev ## Mixed traffic under random faults for ten minutes; ARGS='--seconds 60 --seeds 7,8'
 	PYTHONPATH=tests:tests/apps $(BIN)/python -m soak.run $(ARGS)
 
 bench: $(VENV)/.installed-bench wrk ## Run the benchmark, about 15 minutes, and write benchmarks/results.md
@@ -118,6 +118,9 @@ bench: $(VENV)/.installed-bench wrk ## Run the benchmark, about 15 minutes, and 
 
 bench-quick: $(VENV)/.installed-bench wrk ## The same with smaller crowds and fewer rounds, under two minutes
 	PYTHONPATH=tests:benchmarks $(BIN)/python benchmarks/run.py --quick $(ARGS)
+
+slow-clients: $(VENV)/.installed-bench ## What others feel of clients that are slow on purpose, four minutes; ARGS='heads tls'
+	PYTHONPATH=tests:benchmarks $(BIN)/python benchmarks/slow_clients.py $(ARGS)
 
 scaling: $(VENV)/.installed-bench wrk ## Measure how the cost of a call grows, and draw docs/scaling-*.svg
 	PYTHONPATH=tests:benchmarks $(BIN)/python benchmarks/scaling.py $(ARGS)

@@ -11,18 +11,20 @@ from flask import Flask, Response, request
 
 from wsgi_timeout import FunctionCall, Stub, wsgi_app
 
-stub = Stub("soaked")
-app = Flask("soaked")
+#: Of one of two targets that share a Redis.
+TARGET = os.environ.get("SOAKED_TARGET", "soaked")
+stub = Stub(TARGET)
+app = Flask(TARGET)
 CHUNK = 64 * 1024
 
 
-def content(number, size):
-    """Return bytes that belong to one call and to no other."""
-    return hashlib.shake_128(number.encode()).digest(size)
+def content(number, size, target=TARGET):
+    """Return bytes that belong to one call of one target, and to no other."""
+    return hashlib.shake_128(f"{target} {number}".encode()).digest(size)
 
 
 def note(number, what):
-    line = {"number": number, "what": what, "pid": os.getpid(), "at": time.monotonic()}
+    line = {"number": number, "what": what, "target": TARGET, "pid": os.getpid(), "at": time.monotonic()}
     with Path(os.environ["HANDLERS_FILE"]).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 

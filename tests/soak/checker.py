@@ -2,7 +2,8 @@
 
 A client writes for each of its calls
 
-    sent       with `kind`; it is about to send the request
+    sent       with `kind` and `target`; it is about to send the request
+    left       it closed its connection before it was told a result URL
     refused    503 before anything was accepted
     unknown    the connection broke before an answer: nobody can say whether the call was accepted
     accepted   it got a result URL, or a function's id
@@ -16,7 +17,9 @@ and a handler `start` and `end`.
 from collections import Counter, defaultdict
 
 #: Kinds whose handler must not start twice.
-UNSAFE = {"write", "upload", "function"}
+UNSAFE = {"write", "upload", "function", "drip", "leave-write"}
+#: Kinds whose answer comes in a stream; a slow one is read drop by drop.
+DOWNLOADS = {"download", "slow"}
 #: Starts of a handler that may run again: the first one, and one for a lost worker.
 MOST_STARTS = 2
 #: How a call may end: with the handler's answer, lost with its worker, cancelled, or broken off.
@@ -28,13 +31,17 @@ TRIMMED = 409
 def check(clients, handlers):
     """Return what is wrong, one sentence for each, sorted; an empty list is a pass."""
     calls, starts, ends = defaultdict(list), Counter(), Counter()
+    targets = defaultdict(set)
     for line in clients:
         calls[line["number"]].append(line)
     for line in handlers:
         (starts if line["what"] == "start" else ends)[line["number"]] += 1
+        targets[line["number"]].add(line.get("target"))
     wrong = []
     for number, story in calls.items():
         wrong += (f"{number}: {text}" for text in _wrong(story, starts[number], ends[number]))
+        if targets[number] - {story[0].get("target")}:
+            wrong.append(f"{number}: another target's handler ran: {sorted(targets[number])}")
     wrong += (
         f"{number}: a handler started that no client asked for" for number in starts.keys() - calls.keys()
     )
@@ -47,7 +54,7 @@ def _wrong(story, starts, ends):
     answers = [line for line in story if line["what"] == "answer"]
     if told["gone"]:
         yield f"{kind}, accepted, and its outcome was never told: {story[-1].get('why')}"
-    if len(answers) + told["refused"] + told["unknown"] + told["gone"] != 1:
+    if len(answers) + told["refused"] + told["unknown"] + told["gone"] + told["left"] != 1:
         yield f"{kind}, {len(answers)} outcomes: {[line['what'] for line in story]}"
     yield from _wrong_answers(kind, story, told, ends)
     if told["refused"] and starts:
@@ -59,7 +66,7 @@ def _wrong(story, starts, ends):
 
 def _wrong_answers(kind, story, told, ends):
     for answer in (line for line in story if line["what"] == "answer"):
-        if answer["status"] not in OUTCOMES and (kind, answer["status"]) != ("download", TRIMMED):
+        if answer["status"] not in OUTCOMES and (kind in DOWNLOADS, answer["status"]) != (True, TRIMMED):
             yield f"{kind}, answered with {answer['status']}"
         if answer["status"] == 200 and not answer["right"]:
             yield f"{kind}, the answer holds other bytes than its own"
@@ -79,7 +86,7 @@ def summary(clients):
     kinds = {line["number"]: line["kind"] for line in clients if line["what"] == "sent"}
     counted = Counter()
     for line in clients:
-        if line["what"] in {"answer", "refused", "unknown", "gone"}:
+        if line["what"] in {"answer", "refused", "unknown", "gone", "left"}:
             counted[kinds[line["number"]], line.get("status", line["what"])] += 1
         if line["what"] == "again":
             counted[kinds[line["number"]], f"again {line['status']}"] += 1

@@ -1,4 +1,4 @@
-"""What is soaked: two gunicorns, two pools, a Redis behind a proxy; and the faults that befall them."""
+"""What is soaked: two targets on one Redis, their gunicorns and pools; and the faults that befall them."""
 
 import contextlib
 import os
@@ -10,6 +10,7 @@ import time
 import psutil
 from faults.proxy import Proxy
 from harness import APPS, Gunicorn, Pool, RedisServer, environment, listen, until
+from watched import Watched
 
 SETTINGS = {
     "wait_seconds": 0.5,
@@ -22,46 +23,57 @@ SETTINGS = {
     "function_result_ttl": 30,
     "buffer": 1 << 20,
     "unread_timeout": 10,
-    "secret": "soak",
+    "secret": "soak" * 8,
     "log_level": "WARNING",
 }
 APP = "soaked:stub"
 POOL = ("--processes", "2", "--graceful-timeout", "3")
+#: The target of each gunicorn and of its pool.
+TARGETS = ("soaked", "soaked", "second")
 
 
 class Site:
     """The processes; each can be replaced."""
 
-    def __init__(self, folder, handlers_file):
-        self.server = RedisServer()
-        self.proxy = Proxy(self.server, folder / "s")
+    def __init__(self, folder, handlers_file, *, sentinel):
+        """Start them on a Redis behind a proxy, or (`sentinel`) on a pair that sentinels watch."""
+        self.watched = Watched(folder) if sentinel else None
+        self.server = self.watched or RedisServer()
+        self.proxy = None if sentinel else Proxy(self.server, folder / "s")
+        self._url = self.watched.url if self.watched else self.proxy.url
         self._env = {**environment(**SETTINGS), "HANDLERS_FILE": str(handlers_file)}
-        self._sockets = [listen() for _ in range(2)]
-        self.ports = [sock.getsockname()[1] for sock in self._sockets]
-        self.pools = [self._pool(), self._pool()]
-        self.webs = [self._web(sock) for sock in self._sockets]
+        self._sockets = [listen() for _ in TARGETS]
+        self.pools = [self._pool(target) for target in TARGETS]
+        self.webs = [
+            self._web(target, sock.dup()) for target, sock in zip(TARGETS, self._sockets, strict=True)
+        ]
         for pool in self.pools:
             pool.wait_until_ready()
 
-    def _pool(self):
-        return Pool(APP, "soaked", self.proxy.url, *POOL, env=self._env, cwd=APPS, wait=False)
+    def ports(self, target):
+        """Return where a target is served."""
+        found = zip(TARGETS, self._sockets, strict=True)
+        return [sock.getsockname()[1] for name, sock in found if name == target]
 
-    def _web(self, sock):
-        return Gunicorn(
-            APP, self.proxy.url, "--graceful-timeout", "5", env=self._env, cwd=APPS, sock=sock.dup()
-        )
+    def _pool(self, target):
+        env = {**self._env, "SOAKED_TARGET": target}
+        return Pool(APP, target, self._url, *POOL, env=env, cwd=APPS, wait=False)
+
+    def _web(self, target, sock):
+        env = {**self._env, "SOAKED_TARGET": target}
+        return Gunicorn(APP, self._url, "--graceful-timeout", "5", env=env, cwd=APPS, sock=sock)
 
     def replace_pool(self, index, number):
         """End a pool by a signal, and start another one."""
         self.pools[index].stop(number)
-        self.pools[index] = self._pool()
+        self.pools[index] = self._pool(TARGETS[index])
 
     def replace_web(self, index, number):
         """End a gunicorn by a signal, and start another one on its socket."""
         self.webs[index].stop(number)
         sock = self._sockets[index].dup()
         sock.set_inheritable(True)
-        self.webs[index] = self._web(sock)
+        self.webs[index] = self._web(TARGETS[index], sock)
 
     def workers(self):
         """Return the worker processes."""
@@ -72,7 +84,8 @@ class Site:
             process.stop()
         for sock in self._sockets:
             sock.close()
-        self.proxy.close()
+        if self.proxy:
+            self.proxy.close()
         self.server.close()
 
 
@@ -94,17 +107,24 @@ class Faults(threading.Thread):
             self.kill_web: 2,
             self.deploy_web: 2,
             self.reload_web: 2,
-            self.kill_redis: 2,
-            self.freeze_redis: 2,
-            self.cut_connections: 3,
-            self.black_hole: 2,
         }
+        if site.watched:
+            self._faults |= {self.fail_over: 4, self.freeze_primary: 1}
+        else:
+            self._faults |= {
+                self.kill_redis: 2,
+                self.freeze_redis: 2,
+                self.cut_connections: 3,
+                self.black_hole: 2,
+                self.flap: 2,
+            }
 
     def run(self):
         while not self._stopped.wait(self._random.uniform(0.5, 3)):
             fault = self._random.choices(list(self._faults), list(self._faults.values()))[0]
             try:
-                fault()
+                if fault() is False:
+                    continue
             except Exception as error:  # noqa: BLE001 - the soak itself is at fault
                 self.errors.append(f"{fault.__name__}: {error!r}")
             self.done.append(fault.__name__)
@@ -123,20 +143,20 @@ class Faults(threading.Thread):
             worker.resume()
 
     def kill_pool(self):
-        self._site.replace_pool(self._random.randrange(2), signal.SIGKILL)
+        self._site.replace_pool(self._random.randrange(len(TARGETS)), signal.SIGKILL)
 
     def deploy_pool(self):
-        self._site.replace_pool(self._random.randrange(2), signal.SIGTERM)
+        self._site.replace_pool(self._random.randrange(len(TARGETS)), signal.SIGTERM)
 
     def kill_web(self):
-        self._site.replace_web(self._random.randrange(2), signal.SIGKILL)
+        self._site.replace_web(self._random.randrange(len(TARGETS)), signal.SIGKILL)
 
     def deploy_web(self):
-        self._site.replace_web(self._random.randrange(2), signal.SIGTERM)
+        self._site.replace_web(self._random.randrange(len(TARGETS)), signal.SIGTERM)
 
     def reload_web(self):
         """Have a gunicorn replace its workers, as a deploy by HUP does."""
-        web = self._site.webs[self._random.randrange(2)]
+        web = self._site.webs[self._random.randrange(len(TARGETS))]
         old = {worker.pid for worker in web.workers()}
         web.popen.send_signal(signal.SIGHUP)
         until(lambda: {worker.pid for worker in web.workers()} - old, 20, "a new web process")
@@ -152,6 +172,26 @@ class Faults(threading.Thread):
         process.suspend()
         time.sleep(self._random.uniform(0.5, 4))
         process.resume()
+
+    def fail_over(self):
+        """Kill the primary; its replica takes over, and has it as its own replica afterwards."""
+        return self._site.watched.fail_over()
+
+    def freeze_primary(self):
+        """Stop the primary for less than it takes the sentinels to act."""
+        watched = self._site.watched
+        process = psutil.Process(watched.processes[watched.primary].pid)
+        process.suspend()
+        time.sleep(self._random.uniform(0.1, 0.6))
+        process.resume()
+
+    def flap(self):
+        """Have the way to Redis fail and come back, again and again."""
+        for _ in range(self._random.randrange(3, 8)):
+            self._site.proxy.refuse()
+            time.sleep(self._random.uniform(0.1, 0.8))
+            self._site.proxy.heal()
+            time.sleep(self._random.uniform(0.1, 0.8))
 
     def cut_connections(self):
         self._site.proxy.cut()

@@ -23,6 +23,9 @@ FINE = {
     "run again": (client("read", "answer", status=200, right=True), handler("start", "start", "end")),
     "lost": (client("write", "accepted", "answer", status=502, right=False), handler("start")),
     "refused": (client("write", "refused"), []),
+    "left and run": (client("leave", "left"), handler("start", "start")),
+    "left and not run": (client("leave-write", "left"), []),
+    "read drop by drop": (client("slow", "answer", status=409, right=False), handler("start")),
     "unknown and run": (client("write", "unknown"), handler("start", "end")),
     "unknown and not run": (client("write", "unknown"), []),
     "cancelled": (
@@ -50,6 +53,12 @@ BROKEN = {
         "outcomes",
     ),
     "never told": (client("read", "accepted", "gone", why="404"), handler("start"), "never told: 404"),
+    "left and run twice": (client("leave-write", "left"), handler("start", "start"), "started 2 times"),
+    "another target's": (
+        client("read", "answer", status=200, right=True),
+        [line | {"target": "second"} for line in handler("start", "end")],
+        "another target's handler",
+    ),
     "another's bytes": (
         client("read", "answer", status=200, right=False),
         handler("start", "end"),

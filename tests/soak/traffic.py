@@ -4,8 +4,10 @@ import http.client
 import json
 import random
 import re
+import socket
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -16,7 +18,23 @@ from soak.site import SETTINGS
 #: Seconds after which a client gives an accepted call up: over the longest chain of faults.
 PATIENCE = 90.0
 #: How often each kind is sent.
-WEIGHTS = {"read": 6, "write": 6, "upload": 2, "download": 2, "function": 4, "reload": 2, "cancel": 2}
+WEIGHTS = {
+    "read": 6,
+    "write": 6,
+    "upload": 2,
+    "drip": 2,
+    "download": 2,
+    "slow": 2,
+    "function": 4,
+    "reload": 2,
+    "cancel": 2,
+    "leave": 3,
+}
+#: Seconds between two pieces of a slow client, and bytes of one.
+PACE_SECONDS = 0.03
+PIECE = 16 * 1024
+#: Connections of one client that never get further than half a head.
+HALVES = 5
 SMALL = 200
 #: Seconds after a delivery in which its result can surely be had again.
 SURE = SETTINGS["delivery_grace"] - 1
@@ -46,26 +64,48 @@ class Reply:
         return self.headers["Location"]
 
 
-def send(port, target, method="GET", body=None):
-    """Return one answer as it stands; raises `Broken`."""
+def send(port, target, method="GET", body=None, *, slowly=False):
+    """Return one answer as it stands; raises `Broken`. A slow client sends and reads piece by piece."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     answered = False
     try:
-        connection.request(method, target, body=body)
+        if slowly and body:
+            headers = {"Content-Length": str(len(body))}
+            connection.request(method, target, body=pieces(body), headers=headers)
+        else:
+            connection.request(method, target, body=body)
         answer = connection.getresponse()
         answered = True
-        return Reply(answer.status, answer.headers, answer.read())
+        return Reply(answer.status, answer.headers, read_slowly(answer) if slowly else answer.read())
     except (OSError, http.client.HTTPException) as error:
         raise Broken(answered=answered) from error
     finally:
         connection.close()
 
 
-class Client(threading.Thread):
-    """Sends calls until `stopped` is set."""
+def pieces(body):
+    for start in range(0, len(body), PIECE):
+        time.sleep(PACE_SECONDS)
+        yield body[start : start + PIECE]
 
-    def __init__(self, name, seed, ports, history, stopped):
+
+def read_slowly(answer):
+    found = []
+    while piece := answer.read(PIECE):
+        found.append(piece)
+        time.sleep(PACE_SECONDS)
+    if answer.length:
+        raise http.client.IncompleteRead(b"".join(found), answer.length)
+    return b"".join(found)
+
+
+class Client(threading.Thread):
+    """Sends calls to one target until `stopped` is set."""
+
+    def __init__(self, name, seed, target, ports, history, stopped):
         super().__init__(name=name)
+        self._target = target
+        self._halves = []
         self.errors = []
         self._random = random.Random(seed)
         self._ports = ports
@@ -81,14 +121,23 @@ class Client(threading.Thread):
                 self._call(kind, f"{self.name}-{count}")
             except Exception as error:  # noqa: BLE001 - the soak itself is at fault
                 self.errors.append(repr(error))
+        for sock in self._halves:
+            sock.close()
 
     def _call(self, kind, number):
+        if self._random.random() < 1 / 4:
+            self._send_half()
         method, path, body, size = self._request(kind, number)
         # Of reloads and cancels, which are reads and writes, more is asked.
         plain = "write" if method == "POST" else "read"
-        self._history.note(number, "sent", kind=plain if kind in {"reload", "cancel"} else kind)
+        known = {"reload": plain, "cancel": plain, "leave": "leave-write" if method == "POST" else "leave"}
+        self._history.note(number, "sent", kind=known.get(kind, kind), target=self._target)
+        if kind == "leave":
+            self._leave(method, path)
+            self._history.note(number, "left")
+            return
         try:
-            reply = send(self._port(), path, method, body)
+            reply = send(self._port(), path, method, body, slowly=kind in {"slow", "drip"})
         except Broken as broken:
             # Its head came, so it was accepted; without a result URL nobody can ask again.
             if broken.answered and kind != "function":
@@ -106,11 +155,13 @@ class Client(threading.Thread):
                 return
             if reply.status == 303:
                 self._history.note(number, "accepted")
-                reply = self._follow(self._meddle(kind, number, location))
+                reply = self._follow(self._meddle(kind, number, location), slowly=kind == "slow")
         except Gone as gone:
             self._history.note(number, "gone", why=str(gone))
             return
-        self._history.note(number, "answer", status=reply.status, right=reply.body == content(number, size))
+        self._history.note(
+            number, "answer", status=reply.status, right=reply.body == self._content(number, size)
+        )
         if kind == "reload" and location and reply.status == 200:
             self._reload(number, location, size)
 
@@ -123,8 +174,23 @@ class Client(threading.Thread):
             self._history.note(number, "again", status="gone", right=False, late=False)
             return
         late = time.monotonic() - answered > SURE
-        right = reply.body == content(number, size)
+        right = reply.body == self._content(number, size)
         self._history.note(number, "again", status=reply.status, right=right, late=late)
+
+    def _send_half(self):
+        """Open a connection that never gets further than half a head; close the oldest one."""
+        with suppress(OSError):
+            sock = socket.create_connection(("127.0.0.1", self._port()), timeout=30)
+            sock.sendall(b"GET /read/half HTTP/1.1\r\nHost: ")
+            self._halves.append(sock)
+        if len(self._halves) > HALVES:
+            self._halves.pop(0).close()
+
+    def _leave(self, method, path):
+        """Send a request and close the connection, at once or while it waits."""
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self._port()), timeout=30) as sock:
+            sock.sendall(f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode())
+            time.sleep(self._random.choice((0, 0.1, 0.3)))
 
     def _request(self, kind, number):
         """Return method, target, body and the size of the answer."""
@@ -133,19 +199,26 @@ class Client(threading.Thread):
             return "GET", f"/read/{number}?pause=4", None, SMALL
         if kind == "read" or (kind == "reload" and self._random.random() < 0.5):
             return "GET", f"/read/{number}?pause={pause}", None, SMALL
-        if kind == "download":
-            size = self._random.randrange(100_000, 2_000_000)
+        if kind == "leave":
+            what = self._random.choice(("GET /read", "GET /download", "POST /write"))
+            return (*f"{what}/{number}?pause={pause}&size=300000".split(), None, SMALL)
+        if kind in {"download", "slow"}:
+            size = self._random.randrange(100_000, 2_000_000 if kind == "download" else 500_000)
             return "GET", f"/download/{number}?size={size}", None, size
         if kind == "function":
             return "POST", f"/spawn/{number}?pause={pause}", b"", SMALL
-        if kind == "upload":
-            return (
-                "POST",
-                f"/upload/{number}",
-                content(number, self._random.randrange(100_000, 3_000_000)),
-                SMALL,
-            )
-        return "POST", f"/write/{number}?pause={pause}", content(number, self._random.randrange(2000)), SMALL
+        return self._with_body(kind, number, pause)
+
+    def _with_body(self, kind, number, pause):
+        if kind in {"upload", "drip"}:
+            most = 3_000_000 if kind == "upload" else 300_000
+            body = self._content(number, self._random.randrange(20_000, most))
+            return "POST", f"/upload/{number}", body, SMALL
+        body = self._content(number, self._random.randrange(2000))
+        return "POST", f"/write/{number}?pause={pause}", body, SMALL
+
+    def _content(self, number, size):
+        return content(number, size, self._target)
 
     def _meddle(self, kind, number, location):
         """Do with a running call what its kind says; return where it goes on."""
@@ -170,13 +243,13 @@ class Client(threading.Thread):
                 self._history.note(number, "cancelled")
         return location
 
-    def _follow(self, location):
+    def _follow(self, location, *, slowly=False):
         """Return a call's outcome from its result URL, through redirects and breaks."""
         deadline = time.monotonic() + PATIENCE
         last = "nothing"
         while time.monotonic() < deadline:
             try:
-                reply = send(self._port(), location)
+                reply = send(self._port(), location, slowly=slowly)
             except Broken:
                 last = "a broken connection"
                 time.sleep(0.1)
@@ -205,7 +278,7 @@ class Client(threading.Thread):
         while time.monotonic() < deadline:
             reply = self._poll(call_id)
             if reply is not None and reply.status == 200:
-                right = reply.body == content(number, SMALL)
+                right = reply.body == self._content(number, SMALL)
                 self._history.note(number, "answer", status=200, right=right)
                 return
             if reply is not None and reply.status == 500:

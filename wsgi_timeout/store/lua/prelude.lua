@@ -153,7 +153,9 @@ local function count_call(name, id, bytes)
   local counted = hmget(key, '*', id)
   local before = num(counted[2], 0)
   if bytes == before then return end
-  redis.pcall('HSET', key, '*', string.format('%d', num(counted[1], 0) + bytes - before), id, bytes)
+  local total = num(counted[1], 0) + bytes - before
+  -- Not where somebody has written what is no number of bytes.
+  if total > -2^53 and total < 2^53 then redis.pcall('HSET', key, '*', string.format('%d', total), id, bytes) end
 end
 
 -- Returns the seconds for which the end of a call is kept: not long where only its first request can ask for it.
