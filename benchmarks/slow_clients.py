@@ -73,6 +73,9 @@ KINDS = {
 }
 
 
+HEADER = "| slow clients | worker class | p50, p99 quiet | p50, p99 beside them | times p99 |\n|---|---|---|---|---|"
+
+
 @click.command()
 @click.argument("names", nargs=-1)
 def main(names):
