@@ -73,16 +73,17 @@ KINDS = {
 }
 
 
-HEADER = "| slow clients | worker class | p50, p99 quiet | p50, p99 beside them | times p99 |\n|---|---|---|---|---|"
+HEADER = (
+    "| slow clients | worker class | p50, p99 quiet | p50, p99 beside them | times p99 |\n"
+    "|---|---|---|---|---|"
+)
 
 
 @click.command()
 @click.argument("names", nargs=-1)
 def main(names):
     """Print a table: kinds of slow clients, and what others feel with each of our worker classes."""
-    click.echo(
-        "| slow clients | worker class | p50, p99 quiet | p50, p99 beside them | times p99 |\n|---|---|---|---|---|"
-    )
+    click.echo(HEADER)
     server = RedisServer()
     try:
         for name in names or KINDS:
