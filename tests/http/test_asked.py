@@ -88,3 +88,22 @@ def test_what_was_asked_survives_packing():
     """Digests come back from Redis as they went."""
     found = asked(query="a=1", range="bytes=0-", authorization="Basic x")
     assert Asked.unpack(found.pack()) == found
+
+
+@pytest.mark.parametrize(
+    ("headers", "confirmed"),
+    [
+        ({}, True),
+        ({"sec_fetch_dest": "empty", "user_agent": "Mozilla/5.0"}, True),
+        ({"sec_fetch_dest": "style", "user_agent": "Mozilla/5.0"}, False),
+        ({"user_agent": "Mozilla/5.0"}, False),
+        ({"user_agent": "curl/8"}, True),
+    ],
+)
+def test_a_browsers_own_copy_is_not_confirmed(headers, confirmed):
+    """What a browser loads by itself gets no 304 on a result URL; a program, and a page's script, may."""
+    sent = {**headers, "if_none_match": '"1"'}
+    environ = {"REQUEST_METHOD": "GET", **{f"HTTP_{name.upper()}": value for name, value in sent.items()}}
+    asks = Asked.on_result_url(environ)
+    assert asks.takes("304 Not Modified", [], Asked.by(environ)) == confirmed
+    assert asks.has_terms == confirmed

@@ -120,7 +120,7 @@ class Results:
             pending = replace(pending, asked=found.asked)
             call = Asked.unpack(found.asked)
             tracing.in_trace_of(environ, call.trace)
-            request = _Request(Asked.by(environ), call, pending, environ)
+            request = _Request(Asked.on_result_url(environ), call, pending, environ)
             if request.is_new(found):
                 return request.anew(start_response)
             if isinstance(found, Tombstone):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -61,6 +61,16 @@ class Asked:
             kept_seconds,
             tracing.traceparent(environ),
         )
+
+    @classmethod
+    def on_result_url(cls, environ: Mapping[str, Any]) -> Self:
+        """Return what a request on a result URL asks for, without the conditions of a browser's own copies.
+
+        Chromium sends the condition for its copy of a stylesheet, a script or an image on to where redirects
+        lead, and shows nothing where that is answered by a 304.
+        """
+        asked = cls.by(environ)
+        return replace(asked, conditions=b"") if _is_loaded_by_browser(environ) else asked
 
     def pack(self) -> bytes:
         packed: bytes = msgpack.packb([getattr(self, name) for name in self.__slots__])
@@ -140,6 +150,15 @@ def _is_page_load(environ: Mapping[str, Any]) -> bool:
         return bool(mode == "navigate")
     # On plain http browsers send no `Sec-Fetch-Mode`.
     return "text/html" in environ.get("HTTP_ACCEPT", "") and "HTTP_UPGRADE_INSECURE_REQUESTS" in environ
+
+
+def _is_loaded_by_browser(environ: Mapping[str, Any]) -> bool:
+    """Whether a browser loads this by itself, and not for a script that may have set a condition."""
+    dest = environ.get("HTTP_SEC_FETCH_DEST")
+    if dest is not None:
+        return bool(dest != "empty")
+    # On plain http a browser does not say so: its scripts get the whole page too.
+    return bool(environ.get("HTTP_USER_AGENT", "").startswith("Mozilla/"))
 
 
 def _digest(text: str | bytes) -> bytes:
