@@ -1,13 +1,19 @@
 """Small decisions of the front, without a server."""
 
 import json
+import sys
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
+from call_steps import fresh_calls
 
 from wsgi_timeout.front import status_url
-from wsgi_timeout.front.large_body import _before_its_call
+from wsgi_timeout.front.host_server import wait_limit
+from wsgi_timeout.front.idempotency import Key
+from wsgi_timeout.front.large_body import LargeBody, _before_its_call
 from wsgi_timeout.settings import Settings
+from wsgi_timeout.store import keys
 
 
 def shown(**found):
@@ -39,3 +45,54 @@ def test_how_much_of_a_body_comes_before_its_call(length, bytes_before):
     """A body of up to `max_spooled_body` is stored whole before its call; of a larger one, a buffer full."""
     settings = Settings(buffer=100, max_spooled_body=1000)
     assert _before_its_call(SimpleNamespace(length=length), settings) == bytes_before
+
+
+def test_until_when_a_body_is_wanted():
+    """A body is wanted until its handler answers; from then on, for as long as the handler reads it too."""
+    snapshot = SimpleNamespace(ended=False, state="running", head=None)
+    writer = SimpleNamespace(has_reader=False)
+    waiter = SimpleNamespace(gone=False, wait=lambda _: None, reset=lambda: None, wake=lambda: None)
+    body = SimpleNamespace(
+        _waiter=waiter,
+        _runtime=SimpleNamespace(calls=SimpleNamespace(look=lambda _id: snapshot)),
+        _call_id="fc-1",
+        _answering=False,
+        _writer=writer,
+    )
+    assert LargeBody._wait_for_room(body)
+    assert LargeBody._wait_for_room(body)
+    snapshot.head = "200 OK"
+    assert LargeBody._wait_for_room(body)
+    assert not LargeBody._wait_for_room(body)
+    writer.has_reader = True
+    assert LargeBody._wait_for_room(body)
+    snapshot.ended = True
+    assert not LargeBody._wait_for_room(body)
+
+
+@pytest.mark.parametrize(
+    ("options", "seconds"),
+    [
+        ({"socket": b":3031"}, float("inf")),
+        ({"http": b":8000"}, 50),
+        ({"https": b":8443", "http-timeout": b"30"}, 20),
+        ({"http": b":8000", "http-timeout": b"300", "harakiri": b"40"}, 30),
+        ({"harakiri": b"10"}, 5),
+    ],
+)
+def test_how_long_a_request_may_wait_under_uwsgi(monkeypatch, options, seconds):
+    """Of uWSGI's shorter limit, what a request needs besides is left; but half of it may be waited."""
+    monkeypatch.setitem(sys.modules, "uwsgi", SimpleNamespace(opt=options))
+    assert wait_limit(150) == seconds
+
+
+def test_a_claimed_key_outlives_its_call(redis_server):
+    """An idempotency key is kept for as long as its call may wait, run again, and be kept."""
+    with fresh_calls(redis_server, "keys") as calls:
+        settings = Settings(max_attempts=2, queue_ttl=1000, timeout=100, result_ttl=50)
+        uploads = SimpleNamespace(hold=lambda _key: nullcontext())
+        pending = SimpleNamespace(call_id="fc-1", token="token", path="/")
+        key = Key(SimpleNamespace(calls=calls, uploads=uploads), settings, b"key", pending)
+        with key.held(SimpleNamespace(digest=b"digest")):
+            calls.redis.hset(keys.claim(calls.name, key.key.hex()), "call", "fc-1")
+        assert 2 * (1000 + 100) < calls.redis.ttl(keys.claim(calls.name, key.key.hex())) <= 2250

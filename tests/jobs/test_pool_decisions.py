@@ -1,6 +1,8 @@
 """What a pool and its processes decide: whose call it is, whom a command is for, when to start again."""
 
 import os
+import socket
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -22,11 +24,13 @@ from wsgi_timeout.store.record import Attempt, Outcome
 from wsgi_timeout_jobs.apps.offered import of_target
 from wsgi_timeout_jobs.pool.child import Child
 from wsgi_timeout_jobs.pool.children import Children, Served
+from wsgi_timeout_jobs.pool.deadlines import Deadlines
 from wsgi_timeout_jobs.pool.forked import EXIT_LOAD_FAILED, EXIT_RELOAD, _load_failed
 from wsgi_timeout_jobs.pool.options import PoolOptions
 from wsgi_timeout_jobs.pool.pool import Pool as JobsPool
-from wsgi_timeout_jobs.pool.pool import _is_left, _is_ours_no_more
 from wsgi_timeout_jobs.pool.queue_keeper import QueueKeeper
+from wsgi_timeout_jobs.pool.records import is_left, is_ours_no_more
+from wsgi_timeout_jobs.pool.signals import tell_systemd
 from wsgi_timeout_jobs.process.board import Board
 from wsgi_timeout_jobs.worker.intake import Intake
 
@@ -58,7 +62,7 @@ if not Path(os.environ["LOADS"]).with_name("may-load").exists():
 )
 def test_whose_call_it_is(state, attempt, outcome, expected):
     """A call that others ended, or run by now, is not ours any more; one that its handler ended still is."""
-    assert _is_ours_no_more(SimpleNamespace(attempt=1), [state, attempt, outcome]) is expected
+    assert is_ours_no_more(SimpleNamespace(attempt=1), [state, attempt, outcome]) is expected
 
 
 @pytest.mark.parametrize("stopping", [False, True])
@@ -267,4 +271,71 @@ def test_when_a_response_is_given_up_that_nobody_reads(changes, left):
     """An endless response whose last reader has gone long ago is left; one that can be resumed is not."""
     there = {"head": ResponseHead("200 OK", []).pack(), "left": b"100", "readers": None, "marked": None}
     head, *stream = {**there, **changes}.values()
-    assert _is_left(head, stream, 100.5) is left
+    assert is_left(head, stream, 100.5) is left
+
+
+@pytest.mark.parametrize(
+    ("ready", "loaded", "code", "pauses", "load_failed"),
+    [
+        (True, True, 1, False, False),
+        (False, True, 1, False, False),
+        (False, False, EXIT_RELOAD, False, False),
+        (False, False, 1, True, False),
+        (False, False, EXIT_LOAD_FAILED, True, True),
+        (False, True, EXIT_LOAD_FAILED, True, True),
+    ],
+)
+def test_what_the_end_of_a_child_means(ready, loaded, code, pauses, load_failed):
+    """A child that did not begin is tried again after a pause; the first that cannot load ends the pool."""
+    children = Children(Served("app", "app", "url", "inbox"), Settings(), PoolOptions())
+    board = SimpleNamespace(ready=ready, loaded=loaded)
+    children._note_end(Child(1, "w1", "", board, keeper_name="app"), code)
+    assert (children._spawn_after > time.monotonic()) is pauses
+    assert children.load_failed is load_failed
+
+
+def test_a_refused_fork_is_tried_again_later(monkeypatch):
+    """When the system starts no process, the pool does not ask again and again."""
+    children = Children(Served("app", "app", "url", "inbox"), Settings(), PoolOptions())
+    asked = []
+
+    def refuse(queue):
+        asked.append(queue)
+        raise BlockingIOError("Resource temporarily unavailable")
+
+    monkeypatch.setattr(children, "_spawn_missing_of", refuse)
+    children.spawn_missing()
+    monkeypatch.setattr(time, "monotonic", lambda: children._spawn_after - 0.1)
+    children.spawn_missing()
+    assert asked == [""]
+    monkeypatch.setattr(time, "monotonic", lambda: children._spawn_after + 0.1)
+    children.spawn_missing()
+    assert asked == ["", ""]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets are Linux's")
+def test_systemd_is_told_by_an_abstract_socket(monkeypatch):
+    """A `NOTIFY_SOCKET` that begins with @ is in the abstract namespace (sd_notify(3))."""
+    name = f"wsgi-timeout-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(f"\0{name}")
+        manager.settimeout(20)
+        monkeypatch.setenv("NOTIFY_SOCKET", f"@{name}")
+        tell_systemd("READY=1")
+        assert manager.recv(100) == b"READY=1"
+
+
+def test_a_killed_process_is_logged_with_its_calls(caplog):
+    """A kill after the grace names the calls that did not end, or says that it was the last one."""
+    killed = []
+    runs = SimpleNamespace(call_id="fc-late", attempt_of=("fc-late", 1), settling=False)
+    board = SimpleNamespace(running=lambda: [runs])
+    child = Child(1, "w1", "", board, interrupted={("fc-late", 1): None}, interrupted_since=0.0)
+    object.__setattr__(child, "kill_with_descendants", lambda: killed.append(child.name))
+    Deadlines._kill_after_grace(SimpleNamespace(_grace=0.0), child)
+    board.running = list
+    Deadlines._kill_after_grace(SimpleNamespace(_grace=0.0), child)
+    assert killed == ["w1", "w1"]
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first.startswith("fc-late: ")
+    assert second.startswith("its last call: ")

@@ -35,7 +35,7 @@ from wsgi_timeout.store.time_limit import within
 _NOTED_SECONDS = 0.05
 #: Seconds after a disconnect in which a request joins that neither is a reload nor has a cookie or a log-in:
 #: later it may well be another person's.
-_STRANGER_SECONDS = 2.0
+_ANONYMOUS_SECONDS = 2.0
 #: Seconds in which the old connection is seen to close after a reload: the browser closes it and sends the
 #: new request at the same time.
 _LOOK_SECONDS = 1.0
@@ -101,7 +101,7 @@ class FirstWaits:
         """
         note, reload = self.note(environ, clean_url), is_reload(environ)
         known = reload or any(key in environ for key in _PERSONAL)
-        kept = KEPT_SECONDS if known else _STRANGER_SECONDS
+        kept = KEPT_SECONDS if known else _ANONYMOUS_SECONDS
         began, word = time.monotonic(), secrets.token_urlsafe(8)
         patience = _LOOK_SECONDS
         for pause in (*_PAUSES_SECONDS, *(_PAUSES_SECONDS[-1:] * 100)):

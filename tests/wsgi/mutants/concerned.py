@@ -1,6 +1,7 @@
 """The tests that concern each module of store, front, pool and worker, the quick ones first.
 
-A file stands for its tests that are not slow; a slow test is named by itself.
+A file stands for its tests that are not slow; a slow test is named by itself. A module that is not listed has
+the tests of its package.
 """
 
 STORE, FRONT, JOBS = "wsgi_timeout/store/", "wsgi_timeout/front/", "jobs/wsgi_timeout_jobs/"
@@ -13,7 +14,7 @@ _PAGE = "front/test_navigations.py front/test_own_address.py front/test_waiting_
 _POOL = "jobs/test_pool_decisions.py jobs/test_leaving.py faults/test_pool.py faults/test_stops.py"
 _WORKER = "jobs/test_pool_decisions.py jobs/test_threads.py faults/test_stops.py faults/test_handlers.py"
 
-TESTS = {
+_TESTS = {
     f"{STORE}attempts.py": "store/test_attempts.py store/test_costs.py faults/test_moments.py",
     f"{STORE}call_list.py": "serving/test_look_commands.py faults/test_failed_calls.py",
     f"{STORE}calls.py": _CALLS,
@@ -44,8 +45,8 @@ TESTS = {
     f"{FRONT}first_waits.py": f"{_PAGE}",
     f"{FRONT}front.py": f"{_CONTRACT} integrations/test_extension.py",
     f"{FRONT}handover.py": f"{_PAGE}",
-    f"{FRONT}host_server.py": "front/test_front_process.py serving/test_other_servers.py",
-    f"{FRONT}idempotency.py": "front/test_preferences.py",
+    f"{FRONT}host_server.py": "front/test_decisions.py serving/test_other_servers.py",
+    f"{FRONT}idempotency.py": "front/test_decisions.py front/test_preferences.py",
     f"{FRONT}large_body.py": "front/test_decisions.py front/test_uploads.py faults/test_broken_uploads.py"
     " wsgi/test_bodies.py",
     f"{FRONT}places.py": "front/test_places.py front/test_waiters.py",
@@ -65,16 +66,30 @@ TESTS = {
     f"{FRONT}waiting_page.py": _PAGE,
     f"{JOBS}pool/child.py": _POOL,
     f"{JOBS}pool/children.py": _POOL,
-    f"{JOBS}pool/deadlines.py": "faults/test_interrupts.py faults/test_handlers.py",
+    f"{JOBS}pool/deadlines.py": "jobs/test_pool_decisions.py faults/test_interrupts.py",
     f"{JOBS}pool/forked.py": "serving/test_serve.py",
     f"{JOBS}pool/metrics_port.py": "serving/test_metrics.py",
     f"{JOBS}pool/options.py": _POOL,
     f"{JOBS}pool/pool.py": _POOL,
     f"{JOBS}pool/queue_keeper.py": f"{_POOL} jobs/test_stock_rq.py",
     f"{JOBS}pool/rq_commands.py": f"{_POOL} jobs/test_stock_rq.py",
-    f"{JOBS}pool/signals.py": "faults/test_pool_signals.py",
+    f"{JOBS}pool/signals.py": "jobs/test_pool_decisions.py faults/test_pool_signals.py",
     f"{JOBS}pool/slow_queue.py": "serving/test_logs.py",
     f"{JOBS}worker/intake.py": _WORKER,
     f"{JOBS}worker/start.py": _WORKER,
     f"{JOBS}worker/worker.py": _WORKER,
 }
+
+#: For modules that are not listed.
+_OF_PACKAGES = {
+    STORE: f"store/test_lists.py {_CALLS} store/test_workers.py",
+    FRONT: f"front/test_decisions.py {_CONTRACT} {_PAGE}",
+    f"{JOBS}pool/": _POOL,
+    f"{JOBS}worker/": _WORKER,
+}
+
+
+def concerned(file):
+    """Return the tests of a module, by its path."""
+    package = f"{file.rpartition('/')[0]}/"
+    return tuple(f"tests/{name}" for name in _TESTS.get(file, _OF_PACKAGES[package]).split())

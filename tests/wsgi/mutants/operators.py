@@ -9,7 +9,7 @@ import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
-from concerned import TESTS
+from concerned import concerned
 
 ROOT = Path(__file__).resolve().parents[3]
 SEED = 1
@@ -82,7 +82,7 @@ def mutants_of(path):
     """Yield each mutant of one file."""
     source = path.read_text(encoding="utf-8")
     file = path.relative_to(ROOT).as_posix()
-    tests = tuple(f"tests/{name}" for name in TESTS[file].split())
+    tests = concerned(file)
     for function, start, end, operator in operators(ast.parse(source), source):
         changed = source[:start] + operator + source[end:]
         line = source.count("\n", 0, start)
