@@ -76,6 +76,7 @@ def kinds(name, worker, inbox, call, digests):
         "wt:inbox:<random>": keys.inbox(inbox),
         "wt:held:<worker>": keys.held(worker),
         "wt:leases:<name>": keys.leases(name),
+        "wt:web:<name>": keys.web(name),
         "wt:buffered:<name>": keys.buffered(name),
         "wt:sequence:<name>": keys.sequence(name),
         "wt:worker:<worker>": keys.worker(worker),
