@@ -262,16 +262,20 @@ def test_missing_processes_are_started(ready, spare, started):
         ({"left": b"junk"}, False),
         ({"left": b"101"}, False),
         ({"readers": b"inbox"}, False),
-        ({"marked": b"1"}, False),
+        ({"window": b"60"}, False),
+        ({"window": b"1"}, True),
+        ({"window": b"0.2"}, True),
+        ({"window": b"junk"}, True),
+        ({"window": b"nan"}, False),
         ({"head": None}, False),
         ({"head": ResponseHead("200 OK", [("content-length", "5")]).pack()}, False),
     ],
 )
 def test_when_a_response_is_given_up_that_nobody_reads(changes, left):
-    """An endless response whose last reader has gone long ago is left; one that can be resumed is not."""
-    there = {"head": ResponseHead("200 OK", []).pack(), "left": b"100", "readers": None, "marked": None}
+    """An endless response without a reader for so long is left, a resumable one after its window."""
+    there = {"head": ResponseHead("200 OK", []).pack(), "left": b"100", "readers": None, "window": None}
     head, *stream = {**there, **changes}.values()
-    assert is_left(head, stream, 100.5) is left
+    assert is_left(head, stream, 101.5, 1) is left
 
 
 @pytest.mark.parametrize(

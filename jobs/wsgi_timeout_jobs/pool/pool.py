@@ -240,7 +240,7 @@ class Pool:
         for _, running in long:
             pipe.hmget(keys.call(running.call_id), "state", "attempt", "outcome", "head")
             body = keys.response_body(running.call_id, running.attempt)
-            pipe.hmget(body, "left", "readers", "marked")
+            pipe.hmget(body, "left", "readers", "window")
         pipe.time()
         *found, (seconds, _) = pipe.execute()
         for (child, running), record, stream in zip(long, found[::2], found[1::2], strict=True):
@@ -248,7 +248,7 @@ class Pool:
                 continue
             if is_ours_no_more(running, record):
                 self._deadlines.interrupt(child, running, Outcome.CANCELLED, ended=True)
-            elif is_left(record[3], stream, seconds - self._settings.reader_timeout / 2):
+            elif is_left(record[3], stream, seconds, self._settings.reader_timeout / 2):
                 # The handler's next write is then refused; without one the next check interrupts it.
                 self._deadlines.record(
                     child, running, Outcome.CANCELLED, "nobody reads its response any more"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from wsgi_timeout.store.messages import ResponseHead
 from wsgi_timeout.store.record import Outcome
 from wsgi_timeout_jobs.process.board import Running
@@ -16,10 +18,17 @@ def is_ours_no_more(running: Running, record: list[bytes | None]) -> bool:
     return (state == b"ended" and outcome in _ENDED_ELSEWHERE) or attempt != b"%d" % running.attempt
 
 
-def is_left(head: bytes | None, stream: list[bytes | None], before: float) -> bool:
-    """Whether a response without an announced end has had no reader since then, in Redis' seconds."""
-    left, readers, marked = stream
-    # One that can be resumed waits for a reader that comes back.
-    if not head or not left or readers or marked or not left.isdigit() or int(left) > before:
+def is_left(head: bytes | None, stream: list[bytes | None], now: float, patience: float) -> bool:
+    """Whether a response without an announced end had no reader for `patience` seconds.
+
+    One that can be resumed waits for its own window. `now` is Redis' clock; `stream` holds the fields `left`,
+    `readers` and `window` of the response's body.
+    """
+    left, readers, window = stream
+    if not head or not left or readers or not left.isdigit():
+        return False
+    with suppress(ValueError):
+        patience = float(window or patience)
+    if not int(left) + patience < now:  # not a number is no patience either
         return False
     return all(name.lower() != "content-length" for name, _ in ResponseHead.unpack(head).headers)

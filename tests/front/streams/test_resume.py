@@ -236,6 +236,23 @@ def test_a_stream_that_nobody_comes_back_to_ends(site, steps, settings):
         web.stop()
 
 
+@pytest.mark.slow
+def test_a_silent_stream_that_nobody_comes_back_to_ends(site, steps):
+    """A handler that writes nothing is interrupted too when nobody has come back for `resume_window`."""
+    web = site.start_web(gateway="resume_window=1.5")
+    try:
+        steps.allow(0)
+        for _ in range(2):
+            with Connection(web.port, target(steps, "quiet")) as connection:
+                assert connection.events(1) == ["0"]
+        with Connection(web.port, target(steps, "quiet"), connection.ids[0]) as again:
+            assert again.response.peek(1).startswith(b":")
+        until(lambda: len(site.runs("quiet-ended")) == 2, 40, "the end of both handlers")
+        assert status(web.port, target(steps, "quiet"), connection.ids[0]) == 200
+    finally:
+        web.stop()
+
+
 # -- workers and web processes that go
 
 

@@ -60,7 +60,7 @@ if window > 0 then
   limit = tonumber(ARGV[5])
   local now, m = tonumber(redis.call('TIME')[1]), hmget(KEYS[1], 'marked', 'mark', 'old')
   if not m[1] or now - m[1] > window then
-    redis.call('HSET', KEYS[1], 'marked', now, 'mark', count, 'old', m[2] or 0)
+    redis.call('HSET', KEYS[1], 'marked', now, 'mark', count, 'old', m[2] or 0, 'window', window)
   end
   trim(math.min(read, tonumber(m[3] or 0)), tonumber(ARGV[4]))
 elseif reader == 1 then
