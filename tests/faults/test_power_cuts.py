@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from faults.power import CuttableServer, cut, deployed
@@ -78,3 +79,14 @@ def test_the_embedded_server_syncs_each_write(tmp_path):
         assert ask(served.port, "/fast", "POST").status == 200
     finally:
         served.stop()
+
+
+def test_greenlets_share_syncs():
+    """Under gevent many requests at a time are accepted, and none holds up the others."""
+    worker = ("-k", "wsgi_timeout.gunicorn_gevent.GeventWorker")
+    with (
+        deployed("always", "fsync", web=worker, wait_seconds=60) as (_, site),
+        ThreadPoolExecutor(20) as threads,
+    ):
+        asked = [threads.submit(ask, site.web.port, f"/fast?tag=g{n}", "POST", timeout=90) for n in range(20)]
+        assert {answer.result().status for answer in asked} == {200}

@@ -50,7 +50,6 @@ class Synced:
     """Sends commands of one process; their replies come when what they wrote is on disk."""
 
     _of: ClassVar[WeakKeyDictionary[redis.Redis, Synced]] = WeakKeyDictionary()
-    _of_lock = threading.Lock()
 
     def __init__(self, client: redis.Redis) -> None:
         """Connect as `client` does, with connections of its own."""
@@ -67,10 +66,8 @@ class Synced:
     @classmethod
     def of(cls, client: redis.Redis) -> Synced:
         """Return those of a client, which all that use it share."""
-        with cls._of_lock:
-            if client not in cls._of:
-                cls._of[client] = cls(client)
-            return cls._of[client]
+        # Without a lock, which would be made before gevent patches it. One too many costs nothing.
+        return cls._of.get(client) or cls._of.setdefault(client, cls(client))
 
     def send(self, *words: str | bytes | float) -> Any:
         """Send one command that may run twice; return its reply when what it wrote is on disk.
