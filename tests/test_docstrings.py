@@ -1,6 +1,7 @@
 """What `help()` says: every public object has a docstring, and it names each argument."""
 
 import inspect
+import re
 
 import pytest
 
@@ -74,3 +75,23 @@ def test_a_docstring_names_each_argument(name):
     if name in {"Function.local", "Function.__call__"}:
         return  # its arguments are the function's own
     assert [word for word in arguments(PUBLIC[name]) if f"{word}: " not in text] == []
+
+
+#: What users call: each says what it returns, and what it raises and when.
+CALLED = (
+    *("FunctionCall.get", "FunctionCall.get.aio", "FunctionCall.status", "FunctionCall.cancel", "gather"),
+    *("Function.spawn", "Function.remote", "Stub.function", "wsgi_app", "asgi_app", "web_endpoint"),
+    *("wsgi_blueprint", "gateway", "Settings.load", "Settings.replace"),
+)
+
+
+@pytest.mark.parametrize("name", CALLED)
+def test_a_docstring_says_what_is_returned_and_raised(name):
+    """Of what users call the docstring has sections for what is returned, and for each exception when."""
+    text = inspect.getdoc(PUBLIC[name]) or ""
+    returns = re.search(r"^Returns:\n    \S", text, re.MULTILINE) or re.match(r"(?:Return|Make) ", text)
+    assert returns, f"{name} does not say what it returns"
+    section = re.search(r"^Raises:\n((?:    .+\n?)+)", text, re.MULTILINE)
+    assert section, f"{name} does not say what it raises"
+    for line in re.findall(r"^    (\S.*)", section[1], re.MULTILINE):
+        assert re.match(r"\w+: \S", line), f"{name} does not say when it raises {line}"
