@@ -45,7 +45,8 @@ _TESTS = {
     f"{FRONT}first_waits.py": f"{_PAGE}",
     f"{FRONT}front.py": f"{_CONTRACT} integrations/test_extension.py",
     f"{FRONT}handover.py": f"{_PAGE}",
-    f"{FRONT}host_server.py": "front/test_decisions.py serving/test_other_servers.py",
+    f"{FRONT}host_server.py": "front/test_decisions.py front/test_front_process.py"
+    " serving/test_other_servers.py",
     f"{FRONT}idempotency.py": "front/test_decisions.py front/test_preferences.py",
     f"{FRONT}large_body.py": "front/test_decisions.py front/test_uploads.py faults/test_broken_uploads.py"
     " wsgi/test_bodies.py",
