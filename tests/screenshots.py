@@ -32,18 +32,24 @@ WAITING = {
     "running": RUNNING,
     "unknown": {"state": "running", "progress": None},
     "queued": {"state": "queued", "position": 4, "progress": None},
+    "paused": {"state": "queued", "position": 4, "progress": None, "suspended": True},
 }
 OPEN = (Way("open_again", "/"),)
 BACK = Way("back", "/", back=True)
 MESSAGES = {
     "no_worker": ((Way("try_again", "/"),), "4f2a91c0"),
     "full": ((Way("try_again", "/"),), "4f2a91c0"),
+    "unavailable": ((Way("try_again", "/"),), "4f2a91c0"),
+    "error": (OPEN, "4f2a91c0"),
     "timed_out": (OPEN, "4f2a91c0"),
     "lost": (OPEN, "4f2a91c0"),
     "cancelled": (OPEN, ""),
     "gone": (OPEN, ""),
     "not_found": (OPEN, ""),
-    "too_large": ((BACK,), ""),
+    "taken": (OPEN, ""),
+    "unsupported": ((), "4f2a91c0"),
+    "too_large": ((BACK,), "4f2a91c0"),
+    "upload_broken": ((BACK,), ""),
     "download": ((BACK, Way("download_again", "/")), ""),
     "done": ((BACK,), ""),
 }
@@ -81,7 +87,8 @@ class Site:
             told = self._state["progress"] or {}
             shown = {"part": told.get("done", 0) / told["total"], "message": told["message"]} if told else {}
             position = self._state.get("position")
-            return self._pages.waiting(texts, state=self._state["state"], position=position, **CALL, **shown)
+            shown |= {"state": self._state["state"], "paused": self._state.get("suspended", False)}
+            return self._pages.waiting(texts, position=position, **CALL, **shown)
         ways, reference = MESSAGES[state]
         when = "Sat, 28 Nov 2026 09:30:00 GMT"
         return self._pages.message(texts, state, ways=ways, reference=reference, when=when)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("wsgi_timeout")
 
 #: The page for each error, by its name in the catalogue of texts; a subclass without one uses its base's.
-_KINDS: dict[type[WsgiTimeoutError], str] = {
+KINDS: dict[type[WsgiTimeoutError], str] = {
     errors.CallRefused: "unavailable",
     errors.NoWorker: "no_worker",
     errors.UnknownLabel: "no_worker",
@@ -93,7 +93,7 @@ def answer(
             start_response, problem, public_detail(problem), headers, **_members(problem, reference)
         )
     texts = pages.texts(environ.get("HTTP_ACCEPT_LANGUAGE", ""))
-    kind = next(_KINDS[cls] for cls in type(problem).__mro__ if cls in _KINDS)
+    kind = next(KINDS[cls] for cls in type(problem).__mro__ if cls in KINDS)
     when = _when(problem) if isinstance(problem, AlreadyDelivered) else ""
     ways = _ways(environ, problem, kind, clean_url)
     page = pages.message(texts, kind, ways=ways, reference=reference, when=when)
