@@ -3,6 +3,7 @@
 import hashlib
 import re
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -23,6 +24,10 @@ SERVERS = {
         "gunicorn --no-control-socket -b 127.0.0.1:0 --threads 8 own_server:app",
         r"Listening at: \S+:(\d+)",
     ),
+    "gunicorn-gevent": (
+        "gunicorn --no-control-socket -k gevent -b 127.0.0.1:0 own_server:app",
+        r"Listening at: \S+:(\d+)",
+    ),
     "uwsgi": (f"{UWSGI} --http-socket 127.0.0.1:0 --threads 8", r"TCP address \S+:(\d+)"),
     # Loads the app before it forks.
     "uwsgi-prefork": (
@@ -30,7 +35,20 @@ SERVERS = {
         r"TCP address \S+:(\d+)",
     ),
     "waitress": ("waitress-serve --listen 127.0.0.1:0 own_server:app", r"Serving on \S+:(\d+)"),
+    "granian": (
+        "granian --interface wsgi --host 127.0.0.1 --port {port} own_server:app",
+        r"Listening at: \S+:(\d+)[\s\S]*Started worker-1",
+    ),
+    "uvicorn-a2wsgi": ("uvicorn own_server_asgi:app --port 0", r"running on \S+:(\d+)"),
     "flask-run": ("flask --app own_server run --port 0", r"Running on \S+:(\d+)"),
+}
+#: What those of them say that have no more threads than requests may wait.
+FEW_THREADS = {
+    "gunicorn-sync": "gunicorn's gunicorn.workers.sync.SyncWorker handles 1 requests at a time",
+    "gunicorn-gthread": "gunicorn's gunicorn.workers.gthread.ThreadWorker handles 8 requests at a time",
+    "uwsgi": "uWSGI handles 8 requests at a time",
+    "waitress": "waitress handles 4 requests at a time",
+    "uvicorn-a2wsgi": "a2wsgi handles 10 requests at a time",
 }
 #: Servers that end a request after 4 s: the line that says so begins and ends like this.
 IMPATIENT = {
@@ -55,11 +73,16 @@ IMPATIENT = {
 }
 
 
+def _free_port():
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return sock.getsockname()[1]
+
+
 class Server(Process):
     """A web server, up when it has said on which port it listens."""
 
     def __init__(self, command, port, redis_server, **settings):
-        program, *words = command.split()
+        program, *words = command.format(port=_free_port()).split()
         env = {**environment(**{**FAST, **settings}), "REDIS_URL": redis_server.url, "PYTHONUNBUFFERED": "1"}
         super().__init__([Path(sys.executable).with_name(program), *words], env=env, cwd=APPS)
         try:
@@ -93,6 +116,7 @@ def pool(redis_server):
 @pytest.fixture(scope="module", params=SERVERS)
 def server(request, redis_server, pool):
     server = Server(*SERVERS[request.param], redis_server)
+    server.name = request.param
     yield server
     server.stop()
 
@@ -118,6 +142,15 @@ def test_a_server_that_lets_requests_wait_is_not_complained_about(server):
     """Nothing is said of the wait where it need not be cut."""
     assert follow(server.port, "/slow")[-1].status == 200
     assert server.complaints == []
+
+
+def test_a_server_with_few_threads_is_told_of_once(server):
+    """Where waiting requests can take all threads, one line says so, and what to change."""
+    assert follow(server.port, "/slow")[-1].status == 200
+    assert follow(server.port, "/slow")[-1].status == 200
+    told = re.findall(r"([^:\n]+ handles \d+ requests at a time), and each that waits", server.output)
+    if server.name != "uwsgi-prefork":  # there it is one a process that was asked
+        assert told == [*filter(None, [FEW_THREADS.get(server.name)])]
 
 
 class TestImpatience:
