@@ -6,6 +6,7 @@ import os
 import random
 import re
 import threading
+import time
 from contextlib import suppress
 
 import pytest
@@ -140,13 +141,13 @@ def digests_of(client, rng):
 
 
 @pytest.mark.timeout(300)
-def test_junk_in_every_kind_of_key(deploy):
+def test_junk_in_every_kind_of_key(deploy, seen):
     """Seeded junk in fields, entries and in place of whole keys: both halves live and serve."""
     site = deploy(
         pool=("--processes", "2"), lease_seconds=2, wait_seconds=4, idempotency_headers="Idempotency-Key"
     )
     rng, client = random.Random(SEED), site.redis.client
-    done = []
+    done, seconds = [], []
     for number in range(ROUNDS):
         leases = keys.leases(site.name)
         workers = client.hkeys(leases) if client.type(leases) == b"hash" else []
@@ -164,7 +165,10 @@ def test_junk_in_every_kind_of_key(deploy):
         def served(number=number):
             return follow(site.web.port, f"/fast?tag=after-{number}")[-1].status == 200
 
+        written = time.monotonic()
         until(served, 20, f"a new call after {json.dumps(done[-3:])}")
+        seconds.append(time.monotonic() - written)
+    seen("a new call is served", seconds)
     assert site.pool.popen.poll() is None
     assert site.web.popen.poll() is None
     # What is odd in a key that all share must not reach the next test.

@@ -1,6 +1,7 @@
 """A real Sentinel failover under traffic: a primary is killed, and its replica takes over."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -17,7 +18,7 @@ def redis_server(tmp_path_factory):
     watched.close()
 
 
-def test_a_failover_under_traffic(deploy, redis_server):
+def test_a_failover_under_traffic(deploy, redis_server, seen):
     """The primary is killed: what was replicated is answered, nothing runs twice, new requests are served."""
     site = deploy(
         server=redis_server, pool=("--processes", "2", "--threads", "4"), wait_seconds=2, worker_wait=1
@@ -41,8 +42,10 @@ def test_a_failover_under_traffic(deploy, redis_server):
         until(lambda: redis_server.client_of(redis_server.ports[0]).wait(1, 5000) == 1)
         visitors = [threads.submit(visit, number) for number in range(4)]
         redis_server.kill_primary()
+        killed = time.monotonic()
         until(lambda: redis_server.role(1) == "master", 60, "the replica as primary")
         until(lambda: follow(site.web.port, "/fast?tag=after", timeout=60)[-1].status == 200, 60)
+        seen("a new request is served", [time.monotonic() - killed])
         over.set()
         for answer in (each.result(120)[-1] for each in held):
             assert answer.status == 200
