@@ -12,9 +12,12 @@ from types import SimpleNamespace
 import pytest
 import redis
 from call_steps import a_request, fresh_calls, running
+from flask import Flask
 from harness import APPS, Pool, ask, until
 from rq.command import send_command
+from werkzeug.test import create_environ
 
+from wsgi_timeout import RequestTimeouts
 from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.log_once import LogOnce
 from wsgi_timeout.settings import Settings
@@ -146,6 +149,20 @@ def test_an_app_may_have_extensions_of_its_own(extensions):
 
     app.extensions = extensions
     assert of_target(app, queue="").apps == {"": app}
+
+
+@pytest.mark.parametrize(
+    ("given", "lines"), [({}, 0), ({"only": ["/reports/*"]}, 1)], ids=["bare", "configured"]
+)
+def test_an_extension_that_is_not_asked_is_told(given, lines, caplog):
+    """A request that a front before the app made says once that the settings in its code do not count."""
+    app = Flask("legacy")
+    app.testing = True
+    RequestTimeouts(app, **given)
+    offered = of_target(app, queue="").apps[""]
+    for _ in range(2):
+        list(offered(create_environ("/"), lambda _status, _headers, _error=None: lambda _data: None))
+    assert caplog.text.count("do not count") == lines
 
 
 class Edits:

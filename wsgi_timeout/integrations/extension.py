@@ -81,6 +81,7 @@ class RequestTimeouts:
             app,
             name=self._name or os.environ.get(NAME_VARIABLE) or name_of(app),
             eager=self._eager,
+            configured=bool(self._only or self._except or self._routes or self._settings),
             make_front=partial(self._new_front, app),
         )
         if not in_worker():
@@ -109,12 +110,15 @@ class Place:
         *,
         name: str,
         eager: bool | None,
+        configured: bool,
         make_front: Callable[[str, WSGIApplication], Front],
     ) -> None:
         #: The app's own `wsgi_app`, which workers run; middleware around the front runs in the web process.
         self.inner: WSGIApplication = app.wsgi_app
         #: The name of the queue, `wt:<name>`.
         self.name = name
+        #: Whether the code of the app says which requests run as calls, or how.
+        self.configured = configured
         self._app = app
         self._eager = eager
         self._make_front = make_front

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,8 @@ from wsgi_timeout.integrations.stub import Stub
 from wsgi_timeout.store.messages import PLACE
 from wsgi_timeout_jobs.apps.asgi import AsgiBridge
 from wsgi_timeout_jobs.apps.build import ByPath, build
+
+log = logging.getLogger("wsgi_timeout.worker")
 
 WSGIApp = Callable[..., Iterable[bytes]]
 
@@ -47,8 +50,27 @@ def of_target(app: Any, *, queue: str) -> Entries:
     extensions = getattr(app, "extensions", None)  # other apps than Flask's may have anything here
     place = extensions.get(EXTENSION) if isinstance(extensions, Mapping) else None
     if isinstance(place, Place):
-        return Entries({"": app, PLACE: place.inner}, name=place.name)
+        whole = _Warned(app) if place.configured else app
+        return Entries({"": whole, PLACE: place.inner}, name=place.name)
     return Entries({"": app})
+
+
+class _Warned:
+    """An app whose own `RequestTimeouts` is not asked: its first request says so."""
+
+    def __init__(self, app: WSGIApp) -> None:
+        self._app = app
+        self._told = False
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if not self._told:
+            self._told = True
+            log.warning(
+                "the settings of RequestTimeouts(...) in the app do not count: requests come from a front "
+                "before it (`serve`, or `gateway`). Give them as options or WSGI_TIMEOUT_... variables, or "
+                "serve the app itself: gunicorn -c python:wsgi_timeout.gunicorn_conf MODULE:APP"
+            )
+        return self._app(environ, start_response)
 
 
 def _of_stub(stub: Stub, queue: str) -> Entries:
