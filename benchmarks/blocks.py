@@ -20,7 +20,7 @@ SMALL = ("/raw/1", "/raw/4", "/raw/8", "/send_file", "/FileResponse", "/lines", 
 
 def block_sizes(server, quick):
     """32 MiB in blocks: each way against blocks of 64 KiB, direct gunicorn beside; Redis alone too."""
-    rounds = 2 if quick else 7
+    rounds = 2 if quick else 5
     seconds = {who: {path: [] for path in (LARGE, *SMALL)} for who in ("ours", "direct")}
     alone = []
     with tempfile.TemporaryDirectory() as folder, ExitStack() as running:

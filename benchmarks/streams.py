@@ -19,7 +19,7 @@ KINDS = ("plain", "resumable")
 
 def event_rates(server, quick):
     """One stream of small events, with and without the setting: paced, and as fast as it goes."""
-    rounds, count = (2, 2000) if quick else (7, 5000)
+    rounds, count = (2, 1000) if quick else (5, 4000)
     paced, fast, cpu = ({kind: [] for kind in KINDS} for _ in range(3))
     with ExitStack() as running:
         sites = {
