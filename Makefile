@@ -97,8 +97,10 @@ test-stacks: ## Run the contract tests beside versions of 2021 to 2026; ARGS='20
 test-resolve: ## See that our ranges resolve beside the pins in tests/stacks/sets; ARGS=requirements.txt of an app
 	$(PYTHON) tests/stacks/resolve.py $(ARGS)
 
-test-other-python: $(VENV)/.installed-dev ## Run what PEP 3333 asks for through --python
-	TESTS_APP_PYTHON=$(BIN)/python $(PYTEST) tests/wsgi tests/front/test_uploads.py $(ARGS)
+test-other-python: $(VENV)/.installed-dev ## Run what PEP 3333 asks for, httpbin and faults through --python
+	TESTS_APP_PYTHON=$(BIN)/python $(PYTEST) tests/wsgi tests/front/test_uploads.py \
+		tests/faults/test_worker_killed.py tests/faults/test_interrupts.py $(ARGS)
+	TESTS_APP_PYTHON=$(BIN)/python $(PYTEST) tests/integrations/test_httpbin.py -k gateway $(ARGS)
 
 test-mutants: $(VENV)/.installed-dev ## Break each point of PEP 3333, and a sample of 40 operators, in a copy, and see a test fail
 	$(BIN)/python tests/wsgi/mutants/run.py $(ARGS)
