@@ -129,7 +129,7 @@ class AlreadyDelivered(WsgiTimeoutError):
     status = "410 Gone"
 
     def __init__(self, message: str, delivered_ms: int = 0, clean_url: str = "") -> None:
-        """Take when it was, in ms since 1970, and the address that can be opened anew."""
+        """`delivered_ms`: when, in ms since 1970; `clean_url`: the address at which the app can run again."""
         super().__init__(message)
         self.delivered_ms = delivered_ms
         self.clean_url = clean_url

@@ -360,3 +360,17 @@ def test_a_killed_process_is_logged_with_its_calls(caplog):
     first, second = (record.getMessage() for record in caplog.records)
     assert first.startswith("fc-late: ")
     assert second.startswith("its last call: ")
+
+
+@pytest.mark.parametrize(("threads", "logged"), [(1, 0), (2, 1)])
+def test_a_timeout_is_logged_once(caplog, threads, logged):
+    """The pool logs a timeout of handlers in threads; with one thread the worker has logged it."""
+    ended = []
+    keeper = SimpleNamespace(end=lambda *what: ended.append(what), settle=lambda: None)
+    deadlines = SimpleNamespace(_threads=threads, _keepers={"app": keeper})
+    child = SimpleNamespace(keeper_name="app")
+    run = SimpleNamespace(call_id="fc-1", attempt=1)
+    Deadlines.record(deadlines, child, run, Outcome.TIMEOUT)
+    detail = "the handler ran longer than its timeout"
+    assert ended == [("fc-1", Outcome.TIMEOUT, detail, 1)]
+    assert [record.getMessage() for record in caplog.records] == [f"fc-1: {detail}"] * logged

@@ -53,7 +53,7 @@ def test_a_call_is_taken_over_when_its_client_has_left(calls, noted):
     # It is not the first one's any more, whatever that one does.
     here.leave(note, call_id)
     here.end(note, call_id)
-    assert not here.forsake(note, call_id)
+    assert not here.expire(note, call_id)
     assert isinstance(there.take(note, "c", 10, 5), float)
     there.end(note, call_id)
     assert there.take(note, "c", 10, 5) is None
@@ -64,7 +64,7 @@ def test_who_comes_late_takes_nothing_over(calls, noted):
     here, there, note, call_id = noted
     here.leave(note, call_id)
     assert there.take(note, "b", -1, 5) is None
-    assert not here.forsake(note, call_id)
+    assert not here.expire(note, call_id)
     another = queued(calls)
     assert here.begin(note, another, "token", 5) == call_id
     here.leave(note, another)

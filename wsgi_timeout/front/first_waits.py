@@ -161,7 +161,7 @@ class FirstWaits:
             self._sweep_later()
         for _, note, call_id in due:
             with suppress(*UNAVAILABLE):  # it is kept for `result_ttl` then
-                if self._notes.forsake(note, call_id):
+                if self._notes.expire(note, call_id):
                     self._runtime.calls.abandon(call_id)
 
 

@@ -1,4 +1,4 @@
-"""The server that this process runs under: which one, and how many requests it handles at a time."""
+"""Finds out which web server runs this process, and how many requests it handles at a time."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ log = logging.getLogger("wsgi_timeout")
 
 @dataclass(frozen=True, slots=True)
 class OwnServer:
-    """What a web server tells of itself."""
+    """What is known of the web server."""
 
-    #: As people call it; empty: it is not known here.
+    #: Its name; empty: unknown.
     name: str = ""
-    #: Requests that one process of it handles at a time; infinity: as many as come, or it is not known.
+    #: How many requests one process handles at a time; infinity: no limit, or unknown.
     threads: float = math.inf
-    #: Seconds after which it ends a request; infinity: it does not.
+    #: Seconds after which it ends a request; infinity: never.
     timeout: float = math.inf
-    #: How more threads are asked for.
+    #: The option that gives it more threads.
     option: str = ""
 
 
 def find() -> OwnServer:
-    """Return the server whose request this is."""
+    """Return the server that handles the current request."""
     for kind in (_gunicorn, _uwsgi, _waitress, _granian, _mod_wsgi, _a2wsgi):
         if found := kind():
             return found
@@ -36,7 +36,7 @@ def find() -> OwnServer:
 
 
 def warn_of_few_threads(server: OwnServer, max_waiting: int) -> None:
-    """Say in one line that waiting requests leave no thread for others, where that is so."""
+    """Log a line if waiting requests can take all threads, so that none is left for others."""
     if server.threads <= max_waiting:
         log.warning(
             "%s handles %g requests at a time, and each that waits keeps a thread: while %g wait, all others "
@@ -51,9 +51,9 @@ def warn_of_few_threads(server: OwnServer, max_waiting: int) -> None:
 
 
 def in_frames(accepts: Callable[[str, Any], bool], frame: FrameType | None) -> Any:
-    """Return the first local variable of these frames that `accepts` takes, by its name; None: none is.
+    """Return the first local variable of these frames that `accepts(name, value)` takes; None if none.
 
-    Servers hand themselves to nobody.
+    Servers do not pass themselves to apps, so they are found on the stack.
     """
     while frame is not None:
         for name, value in tuple(frame.f_locals.items()):
@@ -64,7 +64,7 @@ def in_frames(accepts: Callable[[str, Any], bool], frame: FrameType | None) -> A
 
 
 def gunicorn_worker(kind: type) -> Any:
-    """Return the gunicorn worker of this kind that called us, None if there is none."""
+    """Return the gunicorn worker of this class that runs this process; None if there is none."""
     frame = sys._getframe()  # noqa: SLF001
     return in_frames(lambda name, value: name == "self" and isinstance(value, kind), frame)
 
@@ -89,7 +89,7 @@ def _uwsgi() -> OwnServer | None:
     if uwsgi is None:
         return None
     options = uwsgi.opt
-    # Its values are bytes, and what stands twice is a list.
+    # uWSGI's values are bytes; an option that was given twice has a list.
     threads = math.inf if "gevent" in options else _number(options.get("threads", 1))
     return OwnServer("uWSGI", threads, _number(options.get("harakiri", math.inf)), "--threads")
 
@@ -106,7 +106,7 @@ def _waitress() -> OwnServer | None:
 def _granian() -> OwnServer | None:
     if "granian" not in sys.modules:
         return None
-    # Its thread of the request has no Python frame of its own; its main thread was told how many there are.
+    # Granian's request threads have no Python frames of its own; its main thread has the number of threads.
     for frame in _all_frames():
         threads = in_frames(lambda name, value: name == "blocking_threads" and isinstance(value, int), frame)
         if threads:

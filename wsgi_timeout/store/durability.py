@@ -1,4 +1,4 @@
-"""Whether a server can keep `durability="fsync"`, and what that costs there: asked when a process starts."""
+"""Checks, when a process starts, whether a server can keep `durability="fsync"`, and what it costs there."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from wsgi_timeout.store.synced import SYNC_MS
 
 log = logging.getLogger("wsgi_timeout")
 
-#: What a call waits for: it is accepted, begun, ended.
+#: How many syncs one call waits for: when it is accepted, when it begins, when it ends.
 _STEPS = 3
-#: Seconds that the write of a look at the server is kept.
+#: TTL in seconds of the key that this check writes.
 _PROBE_SECONDS = "5"
 
 
 class CannotSync(ConfigurationError):
-    """The server cannot say what is on its disk, or writes nothing to it."""
+    """The server cannot tell what is on its disk, or writes nothing to it."""
 
 
 def say(url: str, *, wanted: bool) -> None:
-    """Log what it costs on the server of `url`, where it is wanted; raises `CannotSync`."""
+    """If it is `wanted`, log what it costs on the server of `url`; raises `CannotSync`."""
     if wanted:
         log.warning(cost(url))
 
@@ -89,7 +89,7 @@ _UNKNOWN = "appendfsync must be always, and this user may not ask for it (+confi
 
 
 def _setting(client: Any, name: str) -> str:
-    """Return a setting of the server, empty where this user may not ask for it."""
+    """Return a setting of the server; empty if this user may not ask for it."""
     with suppress(ErrorReply):
         found = {_word(each): _word(value) for each, value in client.config_get(name).items()}
         return found.get(name, "")
@@ -110,7 +110,7 @@ def _word(raw: Any) -> str:
 
 
 def _seconds_of_a_sync(client: redis.Redis) -> float | None:
-    """Return how long a write took to be on disk, None if it was not in time."""
+    """Return how many seconds a write took to be on disk; None if it was not in time."""
     commands = Commands(client)
     began = time.monotonic()
     written, synced = commands.send_all(
@@ -121,7 +121,7 @@ def _seconds_of_a_sync(client: redis.Redis) -> float | None:
     if isinstance(synced, Exception):
         _refuse(str(synced), client)
         return None
-    # A full server writes nothing, and is asked again by each call.
+    # An error here means a full server: every call finds out for itself whether it still is.
     return None if isinstance(written, Exception) or synced[0] < 1 else seconds
 
 

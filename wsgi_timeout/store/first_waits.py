@@ -1,6 +1,6 @@
-"""Notes of navigations that wait for calls of which their browsers know nothing yet.
+"""Notes, in Redis, of page loads that wait for a call whose URL their browser was not told yet.
 
-The note of a request is found by whoever sends the same one again, in any web process.
+A reload of the page finds the note of the earlier request, in any web process.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ from wsgi_timeout.store import keys
 from wsgi_timeout.store.calls import Calls
 from wsgi_timeout.store.record import text
 
-#: Seconds for which the call of a client that has left is kept for who comes back.
+#: Seconds for which a call is kept after its client disconnected, in case the person comes back.
 KEPT_SECONDS = 10.0
-#: Seconds that a note outlives what it is for: its web process deletes it, unless that has died.
+#: Seconds added to a note's TTL, which matters only if its web process dies and cannot delete it.
 _SPARE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """A call whose client has left, and that is now the one's who has asked."""
+    """A call whose client has disconnected, and which now belongs to the request that asked for it."""
 
     call_id: str
     token: str
-    #: What its request asked for, packed.
+    #: What the call's request asked for, packed.
     asked: bytes
 
 
 class FirstWaitNotes:
-    """The notes of one name, as one web process writes them."""
+    """The notes of one name, for one web process."""
 
     def __init__(self, calls: Calls, inbox: str) -> None:
         self._run = calls.scripts.run
@@ -36,23 +36,29 @@ class FirstWaitNotes:
         self._inbox = inbox
 
     def key(self, digest: str) -> str:
-        """Return the key of a request's note, by the request's digest."""
+        """Return the key of a request's note, from the request's digest."""
         return keys.first_wait(self._name, digest)
 
     def begin(self, note: str, call_id: str, token: str, seconds: float, *, left: bool = False) -> str:
-        """Note a call that is waited for, for `seconds` at most.
+        """Write the note of a call for which a request waits, `seconds` at most.
 
-        Returns the id of another call that was left in its place, of which nobody else knows; else "".
+        Returns the id of an earlier call of the same request whose client has left, to be given up; else "".
         """
         ttl = _ttl(seconds)
         other = self._run("first_begin", [note], [call_id, token, self._inbox, ttl, int(left)])
         return text(other) if other else ""
 
     def take(self, note: str, word: str, within: float, seconds: float) -> Left | float | None:
-        """Return the call that was left within so many seconds, which is now this request's.
+        """Take over the call of an earlier request whose client has left within the last `within` seconds.
 
-        `word` names the request, which may ask again, and then waits for `seconds` at most. Returns the
-        seconds since the call began while its client is there, and None if there is no call.
+        Args:
+            note: the key of the note.
+            word: a random word that names the request that asks, which may repeat this.
+            within: how long ago the client may have left, in seconds.
+            seconds: for how long this request will wait for the call.
+
+        Returns:
+            The call; or, while its client is connected, the seconds since it began; or None: there is none.
         """
         words = [self._inbox, word, int(1000 * within), _ttl(seconds)]
         found = self._run("first_take", [note], words)
@@ -63,15 +69,15 @@ class FirstWaitNotes:
         return Left(text(found[0]), text(found[1]), found[2])
 
     def leave(self, note: str, call_id: str) -> None:
-        """Note that the client of a call has left."""
+        """Record that the client of a call has disconnected."""
         self._run("first_leave", [note], [call_id, self._inbox, _ttl(0)])
 
     def end(self, note: str, call_id: str) -> None:
-        """Forget the note of a call that was answered."""
+        """Delete the note of a call that was answered."""
         self._run("first_end", [note], [call_id, self._inbox, ""])
 
-    def forsake(self, note: str, call_id: str) -> bool:
-        """Forget a call that nobody has come back for in time; returns whether that is so."""
+    def expire(self, note: str, call_id: str) -> bool:
+        """Delete the note of a call whose person has not come back in time; return whether that is so."""
         words = [call_id, self._inbox, int(1000 * KEPT_SECONDS)]
         return bool(self._run("first_end", [note], words))
 

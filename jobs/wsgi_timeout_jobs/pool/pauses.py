@@ -1,4 +1,4 @@
-"""Whether the workers of a pool may take calls: not while a name is paused, or RQ suspended."""
+"""Tells workers to take no calls while their name is paused, or RQ is suspended."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ log = logging.getLogger("wsgi_timeout.pool")
 
 
 class Pauses:
-    """Asks Redis with each look of a pool, and tells its children."""
+    """Asks Redis at each step of a pool, and tells the pool's children."""
 
     def __init__(self) -> None:
-        #: Queues that were paused at the last look.
+        #: Queues that were paused at the last step.
         self._paused: set[str] = set()
         self._asked: list[str] = []
 
@@ -27,7 +27,7 @@ class Pauses:
             pipe.exists(rq_state.SUSPENDED, *keys.pauses(queue))
 
     def tell(self, answers: Iterable[int], children: Iterable[Child]) -> None:
-        """Take the answers, and have the children heed them; what changes is logged."""
+        """Take the answers, and tell the children; changes are logged."""
         paused = {queue for queue, answer in zip(self._asked, answers, strict=True) if answer}
         for queue in paused - self._paused:
             log.warning(
@@ -37,6 +37,6 @@ class Pauses:
             log.warning("queue wt:%s is resumed: calls are taken again", queue)
         self._paused = paused
         for child in children:
-            # One that comes up looks for itself.
+            # A starting child asks by itself.
             if child.keeper_name:
                 child.board.suspended = child.keeper_name in paused

@@ -1,4 +1,4 @@
-"""What the records of running calls say: whether others have them now, or nobody reads what they write."""
+"""Reads in a running call's record whether it has ended or runs elsewhere, or its response has no reader."""
 
 from __future__ import annotations
 

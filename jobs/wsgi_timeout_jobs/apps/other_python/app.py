@@ -1,4 +1,4 @@
-"""An app process as a WSGI app of this process."""
+"""A WSGI app of this process that passes its requests to the app process."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from wsgi_timeout_jobs.process import interrupts
 
 StartResponse = Callable[..., Callable[[bytes], None]]
 _REPORT_BYTES = 8192
-#: Frames after which the app gives nothing more.
+#: Frames after which the app sends no more chunks.
 _ENDS = {b"E", b"L", b"A"}
 
 
 class AppRaised(WsgiTimeoutError):
-    """What an app raised in its own process; the traceback is the message."""
+    """An exception that the app raised in its process; the message is its traceback."""
 
 
 class OtherPythonApp:
-    """A WSGI app that runs elsewhere: what it is given and what it gives passes as it comes."""
+    """A WSGI app that runs in the app process; bodies are passed on in both directions as they come."""
 
     def __init__(self, process: AppProcess) -> None:
         self._process = process
@@ -50,7 +50,7 @@ class OtherPythonApp:
         self._free.put(connection)
 
     def _hear_reports(self) -> None:
-        # On a socket of their own: they come from any thread, and from processes that the app has forked.
+        # Over a socket of their own: any thread may report, and processes that the app has forked too.
         while report := self._process.reports.recv(_REPORT_BYTES):
             call_id, attempt, done, total, message = (
                 part.decode("utf-8", "replace") for part in unpack(report)
@@ -60,7 +60,7 @@ class OtherPythonApp:
 
 
 class _List(list[bytes]):
-    """All chunks of a short response: a list, so that its last chunk is known."""
+    """All chunks of a short response, as a list, so that its end is known."""
 
     def __init__(self, chunks: list[bytes], close: Callable[[], None]) -> None:
         super().__init__(chunks)
@@ -68,10 +68,10 @@ class _List(list[bytes]):
 
 
 class _Exchange:
-    """One request, from its environ to the end of `close()`. Iterated, it gives the app's chunks.
+    """One request, from its environ to the end of `close()`; iterating over it yields the app's chunks.
 
-    An interrupt must not tear a frame: it is passed on to the app process, and comes back as what the app
-    raised, but where this process waits for something else than that one.
+    An interrupt must not break off a frame. While this process waits for the app process, the interrupt is
+    passed on to that, and comes back as an exception of the app.
     """
 
     def __init__(
@@ -89,11 +89,11 @@ class _Exchange:
         self._body = body
         self._write: Callable[[bytes], None]
         self._interrupts = interrupts.installed()
-        #: Why the app was interrupted, empty if it was not.
+        #: Why the app was interrupted; empty if it was not.
         self._interruption = ""
-        #: The app gives nothing more.
+        #: The app sends no more chunks.
         self._ended = False
-        #: The app process waits to be told to close.
+        #: The app process waits for the command to close the iterable.
         self._closable = True
         self._closed = False
 
@@ -120,7 +120,7 @@ class _Exchange:
         self._expose()
 
     def close(self) -> None:
-        """Have the app's iterable closed, wherever it is; raises what that raised."""
+        """Have the app process close the app's iterable; raise what that raised."""
         if self._closed:
             return
         self._closed = True
@@ -133,7 +133,7 @@ class _Exchange:
             self._expose()
 
     def _end_it(self) -> None:
-        # The interrupt first: after the X it could hit the app's own close().
+        # The interrupt is sent before the X; after it, it could hit the app's `close()`.
         if not self._ended:
             self.connection.process.interrupt()
         self.connection.send(b"X")
@@ -153,7 +153,7 @@ class _Exchange:
         self.connection.send(b"C", pack(texts) + (small or b""))
 
     def _next(self) -> tuple[bytes, bytes]:
-        """Return the next frame that is for a server; what the app raised is raised here."""
+        """Return the next frame about the response; an exception of the app is raised here."""
         while True:
             kind, payload = self._receive()
             if kind == b"H":

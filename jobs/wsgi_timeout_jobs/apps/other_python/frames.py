@@ -1,4 +1,4 @@
-"""What a worker and its app process say to each other: a letter, a length, a payload.
+"""The frames between a worker and its app process: a letter, a length, a payload.
 
     worker says                                    app process says
     C  a call: its environ, and a small body       R  the app is loaded, by which Python
@@ -30,7 +30,7 @@ def frame(kind: bytes, payload: bytes = b"") -> bytes:
 
 
 def read_frame(stream: BinaryIO) -> tuple[bytes, bytes] | None:
-    """Return the next frame, None at the end of the stream."""
+    """Return the next frame; None at the end of the stream."""
     header = stream.read(_HEADER.size)
     if len(header) < _HEADER.size:
         return None

@@ -1,4 +1,4 @@
-"""The app process of a worker: started with it, and dead with it."""
+"""The app process of a worker: it starts and ends with the worker."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from wsgi_timeout_jobs.process.dies_with_parent import die_with_parent
 log = logging.getLogger("wsgi_timeout.worker")
 
 _HOST = Path(__file__).with_name("app_host.py")
-#: Variables that would show this interpreter's packages to another one.
+#: Environment variables by which another interpreter would find this one's packages.
 _OF_THIS_PYTHON = ("PYTHONHOME", "PYTHONEXECUTABLE", "__PYVENV_LAUNCHER__")
 _REPORT_BYTES = 8192
 
 
 class AppChanged(SystemExit):
-    """With `--reload`: an app that could not be loaded was edited."""
+    """With `--reload`: the app could not be loaded, and its files have changed since."""
 
 
 class AppProcess:
@@ -37,7 +37,7 @@ class AppProcess:
     def __init__(self, python: str, target: str, threads: int, *, reload: bool) -> None:
         """Start it, and wait until it has loaded the app.
 
-        Raises `ConfigurationError` if the interpreter or the target is none, `AppChanged` as it says.
+        Raises `ConfigurationError` if there is no such interpreter or target, and `AppChanged`.
         """
         self.target = target
         self._python = python
@@ -57,19 +57,19 @@ class AppProcess:
         return self._process.pid
 
     def interrupt(self) -> None:
-        """Raise `CallInterrupted` in the handler; for an app process of one thread."""
+        """Raise `CallInterrupted` in the handler; only for an app process with one thread."""
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGUSR2)
 
     def stop(self) -> None:
-        """End it as a worker ends: what the app registered to run at exit runs."""
+        """End the process in order: functions that the app has registered with `atexit` run."""
         self._stopping = True
         for connection in self.connections:
             connection.close()
         self._process.wait()
 
     def died(self) -> NoReturn:
-        """Die with it: its pool recovers what this worker runs."""
+        """End this worker, whose app process has died; the pool recovers its calls."""
         code = self._process.wait()
         how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
         log.error("the app's process %d (%s) ended %s, and its worker with it", self.pid, self._python, how)
@@ -119,7 +119,7 @@ class AppProcess:
         raise ConfigurationError(f"importing {self.target!r} under {self._python} failed, see above")
 
     def _watch(self) -> None:
-        # Not by the connections: processes that the app forked hold them open.
+        # Not by the connections, which processes that the app has forked keep open.
         self._process.wait()
         if not self._stopping:
             self.died()
@@ -135,7 +135,7 @@ class Connection:
         self.send_bytes: Any = ours.sendall
 
     def send(self, kind: bytes, payload: bytes = b"") -> None:
-        """Send a frame; a broken connection is the process's death, and ours."""
+        """Send a frame; a broken connection means that the app process has died, and ends this worker."""
         try:
             self.send_bytes(frame(kind, payload))
         except OSError:
@@ -152,7 +152,7 @@ class Connection:
         return found
 
     def close(self) -> None:
-        # Not close() alone, which a reference of its stream outlives.
+        # `close` alone does not close it while its stream object exists.
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
