@@ -13,6 +13,7 @@ from pathlib import Path
 import blocks
 import click
 import contestants
+import elsewhere
 import psutil
 import rows
 import streams
@@ -20,7 +21,7 @@ from harness import RedisServer
 from rich.console import Console
 from rich.table import Table
 
-ROWS = (*rows.ROWS, *streams.ROWS, *blocks.ROWS)
+ROWS = (*rows.ROWS, *streams.ROWS, *blocks.ROWS, *elsewhere.ROWS)
 RESULTS = Path(__file__).parent / "results.md"
 _MARKS = {True: "met", False: "NOT met", None: ""}
 
