@@ -82,3 +82,14 @@ def test_links_lead_somewhere(page):
     inside = [link for link in links if "://" not in link]
     assert [link for link in inside if not (page.parent / link).exists()] == []
     assert [link for link in links if "://" in link and not link.startswith(ALLOWED)] == []
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*/")), ids=lambda folder: folder.name)
+def test_an_example_is_fit_for_phones_and_the_dark(example):
+    """Each page of an example has a viewport, and both schemes of colours; each example has a README."""
+    assert (example / "README.md").exists()
+    files = [*example.rglob("*.py"), *example.rglob("*.html")]
+    pages = [text for file in files if "<!doctype html>" in (text := file.read_text(encoding="utf-8"))]
+    for page in pages:
+        assert 'name="viewport"' in page
+        assert "color-scheme" in page

@@ -7,10 +7,17 @@ from flask import Flask, jsonify, render_template_string, request
 
 app = Flask(__name__)
 
+PAGE = """<!doctype html>
+<meta name="viewport" content="width=device-width">
+<meta name="color-scheme" content="light dark">
+<title>Orders</title>
+<h1>Orders</h1><p>Python {{ version }}
+"""
+
 
 @app.route("/")
 def home():
-    return render_template_string("<h1>Orders</h1><p>Python {{ version }}", version=sys.version.split()[0])
+    return render_template_string(PAGE, version=sys.version.split()[0])
 
 
 @app.route("/report/<int:year>")
