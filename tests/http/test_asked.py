@@ -55,6 +55,13 @@ def test_a_challenge_fits_the_same_credentials(before, now, taken):
     assert request.takes("401 Unauthorized", CHALLENGE, call) == taken
 
 
+def test_a_challenge_to_a_post_is_not_answered_by_a_get():
+    """What a 303 has made of the method would be run as another request than was meant."""
+    call, answer = asked("POST"), "401 Unauthorized"
+    assert asked(authorization="Basic eA==").takes(answer, CHALLENGE, call)
+    assert not asked("POST", authorization="Basic eA==").takes(answer, CHALLENGE, call)
+
+
 def test_a_log_in_of_several_steps_goes_on():
     """A challenge with the server's part of a handshake is answered by a request of its own."""
     call, request = asked(authorization="Negotiate one"), asked(authorization="Negotiate two")

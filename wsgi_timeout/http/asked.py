@@ -117,6 +117,9 @@ class Asked:
     def _answers_challenge(self, headers: list[tuple[str, str]], call: Asked) -> bool:
         if not self.credentials or self.credentials == call.credentials:
             return False
+        # After a 303 a POST has become a GET: run anew it would be another request than was meant.
+        if call.method not in SAFE and self.method != call.method:
+            return False
         volatile = self.credentials[:1] == call.credentials[:1] == _VOLATILE_MARK
         # In the middle of a login in several steps, the challenge carries the server's part of it.
         return not volatile or any(
@@ -139,7 +142,9 @@ def comes_back(environ: Mapping[str, Any], call_id: str) -> bool:
     return "HTTP_HX_REQUEST" in environ or any(
         call_id in value
         for key, value in environ.items()
-        if key.startswith("HTTP_") and key != "HTTP_COOKIE" and isinstance(value, str)
+        if key.startswith("HTTP_")
+        and key not in {"HTTP_COOKIE", "HTTP_AUTHORIZATION"}
+        and isinstance(value, str)
     )
 
 
