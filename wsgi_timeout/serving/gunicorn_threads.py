@@ -11,18 +11,16 @@ from functools import partial
 from typing import Any
 
 from gunicorn import __version__, version_info
-from gunicorn.workers import gthread
 
 from wsgi_timeout.front.host_server import served_settings
 from wsgi_timeout.front.put_off import PutOff
 from wsgi_timeout.serving.arrival import Arrival
+from wsgi_timeout.serving.gunicorn_connection import Connection
 from wsgi_timeout.serving.gunicorn_draining import DrainingWorker
 from wsgi_timeout.serving.lingering import Lingering
-from wsgi_timeout.serving.paced_socket import PacedSocket
-from wsgi_timeout.serving.put_off_line import PutOffLine, Repeat, repeat_of
+from wsgi_timeout.serving.put_off_line import PutOffLine, repeat_of
 from wsgi_timeout.settings import Settings
 
-_READ = 65_536
 #: The first gunicorn whose gthread `PatientWorker` can build on.
 _OLDEST = (27,)
 #: Seconds for which a thread reads the rest of a body that the app left, to keep the connection usable.
@@ -31,31 +29,6 @@ _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Lengt
 _TOO_MANY = (
     b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n"
 )
-
-
-class _Connection(gthread.TConn):
-    """A connection whose bytes gunicorn's parser reads at the client's least rate."""
-
-    def __init__(self, cfg: Any, sock: Any, client: Any, server: Any, settings: Settings) -> None:
-        super().__init__(cfg, sock, client, server)
-        self._settings = settings
-        self.paced = PacedSocket(sock, least_rate=settings.min_upload_rate)
-        #: Whether it holds one of the places for uploads.
-        self.uploads = False
-        self.repeat: Repeat | None = None
-
-    def init(self) -> None:
-        first = not self.initialized
-        super().init()
-        if first and not self.is_http2:
-            if self.cfg.is_ssl:  # the TLS handshake has replaced the socket
-                self.paced = PacedSocket(self.sock, least_rate=self._settings.min_upload_rate)
-                self.paced.allow(self._settings.head_timeout)
-            self.parser.unreader.sock = self.paced
-
-    def leftover(self) -> bytes:
-        """Return, and forget, bytes of a next request that were read already."""
-        return bytes(self.parser.unreader.take_buffered()) + self.paced.take_ahead()
 
 
 class PatientWorker(DrainingWorker):
@@ -71,15 +44,13 @@ class PatientWorker(DrainingWorker):
         self._settings = Settings.load()
         self._lingering: deque[Lingering] = deque()
         self._put_off = PutOffLine()
-        #: Connections that are not plain HTTP/1 are received by threads: TLS handshakes and frames block.
-        self._by_threads = (
-            self.cfg.is_ssl or "h2" in getattr(self.cfg, "http_protocols", ()) or self.cfg.protocol != "http"
-        )
+        #: Connections that are not HTTP/1 are received by threads: frames block.
+        self._by_threads = "h2" in getattr(self.cfg, "http_protocols", ()) or self.cfg.protocol != "http"
         #: Connections whose request is arriving, the oldest first.
-        self._arriving: dict[_Connection, Arrival] = {}
+        self._arriving: dict[Connection, Arrival] = {}
         #: How many requests whose large body is still arriving have a thread; others wait for one.
         self._upload_places = max(1, min(self.cfg.threads // 4, self._settings.max_waiting // 2))
-        self._upload_line: deque[_Connection] = deque()
+        self._upload_line: deque[Connection] = deque()
         # Half of the connections, so that a flood of incomplete heads leaves room for others.
         self._most_arriving = max(1, self.worker_connections // 2)
         self._most_in_line = max(1, self.worker_connections // 4)
@@ -98,11 +69,22 @@ class PatientWorker(DrainingWorker):
         with suppress(BlockingIOError, ConnectionAbortedError):
             sock, client = listener.accept()
             self.nr_conns += 1
-            conn = _Connection(self.cfg, sock, client, listener.getsockname(), self._settings)
+            conn = Connection(self.cfg, sock, client, listener.getsockname(), self._settings)
             if self._by_threads:
                 self.enqueue_req(conn)
-            else:
+            elif self._speaks(conn):
                 self._begin(conn)
+
+    def _speaks(self, conn: Connection) -> bool:
+        """Whether a new connection goes on; not if its client has closed it before a TLS handshake."""
+        try:
+            if self.cfg.is_ssl:
+                conn.start_tls()
+        except OSError:
+            self.nr_conns -= 1
+            conn.close()
+            return False
+        return True
 
     def set_accept_enabled(self, enabled: bool) -> None:  # noqa: FBT001 - gunicorn's own
         if not enabled and not self.alive:
@@ -130,7 +112,7 @@ class PatientWorker(DrainingWorker):
         else:
             self._begin(conn)
 
-    def _begin(self, conn: _Connection, data: bytes = b"") -> None:
+    def _begin(self, conn: Connection, data: bytes = b"") -> None:
         """Wait for a request of this connection, without a thread."""
         settings = self._settings
         conn.sock.setblocking(False)
@@ -148,7 +130,7 @@ class PatientWorker(DrainingWorker):
     def _read_on(self, arrival: Arrival, _sock: Any = None) -> None:
         conn = arrival.conn
         try:
-            data = conn.sock.recv(_READ)
+            data = conn.receive()
             arrival.feed(data, self._settings.upload_timeout)
         except BlockingIOError:
             data = None
@@ -182,12 +164,12 @@ class PatientWorker(DrainingWorker):
         else:
             self._refuse(conn, _TOO_MANY)
 
-    def _start_upload(self, conn: _Connection) -> None:
+    def _start_upload(self, conn: Connection) -> None:
         self._upload_places -= 1
         conn.uploads = True
         self.enqueue_req(conn)
 
-    def _upload_is_in(self, conn: _Connection) -> None:
+    def _upload_is_in(self, conn: Connection) -> None:
         if conn.uploads:
             conn.uploads = False
             self._upload_places += 1
@@ -208,7 +190,7 @@ class PatientWorker(DrainingWorker):
             self.nr_conns -= 1
             arrival.conn.close()
 
-    def _refuse(self, conn: _Connection, answer: bytes) -> None:
+    def _refuse(self, conn: Connection, answer: bytes) -> None:
         with suppress(OSError):
             conn.sock.send(answer)
         self._close_slowly(conn)

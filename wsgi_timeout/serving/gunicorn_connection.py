@@ -1,0 +1,84 @@
+"""A connection of our thread worker: received, its TLS handshake too, without a thread."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+from gunicorn import http
+from gunicorn import sock as gunicorn_sock
+from gunicorn.workers import gthread
+
+from wsgi_timeout.serving.paced_socket import PacedSocket
+from wsgi_timeout.serving.put_off_line import Repeat
+from wsgi_timeout.settings import Settings
+
+_READ = 65_536
+
+
+class Connection(gthread.TConn):
+    """A connection whose bytes gunicorn's parser reads at the client's least rate."""
+
+    # gunicorn has no annotations.
+    sock: Any
+    parser: Any
+    initialized: bool
+
+    def __init__(self, cfg: Any, sock: Any, client: Any, server: Any, settings: Settings) -> None:
+        super().__init__(cfg, sock, client, server)
+        self._settings = settings
+        self.paced = PacedSocket(sock, least_rate=settings.min_upload_rate)
+        #: Whether it holds one of the places for uploads.
+        self.uploads = False
+        self.repeat: Repeat | None = None
+        #: The TLS handshake was done without a thread.
+        self._shaken = False
+
+    def start_tls(self) -> None:
+        """Have what comes be TLS, without a handshake yet; raises `OSError`."""
+        # With files that are read now: a certificate may have been renewed.
+        context = gunicorn_sock.ssl_context(self.cfg)
+        self.sock = context.wrap_socket(
+            self.sock,
+            server_side=True,
+            suppress_ragged_eofs=self.cfg.suppress_ragged_eofs,
+            do_handshake_on_connect=False,
+        )
+        self.paced = PacedSocket(self.sock, least_rate=self._settings.min_upload_rate)
+
+    def receive(self) -> bytes:
+        """Return what has come; raises `BlockingIOError` if there is nothing, and other `OSError`s."""
+        if not isinstance(self.sock, ssl.SSLSocket):
+            return bytes(self.sock.recv(_READ))
+        try:
+            if not self._shaken:
+                self.sock.do_handshake()
+                self._shaken = True
+            return self.sock.recv(_READ) + self._decrypted()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
+            raise BlockingIOError from error
+
+    def _decrypted(self) -> bytes:
+        """Return what TLS has read from the connection already, and no poll shows."""
+        data = b""
+        while isinstance(self.sock, ssl.SSLSocket) and (left := self.sock.pending()):
+            data += self.sock.recv(left)
+        return data
+
+    def init(self) -> None:
+        first = not self.initialized
+        if first and self._shaken:
+            self.initialized = True
+            self.sock.setblocking(True)
+            self.parser = http.get_parser(self.cfg, self.sock, self.client)
+        else:
+            super().init()
+        if first and not self.is_http2:
+            if self.cfg.is_ssl and not self._shaken:  # the TLS handshake has replaced the socket
+                self.paced = PacedSocket(self.sock, least_rate=self._settings.min_upload_rate)
+                self.paced.allow(self._settings.head_timeout)
+            self.parser.unreader.sock = self.paced
+
+    def leftover(self) -> bytes:
+        """Return, and forget, bytes of a next request that were read already."""
+        return bytes(self.parser.unreader.take_buffered()) + self.paced.take_ahead() + self._decrypted()
