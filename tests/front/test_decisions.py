@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from call_steps import fresh_calls
 
-from wsgi_timeout.front import status_url
+from wsgi_timeout.front import own_server, status_url
 from wsgi_timeout.front.host_server import wait_limit
 from wsgi_timeout.front.idempotency import Key
 from wsgi_timeout.front.large_body import LargeBody, _before_its_call
@@ -96,3 +96,9 @@ def test_a_claimed_key_outlives_its_call(redis_server):
         with key.held(SimpleNamespace(digest=b"digest")):
             calls.redis.hset(keys.claim(calls.name, key.key.hex()), "call", "fc-1")
         assert 2 * (1000 + 100) < calls.redis.ttl(keys.claim(calls.name, key.key.hex())) <= 2250
+
+
+def test_a_server_that_is_not_imported_is_not_ours(monkeypatch):
+    """a2wsgi is taken for the server only where it was imported."""
+    monkeypatch.delitem(sys.modules, "a2wsgi.wsgi", raising=False)
+    assert own_server._a2wsgi() is None

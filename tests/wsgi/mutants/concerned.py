@@ -21,6 +21,7 @@ _TESTS = {
     f"{STORE}claims.py": "store/test_calls.py front/test_preferences.py",
     f"{STORE}connection.py": "store/test_commands.py store/test_wrong_password.py faults/test_redis_away.py",
     f"{STORE}failed_calls.py": "store/test_lists.py faults/test_failed_calls.py",
+    f"{STORE}first_waits.py": "store/test_first_waits.py front/test_navigations.py",
     f"{STORE}gauges.py": "serving/test_metrics.py",
     f"{STORE}handovers.py": "store/test_handovers.py front/test_navigations.py",
     f"{STORE}keys.py": "store/test_calls.py store/test_rq_state.py",
@@ -50,6 +51,7 @@ _TESTS = {
     f"{FRONT}idempotency.py": "front/test_decisions.py front/test_preferences.py",
     f"{FRONT}large_body.py": "front/test_decisions.py front/test_uploads.py faults/test_broken_uploads.py"
     " wsgi/test_bodies.py",
+    f"{FRONT}own_server.py": "front/test_decisions.py serving/test_other_servers.py",
     f"{FRONT}places.py": "front/test_places.py front/test_waiters.py",
     f"{FRONT}policy.py": _CONTRACT,
     f"{FRONT}process.py": "front/test_front_process.py front/test_waiters.py",
@@ -74,6 +76,7 @@ _TESTS = {
     f"{JOBS}pool/pool.py": _POOL,
     f"{JOBS}pool/queue_keeper.py": f"{_POOL} jobs/test_stock_rq.py",
     f"{JOBS}pool/rq_commands.py": f"{_POOL} jobs/test_stock_rq.py",
+    f"{JOBS}pool/records.py": "jobs/test_pool_decisions.py faults/test_moments.py",
     f"{JOBS}pool/signals.py": "jobs/test_pool_decisions.py faults/test_pool_signals.py",
     f"{JOBS}pool/slow_queue.py": "serving/test_logs.py",
     f"{JOBS}worker/intake.py": _WORKER,

@@ -46,7 +46,16 @@ _BOUNDARIES = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
 _MOMENTS = ("monotonic()", "now", "deadline")
 
 #: Mutants that no test can see, and why: they change nothing that anybody could tell.
-EQUIVALENT: dict[tuple[str, str], str] = {}
+EQUIVALENT: dict[tuple[str, str], str] = {
+    (
+        "for packed in commands.lrange(keys.failed(each), 0, limit - 1):",
+        "for packed in commands.lrange(keys.failed(each), 0, limit + 1):",
+    ): "two more entries are read, and cut off again: the list has `limit` of them",
+    (
+        'if found.pop("durable", None) and found.get("state") == "ended":',
+        'if found.pop("durable", None) or found.get("state") == "ended":',
+    ): "the call is looked at once more, with the same answer",
+}
 
 
 class OperatorMutant(NamedTuple):
