@@ -333,7 +333,8 @@ class Decoder {
 
   /** Forget the event that was broken off. */
   reset() {
-    Object.assign(this, { text: new TextDecoder(), rest: "", data: [], event: "", afterCr: false });
+    // An id counts once its event has ended: else that would be missing after a break between the two.
+    Object.assign(this, { text: new TextDecoder(), rest: "", data: [], event: "", nextId: this.id, afterCr: false });
   }
 
   *feed(piece) {
@@ -349,6 +350,7 @@ class Decoder {
         this.field(line);
         continue;
       }
+      this.id = this.nextId;
       if (this.data.length) yield { data: this.data.join("\n"), event: this.event || "message", id: this.id };
       Object.assign(this, { data: [], event: "" });
     }
@@ -361,7 +363,7 @@ class Decoder {
     const value = colon < 0 ? "" : line.slice(colon + 1).replace(/^ /, "");
     if (name === "data") this.data.push(value);
     else if (name === "event") this.event = value;
-    else if (name === "id" && !value.includes("\0")) this.id = value;
+    else if (name === "id" && !value.includes("\0")) this.nextId = value;
     else if (name === "retry" && /^\d+$/.test(value)) this.retry = Math.min(Number(value), MAX_RETRY_MS);
   }
 }

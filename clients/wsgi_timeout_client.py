@@ -470,6 +470,8 @@ class _Decoder:
         """Forget the event that was broken off."""
         self._rest, self._event = b"", ""
         self._data: list[str] = []
+        # It counts once its event has ended: else that would be missing after a break between the two.
+        self._id = self.last_id
         self._at_start, self._after_cr = True, False
 
     def feed(self, piece: bytes) -> Iterator[Event]:
@@ -483,6 +485,7 @@ class _Decoder:
             if line:
                 self._field(line.decode("utf-8", "replace"))
                 continue
+            self.last_id = self._id
             if self._data:
                 yield Event("\n".join(self._data), self._event or "message", self.last_id)
             self._data, self._event = [], ""
@@ -496,6 +499,6 @@ class _Decoder:
         elif name == "event":
             self._event = value
         elif name == "id" and "\0" not in value:
-            self.last_id = value
+            self._id = value
         elif name == "retry" and value.isascii() and value.isdigit():
             self.retry = min(int(value[:9]) / 1000, _MAX_RETRY_SECONDS)

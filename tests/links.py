@@ -13,6 +13,8 @@ class Breaking:
         self.cuts = list(cuts)
         self.connections = 0
         self._open = set()
+        #: The last bytes that were passed to a client.
+        self.passed = bytearray()
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port = self._listening.getsockname()[1]
         self._thread = threading.Thread(target=self._accept, daemon=True)
@@ -38,7 +40,7 @@ class Breaking:
             return
         with client, server, self._listed(client):
             threading.Thread(target=self._copy, args=(client, server, None), daemon=True).start()
-            self._copy(server, client, limit)
+            self._copy(server, client, limit, self.passed)
 
     @contextlib.contextmanager
     def _listed(self, client):
@@ -55,10 +57,12 @@ class Breaking:
                 client.shutdown(socket.SHUT_RDWR)
 
     @staticmethod
-    def _copy(source, sink, limit):
+    def _copy(source, sink, limit, passed=None):
         with contextlib.suppress(OSError):
             while piece := source.recv(65536 if limit is None else min(65536, limit)):
                 sink.sendall(piece)
+                if passed is not None:
+                    passed[:] = (passed + piece)[-4096:]
                 if limit is not None:
                     limit -= len(piece)
                     if not limit:

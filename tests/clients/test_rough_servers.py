@@ -82,6 +82,15 @@ def test_a_stream_goes_on_by_ids_of_the_apps_own(run):
         assert server.header(1, "Last-Event-ID") == "Grüße, 世界".encode()
 
 
+def test_an_event_that_was_cut_behind_its_id_is_not_missing(run):
+    """An id counts once its event has ended: a stream that breaks before that goes on with that event."""
+    chunk = b"id: 1\ndata: 0\n\ndata: 1\nid: 2\n"
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with Rough(head + b"%x\r\n%s\r\n" % (len(chunk), chunk), events(b"data: 1\n\n")) as server:
+        assert run("events", f"{server.url}/events") == {"seen": ["0", "1"]}
+        assert server.header(1, "Last-Event-ID") == b"1"
+
+
 def test_what_always_breaks_off_is_given_up(run):
     """A body that is never whole is asked for three times, and then is an error."""
     with Rough(ok(b"part", length=9)) as server:
