@@ -116,7 +116,7 @@ def test_recipes_on_a_page_are_the_files(page):
 
 
 @pytest.mark.followed
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("page", FOLLOWED, ids=name)
 def test_a_page_is_followed(page, tmp_path, redis_server):
     """Its files in a clean folder, its commands in order: none fails, and each prints what the page says."""
@@ -137,7 +137,7 @@ def test_a_page_is_followed(page, tmp_path, redis_server):
         env=env,
         capture_output=True,
         text=True,
-        timeout=190,
+        timeout=390,
         check=False,
     )
     logs = "\n".join(f"{log.name}:\n{log.read_text()}" for log in folder.glob("*.log"))
