@@ -3,6 +3,7 @@
 make soak                                        ten minutes, a seed of its own
 make soak ARGS='--seconds 60 --seed 7'
 make soak ARGS='--seed 7 --sentinel'             on a primary and its replica, with failovers
+make soak ARGS='--hours 1 --plot docs/images/steady.svg'    what it takes meanwhile, drawn
 make soak ARGS='--seeds 31,32,33,34'             one after the other, each second one with failovers; a table
 """
 
@@ -21,6 +22,7 @@ from remains import eternal, held_by_the_dead
 
 from soak.checker import check, summary
 from soak.history import History, lines
+from soak.plot import Sampler, draw, rise
 from soak.site import Faults, Site, load
 from soak.traffic import Client
 
@@ -33,11 +35,16 @@ UNWANTED_SECONDS = 60
 
 @click.command()
 @click.option("--seconds", default=600.0, show_default=True, help="How long the traffic goes on.")
+@click.option("--hours", type=float, help="The same in hours.")
 @click.option("--seed", type=int, help="Repeat the choices of another run.")
 @click.option("--sentinel", is_flag=True, help="On a Redis that sentinels watch, which fails over.")
 @click.option("--seeds", default="", help="More than one, with commas: each second one fails over.")
-def main(seconds, seed, sentinel, seeds):
+@click.option(
+    "--plot", type=click.Path(path_type=Path), help="Draw memory, files, threads, keys and log (SVG)."
+)
+def main(seconds, hours, seed, sentinel, seeds, plot):
     """Run the soak; exit with 1 if a promise was broken."""
+    seconds = seconds if hours is None else 3600 * hours
     if seeds:
         chosen = [(int(word), number % 2 == 1) for number, word in enumerate(seeds.split(","))]
     else:
@@ -46,7 +53,7 @@ def main(seconds, seed, sentinel, seeds):
     for number, fails_over in chosen:
         click.echo(f"seed {number}, {seconds:.0f} s{', Sentinel' if fails_over else ''}")
         with tempfile.TemporaryDirectory(prefix="wt-soak-") as folder:
-            wrong, told, faults = soak(Path(folder), seconds, number, sentinel=fails_over)
+            wrong, told, faults = soak(Path(folder), seconds, number, sentinel=fails_over, plot=plot)
         for text in wrong[:50]:
             click.echo(f"WRONG {text}")
         click.echo(f"seed {number}: {'passed' if not wrong else f'{len(wrong)} broken promises'}")
@@ -79,7 +86,7 @@ def row(name, told, faults, wrong):
     return f"| {' | '.join(map(str, (name, calls, *counts, len(faults.done), len(wrong))))} |"
 
 
-def soak(folder, seconds, seed, *, sentinel):
+def soak(folder, seconds, seed, *, sentinel, plot=None):
     """Return what went wrong, one sentence for each, what clients told, and the faults."""
     handlers_file = folder / "handlers"
     handlers_file.touch()
@@ -88,7 +95,15 @@ def soak(folder, seconds, seed, *, sentinel):
     try:
         redis = site.server
         begin = redis.client.info("memory")["used_memory"]
+        sampler = Sampler(site)
+        if plot:
+            sampler.start()
         clients, faults = run(site, history, seconds, seed)
+        if plot:
+            sampler.stop()
+            draw(sampler.samples, plot, f"The soak, seed {seed}, {seconds / 60:.0f} minutes")
+            for name, part in sorted(rise(sampler.samples).items()):
+                click.echo(f"  {name} rose by {100 * part:.0f} % from the second to the last quarter")
         wrong = [f"the soak itself: {error}" for one in (*clients, faults) for error in one.errors]
         # After failovers it is another server's memory.
         wrong += leftovers(redis, math.inf if sentinel else begin)
