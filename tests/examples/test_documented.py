@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import click
+import psutil
 import pytest
 from documents import DOCS, PAGES, ROOT, Script, blocks, commands, free_ports, name
 from harness import environment
@@ -131,15 +132,26 @@ def test_a_page_is_followed(page, tmp_path, redis_server):
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin"
     env = {**environment(), "PATH": path, "PYTHONPATH": "", "XDG_STATE_HOME": str(tmp_path / "state")}
     env["WSGI_TIMEOUT_BIND"] = f"127.0.0.1:{ports[8000]}"
-    done = subprocess.run(
+    printed, errors = run(script, folder, env)
+    logs = "\n".join(f"{log.name}:\n{log.read_text()}" for log in folder.glob("*.log"))
+    complaints = script.complaints(printed)
+    assert not complaints, "\n".join([*complaints, errors, logs])
+
+
+def run(script, folder, env):
+    """Run a page to its end; returns what it printed, and its errors. It leaves no process behind."""
+    shell = subprocess.Popen(
         ["bash", "-c", "\n".join(script.lines)],
         cwd=folder,
         env=env,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=390,
-        check=False,
     )
-    logs = "\n".join(f"{log.name}:\n{log.read_text()}" for log in folder.glob("*.log"))
-    complaints = script.complaints(done.stdout)
-    assert not complaints, "\n".join([*complaints, done.stderr, logs])
+    try:
+        return shell.communicate(timeout=390)
+    except subprocess.TimeoutExpired:
+        started = psutil.Process(shell.pid).children(recursive=True)
+        for process in (shell, *started):
+            process.kill()
+        raise
