@@ -11,8 +11,8 @@ ARGS ?=
 # With what tests draw.
 FONT = /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
 # Tests wait for processes more than they compute: more workers than cores. A module's, or a class's, tests
-# share what they start, and so one worker.
-PYTEST = $(BIN)/python -m pytest -n 4 --dist loadscope
+# share what they start, and so one worker. In the files' order: the short ones of tests/wsgi come last.
+PYTEST = $(BIN)/python -m pytest -n 4 --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help run ocr chat shop polling old-flask test docs docs-serve reference screenshots recordings release-dry-run coverage test-long test-docs test-stacks test-resolve test-other-python test-mutants test-faults-20 test-power soak bench bench-quick slow-clients scaling lint types wheel lock audit ci clean wrk tools tesseract

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -65,12 +66,12 @@ def docstrings(tree):
     return {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
 
 
+@cache
 def strings(tree):
-    """Yield every string of a module that is no docstring, the parts of f-strings too."""
+    """Return every string of a module that is no docstring, the parts of f-strings too."""
     described = docstrings(tree)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in described:
-            yield node.value
+    constants = [node for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    return [node.value for node in constants if isinstance(node.value, str) and id(node) not in described]
 
 
 def table():

@@ -12,13 +12,6 @@ EXAMPLES = ROOT / "examples" / "polling"
 SLOW_SECONDS = 5.0
 
 
-def test_the_readme_shows_the_example():
-    """The program that the README shows is the Flask example, to the letter."""
-    readme = (EXAMPLES.parent.parent / "docs" / "how-to" / "functions.md").read_text()
-    program = (EXAMPLES / "flask_polling.py").read_text().partition('"""\n\n')[2]
-    assert f"```python\n{program}```" in readme
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "framework"),

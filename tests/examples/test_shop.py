@@ -30,6 +30,8 @@ CONFIRMED = 40
 #: The prefix of the shop by the way in.
 WAYS = {"serve": "", "extension": "", "blueprint": "/shop"}
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):

@@ -20,7 +20,7 @@ LEASE = 2.0
 #: Seconds until a new request is refused while Redis is away: less than `worker_wait`.
 REFUSED = 20.0
 
-pytestmark = pytest.mark.usefixtures("nothing_is_left")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nothing_is_left")]
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from wsgi_timeout.store import keys
 
 LEASE = 2.0
 
-pytestmark = pytest.mark.usefixtures("nothing_is_left")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nothing_is_left")]
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ LEASE = 2.0
 LARGE = array("Q", range(200_000)).tobytes()
 GEVENT = ("-k", "wsgi_timeout.gunicorn_gevent.GeventWorker")
 
-pytestmark = pytest.mark.usefixtures("nothing_is_left")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nothing_is_left")]
 
 
 @pytest.fixture(scope="module")

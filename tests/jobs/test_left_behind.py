@@ -16,7 +16,7 @@ KINDS = (
     "wait_for_a_coroutine",
 )
 
-pytestmark = pytest.mark.usefixtures("nothing_is_left")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nothing_is_left")]
 
 
 @pytest.fixture(scope="module", params=[1, 4], ids=["one thread", "threads"])

@@ -43,7 +43,7 @@ def served(deploy, version, *options):
     return deploy("elsewhere:app", pool=pool, wait_seconds=20, unread_timeout=30)
 
 
-@pytest.fixture(scope="module", params=FAST)
+@pytest.fixture(scope="module", params=[pytest.param("2.7", marks=pytest.mark.slow), "3.6"])
 def version(request):
     return request.param
 

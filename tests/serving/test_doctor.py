@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from call_steps import a_call, fresh_calls
 from commands import run_here
-from harness import Process, RedisServer, ask, until
+from harness import Deployment, Process, RedisServer, ask, until
 
 from wsgi_timeout import identity
 from wsgi_timeout.serving.doctor import examine, exit_code
@@ -49,6 +49,20 @@ def server():
     server.close()
 
 
+@pytest.fixture
+def lonely(server):
+    """Return a function that starts a deployment on a server of its own."""
+    started = []
+
+    def start(**options):
+        started.append(Deployment(server, **options))
+        return started[-1]
+
+    yield start
+    for site in started:
+        site.stop()
+
+
 def found(url, environment=GOOD, public_url="", probe_seconds=0.1):
     """Return verdict and text by the names of checks, the worst of each."""
     with connect(url, connections=1) as client:
@@ -59,9 +73,9 @@ def found(url, environment=GOOD, public_url="", probe_seconds=0.1):
     return {finding.check: (finding.verdict, finding.what) for finding in findings}, exit_code(findings)
 
 
-def test_a_good_deployment_has_nothing_to_mend(deploy):
+def test_a_good_deployment_has_nothing_to_mend(lonely):
     """With workers, append-only, and a web process behind the public URL nothing fails."""
-    site = deploy(pool=("--processes", "1"), web=("--threads", "50"), wait_seconds=20, max_waiting=20)
+    site = lonely(pool=("--processes", "1"), web=("--threads", "50"), wait_seconds=20, max_waiting=20)
     assert ask(site.web.port, "/fast").status == 200
     until(lambda: site.redis.client.hlen(f"wt:web:{site.name}"), what="the web process's description")
     checks, code = found(site.redis.url, public_url=site.url)

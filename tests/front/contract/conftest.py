@@ -7,7 +7,13 @@ from contract_site import AMPLE, GEVENT, WAIT
 from harness import APPS, Gunicorn, ask, until
 
 
-@pytest.fixture(scope="module", params=[(), ("-k", GEVENT)], ids=["gthread", "gevent"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param((), id="gthread"),
+        pytest.param(("-k", GEVENT), id="gevent", marks=pytest.mark.slow),
+    ],
+)
 def site(deploy, request):
     """The app under each of our gunicorn workers."""
     site = deploy("imported:app", pool=("--processes", "2"), web=request.param, wait_seconds=WAIT)
