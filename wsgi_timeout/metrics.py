@@ -88,7 +88,7 @@ def start() -> None:
         import prometheus_client  # noqa: PLC0415 - optional
     except ImportError:
         raise ConfigurationError(
-            "metrics need prometheus-client: pip install 'wsgi-timeout[metrics]', or unset "
+            "metrics need prometheus-client: pip install prometheus-client, or unset "
             "WSGI_TIMEOUT_METRICS_PATH and leave --metrics-port out"
         ) from None
     if _Counting.families:
