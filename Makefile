@@ -89,7 +89,7 @@ coverage: $(VENV)/.installed-dev $(VENV)/redis-6.2 tools ## Run the tests, and l
 	$(BIN)/coverage report
 
 test-docs: $(VENV)/.installed-dev tools ## Follow each page of the documentation, its commands in a clean folder
-	$(PYTEST) -m followed tests/examples $(ARGS)
+	$(PYTEST) --dist load -m followed tests/examples $(ARGS)  # each page by itself
 
 test-stacks: ## Run the contract tests beside versions of 2021 to 2026; ARGS='2021 2025'
 	$(PYTHON) tests/stacks/run.py $(ARGS)
