@@ -91,9 +91,9 @@ class Script:
 
     START = """set -m
 trap 'echo "@failed: $BASH_COMMAND"' ERR
-interrupts() { for job in $(jobs -p); do kill -INT -- -$job 2>/dev/null || true; done; }
-# Twice: what still runs then is not waited for.
-stops() { interrupts; sleep 1; interrupts; wait; }
+signals() { for job in $(jobs -p); do kill -$1 -- -$job 2>/dev/null || true; done; }
+# Twice: what still runs then is not waited for. What was started by a script may ignore an interrupt.
+stops() { signals INT; sleep 1; signals INT; sleep 1; signals TERM; wait; }
 trap stops EXIT
 waits() {
     for _ in $(seq 3000); do grep -q "$2" "$1" && return; kill -0 $going || break; sleep 0.1; done
