@@ -279,6 +279,9 @@ def test_missing_processes_are_started(ready, spare, started):
         ({"left": b"junk"}, False),
         ({"left": b"101"}, False),
         ({"readers": b"inbox"}, False),
+        ({"readers": b"inbox", "seen": b"95", "marked": b"90"}, False),
+        ({"readers": b"inbox", "seen": b"94"}, True),
+        ({"readers": b"inbox", "marked": b"94"}, True),
         ({"window": b"60"}, False),
         ({"window": b"1"}, True),
         ({"window": b"0.2"}, True),
@@ -290,7 +293,8 @@ def test_missing_processes_are_started(ready, spare, started):
 )
 def test_when_a_response_is_given_up_that_nobody_reads(changes, left):
     """An endless response without a reader for so long is left, a resumable one after its window."""
-    there = {"head": ResponseHead("200 OK", []).pack(), "left": b"100", "readers": None, "window": None}
+    there = {"head": ResponseHead("200 OK", []).pack(), "left": b"100"}
+    there |= dict.fromkeys(("readers", "window", "seen", "marked"))
     head, *stream = {**there, **changes}.values()
     assert is_left(head, stream, 101.5, 1) is left
 

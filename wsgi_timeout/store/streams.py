@@ -11,6 +11,7 @@ A stream is one hash: chunks under their numbers, and
     old, mark, marked   of a resumable stream: chunks before `old` are older than its window; once the
              window has passed since `marked`, `old` becomes `mark`
     window   of a resumable stream: seconds that it waits for a reader to come back
+    seen     of a resumable stream: when a web process last said that it reads it, in Redis' seconds
 
 A stream that fits the buffer is kept whole, for a second reader or a second run. Of a larger one, chunks are
 deleted after they were read.

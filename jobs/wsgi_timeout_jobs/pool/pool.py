@@ -28,7 +28,7 @@ from wsgi_timeout_jobs.pool.metrics_port import MetricsPort
 from wsgi_timeout_jobs.pool.options import PoolOptions
 from wsgi_timeout_jobs.pool.pauses import Pauses
 from wsgi_timeout_jobs.pool.queue_keeper import QueueKeeper
-from wsgi_timeout_jobs.pool.records import is_left, is_ours_no_more
+from wsgi_timeout_jobs.pool.records import SILENT_SECONDS, is_left, is_ours_no_more
 from wsgi_timeout_jobs.pool.rq_commands import Command, Commands
 from wsgi_timeout_jobs.pool.signals import install, tell_systemd, wait
 
@@ -66,6 +66,8 @@ class Pool:
         )
         self._surprises = LogOnce("pool")
         self._away = False
+        #: Since when Redis has answered each time, on the monotonic clock.
+        self._unbroken_since = time.monotonic()
         self._pauses = Pauses()
         self._next_renewal = self._next_look = self._next_records = self._next_cancels = 0.0
         #: The attempts that ran at the last check of records.
@@ -151,6 +153,8 @@ class Pool:
         )
         if all(self._answers(part) for part in parts):
             self._away = False
+        else:
+            self._unbroken_since = time.monotonic()
 
     def _answers(self, part: Callable[[], None]) -> bool:
         """Do a part; return False if Redis is away, and the other parts need not be tried."""
@@ -240,7 +244,7 @@ class Pool:
         for _, running in long:
             pipe.hmget(keys.call(running.call_id), "state", "attempt", "outcome", "head")
             body = keys.response_body(running.call_id, running.attempt)
-            pipe.hmget(body, "left", "readers", "window")
+            pipe.hmget(body, "left", "readers", "window", "seen", "marked")
         pipe.time()
         *found, (seconds, _) = pipe.execute()
         for (child, running), record, stream in zip(long, found[::2], found[1::2], strict=True):
@@ -248,6 +252,8 @@ class Pool:
                 continue
             if is_ours_no_more(running, record):
                 self._deadlines.interrupt(child, running, Outcome.CANCELLED, ended=True)
+            elif stream[1] and now - self._unbroken_since < 2 * SILENT_SECONDS:
+                pass  # its web process may be coming back to Redis as well
             elif is_left(record[3], stream, seconds, self._settings.reader_timeout / 2):
                 # The handler's next write is then refused; without one the next check interrupts it.
                 self._deadlines.record(

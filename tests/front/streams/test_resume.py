@@ -253,6 +253,17 @@ def test_a_silent_stream_that_nobody_comes_back_to_ends(site, steps):
         web.stop()
 
 
+@pytest.mark.slow
+def test_a_stream_whose_web_process_was_killed_ends(site, steps):
+    """When its reader's web process is killed, and nobody comes back, a silent handler ends as well."""
+    web = site.start_web(gateway="resume_window=1.5")
+    steps.allow(0)
+    with Connection(web.port, target(steps, "orphan")) as connection:
+        assert connection.events(1) == ["0"]
+        web.stop(signal.SIGKILL)
+    until(lambda: site.runs("orphan-ended"), 60, "the end of the handler")
+
+
 # -- workers and web processes that go
 
 
