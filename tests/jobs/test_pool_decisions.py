@@ -279,7 +279,7 @@ def test_missing_processes_are_started(ready, spare, started):
         ({"left": b"junk"}, False),
         ({"left": b"101"}, False),
         ({"readers": b"inbox"}, False),
-        ({"readers": b"inbox", "seen": b"95", "marked": b"90"}, False),
+        ({"readers": b"inbox", "seen": b"96", "marked": b"90"}, False),
         ({"readers": b"inbox", "seen": b"94"}, True),
         ({"readers": b"inbox", "marked": b"94"}, True),
         ({"window": b"60"}, False),
