@@ -85,17 +85,21 @@ def test_redis_moves_nothing_to_a_worker_that_is_gone(calls, when):
     be_born(calls, W2)
     gone, living = commands_of(calls, 2)
 
-    def blocking(connection, worker, blocked):
+    def blocking(connection, worker):
+        connection.send_command("CLIENT", "ID")
+        mine = str(connection.read_response())
         source = rq_state.queue_key(NAME)
-        connection.send_command("BLMOVE", source, keys.held(worker), "LEFT", "RIGHT", 5)
-        until(lambda: calls.redis.info("clients")["blocked_clients"] == blocked, what="the BLMOVE")
+        connection.send_command("BLMOVE", source, keys.held(worker), "LEFT", "RIGHT", 50)
+        # Others of this server block as well.
+        clients = calls.redis.client_list
+        until(lambda: [c for c in clients() if c["id"] == mine and "b" in c["flags"]], what="the BLMOVE")
 
     if when == "before":
-        blocking(gone, W1, 1)
+        blocking(gone, W1)
     calls.workers.recover(W1, None, "died")
     if when == "after":
-        blocking(gone, W1, 1)
-    blocking(living, W2, 2)
+        blocking(gone, W1)
+    blocking(living, W2)
     call = queued(calls)
     assert living.read_response() == call.id.encode()
     with pytest.raises(redis.exceptions.ResponseError, match="WRONGTYPE"):
