@@ -109,6 +109,9 @@ def test_a_web_machine_is_cut_off(site, name, seen):
     with site.cut_off(name):
         until(lambda: site.get(PROXY, f"{URL}/fast", 5) == (200, "fast \n"), 30, "the other web process")
         seen(f"{name} is cut off: the other one answers", [time.monotonic() - began])
+        # Several in a row: HAProxy has noticed, and none goes to the one that is cut off.
+        fast = (200, "fast \n")
+        until(lambda: all(site.get(PROXY, f"{URL}/fast", 5) == fast for _ in range(5)), 60, "five answers")
         assert site.get(PROXY, f"{URL}/slow?seconds=3&tag={name}") == (200, f"slow GET {name} 0\n")
     assert len(lines(site, name)) == 1
     until(lambda: site.get(PROXY, f"{URL}/fast") == (200, "fast \n"), 30, "service as before")

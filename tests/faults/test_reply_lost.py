@@ -68,6 +68,10 @@ def functions(deploy, proxy):
         client().redis.close()
 
 
+#: How delivered calls are deleted.
+DELETIONS = ("forget", "UNLINK")
+
+
 def ids(exchange):
     """Return the ids of the calls that an exchange names."""
     return {found for text in (*exchange.words, exchange.reply or b"") for found in _ID.findall(text)}
@@ -94,7 +98,7 @@ class Recording:
 
     def calls(self):
         # Delivered calls are deleted a moment later, many at a time: those of the test before too.
-        told = (exchange for exchange in self._proxy.exchanges if exchange.name != "UNLINK")
+        told = (exchange for exchange in self._proxy.exchanges if not kind(exchange).startswith(DELETIONS))
         return set().union(*map(ids, told)) - self._known
 
     def about_its_call(self, exchange):
