@@ -238,9 +238,9 @@ class Pool:
         there = [(child, running) for child, running in self._children.running() if not running.recorded]
         long = [(child, running) for child, running in there if running.attempt_of in self._ran]
         self._ran = {running.attempt_of for _, running in there}
-        pipe = self._redis.pipeline(transaction=False)
         if not long:
             return
+        pipe = self._redis.pipeline(transaction=False)
         for _, running in long:
             pipe.hmget(keys.call(running.call_id), "state", "attempt", "outcome", "head")
             body = keys.response_body(running.call_id, running.attempt)
