@@ -21,6 +21,11 @@ FOLDERS = {page: page.parent for page in PAGES if page.parent.parent.name == "ex
 #: These are followed from a clone on, by test_first_steps.py.
 FIRST_STEPS = {ROOT / "README.md", DOCS / "tutorial.md"}
 RECIPES = ("deploy/", "examples/")
+#: Figures that only a measurement can give: settings and limits are round numbers of s, KiB and MiB.
+MEASURED = re.compile(
+    r"\b\d[\d.,]* (?:ms|us|KB|[KM](?:i?B)/s|(?:requests|calls|events)(?:/s| a second))(?!\w)"
+)
+MEASURED_BY = re.compile(r"make [a-z-]+|results\.md|tests/")
 LANGUAGES = {
     "mermaid",
     "sh",
@@ -114,6 +119,15 @@ def test_recipes_on_a_page_are_the_files(page):
         if block.title.startswith(RECIPES):
             text = (ROOT / block.title).read_text(encoding="utf-8")
             assert block.text in {text, text.partition('"""\n\n')[2]}
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.stem != "decisions"], ids=name)
+def test_figures_name_what_measured_them(page):
+    """A section with measured times, rates or memory names the program that took them."""
+    prose = re.sub(r"^ *```.*?^ *```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for section in re.split(r"^(?=#{1,6} )", prose, flags=re.MULTILINE):
+        figures = [line for line in section.splitlines() if MEASURED.search(line)]
+        assert not figures or MEASURED_BY.search(section), "\n".join(figures)
 
 
 @pytest.mark.followed
