@@ -229,7 +229,7 @@ class CallInterrupted(BaseException):
 
     A `BaseException`, because Flask turns every `Exception` into a 500 page: the handler's
     `finally` blocks run, its `except Exception` blocks do not. `reason` is an outcome, as in
-    `wsgi_timeout.store.calls.Outcome`.
+    `wsgi_timeout.store.record.Outcome`.
     """
 
     def __init__(self, reason: str) -> None:

@@ -79,7 +79,7 @@ def test_an_unknown_id_is_dropped(calls):
 
 def test_a_call_that_comes_too_late_is_not_accepted(calls, monkeypatch):
     """A command that lay in a silent server until its sender had given up accepts nothing."""
-    monkeypatch.setattr("wsgi_timeout.store.calls._ACCEPTED_MS", -1)
+    monkeypatch.setattr("wsgi_timeout.store.enqueue._ACCEPTED_MS", -1)
     call = a_call()
     with pytest.raises(RedisUnavailable, match="too long"):
         calls.enqueue(call)

@@ -3,8 +3,8 @@
 import pytest
 from halves import BothHalves
 
-from wsgi_timeout.store.calls import FirstWaitNoted
 from wsgi_timeout.store.connection import connect
+from wsgi_timeout.store.enqueue import FirstWaitNoted
 from wsgi_timeout.store.first_waits import FirstWaitNotes, Left
 from wsgi_timeout.store.messages import CallRequest
 from wsgi_timeout.store.record import NewCall, new_id

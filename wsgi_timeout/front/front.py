@@ -43,7 +43,7 @@ from wsgi_timeout.metrics import ROUTE_KEY
 from wsgi_timeout.pages.pages import Pages, folders
 from wsgi_timeout.settings import Settings, check_secret_length
 from wsgi_timeout.store import durability
-from wsgi_timeout.store.calls import FirstWaitNoted
+from wsgi_timeout.store.enqueue import FirstWaitNoted
 from wsgi_timeout.store.record import new_id, new_token
 from wsgi_timeout.store.redis_errors import UNAVAILABLE
 from wsgi_timeout.target import check_name
