@@ -41,6 +41,7 @@ _TESTS = {
     f"{STORE}time_limit.py": "store/test_commands.py front/test_cut_off.py",
     f"{STORE}worker_list.py": "store/test_lists.py serving/test_look_commands.py",
     f"{STORE}workers.py": "store/test_workers.py watching/test_leases.py",
+    f"{FRONT}accept.py": f"{_CONTRACT} front/test_no_wait.py front/test_left_clients.py {_PAGE}",
     f"{FRONT}delivery.py": f"{_CONTRACT} faults/test_clients.py",
     f"{FRONT}error_pages.py": f"{_CONTRACT} front/test_uploads.py serving/test_logs.py",
     f"{FRONT}event_stream.py": "front/streams/test_resume.py",

@@ -12,7 +12,7 @@ LOCATION = f"{WEB}http/urls.py"
 POLICY = f"{WEB}front/policy.py"
 REPLAY = f"{WEB}front/replay.py"
 UPLOAD = f"{WEB}http/request_body.py"
-FRONT = f"{WEB}front/front.py"
+ACCEPT = f"{WEB}front/accept.py"
 DELIVERY = f"{WEB}front/delivery.py"
 PENDING = f"{WEB}http/pending.py"
 LARGE_BODY = f"{WEB}front/large_body.py"
@@ -252,7 +252,7 @@ MUTANTS = [
         f"{CAP}test_headers_are_copied",
     ),
     Mutant("41", CAPTURE, "[2-9][0-9]{2}(", "[1-9][0-9]{2}(", f"{CAP}test_a_bad_status"),
-    Mutant("42", FRONT, '== "websocket"', '== "never"', f"{HTTP}test_a_websocket_is_refused"),
+    Mutant("42", ACCEPT, '== "websocket"', '== "never"', f"{HTTP}test_a_websocket_is_refused"),
     Mutant(
         "43",
         RESPONSE,
