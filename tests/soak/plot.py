@@ -1,11 +1,15 @@
 """What a soaked site takes while it runs: memory, descriptors, threads, keys and log, sampled and drawn."""
 
 import contextlib
+import os
 import threading
 import time
 
 import psutil
 import redis
+
+from soak.site import TARGETS
+from wsgi_timeout.store import keys
 
 SECONDS = 5.0
 MIB = 2**20
@@ -16,7 +20,9 @@ PANELS = {
     "threads": "threads",
     "redis": "Redis' memory, MiB",
     "keys": "Redis' keys",
+    "tombstones": "tombstones in two of these keys",
     "log": "log, KiB a minute",
+    "load": "load of the machine",
 }
 #: Of one panel, in pixels.
 WIDTH, HEIGHT, MARGIN = 330, 130, 45
@@ -55,20 +61,22 @@ class Sampler(threading.Thread):
                     memory += one.memory_info().rss
                     descriptors += one.num_fds()
                     threads += one.num_threads()
-        info = self._site.server.client.info()
+        client = self._site.server.client
         return {
             "seconds": time.monotonic() - self._began,
             "memory": memory / MIB,
             "descriptors": descriptors,
             "threads": threads,
-            "redis": info["used_memory"] / MIB,
-            "keys": self._site.server.client.dbsize(),
+            "redis": client.info()["used_memory"] / MIB,
+            "keys": client.dbsize(),
+            "tombstones": sum(client.hlen(keys.tombstones(name)) for name in set(TARGETS)),
             "log": sum(self._logs.values()) / 1024,
+            "load": os.getloadavg()[0],
         }
 
 
 def draw(samples, path, title):
-    """Write samples as an SVG of six panels, each from zero."""
+    """Write samples as an SVG of a panel each from zero."""
     for sample, before in zip(reversed(samples[1:]), reversed(samples[:-1]), strict=True):
         spent = sample["seconds"] - before["seconds"]
         sample["log"] = 60 * (sample["log"] - before["log"]) / spent
@@ -76,7 +84,7 @@ def draw(samples, path, title):
         _panel(samples[1:], name, told, (number % 2) * (WIDTH + 2 * MARGIN), (number // 2) * (HEIGHT + 60))
         for number, (name, told) in enumerate(PANELS.items())
     ]
-    size = f"0 0 {2 * (WIDTH + 2 * MARGIN)} {3 * (HEIGHT + 60) + 30}"
+    size = f"0 0 {2 * (WIDTH + 2 * MARGIN)} {-(-len(PANELS) // 2) * (HEIGHT + 60) + 10}"
     style = "text{font:12px sans-serif;fill:#555}path{fill:none;stroke:#2563eb}line{stroke:#bbb}"
     begin = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{size}"><title>{title}</title>'
     path.write_text(f"{begin}<style>{style}</style>" + "\n".join(panels) + "</svg>\n")
@@ -104,7 +112,7 @@ def rise(samples):
     """Return by how much each rose from the second quarter to the last one, as parts of the former."""
     quarter = len(samples) // 4
     found = {}
-    for name in PANELS.keys() - {"log"}:
+    for name in PANELS.keys() - {"log", "load"}:
         early, late = (
             sum(sample[name] for sample in part) / max(1, len(part))
             for part in (samples[quarter : 2 * quarter], samples[-quarter:])

@@ -156,7 +156,7 @@ def leftovers(redis, begin):
     wrong += [
         f"keys are left: wt:{kind}" for kind in kinds & {"in", "out", "args", "value", "delayed", "held"}
     ]
-    graves = sum(1 for _ in redis.client.scan_iter("wt:gone:*", 1000))
+    graves = sum(map(redis.client.hlen, redis.client.scan_iter("wt:gone:*", 1000)))
     grown = redis.client.info("memory")["used_memory"] - begin - 200 * graves
     if grown > GROWTH:
         wrong.append(f"Redis holds {grown} bytes more than at the beginning, and {graves} tombstones")

@@ -216,7 +216,8 @@ def test_no_grace(calls):
     """With a grace of zero only the tombstone stays."""
     call = ended(calls)
     calls.deliver(call.id, call.token, call.path, 1, 0)
-    assert [key for key in everything(calls) if call.id.encode() in key] == [keys.tombstone(call.id).encode()]
+    assert not [key for key in everything(calls) if call.id.encode() in key]
+    assert calls.redis.hkeys(keys.tombstones(NAME)) == [call.id.encode()]
 
 
 def test_delivery_deletes_the_streams(calls):
@@ -282,8 +283,32 @@ def test_a_tombstone_is_small(calls):
     """What stays of a delivered call takes at most 60 bytes, and lives for a week."""
     call = ended(calls)
     calls.deliver(call.id, call.token, call.path, 1, 0)
-    assert calls.redis.strlen(keys.tombstone(call.id)) <= 60
-    assert 0 < calls.redis.ttl(keys.tombstone(call.id)) <= keys.TOMBSTONE_TTL
+    assert calls.redis.hstrlen(keys.tombstones(NAME), call.id) <= 60
+    for key in (keys.tombstones(NAME), keys.tombstone_ids(NAME)):
+        assert 0 < calls.redis.ttl(key) <= keys.TOMBSTONE_TTL
+
+
+def test_tombstones_are_bounded(calls, monkeypatch):
+    """No more than so many are kept of one name: the oldest ones go."""
+    monkeypatch.setattr(keys, "MOST_TOMBSTONES", 3)
+    delivered = [ended(calls) for _ in range(5)]
+    for call in delivered:
+        calls.deliver(call.id, call.token, call.path, 1, 0)
+    found = [calls.authorize(call.id, call.token, call.path) for call in delivered]
+    assert [isinstance(each, Tombstone) for each in found] == [False, False, True, True, True]
+    assert calls.redis.hlen(keys.tombstones(NAME)) == calls.redis.llen(keys.tombstone_ids(NAME)) == 3
+
+
+def test_a_tombstone_has_its_time(calls, monkeypatch):
+    """What is older than a week is not told any more, and goes with a later delivery."""
+    old = ended(calls)
+    calls.deliver(old.id, old.token, old.path, 1, 0)
+    calls.redis.lset(keys.tombstone_ids(NAME), 0, f"1 {old.id}")
+    call = ended(calls)
+    calls.deliver(call.id, call.token, call.path, 1, 0)
+    assert calls.redis.hkeys(keys.tombstones(NAME)) == [call.id.encode()]
+    monkeypatch.setattr(keys, "TOMBSTONE_TTL", -1)
+    assert calls.authorize(call.id, call.token, call.path) is None
 
 
 def test_a_token_lies_in_its_record_only(calls):

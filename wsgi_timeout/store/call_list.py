@@ -121,13 +121,13 @@ def _from_lists(commands: Any, call_id: str) -> dict[str, str]:
     for name in names(commands):
         for values in (*_done_entries(commands, name, _KEPT), *failed_entries(commands, name, _KEPT)):
             if values["id"] == call_id:
-                return {"state": "ended", "outcome": "done", **values, **_delivered(commands, call_id)}
+                return {"state": "ended", "outcome": "done", **values, **_delivered(commands, name, call_id)}
     return {}
 
 
-def _delivered(commands: Any, call_id: str) -> dict[str, str]:
+def _delivered(commands: Any, name: str, call_id: str) -> dict[str, str]:
     """Return what a tombstone tells: there is none of a call whose result URL nobody was told."""
-    grave = commands.get(keys.tombstone(call_id))
+    grave = commands.hget(keys.tombstones(name), call_id)
     if grave is None:
         return {"detail": NOT_KEPT}
     try:

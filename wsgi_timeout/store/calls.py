@@ -92,7 +92,7 @@ class Calls(Enqueueing):
         record = keys.call(call_id)
         pipe = self.redis.pipeline(transaction=False)
         pipe.hmget(record, ("token", "path", "name", "asked", *Snapshot.FIELDS))
-        pipe.get(keys.tombstone(call_id))
+        pipe.hget(keys.tombstones(self.name), call_id)
         found, grave = pipe.execute(raise_on_error=False)
         for answer in (found, grave):
             if isinstance(answer, UNAVAILABLE):
@@ -106,7 +106,8 @@ class Calls(Enqueueing):
         if isinstance(grave, bytes):
             with suppress(ValueError, TypeError, msgpack.UnpackException):  # no tombstone of ours
                 delivered_ms, digest, asked, *_ = msgpack.unpackb(grave)
-                if hmac.compare_digest(digest, self._digest(token, path)):
+                recent = now_ms() - delivered_ms <= keys.TOMBSTONE_TTL * 1000
+                if recent and hmac.compare_digest(digest, self._digest(token, path)):
                     return Tombstone(int(delivered_ms), asked)
         return None
 
@@ -142,7 +143,8 @@ class Calls(Enqueueing):
                 keys.call(call_id),
                 keys.request_body(call_id),
                 keys.response_body(call_id, attempt),
-                keys.tombstone(call_id),
+                keys.tombstones(self.name),
+                keys.tombstone_ids(self.name),
             ],
             [
                 now_ms(),
@@ -150,6 +152,8 @@ class Calls(Enqueueing):
                 msgpack.packb([now_ms(), self._digest(token, path), asked, hops]),
                 keys.TOMBSTONE_TTL,
                 hops,
+                call_id,
+                keys.MOST_TOMBSTONES,
             ],
         )
 

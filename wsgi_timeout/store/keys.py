@@ -18,7 +18,9 @@
                                        led to its address
     wt:first:<name>:<digest>   hash    first_begin.lua: a        its first wait, and 15 s
                                        navigation that waits
-    wt:gone:<id>               string  deliver.lua (tombstone)   7 days
+    wt:gone:<name>             hash    deliver.lua (tombstones)  7 days after the last one; each is kept
+                                                                 7 days, the last 100,000 of a name
+    wt:gone-ids:<name>         list    deliver.lua               the same: when each of them was delivered
     wt:failed:<name>           list    prelude.lua: the last     7 days after the last entry
                                        1,000 not done
     wt:done:<name>             list    finish.lua: the last      7 days, renewed at each 200th
@@ -57,6 +59,8 @@ from __future__ import annotations
 PROBE = "wt:doctor"
 #: Seconds that a tombstone is kept, which tells "delivered" from "never existed".
 TOMBSTONE_TTL = 7 * 86_400
+#: How many tombstones are kept of one name, 20 MB of Redis' memory: the oldest ones go first.
+MOST_TOMBSTONES = 100_000
 #: Seconds that the list of failed calls outlives its last entry.
 FAILED_TTL = 7 * 86_400
 #: Seconds after which an unread inbox expires: its process may have died.
@@ -113,8 +117,12 @@ def first_wait(name: str, digest: str) -> str:
     return f"wt:first:{name}:{digest}"
 
 
-def tombstone(call_id: str) -> str:
-    return f"wt:gone:{call_id}"
+def tombstones(name: str) -> str:
+    return f"wt:gone:{name}"
+
+
+def tombstone_ids(name: str) -> str:
+    return f"wt:gone-ids:{name}"
 
 
 def failed(name: str) -> str:

@@ -1,11 +1,21 @@
 -- A response whose URL was given out was sent in full: it stays for the grace, and then a tombstone.
--- KEYS: record, request body, response body, tombstone
--- ARGV: now ms, grace ms, tombstone, tombstone TTL s, redirects that led to it
+-- KEYS: record, request body, response body, tombstones, their ids
+-- ARGV: now ms, grace ms, tombstone, tombstone TTL s, redirects that led to it, id, most tombstones
 if hget(KEYS[1], 'state') ~= 'ended' then return 'not ended' end
 -- First, so that a full Redis takes the rest: see `finish`.
 redis.call('UNLINK', KEYS[2])
 if redis.call('HSETNX', KEYS[1], 'delivered', ARGV[1]) == 0 then return 'delivered' end
 redis.call('HSET', KEYS[1], 'hops', ARGV[5])
-redis.call('SET', KEYS[4], ARGV[3], 'EX', ARGV[4])
 for i, key in ipairs({KEYS[1], KEYS[3]}) do redis.call('PEXPIRE', key, ARGV[2]) end
+redis.pcall('HSET', KEYS[4], ARGV[6], ARGV[3])
+local kept = num(read('RPUSH', KEYS[5], ARGV[1] .. ' ' .. ARGV[6]), 0)
+for i = 4, 5 do redis.call('EXPIRE', KEYS[i], ARGV[4]) end
+-- Two at most, so that a delivery costs the same whatever is there: what has had its time, and what is too many.
+for i = 1, 2 do
+  local delivered, id = string.match(read('LINDEX', KEYS[5], 0) or '', '^(%d+) (.*)$')
+  if not id or kept <= tonumber(ARGV[7]) and ARGV[1] - delivered <= ARGV[4] * 1000 then break end
+  redis.call('LPOP', KEYS[5])
+  redis.pcall('HDEL', KEYS[4], id)
+  kept = kept - 1
+end
 return 'delivered'
