@@ -1,8 +1,12 @@
 """Requests that nobody of ours has made: where a secret is set, no worker runs them."""
 
+import hashlib
+import random
+
 import msgpack
 import pytest
 from harness import ask, until
+from uploader import pieces
 
 from wsgi_timeout.store import keys
 
@@ -28,7 +32,7 @@ def later(site, tag):
 
 @pytest.fixture(scope="module")
 def patient(deploy):
-    return deploy(pool=("--processes", "1"), wait_seconds=20, secret=SECRET, prefer=True)
+    return deploy(pool=("--processes", "1"), wait_seconds=20, secret=SECRET, prefer=True, buffer=524_288)
 
 
 @pytest.mark.parametrize("forged", ["request", "seal", "none", "another's"])
@@ -60,6 +64,53 @@ def queued_too(site, record):
     redis = site.redis.client
     others = (key for key in redis.scan_iter(keys.call("*")) if key != record)
     return next(key for key in others if redis.hget(key, "state") == b"queued")
+
+
+def swap(redis, stream):
+    first, second = redis.hmget(stream, "0", "1")
+    redis.hset(stream, mapping={"0": second, "1": first})
+
+
+def cut(redis, stream):
+    count = int(redis.hget(stream, "count"))
+    redis.hset(stream, "count", count - 1)
+    redis.hdel(stream, str(count - 1))
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda redis, stream: redis.hset(stream, "1", b"forged"),
+        lambda redis, stream: redis.hset(stream, "1", b"x" + redis.hget(stream, "1")[1:]),
+        swap,
+        cut,
+    ],
+    ids=["replaced", "a byte", "in another order", "its end"],
+)
+def test_a_forged_chunk_of_a_body_is_refused(patient, forge):
+    """A chunk of a large body that was changed, moved or cut off: its handler never has it."""
+    urls = []
+
+    def send():
+        body = random.randbytes(400_000)
+        answer = ask(patient.web.port, "/echo", "POST", body=body, headers={"Prefer": "respond-async"})
+        urls.append(answer.location)
+
+    record, worker = queued(patient, send)
+    forge(patient.redis.client, record.replace(b"wt:call:", b"wt:in:"))
+    worker.resume()
+    answer = ask(patient.web.port, urls[0])
+    assert answer.status == 500, answer.body
+    patient.pool.wait_for("UploadBroken")
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("size", [65_537, 262_144, 524_288, 3_000_000])
+def test_a_sealed_body_arrives(patient, size, chunked):
+    """A body in chunks is what was sent, whether its handler waits for it or reads while it comes."""
+    body = random.randbytes(size)
+    answer = ask(patient.web.port, "/hash", "POST", body=pieces(body) if chunked else body)
+    assert answer.json == {"length": size, "sha256": hashlib.sha256(body).hexdigest()}
 
 
 def test_a_sealed_request_runs(patient):

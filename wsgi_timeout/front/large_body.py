@@ -14,6 +14,7 @@ from wsgi_timeout.front.process import Runtime
 from wsgi_timeout.http.request_body import Upload
 from wsgi_timeout.retrying import retry
 from wsgi_timeout.settings import Settings
+from wsgi_timeout.store import seals
 from wsgi_timeout.store.keys import UPLOAD_TTL
 from wsgi_timeout.store.record import Outcome
 from wsgi_timeout.store.redis_errors import UNAVAILABLE
@@ -44,10 +45,14 @@ class LargeBody:
         self._settings = settings
         self._call_id = call_id
         self._waiter = waiter
-        self._chunks = upload.chunks()
+        chunks = upload.chunks()
+        if seals.are_set():
+            chunks = seals.seal_chunks(chunks, call_id, runtime.calls.name)
+        self._chunks = chunks
         #: The chunk for which the buffer had no room.
         self._left: list[bytes] = []
-        limits = Limits(settings.buffer, _before_its_call(upload, settings))
+        before = _before_its_call(upload, settings)
+        limits = Limits(seals.sealed_size(settings.buffer), seals.sealed_size(before))
         budget = Budget(runtime.calls.buffered, settings.max_buffered_bytes)
         scripts, inbox = runtime.calls.scripts, runtime.listener.inbox
         self._writer = StreamWriter(scripts, call_id, inbox, limits, ttl=UPLOAD_TTL, budget=budget)

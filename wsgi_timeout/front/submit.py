@@ -17,7 +17,7 @@ from wsgi_timeout.http.pending import Pending
 from wsgi_timeout.http.request_body import Upload, impatient
 from wsgi_timeout.retrying import retry
 from wsgi_timeout.settings import Settings
-from wsgi_timeout.store import keys
+from wsgi_timeout.store import keys, seals
 from wsgi_timeout.store.messages import CallRequest
 from wsgi_timeout.store.record import NewCall
 from wsgi_timeout.store.redis_errors import UNAVAILABLE, unavailable_is_refusal
@@ -119,6 +119,7 @@ class Submission:
                 result_ttl=settings.result_ttl,
                 resume_window=settings.resume_window if settings.event_streams == "resumable" else 0.0,
                 reader_timeout=settings.reader_timeout,
+                sealed_body=body is None and seals.are_set(),
             ),
             max_attempts=settings.max_attempts,
             max_queued=settings.max_queued,

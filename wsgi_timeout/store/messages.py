@@ -19,6 +19,7 @@ PLACE = "place"
 #: The types of the fields by their annotations: messages from Redis are checked, since anybody may have
 #: written them.
 _KINDS: dict[str, Any] = {
+    "bool": bool,
     "bytes | None": (bytes, type(None)),
     "dict[str, Any]": dict,
     "float": (int, float),
@@ -88,6 +89,8 @@ class CallRequest(_Message):
     resume_window: float = 0.0
     #: Seconds for which a stream that may have no end continues without a reader.
     reader_timeout: float = 8.0
+    #: Whether the chunks of the request body are sealed: see `seals`.
+    sealed_body: bool = False
 
 
 @dataclass(frozen=True, slots=True)

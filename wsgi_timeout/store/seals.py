@@ -2,7 +2,8 @@
 
 Otherwise whoever can write to Redis could send requests to the app past the web server, for instance with a
 `REMOTE_USER` of their choice. The HMAC (RFC 2104) covers the request, the call's id and the name, so it fits
-no other call and no other app.
+no other call and no other app. A request body in chunks has one at the end of each chunk, which covers its
+number too; a sealed empty chunk says that the body is whole.
 """
 
 from __future__ import annotations
@@ -10,12 +11,16 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+from collections.abc import Iterable, Iterator
 
-from wsgi_timeout.errors import ConfigurationError
+from wsgi_timeout.errors import ConfigurationError, UploadBroken
 from wsgi_timeout.settings import MADE_BY_SERVE, SECRET_VARIABLE
+from wsgi_timeout.store.streams import CHUNK
 
 #: The field of a worker's description that holds the fingerprint of its secret.
 FINGERPRINT = "secret"
+#: Bytes of a seal.
+_SIZE = hashlib.sha256().digest_size
 
 
 def seal(packed: bytes, call_id: str, name: str) -> bytes:
@@ -35,6 +40,53 @@ def check(mac: bytes, packed: bytes, call_id: str, name: str) -> None:
             f"the request of call {call_id} is not sealed with this {SECRET_VARIABLE}, and was not run: set "
             "the same secret in web processes and workers, and look who else writes to this Redis"
         )
+
+
+def are_set() -> bool:
+    """Return whether requests are sealed here: a secret is set."""
+    return bool(_mac())
+
+
+def sealed_size(size: int) -> int:
+    """Return how many bytes of Redis a request body of `size` bytes needs: with seals, if a secret is set."""
+    # Of each chunk, of a smaller last one, and of the empty one, which counts as two.
+    return size + (size // CHUNK + 3) * _SIZE if are_set() else size
+
+
+def seal_chunks(chunks: Iterable[bytes], call_id: str, name: str) -> Iterator[bytes]:
+    """Yield the chunks of a whole request body, each with its seal, and a sealed empty one after the last."""
+    number = 0
+    for number, chunk in enumerate(chunks, 1):
+        yield chunk + _chunk_seal(chunk, number - 1, call_id, name)
+    yield _chunk_seal(b"", number, call_id, name)
+
+
+class SealedChunks:
+    """Opens the chunks of one request body, from its first on."""
+
+    def __init__(self, call_id: str, name: str) -> None:
+        self._call_id = call_id
+        self._name = name
+        self._number = 0
+        #: The empty chunk at the end was opened.
+        self.whole = False
+
+    def open(self, sealed: bytes) -> bytes:
+        """Return the next chunk without its seal; raises `UploadBroken` if the seal does not fit."""
+        chunk, mac = sealed[:-_SIZE], sealed[-_SIZE:]
+        wanted = _chunk_seal(chunk, self._number, self._call_id, self._name)
+        if wanted and not hmac.compare_digest(wanted, mac):
+            raise UploadBroken(
+                f"chunk {self._number} of the request body of call {self._call_id} is not sealed with this "
+                f"{SECRET_VARIABLE}: look who else writes to this Redis"
+            )
+        self._number += 1
+        self.whole = not chunk
+        return chunk
+
+
+def _chunk_seal(chunk: bytes, number: int, call_id: str, name: str) -> bytes:
+    return _mac(b"chunk", call_id.encode(), name.encode(), str(number).encode(), chunk)
 
 
 def fingerprint() -> str:

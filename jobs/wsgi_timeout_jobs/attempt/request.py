@@ -142,9 +142,11 @@ class RequestRunner:
         reader = StreamReader(
             self.attempts.scripts, attempt.call_id, self.listener.inbox, reader=attempt.number
         )
-        return buffered(
-            RequestBody(reader, waiter, self.interrupts, Uploader(self.attempts, attempt.call_id))
-        )
+        uploader = Uploader(self.attempts, attempt.call_id)
+        sealed = None
+        if request.sealed_body:
+            sealed = seals.SealedChunks(attempt.call_id, self.attempts.name)
+        return buffered(RequestBody(reader, waiter, self.interrupts, uploader, sealed))
 
     @staticmethod
     def _close(call_id: str, capture: Capture) -> None:

@@ -12,6 +12,7 @@ from wsgi_timeout.store import keys
 from wsgi_timeout.store.queue import Queue
 from wsgi_timeout.store.record import text
 from wsgi_timeout.store.redis_errors import UNAVAILABLE
+from wsgi_timeout.store.seals import SealedChunks
 from wsgi_timeout.store.streams import StreamReader
 from wsgi_timeout.watching.listener import RECHECK_SECONDS
 from wsgi_timeout.watching.waiter import Waiter
@@ -71,9 +72,15 @@ class RequestBody(io.RawIOBase):
     """Reads the body's stream; raises `UploadBroken` at the end of an upload that was cut short."""
 
     def __init__(
-        self, reader: StreamReader, waiter: Waiter, interrupts: Interrupts, uploader: Uploader
+        self,
+        reader: StreamReader,
+        waiter: Waiter,
+        interrupts: Interrupts,
+        uploader: Uploader,
+        sealed: SealedChunks | None = None,
     ) -> None:
         self._reader = reader
+        self._sealed = sealed
         self._uploader = uploader
         self._waiter = waiter
         self._interrupts = interrupts
@@ -93,6 +100,17 @@ class RequestBody(io.RawIOBase):
 
     def _next(self) -> bytes:
         """Return the next chunk, empty at the end. Raises `UploadBroken`."""
+        chunk = self._take()
+        if self._sealed is None:
+            return chunk
+        if chunk and (opened := self._sealed.open(chunk)):
+            return opened
+        if self._take() or not self._sealed.whole:
+            raise UploadBroken("the request body in Redis does not end where its seals do")
+        return b""
+
+    def _take(self) -> bytes:
+        """Return the next chunk as it is in Redis, empty at the end. Raises `UploadBroken`."""
         asked = time.monotonic()
         while not self._chunks:
             if self._reader.end == "complete":

@@ -433,7 +433,7 @@ MUTANTS = [
     Mutant(
         "50 (throttle, up)",
         LARGE_BODY,
-        "limits = Limits(settings.buffer, _before_its_call(upload, settings))",
+        "limits = Limits(seals.sealed_size(settings.buffer), seals.sealed_size(before))",
         "limits = Limits(1 << 40, 1 << 40)",
         f"{BODIES}test_a_handler_that_reads_slowly_holds_its_client_up",
     ),
