@@ -15,12 +15,14 @@ _POOL = "jobs/test_pool_decisions.py jobs/test_leaving.py faults/test_pool.py fa
 _WORKER = "jobs/test_pool_decisions.py jobs/test_threads.py faults/test_stops.py faults/test_handlers.py"
 
 _TESTS = {
-    f"{STORE}attempts.py": "store/test_attempts.py store/test_costs.py faults/test_moments.py",
+    f"{STORE}attempts.py": "store/test_attempts.py store/test_costs.py store/test_durability.py"
+    " faults/test_moments.py",
     f"{STORE}call_list.py": "serving/test_look_commands.py faults/test_failed_calls.py",
     f"{STORE}calls.py": _CALLS,
     f"{STORE}claims.py": "store/test_calls.py front/test_preferences.py",
     f"{STORE}connection.py": "store/test_commands.py store/test_wrong_password.py faults/test_redis_away.py",
     f"{STORE}enqueue.py": _CALLS,
+    f"{STORE}everysec.py": "store/test_durability.py",
     f"{STORE}failed_calls.py": "store/test_lists.py faults/test_failed_calls.py",
     f"{STORE}first_waits.py": "store/test_first_waits.py front/test_navigations.py",
     f"{STORE}gauges.py": "serving/test_metrics.py",
@@ -38,10 +40,12 @@ _TESTS = {
     f"{STORE}sentinels.py": "store/test_sentinel_urls.py"
     " faults/test_sentinel.py::test_a_failover_under_traffic",
     f"{STORE}streams.py": _STREAMS,
+    f"{STORE}synced.py": "store/test_durability.py",
     f"{STORE}time_limit.py": "store/test_commands.py front/test_cut_off.py",
     f"{STORE}worker_list.py": "store/test_lists.py serving/test_look_commands.py",
     f"{STORE}workers.py": "store/test_workers.py watching/test_leases.py",
     f"{FRONT}accept.py": f"{_CONTRACT} front/test_no_wait.py front/test_left_clients.py {_PAGE}",
+    f"{FRONT}browser_answers.py": _PAGE,
     f"{FRONT}delivery.py": f"{_CONTRACT} faults/test_clients.py",
     f"{FRONT}error_pages.py": f"{_CONTRACT} front/test_uploads.py serving/test_logs.py",
     f"{FRONT}event_stream.py": "front/streams/test_resume.py",
