@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 #: Where a request's environ has its span.
@@ -84,18 +84,27 @@ class _RequestSpan:
         self._span.end()
 
 
-@contextmanager
 def request(
     environ: dict[str, Any], start_response: Callable[..., Any], *, hop: int
-) -> Iterator[Callable[..., Any]]:
-    """Have a span for a request, if this process has loaded OpenTelemetry; gives a `start_response`.
+) -> AbstractContextManager[Callable[..., Any]]:
+    """Have a span for a request, if OpenTelemetry is set up in this process; gives a `start_response`.
 
     `hop`: 0 for a first request, whose environ is given the span's headers; one on a result URL, whose
     span waits for `in_trace_of`.
     """
-    if "opentelemetry.trace" not in sys.modules:
-        yield start_response
-        return
+    return _spanned(environ, start_response, hop) if _is_set_up() else nullcontext(start_response)
+
+
+def _is_set_up() -> bool:
+    # redis-py loads the API wherever it is installed: without a provider of tracers its spans go nowhere.
+    trace = sys.modules.get("opentelemetry.trace")
+    return trace is not None and not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+
+
+@contextmanager
+def _spanned(
+    environ: dict[str, Any], start_response: Callable[..., Any], hop: int
+) -> Iterator[Callable[..., Any]]:
     span = environ[_KEY] = _RequestSpan(environ, hop)
     if not hop:
         span.start()
