@@ -102,3 +102,20 @@ def test_a_server_that_is_not_imported_is_not_ours(monkeypatch):
     """a2wsgi is taken for the server only where it was imported."""
     monkeypatch.delitem(sys.modules, "a2wsgi.wsgi", raising=False)
     assert own_server._a2wsgi() is None
+
+
+def test_the_threads_of_a2wsgi_are_found_on_the_stack(monkeypatch):
+    """The object that serves is the one with an executor, whatever methods of others it has called."""
+
+    class Called:
+        def find(self):
+            return own_server._a2wsgi()
+
+    class Serving:
+        executor = SimpleNamespace(_max_workers=7)
+
+        def serve(self, called):
+            return called.find()
+
+    monkeypatch.setitem(sys.modules, "a2wsgi.wsgi", SimpleNamespace())
+    assert Serving().serve(Called()).threads == 7

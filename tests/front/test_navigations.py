@@ -301,6 +301,17 @@ def test_an_impatient_person_runs_once(site, patient, elsewhere, gate):
     assert len(site.runs("report")) == before + 1
 
 
+def test_a_page_that_goes_on_waiting_is_noted(site, patient, gate):
+    """While a first request waits, others find a note of it; the note goes with its answer."""
+    before = set(site.noted())
+    waiting = navigation(patient.port, f"/report?gate={gate}&noted")
+    until(lambda: set(site.noted()) - before, what="the note")
+    (note,) = set(site.noted()) - before
+    gate.touch()
+    assert b"The report" in received(waiting)
+    until(lambda: note not in site.noted(), what="the end of the note")
+
+
 OTHERS = {
     "hard reload": HARD,
     "person": {"Cookie": "session=bob"},
