@@ -1,6 +1,8 @@
 """An app whose answers depend on the query, on conditions, on a log-in, on how far a client is."""
 
+import os
 from decimal import Decimal
+from pathlib import Path
 
 from basic import hold_up, note
 from flask import Flask, Response, make_response, request
@@ -98,3 +100,22 @@ def dashboard():
 def events():
     last = int(request.headers.get("Last-Event-ID", 0))
     return Response(f"retry: 10\nid: {last + 1}\ndata: {last + 1}\n\n", mimetype="text/event-stream")
+
+
+@app.route("/fails", methods=["GET", "POST"])
+def fails():
+    """Break off in the middle, or raise: the first time only."""
+    tag, how = request.args["tag"], request.args["how"]
+    if Path(os.environ["RUNS_FILE"]).read_text(encoding="utf-8").count(f"{tag}-") > 1:
+        return BODY
+    if how == "raises":
+        app.config["PROPAGATE_EXCEPTIONS"] = True
+        raise ZeroDivisionError
+    if how == "500":
+        return how, 500
+    return Response(half(BODY * int(how)), headers={"Content-Length": len(BODY) * int(how)})
+
+
+def half(body):
+    yield body[: len(body) // 2]
+    raise ConnectionError("as intended")

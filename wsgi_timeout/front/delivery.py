@@ -23,7 +23,7 @@ class Delivery:
 
     A call whose result URL was never given out is deleted, however the response ended: nobody can ask
     for it again. Any other call counts as delivered once its body was sent in full, and is kept for the
-    grace period.
+    grace period. So does one that failed, once its client was told: asking again may succeed.
     """
 
     runtime: Runtime
@@ -33,15 +33,22 @@ class Delivery:
     method: str
     grace_seconds: float
 
-    def finish(self, *, whole: bool) -> None:
-        """Record how the response ended; `whole`: its last byte was sent."""
+    def finish(self, *, whole: bool, failed: bool = False) -> None:
+        """Record how the response ended.
+
+        Args:
+            whole: its last byte was sent.
+            failed: the client was told that the app failed: by an error, or by a body that breaks off.
+        """
         self._log(whole=whole)
         if whole:
             metrics.observe("hops", self.pending.hop, self.runtime.calls.name, self.pending.route)
-        kept_seconds = Asked.unpack(self.pending.asked).kept_seconds if self.pending.asked else 0.0
+        call = Asked.unpack(self.pending.asked) if self.pending.asked else None
+        kept_seconds = call.kept_seconds if call else 0.0
+        over = whole or (failed and call is not None and call.waits and not kept_seconds)
         if self.pending.hop == 0 and not kept_seconds:
             self._forget(whole=whole)
-        elif whole and self.method != "HEAD":
+        elif over and self.method != "HEAD":
             self._deliver(max(self.grace_seconds, kept_seconds))
 
     def _forget(self, *, whole: bool) -> None:

@@ -50,7 +50,7 @@ def answer(ready: Ready, delivery: Delivery, seat: Seat, start_response: StartRe
     """
     snapshot = ready.snapshot
     if snapshot.outcome not in {None, Outcome.DONE, Outcome.BROKEN}:
-        delivery.finish(whole=False)
+        delivery.finish(whole=False, failed=True)
         failure = _FAILURES.get(snapshot.outcome or Outcome.UNREAD, CallFailed)
         raise failure(snapshot.detail)
     assert snapshot.head is not None
@@ -65,6 +65,10 @@ def answer(ready: Ready, delivery: Delivery, seat: Seat, start_response: StartRe
     return Replay(chunks, ready.reader, delivery, seat.pass_on())
 
 
+class BrokenOff(ResponseBroken):
+    """The app's own response broke off: there is no more of it, for no client."""
+
+
 class Replay:
     """The iterable of one response. PEP 3333: the server calls `close()` however the response ended."""
 
@@ -74,17 +78,22 @@ class Replay:
         self._delivery = delivery
         self._seat = seat
         self._whole = False
+        self._failed = False
         self._closed = False
 
     def __iter__(self) -> Iterator[bytes]:
-        self._whole = (yield from self._chunks) is not False
+        try:
+            self._whole = (yield from self._chunks) is not False
+        except BrokenOff:
+            self._failed = True
+            raise
 
     def close(self) -> None:
         if self._closed:
             return
         self._closed = True
         with self._seat:
-            self._delivery.finish(whole=self._whole)
+            self._delivery.finish(whole=self._whole, failed=self._failed)
             # Afterwards: it wakes the writer, which then ends if nobody can ask for the response again.
             if self._reader:
                 _leave(self._reader)
@@ -118,7 +127,7 @@ def whole(snapshot: Snapshot, body: bytes) -> Generator[bytes, None, None]:
     """Yield a small body, or the part of it that exists if it broke off."""
     yield body
     if snapshot.outcome == Outcome.BROKEN:
-        raise ResponseBroken(snapshot.detail)
+        raise BrokenOff(snapshot.detail)
 
 
 def stream(reader: StreamReader, chunks: list[bytes], waiter: Waiter) -> Generator[bytes, None, None]:
@@ -128,8 +137,10 @@ def stream(reader: StreamReader, chunks: list[bytes], waiter: Waiter) -> Generat
         yield from chunks
         if reader.end == "complete":
             return
-        if reader.end == "broken" or reader.missing:
-            raise ResponseBroken("the response broke off in the worker")
+        if reader.end == "broken":
+            raise BrokenOff("the response broke off in the worker")
+        if reader.missing:
+            raise ResponseBroken("the body of this response is not kept any more")
         while (found := poll(reader, waiter)) is None:
             waiter.wait(RECHECK_SECONDS)
         chunks = found

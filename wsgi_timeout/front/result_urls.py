@@ -34,13 +34,16 @@ from wsgi_timeout.metrics import ROUTE_KEY
 from wsgi_timeout.retrying import retry
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.store.calls import Calls
-from wsgi_timeout.store.record import Snapshot, Tombstone
+from wsgi_timeout.store.record import Outcome, Snapshot, Tombstone
 from wsgi_timeout.store.redis_errors import UNAVAILABLE, unavailable_is_refusal
 from wsgi_timeout.store.time_limit import within
 from wsgi_timeout.watching.waiter import Waiter
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
+
+#: Outcomes that are no failures of the app.
+_FINE = frozenset({None, Outcome.DONE, Outcome.CANCELLED})
 
 
 class Results:
@@ -224,6 +227,8 @@ class _Request:
         # With `wait_for_response=False` this URL is the only one: reloading it must not start a new call.
         if not self.call.waits or found.delivered_ms is None:
             return False
+        if self.call.method in SAFE and isinstance(found, Snapshot) and _has_failed(found):
+            return True  # its client was told that it failed, or got a part of it: this is a new try
         return comes_back(self.environ, self.pending.call_id) or self.asked.other_terms(self.call)
 
     def takes(self, snapshot: Snapshot) -> bool:
@@ -241,6 +246,10 @@ class _Request:
         lost_terms = had_terms and not self.asked.has_terms
         url = urls.anew_url(clean_url) if lost_terms else clean_url
         return answers.redirect(start_response, "303 See Other", url)
+
+
+def _has_failed(found: Snapshot) -> bool:
+    return found.outcome not in _FINE or (found.head is not None and found.head.status.startswith("5"))
 
 
 def _gone(found: Snapshot | Tombstone, pending: Pending) -> AlreadyDelivered:

@@ -306,7 +306,7 @@ MUTANTS = [
     Mutant(
         "51 (after the head)",
         REPLAY,
-        'raise ResponseBroken("the response broke off in the worker")',
+        'raise BrokenOff("the response broke off in the worker")',
         "return",
         f"{ODD}[GET-raises-in-the-middle]",
     ),
@@ -341,7 +341,7 @@ MUTANTS = [
     Mutant(
         "58, 59",
         DELIVERY,
-        'elif whole and self.method != "HEAD":',
+        'elif over and self.method != "HEAD":',
         "elif whole:",
         f"{RESULT}test_head_consumes_nothing",
     ),
