@@ -245,7 +245,7 @@ endef
 
 # Without them their tests are skipped, but under CI=true, where they fail.
 tools:
-	$(call programs,chromium:chromium chromedriver:chromium-driver curl:curl tesseract:tesseract-ocr nginx:nginx-light haproxy:haproxy litmus:litmus openssl:openssl redis-check-rdb:redis-tools $(FONT):fonts-dejavu-core)
+	$(call programs,chromium:chromium chromedriver:chromium-driver curl:curl tesseract:tesseract-ocr nginx:nginx-light haproxy:haproxy litmus:litmus openssl:openssl redis-check-rdb:redis-tools promtool:prometheus systemd-analyze:systemd $(FONT):fonts-dejavu-core)
 
 tesseract:
 	$(call programs,tesseract:tesseract-ocr)

@@ -158,3 +158,11 @@ def test_a_bad_value_of_a_route():
 def test_settings_per_route_are_settings():
     """Every name that a route may set is a setting."""
     assert all(hasattr(SETTINGS, name) for name in PER_ROUTE)
+
+
+def test_few_patterns_are_told_apart():
+    """Of two thousand patterns logs and metrics name the first hundred; each has its settings."""
+    routes = Routes(SETTINGS, routes={f"/page/{number}": {"timeout": 1 + number} for number in range(2000)})
+    found = {routes.route(environ(f"GET /page/{number}")) for number in range(0, 2000, 9)}
+    assert found == {"*", *(f"/page/{number}" for number in range(0, 100, 9))}
+    assert routes.match(environ("GET /page/1999")).timeout == 2000

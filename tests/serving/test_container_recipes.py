@@ -3,12 +3,16 @@
 import json
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 
 import click
 import pytest
 import yaml
+from harness import is_missing
 
 from wsgi_timeout import settings
 from wsgi_timeout.metrics import FAMILIES
@@ -23,6 +27,12 @@ MANIFESTS = list(yaml.safe_load_all(TEXTS["kubernetes.yml"]))
 
 def of_kind(kind):
     return {found["metadata"]["name"]: found for found in MANIFESTS if found["kind"] == kind}
+
+
+def installed(program):
+    """Return a program of the tests' own environment."""
+    folder = Path(sys.executable).parent
+    return shutil.which(program, path=folder) or is_missing(program)
 
 
 def pod(name):
@@ -88,3 +98,25 @@ def test_manifests_fit_together():
     assert service["selector"] == web["metadata"]["labels"]
     scaler = of_kind("HorizontalPodAutoscaler")["legacy-worker"]["spec"]
     assert scaler["scaleTargetRef"]["name"] in of_kind("Deployment")
+
+
+@pytest.mark.slow
+def test_manifests_keep_the_schemas(tmp_path):
+    """Every manifest has the fields, and only the fields, that Kubernetes' schemas allow."""
+    words = [installed("kubernetes-validate"), "--strict"]
+    found = subprocess.run(
+        [*words, DEPLOY / "kubernetes.yml"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (found.returncode, found.stdout.count(" passed ")) == (0, len(MANIFESTS)), found.stdout
+    (tmp_path / "wrong.yml").write_text(TEXTS["kubernetes.yml"].replace("periodSeconds", "periodSecond", 1))
+    wrong = subprocess.run([*words, tmp_path / "wrong.yml"], capture_output=True, timeout=60, check=False)
+    assert (wrong.returncode, b"periodSecond" in wrong.stdout) == (1, True)
+
+
+def test_the_containerfile_is_in_order(tmp_path):
+    """A linter finds nothing in it, not even a matter of style, and does find what was made wrong."""
+    lint = [installed("hadolint"), "--no-color", "--failure-threshold", "style", "--strict-labels"]
+    subprocess.run([*lint, DEPLOY / "Containerfile"], check=True, timeout=60)
+    (tmp_path / "Containerfile").write_text(TEXTS["Containerfile"].replace("--no-cache-dir ", ""))
+    wrong = subprocess.run([*lint, tmp_path / "Containerfile"], capture_output=True, timeout=60, check=False)
+    assert (wrong.returncode, b"DL3042" in wrong.stdout) == (1, True)

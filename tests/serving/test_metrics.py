@@ -1,29 +1,21 @@
 """What Prometheus is answered, by web processes and by a pool on a port of its own."""
 
-import json
-import re
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
-import yaml
 from harness import ask, environment, follow, until
+from prometheus import SUFFIX, promtool
 from prometheus_client.parser import text_string_to_metric_families
 
 from wsgi_timeout.metrics import FAMILIES
 
-ROOT = Path(__file__).parents[2]
-DEPLOY = ROOT / "deploy"
 PATH = "/__wsgi_timeout/metrics"
 #: Of pages that may read our redirects.
 ORIGIN = "https://pages.example"
-#: What prometheus-client appends to the name of a metric.
-SUFFIX = re.compile(r"_(bucket|sum|count|created)$")
 
 
 def free_port():
@@ -156,45 +148,35 @@ def test_a_port_that_is_taken_is_one_line(site, port):
     assert "Traceback" not in found.stderr
 
 
-# -- what names metrics
-
-
-def named(text):
-    return {SUFFIX.sub("", name) for name in re.findall(r"\bwsgi_timeout_[a-z_]+\b", text)}
-
-
-@pytest.mark.parametrize("file", ["prometheus-rules.yml", "grafana-dashboard.json"])
-def test_rules_and_panels_name_metrics_that_are_there(file):
-    """The alert rules and the dashboard ask for metrics of ours only, and by labels that those have."""
-    text = (DEPLOY / file).read_text()
-    assert named(text) - FAMILIES.keys() == set()
-    assert len(named(text)) > 5
-    known = {label for family in FAMILIES.values() for label in family.labels} | {"le", "instance"}
-    by = {label for group in re.findall(r"\bby ?\(([^)]*)\)", text) for label in re.findall(r"\w+", group)}
-    assert by - known == set()
-
-
-def test_rules_are_understood():
-    """Every rule has what an alert needs, and promtool takes the file where there is one."""
-    path = DEPLOY / "prometheus-rules.yml"
-    rules = [rule for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]]
-    for rule in rules:
-        assert rule.keys() >= {"alert", "expr", "labels", "annotations"}
-        assert rule["labels"]["severity"] in {"page", "ticket"}
-        assert rule["annotations"].keys() == {"summary", "description"}
-    if promtool := shutil.which("promtool"):
-        subprocess.run([promtool, "check", "rules", path], check=True, timeout=30)
-
-
-def test_panels_of_the_dashboard_stand_beside_each_other():
-    """Each panel has a title, a query and a place of its own."""
-    board = json.loads((DEPLOY / "grafana-dashboard.json").read_text())
-    places = [tuple(panel["gridPos"].values()) for panel in board["panels"]]
-    assert len(places) == len(set(places))
-    assert all(panel["title"] and panel["targets"] for panel in board["panels"])
-
-
 def test_what_is_counted_keeps_its_headers(site):
     """A redirect that is counted can be read by pages of other origins, as one that is not."""
     redirect = ask(site.web.port, "/slow?seconds=2", headers={"Origin": ORIGIN})
     assert (redirect.status, redirect.header("Access-Control-Allow-Origin")) == (303, ORIGIN)
+
+
+@pytest.mark.parametrize("half", ["web", "pool"])
+def test_names_and_labels_follow_the_conventions(site, port, half):
+    """Promtool has nothing to say against what is answered."""
+    text = ask(site.web.port if half == "web" else port, PATH).text
+    found = subprocess.run(
+        [promtool(), "check", "metrics"], input=text, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (found.returncode, found.stdout + found.stderr) == (0, "")
+
+
+def test_made_up_paths_make_no_series(site, port):
+    """The number of series does not grow with the paths, queries and methods that clients make up."""
+
+    def series():
+        return len(scrape(site.web.port, site.name)), len(scrape(port, site.name))
+
+    def send(number):
+        assert ask(site.web.port, f"/slow-{number}?q={number}").status == 404
+        ask(site.web.port, f"/made-up/{number}?q={number}", method=f"M{number}")
+
+    send(0)
+    until(lambda: ("calls_total", "/slow*", "done") in scrape(port, site.name), what="the first call's end")
+    before = series()
+    for number in range(1, 50):
+        send(number)
+    assert series() == before

@@ -42,6 +42,9 @@ PER_ROUTE = frozenset(
     }
 )
 
+#: How many patterns logs and metrics tell apart: each is a label of a dozen series or more.
+MOST_NAMED = 100
+
 _PATTERN = re.compile(r"(?:([A-Za-z]+(?:,[A-Za-z]+)*)\s+)?(/\S*|\*\S*)")
 
 
@@ -84,7 +87,7 @@ class Routes:
         """Compile the patterns; raises `ConfigurationError` for a bad pattern or setting."""
         self.settings = settings
         named = [*(routes or {}), *listed("only", only)]
-        self._patterns = [(pattern, compile_pattern(pattern)) for pattern in named]
+        self._patterns = [(pattern, compile_pattern(pattern)) for pattern in named[:MOST_NAMED]]
         self._only = tuple(compile_pattern(pattern) for pattern in listed("only", only))
         self._except = tuple(compile_pattern(pattern) for pattern in listed("except_", except_))
         self._routes = tuple(
@@ -102,7 +105,10 @@ class Routes:
         return any(settings.durable for settings in (self.settings, *(each for _, each in self._routes)))
 
     def route(self, environ: Mapping[str, Any]) -> str:
-        """Return the pattern of `routes`, else of `only`, that matches; for logs and metrics."""
+        """Return the pattern of `routes`, else of `only`, that matches; for logs and metrics.
+
+        Of the first `MOST_NAMED` patterns; `*` stands for all others.
+        """
         if not self._patterns:
             return "*"
         subject = _subject(environ)
