@@ -158,13 +158,13 @@ class Commands:
 
     def send(self, *words: str | bytes | float) -> Any:
         """Send one command and return its reply; raises what redis-py raises."""
-        packed = (pack_command(words),)
+        packed = pack_command(words)
         tries = 0
         while True:
             connection = self._take()
             try:
-                connection.send_packed_command(packed)
-                return connection.read_response()
+                connection.send_now(packed)
+                return connection.reply()
             except ConnectionLost:
                 if tries >= self._retries:
                     raise
@@ -193,7 +193,7 @@ class Commands:
         packed = b"".join(map(pack_command, commands))
         connection = self._take()
         try:
-            connection.send_packed_command((packed,))
+            connection.send_now(packed)
             return [self._reply(connection, refusals=refusals) for _ in commands]
         except BaseException as error:
             self._note_silence(error)
@@ -210,7 +210,7 @@ class Commands:
     @staticmethod
     def _reply(connection: Any, *, refusals: bool) -> Any:
         try:
-            return connection.read_response()
+            return connection.reply()
         except ErrorReply as error:
             if isinstance(error, Refused) and not refusals:
                 raise
