@@ -16,9 +16,11 @@ BODY_AHEAD = 64 * 1024
 _LARGEST_HEAD = 64 * 1024
 #: https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt, section 2.2
 _PROXY_SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*(?=\r\n)", re.IGNORECASE)
-_CHUNKED = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
-_CONTINUE = re.compile(rb"\r\nexpect:[ \t]*100-continue", re.IGNORECASE)
+# Of a head in lower case.
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*(?=\r\n)")
+_CHUNKED = b"\r\ntransfer-encoding:"
+_CONTINUE = re.compile(rb"\r\nexpect:[ \t]*100-continue")
+_MARK = MARK.encode()
 
 
 class Arrival:
@@ -64,7 +66,7 @@ class Arrival:
         start = max(0, self._looked - 3)
         if self.data.startswith(_PROXY_SIGNATURE):
             start = max(start, 16 + int.from_bytes(self.data[14:16], "big"))
-        elif _PROXY_SIGNATURE.startswith(bytes(self.data)):
+        elif len(self.data) < len(_PROXY_SIGNATURE) and _PROXY_SIGNATURE.startswith(bytes(self.data)):
             return 0
         end = self.data.find(b"\r\n\r\n", start)
         self._looked = len(self.data)
@@ -73,10 +75,10 @@ class Arrival:
         return len(self.data) if len(self.data) > _LARGEST_HEAD else 0
 
     def _read_head(self) -> None:
-        head = bytes(self.data[: self._head_end])
-        length = _LENGTH.search(head)
-        self._body = None if _CHUNKED.search(head) else int(length[1]) if length else 0
-        if self._body != 0 and (_CONTINUE.search(head) or MARK.encode() in head.partition(b"\r\n")[0]):
+        head = bytes(self.data[: self._head_end]).lower()
+        length = _LENGTH.search(head) if b"content-length" in head else None
+        self._body = None if _CHUNKED in head else int(length[1]) if length else 0
+        if self._body != 0 and (_CONTINUE.search(head) or _MARK in head.partition(b"\r\n")[0]):
             self.ready = True
 
     def _look_at_body(self) -> None:

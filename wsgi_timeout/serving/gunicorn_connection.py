@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from typing import Any
 
 from gunicorn import http
 from gunicorn import sock as gunicorn_sock
+from gunicorn.http.body import LengthReader
 from gunicorn.workers import gthread
 
 from wsgi_timeout.serving.paced_socket import PacedSocket
@@ -23,6 +25,7 @@ class Connection(gthread.TConn):
     sock: Any
     parser: Any
     initialized: bool
+    timeout: float
 
     def __init__(self, cfg: Any, sock: Any, client: Any, server: Any, settings: Settings) -> None:
         super().__init__(cfg, sock, client, server)
@@ -46,10 +49,20 @@ class Connection(gthread.TConn):
         )
         self.paced = PacedSocket(self.sock, least_rate=self._settings.min_upload_rate)
 
+    def without_blocking(self) -> None:
+        """Have `receive` and `send` not block."""
+        # Other sockets are told so with each command: to switch them to and fro takes system calls.
+        if isinstance(self.sock, ssl.SSLSocket):
+            self.sock.setblocking(False)
+
+    def send(self, data: bytes) -> None:
+        """Send what can be sent at once; raises `OSError`."""
+        self.sock.send(data, 0 if isinstance(self.sock, ssl.SSLSocket) else socket.MSG_DONTWAIT)
+
     def receive(self) -> bytes:
         """Return what has come; raises `BlockingIOError` if there is nothing, and other `OSError`s."""
         if not isinstance(self.sock, ssl.SSLSocket):
-            return bytes(self.sock.recv(_READ))
+            return bytes(self.sock.recv(_READ, socket.MSG_DONTWAIT))
         try:
             if not self._shaken:
                 self.sock.do_handshake()
@@ -78,6 +91,11 @@ class Connection(gthread.TConn):
                 self.paced = PacedSocket(self.sock, least_rate=self._settings.min_upload_rate)
                 self.paced.allow(self._settings.head_timeout)
             self.parser.unreader.sock = self.paced
+
+    def body_is_read(self) -> bool:
+        """Return whether the current request's body, of a known length, was read to its end."""
+        body = self.parser.mesg.body
+        return isinstance(body.reader, LengthReader) and body.reader.length == 0 and not body.failed
 
     def leftover(self) -> bytes:
         """Return, and forget, bytes of a next request that were read already."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import selectors
 import time
 from collections import deque
-from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from gunicorn import __version__, version_info
+from gunicorn.workers import gthread
 
 from wsgi_timeout.front.host_server import served_settings
 from wsgi_timeout.front.put_off import PutOff
@@ -19,12 +19,15 @@ from wsgi_timeout.serving.gunicorn_connection import Connection
 from wsgi_timeout.serving.gunicorn_draining import DrainingWorker
 from wsgi_timeout.serving.lingering import Lingering
 from wsgi_timeout.serving.put_off_line import PutOffLine, repeat_of
+from wsgi_timeout.serving.thread_pool import Done, ThreadPool
 from wsgi_timeout.settings import Settings
 
 #: The first gunicorn whose gthread `PatientWorker` can build on.
 _OLDEST = (27,)
 #: Seconds for which a thread reads the rest of a body that the app left, to keep the connection usable.
 _DRAIN_SECONDS = 0.5
+#: Seconds between two looks at deadlines: under load the loop turns thousands of times a second.
+_SWEEP_SECONDS = 0.1
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _TOO_MANY = (
     b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n"
@@ -54,6 +57,20 @@ class PatientWorker(DrainingWorker):
         # Half of the connections, so that a flood of incomplete heads leaves room for others.
         self._most_arriving = max(1, self.worker_connections // 2)
         self._most_in_line = max(1, self.worker_connections // 4)
+        self._next_sweep = 0.0
+
+    def get_thread_pool(self) -> ThreadPool:
+        done = partial(self.method_queue.defer, self.finish_request)
+        return ThreadPool(self.cfg.threads, self.handle, done)
+
+    def run(self) -> None:
+        try:
+            super().run()
+        finally:
+            self.tpool.shutdown()  # whatever ended it: the interpreter waits for threads
+
+    def enqueue_req(self, conn: Any) -> None:
+        self.tpool.submit(conn)
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
@@ -115,7 +132,7 @@ class PatientWorker(DrainingWorker):
     def _begin(self, conn: Connection, data: bytes = b"") -> None:
         """Wait for a request of this connection, without a thread."""
         settings = self._settings
-        conn.sock.setblocking(False)
+        conn.without_blocking()
         arrival = Arrival(conn, seconds=settings.head_timeout, rate=settings.min_upload_rate)
         self._arriving[conn] = arrival
         if data:
@@ -192,29 +209,53 @@ class PatientWorker(DrainingWorker):
 
     def _refuse(self, conn: Connection, answer: bytes) -> None:
         with suppress(OSError):
-            conn.sock.send(answer)
+            conn.send(answer)
         self._close_slowly(conn)
 
     def _keepalive_after(self, conn: Any, keepalive: Any) -> bool:
+        if keepalive and conn.body_is_read():
+            conn.parser.mesg = None  # its parser would look for the rest of it, twice
+            return True
         # gunicorn would block this thread for 5 s for the rest of the body.
         return bool(keepalive and conn.parser.finish_body(deadline=time.monotonic() + _DRAIN_SECONDS))
 
     # -- how a connection goes on, or ends
 
-    def finish_request(self, conn: Any, fs: Future[Any]) -> None:
+    def finish_request(self, conn: Any, fs: Done) -> None:
+        self.tpool.finished()
         self._upload_is_in(conn)
-        if not fs.cancelled() and isinstance(fs.exception(), PutOff):
+        error = fs.exception()
+        if isinstance(error, PutOff):
             self._put_off.add(conn)
-        elif fs.cancelled() or fs.exception() is not None or fs.result() is False:
+        elif error is not None or fs.result() is False:
             self._close_slowly(conn)
-        elif fs.result() is True and not self._by_threads and (data := conn.leftover()):
+        elif fs.result() is not True or self._by_threads:
+            super().finish_request(conn, fs)
+        elif data := conn.leftover():
             self._begin(conn, data)
         else:
-            super().finish_request(conn, fs)
+            self._keep(conn)
+
+    def _keep(self, conn: Connection) -> None:
+        """Wait for the next request of a connection."""
+        conn.without_blocking()
+        conn.set_timeout()
+        if not self.alive:
+            conn.timeout = min(conn.timeout, time.monotonic() + gthread.STOP_KEEPALIVE_LINGER)
+        try:
+            readable = partial(self.on_client_socket_readable, conn)
+            self.poller.register(conn.sock, selectors.EVENT_READ, readable)
+            self.keepalived_conns.append(conn)
+        except (OSError, ValueError, KeyError):
+            self.nr_conns -= 1
+            conn.close()
 
     def murder_pending(self) -> None:
-        super().murder_pending()
         now = time.monotonic()
+        if now < self._next_sweep and self.alive:
+            return
+        self._next_sweep = now + _SWEEP_SECONDS
+        super().murder_pending()
         while self._lingering and (self._lingering[0].closed or self._lingering[0].deadline <= now):
             self._let_go(self._lingering.popleft())
         for conn in self._put_off.due(all_of_them=not self.alive):

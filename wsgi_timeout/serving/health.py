@@ -20,6 +20,8 @@ LIVE = _PREFIX + "live"
 READY = _PREFIX + "ready"
 #: Paths that are asked so often that they are not logged.
 UNLOGGED = {LIVE, READY}
+#: Seconds between two signs of life, of which gunicorn's `timeout` is at least four times as long.
+_NOTICE_SECONDS = 0.25
 
 
 def with_health(app: WSGIApplication, is_ready: Callable[[], bool]) -> WSGIApplication:
@@ -54,6 +56,7 @@ class LeavesInTwoSteps:
 
     alive: bool
     _leave_at: float | None = None
+    _next_notice = 0.0
 
     @property
     def is_ready(self) -> bool:
@@ -70,6 +73,9 @@ class LeavesInTwoSteps:
 
     def notify(self) -> None:
         """Tell the arbiter that this process lives, at least each second."""
-        super().notify()  # type: ignore[misc]
-        if self._leave_at is not None and self.alive and time.monotonic() >= self._leave_at:
+        now = time.monotonic()
+        if now >= self._next_notice:  # gunicorn calls this many times for each request
+            self._next_notice = now + _NOTICE_SECONDS
+            super().notify()  # type: ignore[misc]
+        if self._leave_at is not None and self.alive and now >= self._leave_at:
             super().handle_exit(signal.SIGTERM, None)  # type: ignore[misc]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 #: Seconds after which such a request is run again.
 _AGAIN_SECONDS = 1.0
+_MARK = MARK.encode()
 
 
 class Repeat:
@@ -34,7 +35,7 @@ class Repeat:
 
 def repeat_of(data: bytes | bytearray) -> Repeat | None:
     """Return what is kept to run a request again; None for one that is not on a URL of ours."""
-    return Repeat(bytes(data)) if data.find(MARK.encode(), 0, max(0, data.find(b"\r\n"))) >= 0 else None
+    return Repeat(bytes(data)) if data.find(_MARK, 0, max(0, data.find(b"\r\n"))) >= 0 else None
 
 
 class PutOffLine:

@@ -1,0 +1,83 @@
+"""The threads of our gunicorn worker: started when needed, each request handed over by one queue.
+
+`concurrent.futures` takes about ten locks for a request. Here only the main thread counts who is busy.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+
+class Done:
+    """What `handle` returned or raised for one connection, with the methods of a `Future` that has ended."""
+
+    __slots__ = ("_error", "_result")
+
+    def __init__(self, result: Any, error: BaseException | None = None) -> None:
+        self._result = result
+        self._error = error
+
+    def cancelled(self) -> bool:
+        """Return False: nothing here is cancelled."""
+        return False
+
+    def exception(self) -> BaseException | None:
+        """Return what was raised; None if nothing was."""
+        return self._error
+
+    def result(self) -> Any:
+        """Return what was returned; raises what was raised."""
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+
+class ThreadPool:
+    """Runs `handle` for connections, at most `most` at a time; all methods are for the main thread."""
+
+    def __init__(self, most: int, handle: Callable[[Any], Any], done: Callable[[Any, Done], object]) -> None:
+        """`done` is called with a connection and its outcome, in the thread that has handled it."""
+        self._most = most
+        self._handle = handle
+        self._done = done
+        self._waiting: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._threads = 0
+        self._busy = 0
+
+    def submit(self, conn: Any) -> None:
+        """Have a thread handle a connection; `finished` is to follow in the main thread."""
+        self._busy += 1
+        self._waiting.put(conn)
+        if self._busy > self._threads < self._most:
+            self._start()
+
+    def finished(self) -> None:
+        """Note that a connection was handled."""
+        self._busy -= 1
+
+    def shutdown(self, *, wait: bool = True) -> None:  # noqa: ARG002 - as gunicorn calls it
+        """Let each thread end when it has nothing more to do; the interpreter waits for them."""
+        for _ in range(self._threads):
+            self._waiting.put(None)
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._run, name=f"wsgi-timeout-request_{self._threads}")
+        try:
+            thread.start()
+        except RuntimeError:
+            if not self._threads:
+                raise
+            return  # too many: those that there are do the work
+        self._threads += 1
+
+    def _run(self) -> None:
+        while (conn := self._waiting.get()) is not None:
+            try:
+                done = Done(self._handle(conn))
+            except BaseException as error:  # noqa: BLE001 - the main thread decides what follows
+                done = Done(None, error)
+            self._done(conn, done)
+            del conn, done
