@@ -103,7 +103,7 @@ Scrape both halves: what web processes see stands with them, what workers see at
 |---|---|---|---|
 {chr(10).join(rows)}
 
-- `name` is the queue's, without `wt:`. `route` is a pattern of `routes` or `only`, `*` where there is none, a web function's
+- `name` is the queue's, without `wt:`. `route` is a pattern of `routes` or `only` (the first 100), else `*`, a web function's
   `/label`, or a function's name: never a path. It is `unknown` for a call that was ended from outside its handler.
 - `outcome`: done, raised, broken, lost, timeout, cancelled, unread. `code`: the status. `reason` of a refusal: the name of the
   error. `kind` of an attempt: first, again. `result` of a recovered call: requeued, lost, dropped.
