@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import marshal
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -9,9 +11,11 @@ from typing import Any, NoReturn
 
 from wsgi_timeout.current import ENVIRON_KEY, RunningCall
 from wsgi_timeout.errors import CallInterrupted, UploadBroken, WsgiTimeoutError
-from wsgi_timeout_jobs.apps.other_python.frames import pack, unpack
+from wsgi_timeout_jobs.apps.other_python.frames import unpack
 from wsgi_timeout_jobs.apps.other_python.process import AppProcess, Connection
 from wsgi_timeout_jobs.process import interrupts
+
+log = logging.getLogger("wsgi_timeout.worker")
 
 StartResponse = Callable[..., Callable[[bytes], None]]
 _REPORT_BYTES = 8192
@@ -42,7 +46,10 @@ class OtherPythonApp:
         try:
             return exchange.begin(environ)
         except BaseException:
-            exchange.close()
+            try:
+                exchange.close()
+            except AppRaised:
+                log.exception("%s: close() of the response raised", call.id)
             raise
 
     def _over(self, call: RunningCall, connection: Connection) -> None:
@@ -88,36 +95,37 @@ class _Exchange:
         self._start_response = start_response
         self._body = body
         self._write: Callable[[bytes], None]
+        self._first: tuple[bytes, bytes]
         self._interrupts = interrupts.installed()
         #: Why the app was interrupted; empty if it was not.
         self._interruption = ""
         #: The app sends no more chunks.
         self._ended = False
-        #: The app process waits for the command to close the iterable.
+        #: The app process is to close the iterable, at our command, or by itself where the body is whole.
         self._closable = True
+        #: The app process has sent all that Content-Length announces at once, and waits for no command.
+        self._whole = False
         self._closed = False
 
     def begin(self, environ: dict[str, Any]) -> _Exchange | _List:
-        """Send the request; return when the app has returned."""
+        """Send the request; return when the app has returned, and has begun its response."""
         self._protect()
         self._send_call(environ)
-        while True:
-            kind, payload = self._next()
-            if kind == b"D":  # the app called write()
-                self._expose()
-                self._write(payload)
-                self._protect()
-            else:
-                self._expose()
-                return _List(unpack(payload)[1:], self.close) if kind == b"L" else self
-
-    def __iter__(self) -> Iterator[bytes]:
-        self._protect()
-        while (found := self._next())[0] == b"D":
+        while (found := self._next())[0] == b"W":  # the app called write()
             self._expose()
-            yield found[1]
+            self._write(found[1])
             self._protect()
         self._expose()
+        self._first = found
+        return _List(unpack(found[1])[1:], self.close) if found[0] == b"L" else self
+
+    def __iter__(self) -> Iterator[bytes]:
+        found = self._first
+        while found[0] != b"E":
+            yield found[1]
+            self._protect()
+            found = self._next()
+            self._expose()
 
     def close(self) -> None:
         """Have the app process close the app's iterable; raise what that raised."""
@@ -133,10 +141,11 @@ class _Exchange:
             self._expose()
 
     def _end_it(self) -> None:
-        # The interrupt is sent before the X; after it, it could hit the app's `close()`.
-        if not self._ended:
-            self.connection.process.interrupt()
-        self.connection.send(b"X")
+        if not self._whole:
+            # The interrupt is sent before the X; after it, it could hit the app's `close()`.
+            if not self._ended:
+                self.connection.process.interrupt()
+            self.connection.send(b"X")
         while not self._ended or self._closable:
             kind, payload = self._receive()
             if kind == b"Z":
@@ -146,20 +155,20 @@ class _Exchange:
 
     def _send_call(self, environ: dict[str, Any]) -> None:
         small = self._body.getvalue() if hasattr(self._body, "getvalue") else None
-        texts = [self._call.id, str(self._call.attempt), "" if small is None else "1"]
-        for key, value in environ.items():
-            if type(value) is str:
-                texts += (key, value)
-        self.connection.send(b"C", pack(texts) + (small or b""))
+        texts = {key: value for key, value in environ.items() if type(value) is str}
+        self.connection.send(b"C", marshal.dumps((self._call.id, self._call.attempt, small, texts), 2))
 
     def _next(self) -> tuple[bytes, bytes]:
         """Return the next frame about the response; an exception of the app is raised here."""
         while True:
             kind, payload = self._receive()
             if kind == b"H":
-                status, *headers = (part.decode("latin-1") for part in unpack(payload))
-                pairs = list(zip(headers[::2], headers[1::2], strict=True))
-                self._write = self._start_response(status, pairs)
+                self._start(payload)
+            elif kind == b"K":
+                self._whole = True
+                body = 4 + int.from_bytes(payload[:4], "big")
+                self._start(payload[4:body])
+                return b"D", payload[body:]
             elif kind == b"N":
                 self._send_body(int.from_bytes(payload, "big"))
             elif kind == b"A":
@@ -167,6 +176,10 @@ class _Exchange:
                 self._raise(unpack(payload))
             else:
                 return kind, payload
+
+    def _start(self, head: bytes) -> None:
+        status, *headers = head.decode("latin-1").split("\n")
+        self._write = self._start_response(status, list(zip(headers[::2], headers[1::2], strict=True)))
 
     def _send_body(self, size: int) -> None:
         self._expose()

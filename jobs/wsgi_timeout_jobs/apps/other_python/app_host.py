@@ -18,9 +18,8 @@ from app_host_connection import Connection, text_of
 from app_host_parts import (
     INTERRUPT,
     SIGNALS,
+    FileWrapper,
     Interrupts,
-    NoShield,
-    Shield,
     forked_children_take_signals,
     leave,
     pack,
@@ -36,8 +35,16 @@ class Host(object):  # noqa: UP004
         self.target = target
         self.threads = len(descriptors)
         self.interrupts = Interrupts()
-        shield = Shield(self.interrupts) if self.threads == 1 else NoShield()
-        self.connections = [Connection(self, descriptor, shield) for descriptor in descriptors]
+        self.in_every_environ = {
+            "wsgi.version": (1, 0),
+            "wsgi.input_terminated": True,
+            "wsgi.file_wrapper": FileWrapper,
+            "wsgi.multithread": self.threads > 1,
+            "wsgi.multiprocess": True,
+            "wsgi.run_once": False,
+            "wsgi_timeout.in_place": True,
+        }
+        self.connections = [Connection(self, descriptor) for descriptor in descriptors]
         self.reports = socket.fromfd(reports, socket.AF_UNIX, socket.SOCK_DGRAM)
         self.reports.setblocking(False)
         self.watch = Watch() if reload else None

@@ -2,15 +2,25 @@
 
 import io
 import os
+import re
 import signal
 import struct
 import sys
 
 PY2 = sys.version_info[0] == 2
+TEXT = (str, type(u"")) if PY2 else (str,)  # fmt: skip
 
 HEADER = struct.Struct("!cI")
 #: Bytes of one DATA frame, and of a list that is sent whole.
 MOST = 256 * 1024
+
+_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_STATUS = r"[2-9][0-9]{2}(?: [\t\x20-\x7e\x80-\xff]*)?"
+NAME = re.compile(_NAME + r"\Z")
+CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+STATUS = re.compile(_STATUS + r"\Z")
+#: Status and headers, a line for each text: all that `check` looks at, at once.
+HEAD = re.compile(_STATUS + r"(?:\n" + _NAME + r"\n[\t\x20-\x7e\x80-\xff]*)*\Z")
 
 #: Not SIGALRM nor SIGUSR1: apps use those.
 INTERRUPT = signal.SIGUSR2
@@ -34,25 +44,48 @@ def encoded(text):
 
 
 def pack(texts):
-    """Return texts as one payload; `unpack` reads it."""
+    """Return texts as one payload; the worker's `unpack` reads it."""
     parts = [text if isinstance(text, bytes) else text.encode("utf-8", "replace") for text in texts]
     return struct.pack("!%dI" % (1 + len(parts)), len(parts), *map(len, parts)) + b"".join(parts)
 
 
-def unpack(payload):
-    """Return the texts of a payload as native strings, and what lies after them as bytes."""
-    (count,) = struct.unpack_from("!I", payload)
-    lengths = struct.unpack_from("!%dI" % count, payload, 4)
-    at, texts = 4 + 4 * count, []
-    for length in lengths:
-        text = payload[at : at + length].decode("utf-8", "replace" if PY2 else "surrogatepass")
-        texts.append(text.encode("latin-1", "replace") if PY2 else text)
-        at += length
-    return texts, payload[at:]
+def native(text):
+    """Return text as a native string, whose characters are bytes (PEP 3333)."""
+    return text.encode("latin-1", "replace") if PY2 else text
 
 
-def frame(kind, payload=b""):
+def natives(texts):
+    """Return a dict of texts as one of native strings."""
+    return dict((native(key), native(value)) for key, value in texts.items()) if PY2 else texts
+
+
+def frame(kind, payload):
     return HEADER.pack(kind, len(payload)) + payload
+
+
+def joined(status, headers):
+    """Return status and headers as one native string, of a line for each text."""
+    texts = [status]
+    for name, value in headers:
+        texts += (name, value)
+    return "\n".join([encoded(text) for text in texts] if PY2 else texts)
+
+
+def check(status, headers):
+    """Refuse here, where the app sees the error, what a server would refuse after the app is done."""
+    if not isinstance(status, TEXT) or not STATUS.match(status):
+        raise ValueError("status %r: must be text like '200 OK'" % (status,))
+    for item in headers:
+        name, value = item
+        if not isinstance(name, TEXT) or not isinstance(value, TEXT):
+            raise TypeError("header %r: name and value must be str" % (item,))
+        if not NAME.match(name):
+            raise ValueError("header name %r: not a token (RFC 9110 section 5.6.2)" % name)
+        if CONTROL.search(value):
+            raise ValueError(
+                "header %s: value %r holds CR, LF or NUL, or another control character" % (name, value)
+            )
+        encoded(value)
 
 
 # -- interrupts and forks
@@ -74,34 +107,16 @@ class Interrupts(object):  # noqa: UP004 - Python 2
             self.asked = True
             self.raise_if_asked()
 
+    def over(self):
+        """End what `busy` has begun."""
+        self.busy -= 1
+        if self.asked:
+            self.raise_if_asked()
+
     def raise_if_asked(self):
         if self.asked and self.armed and not self.busy:
             self.asked = self.armed = False
             raise CallInterrupted("the call timed out or was cancelled")
-
-
-class Shield(object):  # noqa: UP004
-    """Holds interrupts back while a frame is written or read, in the main thread."""
-
-    def __init__(self, interrupts):
-        self.interrupts = interrupts
-
-    def __enter__(self):
-        self.interrupts.busy += 1
-
-    def __exit__(self, *_):
-        self.interrupts.busy -= 1
-        self.interrupts.raise_if_asked()
-
-
-class NoShield(object):  # noqa: UP004
-    """In other threads: no signal reaches them."""
-
-    def __enter__(self):
-        pass
-
-    def __exit__(self, *_):
-        pass
 
 
 def forked_children_take_signals():

@@ -4,14 +4,17 @@
     C  a call: its environ, and a small body       R  the app is loaded, by which Python
     I  a piece of the request body, empty: its end F  it is not, and why
     B  the request body broke off, and why         N  how much of the request body is wanted
-    X  end it: no more chunks, close the iterable  T  the app returned an iterable
-                                                   H  status and headers, right before the first chunk
+    X  end it: no more chunks, close the iterable  H  status and headers, with the first of what follows
+                                                   K  the same and a first chunk, which is the whole body by
+                                                      Content-Length: it ends and is closed without an X
+                                                   W  a chunk that the app has written by write()
                                                    D  a chunk
                                                    L  a short list of chunks, which is all
                                                    E  the iterable is exhausted; whether it has a `close`
                                                    A  the app raised; whether there is something to close
                                                    Z  closed, and what `close` raised
 
+A small call is one message there, the C, and two back: K, then E and Z at once.
 `app_host.py` has the same on its side, without imports of ours.
 """
 
