@@ -1,8 +1,9 @@
--- Gives up a call of which nobody was told a result URL: nobody can ask for its response any more.
+-- Gives up a call whose client has disconnected before it was told the result URL: nobody can ask for its response.
 -- KEYS: record, rq job, rq queue
 -- ARGV: id, now ms
--- Returns 'unknown', 'ended' (it had), 'dropped' (it will not run), or 'unwanted' (it goes on, its response is not kept)
-although_full(KEYS[1])
+-- Returns 'unknown', 'ended' (it had ended before), 'dropped' (it will not run), or 'unwanted' (it may run, but its
+--   response is not kept)
+write_though_full(KEYS[1])
 local r = hmget(KEYS[1], 'state', 'attempt', 'method')
 if not r[1] then return 'unknown' end
 if r[1] == 'ended' then return 'ended' end
@@ -13,7 +14,7 @@ if safe and r[1] == 'queued' and r[2] == '0' then
   return 'dropped'
 end
 redis.call('HSET', KEYS[1], 'unwanted', '1')
--- Its record goes when no pool is left that runs it: see `renew`.
+-- The pool that runs it raises this TTL, see `renew`: if no pool is left, the record expires.
 if safe and r[1] == 'running' then
   for i = 1, 2 do redis.call('EXPIRE', KEYS[i], UNWANTED_TTL) end
 end

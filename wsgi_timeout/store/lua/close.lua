@@ -1,9 +1,9 @@
 -- Ends a stream: 'complete' or 'broken'. Wakes its readers.
 -- KEYS: stream, record
 -- ARGV: id, end, TTL s, chunks written
--- Returns 'ok', or 'lost': what is not whole must not look so
-although_full(KEYS[1])
--- A call that has ended took its request body along.
+-- Returns 'ok', or 'lost': chunks are missing, so the stream is not marked as complete
+write_though_full(KEYS[1])
+-- When a call ends its request body is deleted.
 if hget(KEYS[2], 'state') == 'ended' then return 'ok' end
 local count = num(hget(KEYS[1], 'count'), 0)
 if ARGV[2] == 'complete' and count ~= tonumber(ARGV[4]) then return 'lost' end

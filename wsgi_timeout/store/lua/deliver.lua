@@ -1,8 +1,8 @@
--- A response whose URL was given out was sent in full: it stays for the grace, and then a tombstone.
+-- Notes that a response whose URL was given out was sent in full: it is kept for the grace period, then a tombstone is.
 -- KEYS: record, request body, response body, tombstones, their ids
 -- ARGV: now ms, grace ms, tombstone, tombstone TTL s, redirects that led to it, id, most tombstones
 if hget(KEYS[1], 'state') ~= 'ended' then return 'not ended' end
--- First, so that a full Redis takes the rest: see `finish`.
+-- First, since a full Redis accepts the writes of a script that began by freeing memory: see `finish`.
 redis.call('UNLINK', KEYS[2])
 if redis.call('HSETNX', KEYS[1], 'delivered', ARGV[1]) == 0 then return 'delivered' end
 redis.call('HSET', KEYS[1], 'hops', ARGV[5])
@@ -10,7 +10,7 @@ for i, key in ipairs({KEYS[1], KEYS[3]}) do redis.call('PEXPIRE', key, ARGV[2]) 
 redis.pcall('HSET', KEYS[4], ARGV[6], ARGV[3])
 local kept = num(read('RPUSH', KEYS[5], ARGV[1] .. ' ' .. ARGV[6]), 0)
 for i = 4, 5 do redis.call('EXPIRE', KEYS[i], ARGV[4]) end
--- Two at most, so that a delivery costs the same whatever is there: what has had its time, and what is too many.
+-- Deletes expired and surplus tombstones: two at most, so that each delivery costs the same.
 for i = 1, 2 do
   local delivered, id = string.match(read('LINDEX', KEYS[5], 0) or '', '^(%d+) (.*)$')
   if not id or kept <= tonumber(ARGV[7]) and ARGV[1] - delivered <= ARGV[4] * 1000 then break end

@@ -1,16 +1,16 @@
--- Ends a call from outside its handler: cancelled, timed out, lost. The running attempt is fenced at once.
+-- Ends a call from outside its handler: cancelled, timed out, lost. From now on writes of its attempt are refused.
 -- KEYS: record, rq job
 -- ARGV: id, now ms, outcome, detail, result TTL s or '' for the record's own, attempt or '' for any
--- Returns 'unknown', 'ended' (it had), or 'ok', the worker that must stop running it, and '1' if nobody
---   may be told before it is on disk
+-- Returns {'unknown'}, {'ended'} (it had ended before), or {'ok', the worker that must stop running it or '', '1' if
+--   the end must be on disk before anybody is told}
 local r = hmget(KEYS[1], 'state', 'worker', 'attempt', 'inboxes', 'name', 'stock', 'result_ttl', 'unwanted', 'untold', 'durable')
 if not r[1] then return {'unknown'} end
 if r[1] == 'ended' then return {'ended'} end
 if ARGV[6] ~= '' and ARGV[6] ~= r[3] then return {'ended'} end
-local keep = kept_for(ARGV[5] ~= '' and ARGV[5] or r[7], ARGV[2], r[8], r[9])
+local keep = seconds_kept(ARGV[5] ~= '' and ARGV[5] or r[7], ARGV[2], r[8], r[9])
 finish(KEYS[1], KEYS[2], ARGV[1], r[6], ARGV[2], keep, ARGV[3], ARGV[4], {})
 if r[3] ~= '0' then
-  -- Of the record's own name: the caller may know its id only.
+  -- The name is read from the record, since the caller may know the id only.
   redis.pcall('ZREM', 'rq:wip:wt:' .. r[5], ARGV[1] .. ':' .. r[3])
   local body = 'wt:out:' .. ARGV[1] .. ':' .. r[3]
   if redis.call('EXISTS', body) == 1 then
@@ -21,6 +21,6 @@ if r[3] ~= '0' then
 end
 wake(r[4], ARGV[1])
 if r[1] ~= 'running' then return {'ok', '', r[10] or ''} end
--- The pool that runs it looks into its own inbox.
+-- Tell the pool of the worker that runs it.
 wake(hget('wt:worker:' .. r[2], 'pool'), ARGV[1])
 return {'ok', r[2], r[10] or ''}

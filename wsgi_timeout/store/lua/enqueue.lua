@@ -1,11 +1,14 @@
 -- Accepts a call. Idempotent by call id: a repeat after a lost reply changes nothing.
--- KEYS: record, rq queue, rq job, leases, sequence, bytes of the calls, note of a navigation that waits (the record again: none), request body or arguments (only if they did not fit)
+-- KEYS: record, rq queue, rq job, leases, sequence, bytes of the calls, note of a first wait (the record's key again if
+--       there is none), request body or arguments (only if they have a key of their own)
 -- ARGV: id, max_queued, record TTL s, 1 if it needs a live worker, the last ms of this server's clock at which it may be
---       accepted, max_buffered_bytes, bytes of its own that are not counted yet, ms in which nobody is told its URL, ms after which
---       it is abandoned when nobody asks for it ('0': never), number of record values, record field/value..., job
---       field/value...
+--       accepted, max_buffered_bytes, bytes of this call that are not counted yet, ms during which nobody is told
+--       its URL, ms without a request for it after which it is abandoned ('0': never), number of record values, record
+--       field/value..., job field/value...
+-- Returns 'accepted', or why not: 'noted' (see store/first_waits.py), 'late', 'lost', 'no worker', 'paused', 'full',
+--   'no room'
 
--- An idle stock worker holds no lease; RQ's own record of it says that it lives.
+-- Whether a stock worker lives: an idle one has no lease, so RQ's own record of it is read.
 local function stock_worker(queue)
   for _, key in ipairs(redis.call('SMEMBERS', (string.gsub(queue, '^rq:queue:', 'rq:workers:')))) do
     if redis.call('EXISTS', key) == 1 and redis.pcall('HEXISTS', key, 'death') == 0 then return true end
@@ -13,12 +16,12 @@ local function stock_worker(queue)
   return false
 end
 
--- By one command: most requests are new, and have none.
+-- One command for both keys: most requests are new and have neither.
 if redis.call('EXISTS', KEYS[1], KEYS[7]) > 0 then
   touch(KEYS[1])
   return redis.call('EXISTS', KEYS[1]) == 1 and 'accepted' or 'noted'
 end
--- It lay in a buffer while this server was silent: its sender has answered by now that it was refused.
+-- The command was delayed, and its sender has told the client by now that the call was refused.
 local now = server_ms()
 if now > tonumber(ARGV[5]) then return 'late' end
 if KEYS[8] and redis.call('EXISTS', KEYS[8]) == 0 then return 'lost' end
@@ -29,7 +32,7 @@ if redis.call('RPUSH', KEYS[2], ARGV[1]) > tonumber(ARGV[2]) then
 end
 local bytes = redis.pcall('HINCRBY', KEYS[6], '*', ARGV[7])
 if type(bytes) == 'table' then
-  -- No counter: it begins anew, and is recounted.
+  -- The key holds no counter: start again at zero; `recount` corrects it.
   redis.call('UNLINK', KEYS[6])
   bytes = redis.call('HINCRBY', KEYS[6], '*', ARGV[7])
 end
@@ -38,7 +41,7 @@ if bytes > tonumber(ARGV[6]) then
   redis.call('RPOP', KEYS[2])
   return 'no room'
 end
--- A body in a stream of its own was counted chunk by chunk, if it is a stream. The limit is the workers' too: see `write`.
+-- The chunks of a request body were counted as they were written. The field '+' tells workers the limit: see `write`.
 local counted = KEYS[8] and hget(KEYS[6], ARGV[1]) or 0
 redis.call('HSET', KEYS[6], '+', ARGV[6], ARGV[1], num(counted, 0) + ARGV[7])
 local split = 10 + tonumber(ARGV[10])
@@ -50,9 +53,9 @@ if type(seq) == 'table' then
 end
 redis.call('HSET', KEYS[1], 'state', 'queued', 'attempt', '0', 'seq', seq, 'untold', untold, unpack(ARGV, 11, split))
 redis.call('EXPIRE', KEYS[1], ARGV[3])
-ask_for(ARGV[1], string.sub(KEYS[2], #'rq:queue:wt:' + 1), ARGV[9], now)
+note_asked(ARGV[1], string.sub(KEYS[2], #'rq:queue:wt:' + 1), ARGV[9], now)
 redis.call('HSET', KEYS[3], unpack(ARGV, split + 1))
 redis.call('EXPIRE', KEYS[3], ARGV[3])
--- Until now its chunks lived for a minute, in case nobody came back for them.
+-- Until now the chunks had a TTL of a minute, in case their call was never queued.
 if KEYS[8] then redis.call('EXPIRE', KEYS[8], ARGV[3]) end
 return 'accepted'

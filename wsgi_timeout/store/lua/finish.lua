@@ -1,7 +1,9 @@
--- Ends this attempt of a call with its outcome. A repeat after a lost reply returns 'ok' again.
+-- Ends a call with the outcome of this attempt. A repeat after a lost reply returns 'ok' again.
+-- Returns 'ok', or 'fenced': this attempt is not the current one any more
 -- KEYS: record, rq job, rq wip, held, response body
--- ARGV: id, worker, attempt, now ms, outcome, detail, result TTL s, chunks of its body in the stream ('' if none),
---       'head', head, 'body', body (of a small response; else other fields and their values, as 'chunks', count)
+-- ARGV: id, worker, attempt, now ms, outcome, detail, result TTL s, number of chunks in the body's stream ('' if none),
+--       'head', head, 'body', body (of a small response; else other fields and values, as 'chunks', count for a
+--       function's large result)
 local r = hmget(KEYS[1], 'state', 'worker', 'attempt', 'inboxes', 'stock', 'name', 'method', 'path',
   'created', 'started', 'unwanted', 'untold', 'begun', 'route', 'durable')
 local answer = 'ok'
@@ -9,8 +11,8 @@ if r[1] == 'running' and r[2] == ARGV[2] and r[3] == ARGV[3] then
   local fields = {}
   for i = 9, #ARGV do fields[#fields + 1] = ARGV[i] end
   local outcome, detail = ARGV[5], ARGV[6]
-  local keep = kept_for(ARGV[7], ARGV[4], r[11], r[12])
-  -- What is not whole must not look so.
+  local keep = seconds_kept(ARGV[7], ARGV[4], r[11], r[12])
+  -- A response with missing chunks must not look complete.
   if ARGV[8] ~= '' and outcome == 'done' and hget(KEYS[5], 'count') ~= ARGV[8] then
     outcome, detail = 'broken', 'Redis has lost a part of its response'
   end
@@ -21,7 +23,7 @@ if r[1] == 'running' and r[2] == ARGV[2] and r[3] == ARGV[3] then
   end
   finish(KEYS[1], KEYS[2], ARGV[1], r[5], ARGV[4], keep, outcome, detail, fields)
   if outcome == 'done' and r[6] then
-    count_call(r[6], ARGV[1], ARGV[8] == '' and fields[1] == 'head' and #ARGV[12] or answered(ARGV[1], r[3]))
+    count_call(r[6], ARGV[1], ARGV[8] == '' and fields[1] == 'head' and #ARGV[12] or response_bytes(ARGV[1], r[3]))
     list_done(r[6], {ARGV[1], r[7] or '', string.sub(r[8] or '', 1, 200), r[3], ARGV[4], r[9] or ARGV[4], r[10] or ARGV[4],
       r[13] or ARGV[4], r[14] or ''})
   end
@@ -32,7 +34,7 @@ if r[1] == 'running' and r[2] == ARGV[2] and r[3] == ARGV[3] then
   end
   if ARGV[9] == 'chunks' then redis.call('EXPIRE', 'wt:value:' .. ARGV[1] .. ':' .. ARGV[3], ARGV[7]) end
   local message = ARGV[1]
-  -- A small response goes along, so that its waiters need not ask for it; unless it is to be on disk first.
+  -- A small response is sent with the wake, so that waiters need not read it; unless it must be on disk first.
   if not r[15] and ARGV[9] == 'head' and ARGV[5] == 'done' and #ARGV[10] + #ARGV[12] <= CARRIED then
     message = message .. ' ' .. ARGV[3] .. ' ' .. #ARGV[10] .. ' ' .. ARGV[10] .. ARGV[12]
   end
@@ -43,5 +45,5 @@ elseif r[1] ~= 'ended' or r[2] ~= ARGV[2] or r[3] ~= ARGV[3] then
 else
   touch(KEYS[1])
 end
-let_go(KEYS[4], KEYS[3], ARGV[1], ARGV[3], r[1], r[3])
+release_hold(KEYS[4], KEYS[3], ARGV[1], ARGV[3], r[1], r[3])
 return answer

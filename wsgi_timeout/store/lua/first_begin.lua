@@ -1,7 +1,7 @@
--- Notes the call of a navigation that goes on waiting for it, and of which its browser knows nothing yet.
+-- Notes the call of a page load that waits for it, before its browser was told a URL of it.
 -- KEYS: note
--- ARGV: call id, token, inbox of who waits, TTL s, '1' if its client has left already
--- Returns the id of another call that was left in its place and is nobody's now, else nothing
+-- ARGV: call id, token, inbox of the web process that waits, TTL s, '1' if the client has disconnected already
+-- Returns the id of an earlier call in this note whose client has disconnected: nobody can join it any more; else nothing
 local r = hmget(KEYS[1], 'call', 'gone')
 redis.call('UNLINK', KEYS[1])
 local gone = ARGV[5] == '1' and string.format('%d', server_ms()) or ''

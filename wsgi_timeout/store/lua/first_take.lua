@@ -1,8 +1,8 @@
--- Lets a request wait for the call that is noted for it, if the client that waited for it has left.
+-- Gives the call in a note to a new request, if the client that waited for it has disconnected.
 -- KEYS: note
--- ARGV: inbox of who asks, a word of its own, ms after which whoever has left is somebody else, TTL s
--- Returns nothing if there is no such call; {ms since it began} if its client has not left as far as is known, who is
--- asked to look; else {call id, token, what its request asked for}
+-- ARGV: inbox of the web process that asks, a random word for this request, most ms since the disconnect, TTL s
+-- Returns nothing if there is no such call; {ms since it began} if its client seems to be connected (its web process is
+--   woken to check that); else {call id, token, what its request asked for}
 local r = hmget(KEYS[1], 'call', 'token', 'inbox', 'began', 'gone', 'by')
 if not r[1] then return false end
 local call = hmget('wt:call:' .. r[1], 'state', 'delivered', 'asked')

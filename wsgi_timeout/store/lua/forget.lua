@@ -1,5 +1,5 @@
--- Deletes what is kept of calls for which nobody can ask any more.
--- KEYS: bytes of the calls (and what is deleted)
+-- Deletes the keys of calls for which nobody can ask any more.
+-- KEYS: bytes of the calls (and keys to delete)
 -- ARGV: id...
 local counted, bytes = hmget(KEYS[1], unpack(ARGV)), 0
 for i = 1, #ARGV do bytes = bytes + num(counted[i], 0) end

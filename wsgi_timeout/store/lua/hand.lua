@@ -1,7 +1,8 @@
--- Notes that a browser is led from a call's result URL to its address, unless it is led there for another call.
--- KEYS: notes of this call and then of each other one that the browser waits for there
+-- Notes that a browser is redirected from a call's result URL to its address, unless it is being redirected there for
+-- another call.
+-- KEYS: note of this call (and those of other calls that the browser waits for at that address)
 -- ARGV: TTL ms
--- Returns whether it is led there now
+-- Returns 1 if the note was made, else 0
 for i = 2, #KEYS do
   if redis.call('EXISTS', KEYS[i]) == 1 then return 0 end
 end

@@ -1,4 +1,4 @@
--- A reader goes away: without readers, the writer may fill the larger limit again.
+-- Removes a reader of a stream: without readers its writer may use the larger limit again.
 -- KEYS: stream
 -- ARGV: id, reader's inbox
 local s = hmget(KEYS[1], 'readers', 'writer', 'end')

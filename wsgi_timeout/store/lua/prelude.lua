@@ -1,20 +1,21 @@
--- Put before every script. A wake says "look again"; it may come twice, or not at all.
+-- Put before every script. A wake tells a process to look at a call again; it may come twice, or not at all.
 local INBOX_TTL = 60
--- Seconds that the end of a call is kept that nobody can ask for.
+-- Seconds that the outcome of a call is kept that nobody can ask for.
 local UNWANTED_TTL = 60
--- Seconds that a response is kept of whose URL nobody was told yet: its waiter may be cut off from Redis so long.
+-- Seconds that a response is kept whose URL nobody was told yet: the web process that waits for it may be cut off from
+-- Redis for a while.
 local UNTOLD_TTL = 120
--- What `untold` says of a call whose first request gets the response: nobody will ever be told its URL. In ms.
+-- The value of `untold`, in ms, once a first request reads the response: its URL will never be told.
 local NEVER_TOLD = '9999999999999'
--- Seconds that the list of failed calls outlives its last entry.
+-- Seconds that the lists of failed and done calls are kept after their last entry.
 local FAILED_TTL = 604800
--- Bytes of a response that a wake may carry: an inbox whose process has died lies there for its TTL.
+-- Most bytes of a response that a wake may carry: the inbox of a process that has died uses memory until its TTL ends.
 local CARRIED = 4096
--- Runs of one call, whatever its record says.
+-- Most runs of one call, whatever its record says.
 local MOST_ATTEMPTS = 100
 
--- What stands in Redis may come from anybody: a key of another type is read as one that is not there, and a number that is
--- none as `default`.
+-- Others may have written to our keys. A key of another type is read as a missing one, and what is not a number as
+-- `default`.
 local function hget(key, field)
   local value = redis.pcall('HGET', key, field)
   return type(value) == 'string' and value
@@ -44,8 +45,8 @@ local function wake(inboxes, message)
   end
 end
 
--- Notes a request for a call that is abandoned when there is none for `after` ms.
-local function ask_for(id, name, after, now)
+-- Notes that somebody asked for a call, which is abandoned `after` ms without such a request.
+local function note_asked(id, name, after, now)
   if num(after, 0) > 0 then redis.pcall('ZADD', 'wt:asked:' .. name, now + after, id) end
 end
 
@@ -55,51 +56,53 @@ local function server_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- Returns how much has the workers of a name take nothing: `rq suspend`, and `wsgi-timeout pause` of the name, or of the one
--- before the colon in a queue of functions.
+-- Returns how many keys pause the workers of a name: `rq suspend`, and `wsgi-timeout pause` of the name itself or, for a
+-- queue of functions, of the name before the colon.
 local function paused(name)
   return redis.call('EXISTS', 'rq:suspended', 'wt:paused:' .. name, 'wt:paused:' .. string.match(name, '^[^:]*'))
 end
 
--- Adds a word to a space-separated list; returns nil if it stands there already.
-local function joined(list, word)
+-- Returns a space-separated list with a word added; nil if it has the word already.
+local function with_word(list, word)
   if not list or list == '' then return word end
   if string.find(' ' .. list .. ' ', ' ' .. word .. ' ', 1, true) then return nil end
   return list .. ' ' .. word
 end
 
--- Writes a record as it is: WAITAOF waits for what its own connection has written, and a repeat has not yet.
+-- Writes a key without changing it: WAITAOF waits only for writes of its own connection, and a repeated script may have
+-- made none.
 local function touch(record)
   local ttl = redis.call('PTTL', record)
   if ttl > 0 then redis.call('PEXPIRE', record, ttl) end
 end
 
--- A script that has written may go on writing, though Redis is full: for those without which what was
--- accepted could not end, and make room. It deletes a field that is never there.
-local function although_full(hash) redis.pcall('HDEL', hash, '') end
+-- Lets this script write while Redis is full, by deleting a field that never exists: Redis accepts the writes of a script
+-- that began with a command that needs no memory. Used where calls could otherwise not end and free memory.
+local function write_though_full(hash) redis.pcall('HDEL', hash, '') end
 
--- Notes that a call which a worker held, and had not begun, went back to the queue: the worker may not know yet.
-local function taken_from(record, worker)
-  local list = joined(hget(record, 'left'), worker)
+-- Notes that a call which a worker held went back to the queue; the worker may not know yet.
+local function note_left(record, worker)
+  local list = with_word(hget(record, 'left'), worker)
   if list then redis.call('HSET', record, 'left', list) end
 end
 
--- Whether there is such a list. What a worker held is none any more when it is gone: see `recover`.
+-- Whether a key holds a list. The key of a dead worker's calls holds a string instead: see `recover`.
 local function is_list(key) return redis.call('TYPE', key).ok == 'list' end
 
--- A worker is done with an attempt, which it found in this state. It may hold the call for the next attempt already.
-local function let_go(held, wip, id, attempt, state, current)
+-- Removes a call from those that a worker holds, after an attempt; `state` and `current` are what the record said. The
+-- worker may hold the call for its next attempt already.
+local function release_hold(held, wip, id, attempt, state, current)
   redis.pcall('ZREM', wip, id .. ':' .. attempt)
-  -- Whatever it says: to ask first whether this is a list would be one command more for every call.
+  -- With pcall, since asking first whether this is a list would cost each call one more command.
   if state ~= 'queued' and (state ~= 'running' or current == attempt) then redis.pcall('LREM', held, 1, id) end
 end
 
--- Forgets the job of a call whose record was deleted while it ran. RQ's own worker deletes what it runs itself.
+-- Deletes the RQ job of a call whose record was deleted while it ran. RQ's own worker deletes its jobs itself.
 local function forget_job(job, worker)
   if hget(job, 'worker_name') == worker then redis.call('UNLINK', job) end
 end
 
--- Lists a call that ended otherwise than done, for `wsgi-timeout calls --failed`: the last thousand of a name.
+-- Adds a call with another outcome than 'done' to the list that `wsgi-timeout calls --failed` shows, of the last thousand.
 local function list_failed(record, id, now, outcome, detail)
   local r = hmget(record, 'name', 'method', 'path', 'attempt', 'created', 'started', 'begun', 'route')
   local key = 'wt:failed:' .. r[1]
@@ -110,7 +113,8 @@ local function list_failed(record, id, now, outcome, detail)
   redis.call('EXPIRE', key, FAILED_TTL)
 end
 
--- Lists a call that is done, for `wsgi-timeout calls`: the last thousand of a name, and a few more between two cuts.
+-- Adds a call with the outcome 'done' to the list that `wsgi-timeout calls` shows: of the last thousand, and up to 200
+-- more, so that it need not be trimmed each time.
 local function list_done(name, entry)
   local key = 'wt:done:' .. name
   local length = redis.pcall('LPUSH', key, cmsgpack.pack(entry))
@@ -119,57 +123,57 @@ local function list_done(name, entry)
   redis.call('EXPIRE', key, FAILED_TTL)
 end
 
--- An odd value in a key, which nobody of ours wrote, counts as none.
+-- Runs a command that reads; an error reply, as for a key of another type, counts as no value.
 local function read(...)
   local answer = redis.pcall(...)
   return not (type(answer) == 'table' and answer.err) and answer or nil
 end
 
--- Returns the bytes of a body in a stream.
-local function kept(stream) return num(hget(stream, 'kept'), 0) end
+-- Returns the bytes of a stream that are kept.
+local function stream_bytes(stream) return num(hget(stream, 'kept'), 0) end
 
--- Returns the bytes of arguments, or of a large result: chunks of one size, but for the last.
-local function chunked(key)
+-- Returns the bytes of large arguments or of a large result: all chunks but the last have the same size.
+local function chunks_bytes(key)
   local chunks = num(read('HLEN', key), 0)
   if chunks == 0 then return 0 end
   return (chunks - 1) * num(read('HSTRLEN', key, '0'), 0) + num(read('HSTRLEN', key, tostring(chunks - 1)), 0)
 end
 
--- Returns the bytes of what a call has answered with.
-local function answered(id, attempt)
-  return num(read('HSTRLEN', 'wt:call:' .. id, 'body'), 0) + kept('wt:out:' .. id .. ':' .. attempt)
-    + chunked('wt:value:' .. id .. ':' .. attempt)
+-- Returns the bytes of a call's response or result.
+local function response_bytes(id, attempt)
+  return num(read('HSTRLEN', 'wt:call:' .. id, 'body'), 0) + stream_bytes('wt:out:' .. id .. ':' .. attempt)
+    + chunks_bytes('wt:value:' .. id .. ':' .. attempt)
 end
 
--- Returns the bytes of all that a call keeps here.
-local function size(id, attempt)
-  return num(read('HSTRLEN', 'wt:call:' .. id, 'request'), 0) + kept('wt:in:' .. id) + chunked('wt:args:' .. id)
-    + answered(id, attempt)
+-- Returns all bytes that are kept for a call.
+local function call_bytes(id, attempt)
+  return num(read('HSTRLEN', 'wt:call:' .. id, 'request'), 0) + stream_bytes('wt:in:' .. id) + chunks_bytes('wt:args:' .. id)
+    + response_bytes(id, attempt)
 end
 
--- Notes how many bytes a call keeps from now on. What cannot be counted, a later recount counts.
+-- Records how many bytes are kept for a call from now on. `recount` corrects what is not counted here.
 local function count_call(name, id, bytes)
   local key = 'wt:buffered:' .. name
   local counted = hmget(key, '*', id)
   local before = num(counted[2], 0)
   if bytes == before then return end
   local total = num(counted[1], 0) + bytes - before
-  -- Not where somebody has written what is no number of bytes.
+  -- Unless others have written a number that cannot be one of bytes.
   if total > -2^53 and total < 2^53 then redis.pcall('HSET', key, '*', string.format('%d', total), id, bytes) end
 end
 
--- Returns the seconds for which the end of a call is kept: not long where only its first request can ask for it.
-local function kept_for(keep, now, unwanted, untold)
+-- Returns for how many seconds the outcome of a call is kept: not long if only its first request can ask for it.
+local function seconds_kept(keep, now, unwanted, untold)
   if unwanted then return UNWANTED_TTL end
   if num(untold, 0) > tonumber(now) then return math.min(UNTOLD_TTL, num(keep, 86400)) end
   return keep
 end
 
--- Ends a call: the one place that writes an outcome. `keep` is the seconds that it is kept unread.
--- To RQ a job that has ended is gone; a stock worker of RQ is not done with it yet, and deletes it itself.
--- The request goes: headers and bodies hold credentials, and nobody runs it again.
+-- Ends a call; only this function writes an outcome. `keep`: for how many seconds it is kept if nobody reads it.
+-- RQ's job is deleted; but a stock worker of RQ still uses it, and deletes it itself.
+-- The request is deleted, since headers and bodies hold credentials, and it will not run again.
 local function finish(record, job, id, stock, now, keep, outcome, detail, fields)
-  -- First of all, since a full Redis takes every write of a script that began by freeing something.
+  -- First, since a full Redis accepts the writes of a script that began by freeing memory.
   local input, arguments = 'wt:in:' .. id, 'wt:args:' .. id
   if stock then redis.call('UNLINK', input, arguments) else redis.call('UNLINK', job, input, arguments) end
   redis.call('HSET', record, 'state', 'ended', 'outcome', outcome, 'detail', detail, 'ended', now, 'request', '',
@@ -177,23 +181,22 @@ local function finish(record, job, id, stock, now, keep, outcome, detail, fields
   redis.call('EXPIRE', record, num(keep, 86400))
   if outcome == 'done' then return end
   local r = hmget(record, 'name', 'attempt')
-  -- A large result of which only a part came is nobody's.
+  -- Part of a large result is of no use.
   if outcome ~= 'raised' then redis.call('UNLINK', 'wt:value:' .. id .. ':' .. (r[2] or '')) end
-  if r[1] then count_call(r[1], id, answered(id, r[2] or 0)) end
+  if r[1] then count_call(r[1], id, response_bytes(id, r[2] or 0)) end
   list_failed(record, id, now, outcome, detail)
 end
 
--- Queues a call again: it has as long as at first to be come for.
-local function requeued(record, now)
+-- Marks a call as queued again, with a new `queue_ttl`.
+local function requeue(record, now)
   local patience = hget(record, 'queue_ttl')
   redis.call('HSET', record, 'state', 'queued', 'expires', string.format('%d', now + num(patience, 86400000)))
 end
 
--- Ends a call that nobody has come for in time: a handler that began now would surprise everybody.
--- Returns whether it did.
+-- Ends a call that no worker has taken within `queue_ttl`: nobody expects it to run any more. Returns whether it did.
 local function expired(record, id, now)
   local r = hmget(record, 'state', 'expires', 'result_ttl', 'inboxes', 'due', 'queue_ttl')
-  -- After a pause before a retry too: no pool may be left to queue it.
+  -- Also while it waits for a retry: there may be no pool left that would queue it.
   local last = r[1] == 'queued' and num(r[2], 0) or r[1] == 'delayed' and num(r[5], 0) + num(r[6], 0)
   if not last or tonumber(now) <= last then return false end
   local why = 'it waited for a worker longer than queue_ttl'
@@ -202,7 +205,7 @@ local function expired(record, id, now)
   return true
 end
 
--- The same at a request for the call, by this server's clock: there may be no worker to notice it.
+-- The same by this server's clock, when somebody asks for the call: there may be no worker that would notice.
 local function expired_now(record)
   local time = redis.call('TIME')
   return expired(record, string.sub(record, string.len('wt:call:') + 1),

@@ -1,4 +1,4 @@
--- Notes how far the current attempt is; an old attempt's word is dropped.
+-- Records the progress of the current attempt; that of an older attempt is ignored.
 -- KEYS: record
 -- ARGV: attempt, progress as JSON
 local r = hmget(KEYS[1], 'state', 'attempt')

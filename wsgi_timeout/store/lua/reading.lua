@@ -1,5 +1,5 @@
--- Keeps results that are being read, and of which nobody was told a URL, for as long as their readers are there. Notes in
--- a resumable stream that it has a reader: what a killed web process read looks as if it still did.
+-- Keeps results whose URL nobody was told while they are being read. Notes the time in resumable streams that have a
+-- reader, so that the reader of a killed web process can be told from one that lives.
 -- KEYS: record (and those of other calls)
 -- ARGV: none
 -- Returns 'ok'
@@ -7,7 +7,7 @@ local function keep(record)
   local r = hmget(record, 'state', 'untold', 'attempt', 'delivered')
   local body = 'wt:out:' .. string.sub(record, #'wt:call:' + 1) .. ':' .. (r[3] or 0)
   if r[1] == 'running' and hget(body, 'window') then
-    although_full(body)
+    write_though_full(body)
     redis.call('HSET', body, 'seen', redis.call('TIME')[1])
   end
   if r[1] ~= 'ended' or num(r[2], 0) == 0 or r[4] then return end

@@ -1,15 +1,16 @@
--- Goes through some of a name's calls: counts anew what each keeps here, forgets those that are gone, and ends the ones that
--- RQ's own tools took out of the queue. Observers share its way; one that comes too early does nothing.
+-- Goes through some of a name's calls: counts again how many bytes are kept for each, forgets calls that are gone, and ends
+-- calls that RQ's own tools took out of the queue. All processes share one scan; one that comes too early does nothing.
 -- KEYS: bytes of the calls, delayed, when calls are abandoned
--- ARGV: how many at most, ms between two
--- Returns the ids that were taken out, and those that run and that nobody asks for
+-- ARGV: how many at most, least ms between two runs
+-- Returns {ids that were taken out of the queue, ids of running calls that nobody asks for}
 if redis.call('EXISTS', KEYS[1]) == 0 then return {{}, {}} end
 local time = redis.call('TIME')
 local now = string.format('%d', time[1] * 1000 + math.floor(time[2] / 1000))
 local last = hmget(KEYS[1], '>', '@')
 if now - num(last[2], 0) < tonumber(ARGV[2]) then return {{}, {}} end
 
--- A job is made with its call, and lives as long; RQ's own worker deletes what it has run.
+-- Whether RQ's tools took a call out of the queue: its job was deleted or cancelled. RQ's own worker deletes the jobs that
+-- it has run, also of a call that will be retried.
 local function taken_out(id, state, stock)
   if state ~= 'queued' and (state ~= 'delayed' or stock) then return false end
   local job = redis.pcall('HGET', 'rq:job:' .. id, 'status')
@@ -23,11 +24,11 @@ local function cancel(id, r)
   wake(r[4], id)
 end
 
--- Whoever waits says so every second; not while this server, or the way to it, was away.
+-- Waiters report every second, but cannot while Redis is away: after a gap of AWAY_MS no call is taken for abandoned.
 local AWAY_MS, SOON_MS = 5000, 10000
 
--- Returns the calls that run, and for which nobody has asked for as long as they said.
-local function unasked()
+-- Returns the running calls for which nobody has asked for `abandon` ms.
+local function abandoned()
   if redis.call('TYPE', KEYS[3]).ok ~= 'zset' then return {} end
   local due, running = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, 100), {}
   for _, id in ipairs(due) do
@@ -35,10 +36,10 @@ local function unasked()
     if not r[1] or r[1] == 'ended' or num(r[2], 0) <= 0 then
       redis.call('ZREM', KEYS[3], id)
     elseif r[1] ~= 'running' then
-      -- It counts from its start, or about that.
+      -- The time counts from its start, roughly.
       redis.call('ZADD', KEYS[3], now + r[2], id)
     else
-      -- In case its end does not come through.
+      -- Look again soon, in case ending it fails.
       redis.call('ZADD', KEYS[3], now + SOON_MS, id)
       if now - num(last[2], 0) <= AWAY_MS then running[#running + 1] = id end
     end
@@ -57,8 +58,8 @@ for i = 1, #found[2], 2 do
       cancel(id, r)
       cancelled[#cancelled + 1] = id
     end
-    -- Of a call that is not accepted yet there is a body.
-    local bytes = r[1] and size(id, r[2] or 0) or kept('wt:in:' .. id)
+    -- A call that is not accepted yet may have a body.
+    local bytes = r[1] and call_bytes(id, r[2] or 0) or stream_bytes('wt:in:' .. id)
     if not r[1] and bytes == 0 then
       redis.call('HDEL', KEYS[1], id)
     elseif bytes ~= before then
@@ -70,7 +71,7 @@ end
 local total = num(hget(KEYS[1], '*'), 0) + more
 if not last[1] or last[1] == '0' then
   if found[1] == '0' then
-    -- All of them at once: whatever was counted before, this is what there is.
+    -- One scan returned all calls, so their sum replaces the total.
     total = 0
     local all = redis.call('HGETALL', KEYS[1])
     for i = 1, #all, 2 do
@@ -83,4 +84,4 @@ if total <= 0 and redis.call('HLEN', KEYS[1]) <= 4 then
 else
   redis.call('HSET', KEYS[1], '*', math.max(0, total), '>', found[1], '@', now)
 end
-return {cancelled, unasked()}
+return {cancelled, abandoned()}

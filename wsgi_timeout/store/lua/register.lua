@@ -1,14 +1,15 @@
--- Makes a worker known: its lease, what it serves, and its birth as RQ records it.
+-- Registers a worker: its lease, what it serves, and its birth as RQ records it.
 -- KEYS: leases, worker, rq workers, rq workers of the queue, rq queues, rq worker, held
 -- ARGV: worker, pool's inbox, WORKER_TTL s, rq queue's key, rq worker's key, number of info values, info..., birth...
 redis.call('HSETNX', KEYS[1], ARGV[1], '1')
--- It repeats this, and was counted as gone in between: nothing that it has sent can be late, this is the first.
+-- A worker sends nothing before this, so nothing of it can arrive late: it may hold calls even if an earlier try of this
+-- was followed by `recover`.
 if not is_list(KEYS[7]) then redis.call('UNLINK', KEYS[7]) end
 redis.call('SADD', KEYS[5], ARGV[4])
 local split = 6 + tonumber(ARGV[6])
 redis.call('HSET', KEYS[2], 'pool', ARGV[2], unpack(ARGV, 7, split))
 redis.call('EXPIRE', KEYS[2], ARGV[3])
--- A stock worker of RQ has told of its birth itself.
+-- A stock worker of RQ records its birth itself.
 if split == #ARGV then return 'ok' end
 redis.call('SADD', KEYS[3], ARGV[5])
 redis.call('SADD', KEYS[4], ARGV[5])

@@ -1,4 +1,4 @@
--- Queues the delayed calls that are due. Any pool of the name may run it, at any time.
+-- Queues the delayed calls that are due. Any pool of the name may run this, at any time.
 -- KEYS: delayed, rq queue, sequence
 -- ARGV: how many at most
 local time = redis.call('TIME')
@@ -6,7 +6,7 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])) do
   redis.call('ZREM', KEYS[1], id)
   if hget('wt:call:' .. id, 'state') == 'delayed' then
-    requeued('wt:call:' .. id, now)
+    requeue('wt:call:' .. id, now)
     redis.call('HSET', 'wt:call:' .. id, 'seq', redis.call('INCR', KEYS[3]))
     redis.call('HSET', 'rq:job:' .. id, 'status', 'queued')
     redis.call('RPUSH', KEYS[2], id)

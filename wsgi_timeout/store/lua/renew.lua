@@ -1,7 +1,7 @@
--- Raises the leases of a pool's workers, and keeps the records of what they run of which nobody waits any more.
--- Returns those whose lease is lost: they must not go on.
+-- Renews the leases of a pool's workers, and the TTL of running calls that nobody waits for.
+-- Returns the workers that have lost their lease: they must stop.
 -- KEYS: leases
--- ARGV: now ISO, WORKER_TTL s, renewals between two of what RQ shows of a worker, worker...
+-- ARGV: now ISO, WORKER_TTL s, number of renewals after which RQ's record of a worker is renewed too, worker...
 local function keep_held(held)
   if not is_list(held) then return end
   for _, id in ipairs(redis.call('LRANGE', held, 0, -1)) do
@@ -14,9 +14,8 @@ local function keep_held(held)
   end
 end
 
--- First: a full Redis takes every write of a script that began with one that needs no memory. Else every worker would
--- count as dead after a while.
-although_full(KEYS[1])
+-- Otherwise all workers would count as dead once Redis is full.
+write_though_full(KEYS[1])
 local lost = {}
 for i = 4, #ARGV do
   local worker = ARGV[i]

@@ -1,8 +1,8 @@
--- Ends an attempt of a function that raised, and has another one begin after a pause.
+-- Ends an attempt of a function that raised, and schedules the next one after a pause.
 -- KEYS: record, rq job, rq wip, held, delayed
 -- ARGV: id, worker, attempt, pause ms, detail
 -- Returns 'ok', also for a repeat, or 'fenced'
-although_full(KEYS[1])
+write_though_full(KEYS[1])
 local r = hmget(KEYS[1], 'state', 'worker', 'attempt')
 local answer = 'ok'
 if r[1] == 'running' and r[2] == ARGV[2] and r[3] == ARGV[3] then
@@ -17,5 +17,5 @@ elseif r[1] ~= 'delayed' or r[3] ~= ARGV[3] then
 else
   touch(KEYS[1])
 end
-let_go(KEYS[4], KEYS[3], ARGV[1], ARGV[3], r[1], r[3])
+release_hold(KEYS[4], KEYS[3], ARGV[1], ARGV[3], r[1], r[3])
 return answer

@@ -1,4 +1,5 @@
--- Queues a call again that a stock worker of RQ failed before it had begun: its process was killed, or Redis was away.
+-- Queues a call again that a stock worker of RQ marked as failed before it began: its process was killed, or Redis was
+-- away.
 -- KEYS: rq failed, rq queue, record, rq job
 -- ARGV: id
 -- Returns 1 if it did

@@ -1,4 +1,4 @@
--- Notes the digest of the body that came with an idempotency key: from now on repeats join its call.
+-- Records the digest of the body that came with an idempotency key: from now on repeats can join its call.
 -- KEYS: claim
 -- ARGV: digest, TTL s
 -- Returns 'ok'

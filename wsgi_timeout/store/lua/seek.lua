@@ -1,7 +1,7 @@
 -- Finds the chunk of a stream in which a byte lies, counted from the stream's beginning.
 -- KEYS: stream
 -- ARGV: offset
--- Returns {chunk, bytes of it before the offset}; nil if it is not there any more, or was never written
+-- Returns {chunk number, bytes of the chunk before the offset}; nil if the byte was trimmed, or never written
 local s = hmget(KEYS[1], 'count', 'first', 'gone')
 local count, left = num(s[1], 0), tonumber(ARGV[1]) - num(s[3], 0)
 if not s[1] or left < 0 then return false end

@@ -1,4 +1,4 @@
--- Writes a call's record as it is, so that WAITAOF on this connection waits for all that was written before.
+-- Writes a call's record without changing it, so that WAITAOF on this connection waits for all earlier writes.
 -- KEYS: record
 -- ARGV: state, attempt, worker ('' for any)
 -- Returns 1, or 0: the call is in another state by now

@@ -1,4 +1,4 @@
--- Notes that the result URL of a call was given out, earlier than its web process had said.
+-- Notes that the result URL of a call was given out earlier than its web process had announced.
 -- KEYS: record
 -- ARGV: result TTL s
 -- Returns 'ok'

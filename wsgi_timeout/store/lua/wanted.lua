@@ -1,7 +1,7 @@
--- Notes that calls have a waiter: those of them that are abandoned when they have none.
+-- Notes that somebody waits for calls; only calls that are abandoned without a waiter are in this set.
 -- KEYS: when calls are abandoned
 -- ARGV: id...
--- Returns 1, or 0 if there are none
+-- Returns 1, or 0 if no call of this name can be abandoned
 if redis.call('TYPE', KEYS[1]).ok ~= 'zset' then return 0 end
 local now = server_ms()
 for i, id in ipairs(ARGV) do

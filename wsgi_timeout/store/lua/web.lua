@@ -1,4 +1,4 @@
--- Notes what a web process is, for `wsgi-timeout doctor`; those that were silent for so long are forgotten.
+-- Describes a web process for `wsgi-timeout doctor`; processes that were silent for the TTL are removed.
 -- KEYS: web processes of a name
 -- ARGV: process, description, TTL s
 local now = tonumber(redis.call('TIME')[1])

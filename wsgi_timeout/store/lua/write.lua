@@ -1,26 +1,28 @@
 -- Appends one chunk to a stream, or says that it is full. A repeat of the same number changes nothing.
 -- KEYS: stream, record, bytes of the calls (only if they are counted)
--- ARGV: id, number, chunk, bytes kept with a reader of a body that is larger than the next, bytes kept else, TTL s, writer's inbox,
---       attempt ('' for a request body, which no attempt writes), head ('' but with a response's first chunk),
---       seconds that what was read is kept (0: not, once there is no room), max_buffered_bytes ('' = as last said)
--- Returns {'ok' | 'full' | 'over' (max_buffered_bytes, and nothing was accepted yet) | 'fenced' | 'lost', 1 if there is a reader}
+-- ARGV: id, number, chunk, most bytes kept of a larger body that has a reader, most bytes kept otherwise, TTL s, writer's
+--       inbox, attempt ('' for a request body, which no attempt writes), head (with a response's first chunk, else ''),
+--       seconds that chunks are kept after they were read (0: until room is needed), max_buffered_bytes ('': the limit
+--       in the field '+')
+-- Returns {'ok' | 'full' | 'over' (max_buffered_bytes is used, and the call was not accepted yet) | 'fenced' | 'lost',
+--   1 if there is a reader}
 local inboxes
 if ARGV[8] ~= '' then
   local r = hmget(KEYS[2], 'state', 'attempt', 'inboxes', 'unwanted')
-  -- As a server's write fails when the client has gone.
+  -- An unwanted response is refused too, as a server's write fails when the client has gone.
   if r[1] ~= 'running' or r[2] ~= ARGV[8] or r[4] then return {'fenced', 0} end
   inboxes = r[3]
 end
 local s = hmget(KEYS[1], 'count', 'first', 'read', 'kept', 'readers', 'gone')
 local count, first, read = num(s[1], 0), math.max(0, num(s[2], 0)), num(s[3], 0)
 local kept = num(s[4], 0)
--- Redis needs some 40 bytes for each chunk, however small.
+-- Redis needs some 40 bytes for each chunk, so a small one counts as LEAST bytes.
 local LEAST = 64
 local number, size = tonumber(ARGV[2]), math.max(LEAST, string.len(ARGV[3]))
 local reader = s[5] and 1 or 0
 if number < count then return {'ok', reader} end
 if number > count then
-  -- Redis was emptied, or came back without its last writes. A call that has ended takes its request body along.
+  -- Redis was emptied, or came back without its last writes; or the call has ended, and its request body was deleted.
   return {hget(KEYS[2], 'state') == 'ended' and 'full' or 'lost', 0}
 end
 local before, over = kept, false
@@ -30,7 +32,7 @@ if KEYS[3] then
   over = num(b[1], 0) + size > most
   if over then
     if ARGV[8] == '' and redis.call('EXISTS', KEYS[2]) == 0 then return {'over', 0} end
-    -- A response that is being read goes on, and makes room by that.
+    -- A response that is being read may go on, since reading it makes room.
     if ARGV[8] ~= '' and reader == 0 and kept > 0 then
       redis.call('HSET', KEYS[1], 'writer', ARGV[7])
       return {'full', 0}
@@ -38,9 +40,9 @@ if KEYS[3] then
   end
 end
 local limit, gone = tonumber(reader == 1 and ARGV[4] or ARGV[5]), 0
--- Only a body that does not fit loses its beginning, and only what was read.
+-- Deletes the first chunks, of those before `before`, until the body fits: only what was read is deleted.
 local function trim(before, most)
-  -- Not without end, whatever the numbers say.
+  -- Bounded, since others may have written these numbers.
   local last = math.min(before, first + 10000)
   while first < last and kept + size > most do
     local length = redis.call('HSTRLEN', KEYS[1], first)
@@ -49,7 +51,7 @@ local function trim(before, most)
     first = first + 1
   end
 end
--- Counts what has come or gone.
+-- Counts bytes that were added or deleted.
 local function count_bytes(change)
   if not KEYS[3] or change == 0 then return end
   redis.call('HINCRBY', KEYS[3], '*', change)
@@ -65,7 +67,7 @@ if window > 0 then
   trim(math.min(read, tonumber(m[3] or 0)), tonumber(ARGV[4]))
 elseif reader == 1 then
   trim(read, limit)
-  -- A slow reader does not hold up the writer of a body that fits without one.
+  -- A body that fits the larger limit as a whole does not wait for a slow reader.
   if not over and kept + size + gone + (s[6] or 0) <= tonumber(ARGV[5]) then limit = tonumber(ARGV[5]) end
 end
 if kept > 0 and kept + size > limit then
@@ -81,7 +83,7 @@ redis.call('HSET', KEYS[1], number, ARGV[3], 'count', number + 1, 'first', first
 if gone > 0 then redis.call('HINCRBY', KEYS[1], 'gone', gone) end
 count_bytes(kept + size - before)
 if number == 0 and ARGV[8] == '' then redis.call('HSET', KEYS[1], 'uploader', ARGV[7]) end
--- Never shortened: once its call is queued, a request body lives as long as that.
+-- Never lowered: once its call is queued, a request body has the TTL of the call.
 if redis.call('TTL', KEYS[1]) < tonumber(ARGV[6]) then redis.call('EXPIRE', KEYS[1], ARGV[6]) end
 if ARGV[9] ~= '' then
   redis.call('HSET', KEYS[2], 'head', ARGV[9], 'begun', string.format('%d', server_ms()))
