@@ -11,6 +11,7 @@ import os
 import re
 import socket
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -60,10 +61,10 @@ def version() -> str:
     """Return the version of this package; empty where it is not installed."""
     from importlib import metadata  # noqa: PLC0415 - it is slow to import
 
-    try:
-        return metadata.version("wsgi-timeout")
-    except metadata.PackageNotFoundError:
-        return ""
+    for name in ("wsgi-timeout", "wsgi-timeout-halves"):
+        with suppress(metadata.PackageNotFoundError):
+            return metadata.version(name)
+    return ""
 
 
 #: The names of what `describe` returns, in its order.

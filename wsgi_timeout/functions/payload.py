@@ -15,6 +15,7 @@ import redis
 from itsdangerous import BadSignature, Signer
 
 from wsgi_timeout.errors import ConfigurationError, PayloadRefused, PayloadTooLarge
+from wsgi_timeout.needs import need
 from wsgi_timeout.settings import SECRET_VARIABLE
 
 #: Bytes of one chunk of a payload that is too large to be stored with its call.
@@ -25,6 +26,7 @@ Purpose = Literal["arguments", "result"]
 
 def pack(value: Any, call_id: str, purpose: Purpose, max_bytes: int) -> bytes:
     """Return `value` pickled and signed; raises `PayloadTooLarge`, or `TypeError` if it cannot be pickled."""
+    need("cloudpickle", "a function's arguments and results", "functions")
     import cloudpickle  # noqa: PLC0415 - what spawns no function needs none
 
     try:
@@ -48,6 +50,7 @@ def unpack(blob: bytes, call_id: str, purpose: Purpose) -> Any:
             f"the {purpose} of call {call_id}: not signed with this {SECRET_VARIABLE}, and not read; "
             "set the same secret in every process, and look who else writes to this Redis"
         ) from None
+    need("cloudpickle", "a function's arguments and results", "functions")
     import cloudpickle  # noqa: PLC0415
 
     return cloudpickle.loads(data)

@@ -15,6 +15,7 @@ import click
 from wsgi_timeout import target as targets
 from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.log_format import JsonFormatter
+from wsgi_timeout.needs import need
 from wsgi_timeout.serving.app_environment import app_options
 from wsgi_timeout.serving.parts import ServeOptions
 from wsgi_timeout.serving.serve import serve
@@ -44,9 +45,23 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings=_CONTEXT)
-@click.version_option(package_name="wsgi-timeout")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=lambda context, _, asked: _say_version(context) if asked else None,
+    help="Show the version and exit.",
+)
 def main() -> None:
     """Let requests take minutes behind proxies that cut them after seconds."""
+
+
+def _say_version(context: click.Context) -> None:
+    from wsgi_timeout import identity  # noqa: PLC0415
+
+    click.echo(f"wsgi-timeout, version {identity.version()}")
+    context.exit()
 
 
 def _worker_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -121,7 +136,13 @@ def serve_command(
         "timeout": timeout,
         "wait_for_response": False if no_wait else None,
     }
-    _run(lambda: serve(ServeOptions(target=target, settings=settings, **options), _say))
+
+    def both() -> int:
+        need("gunicorn", "serve", "web,worker")
+        need("rq", "serve", "web,worker")
+        return serve(ServeOptions(target=target, settings=settings, **options), _say)
+
+    _run(both)
 
 
 @main.command("worker")
@@ -161,6 +182,7 @@ def worker_command(
     from wsgi_timeout_jobs.process.gunicorn_file import set_up  # noqa: PLC0415
 
     def work() -> int:
+        need("rq", "a worker", "worker")
         gunicorn = set_up(gunicorn_config, options["python"], _say)
         pool_options = PoolOptions(
             max_memory=max_memory * 2**20, ready_fd=ready_fd, gunicorn=gunicorn, **options

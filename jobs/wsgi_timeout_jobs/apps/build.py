@@ -10,6 +10,7 @@ from wsgi_timeout.errors import ConfigurationError, NotFound
 from wsgi_timeout.http import answers
 from wsgi_timeout.http.mounts import Mounts
 from wsgi_timeout.integrations.endpoints import WebFunction
+from wsgi_timeout.needs import need
 from wsgi_timeout_jobs.apps.asgi import AsgiBridge
 
 
@@ -40,6 +41,7 @@ class ByPath:
 
 def _endpoint(web: WebFunction[Any, Any]) -> Callable[..., Iterable[bytes]]:
     # Only endpoints need pydantic 2: an app without them may use any version.
+    need("pydantic", "web_endpoint", "endpoints")
     if version("pydantic").startswith(("0.", "1.")):
         raise ConfigurationError(
             f"web_endpoint needs pydantic 2, and {version('pydantic')} is installed: upgrade it, or make a "

@@ -12,6 +12,7 @@ from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.functions import payload
 from wsgi_timeout.integrations.extension import EXTENSION, Place
 from wsgi_timeout.integrations.stub import Stub
+from wsgi_timeout.needs import need
 from wsgi_timeout.store.messages import PLACE
 from wsgi_timeout_jobs.apps.asgi import AsgiBridge
 from wsgi_timeout_jobs.apps.build import ByPath, build
@@ -75,6 +76,7 @@ class _Warned:
 
 def _of_stub(stub: Stub, queue: str) -> Entries:
     if stub.functions:
+        need("cloudpickle", "a stub with functions", "functions")
         payload.check_secret()
     functions = {name: function.local for name, function in stub.functions.items()}
     apps: dict[str, WSGIApp] = {}
