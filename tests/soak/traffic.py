@@ -236,7 +236,8 @@ class Client(threading.Thread):
             found = _CALL.search(location)
             target = f"{urlsplit(location).path}?__wsgi_timeout_status={found[1]}"
             try:
-                if send(self._port(), target, "DELETE").status in {202, 410}:
+                # Where Redis' reply was lost, a 503 does not say whether it was cancelled.
+                if send(self._port(), target, "DELETE").status in {202, 410, 503}:
                     self._history.note(number, "cancelled")
             except Broken:
                 # It may have been cancelled all the same.
