@@ -2,6 +2,8 @@
 
 import json
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -102,6 +104,28 @@ def test_a_server_that_is_not_imported_is_not_ours(monkeypatch):
     """a2wsgi is taken for the server only where it was imported."""
     monkeypatch.delitem(sys.modules, "a2wsgi.wsgi", raising=False)
     assert own_server._a2wsgi() is None
+
+
+def test_the_threads_of_granian_are_found_on_the_stack(monkeypatch):
+    """A variable in a frame of its main thread says how many; where it was not imported nobody looks."""
+    begun, over = threading.Event(), threading.Event()
+
+    def serve(blocking_threads):
+        begun.set()
+        over.wait(30)
+        return blocking_threads
+
+    with ThreadPoolExecutor(1) as threads:
+        main = threads.submit(serve, 5)
+        try:
+            assert begun.wait(30)
+            monkeypatch.setitem(sys.modules, "granian", SimpleNamespace())
+            assert own_server._granian().threads == 5
+            monkeypatch.delitem(sys.modules, "granian")
+            assert own_server._granian() is None
+        finally:
+            over.set()
+    assert main.result() == 5
 
 
 def test_the_threads_of_a2wsgi_are_found_on_the_stack(monkeypatch):

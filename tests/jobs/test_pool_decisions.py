@@ -329,7 +329,9 @@ def test_a_refused_fork_is_tried_again_later(monkeypatch):
         raise BlockingIOError("Resource temporarily unavailable")
 
     monkeypatch.setattr(children, "_spawn_missing_of", refuse)
+    began = time.monotonic()
     children.spawn_missing()
+    assert children._spawn_after > began
     monkeypatch.setattr(time, "monotonic", lambda: children._spawn_after - 0.1)
     children.spawn_missing()
     assert asked == [""]
