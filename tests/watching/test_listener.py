@@ -128,6 +128,7 @@ def test_a_wake_that_nobody_waits_for(calls, listener):
 
 def test_waiters_cost_no_connection(listener, redis_server):
     """However many requests wait, there is one thread that listens, and no connection more."""
+    settle(listener)
     before = len(redis_server.client.client_list()), threading.active_count()
     with contextlib.ExitStack() as held:
         for _ in range(100):
@@ -163,6 +164,33 @@ def test_a_thread_that_does_not_start_leaves_no_waiter(redis_server, pair):
         listener._poll.unregister(pair[0])
     with listener.waiter("a"):
         settle(listener)
+
+
+def test_a_listener_that_nobody_needs_asks_nothing(own_server, monkeypatch):
+    """Without waiters its connection is closed after a while; the next waiter is woken all the same."""
+    monkeypatch.setattr(waiting, "_REST_SECONDS", 0.1)
+    with fresh_calls(own_server, "resting") as calls:
+        listener = Listener(partial(connect, own_server.url + "?db=1", connections=1))
+        connections = len(calls.redis.client_list())
+        for _ in range(2):
+            settle(listener)
+            until(lambda: listener.rests)
+            assert len(calls.redis.client_list()) == connections
+            call = running(calls, inbox=listener.inbox)
+            with listener.waiter(call.id) as waiter:
+                calls.attempts.finish(Attempt(call.id, 1, W1), Outcome.DONE, 600, response=(HEAD, b""))
+                assert woken(waiter, 5)
+
+
+def test_an_outage_ends_the_rest(own_server, monkeypatch):
+    """A listener that rests knows that Redis is away when others have told it so."""
+    monkeypatch.setattr(waiting, "_REST_SECONDS", 0.1)
+    listener = Listener(partial(connect, own_server.url, connections=1))
+    settle(listener)
+    until(lambda: listener.rests)
+    own_server.stop(signal.SIGKILL)
+    listener.rouse()
+    until(lambda: listener.away)
 
 
 def test_inboxes_are_random():

@@ -26,7 +26,7 @@ from wsgi_timeout.store.calls import forget
 from wsgi_timeout.store.connection import Commands, Scripts
 from wsgi_timeout.store.record import text
 from wsgi_timeout.store.redis_errors import ANY, UNAVAILABLE, ConnectionLost, ErrorReply, what_happened
-from wsgi_timeout.watching.waiter import GONE, Waiter, system_poll
+from wsgi_timeout.watching.waiter import GONE, Waiter, client_socket, system_poll
 
 log = logging.getLogger("wsgi_timeout")
 
@@ -40,6 +40,10 @@ _LOOKS = 2000
 _FORGET_SECONDS = 0.1
 _PAUSE_SECONDS = 0.2
 _BATCH = 1000
+#: After so many seconds without a waiter Redis is not asked any more, and the connection is closed.
+_REST_SECONDS = 5.0
+#: Seconds after which the thread that rests looks whether it was forgotten.
+_LONG_SECONDS = 60.0
 
 
 class _Process:
@@ -62,6 +66,11 @@ class Listener:
         self._sockets: dict[int, Waiter] = {}
         self._poll = system_poll()
         self._lock = threading.Lock()
+        #: Ends the thread's rest.
+        self._wanted = threading.Condition(self._lock)
+        #: Whether nobody waits here, nor did lately.
+        self.rests = True
+        self._last_used = 0.0
         self._thread: threading.Thread | None = None
         #: Of each name, the calls that nobody can ask for any more, with their last attempts.
         self._useless: dict[str, dict[str, int]] = {}
@@ -94,7 +103,7 @@ class Listener:
             environ: of the request that waits; its client's connection is then watched too.
             on_wake: called in the listener's thread at each wake, for code that does not block in `wait`.
         """
-        waiter = Waiter(self.leave, call_id, _client_socket(environ) if environ else -1, on_wake)
+        waiter = Waiter(self.leave, call_id, client_socket(environ) if environ else -1, on_wake)
         with self._lock:
             # Before anything is registered: this raises if no thread can be started.
             self._start()
@@ -102,7 +111,15 @@ class Listener:
             if waiter.sock >= 0:
                 self._sockets[waiter.sock] = waiter
                 self._poll.register(waiter.sock, GONE)
+            if self.rests:
+                self._wanted.notify()
         return waiter
+
+    def rouse(self) -> None:
+        """Have Redis asked again, though nobody waits: others found that it does not answer."""
+        with self._lock:
+            self._last_used = time.monotonic()
+            self._wanted.notify()
 
     def waited_for(self) -> list[str]:
         """Return the ids of the calls that have a waiter here."""
@@ -130,6 +147,8 @@ class Listener:
         """Delete an ended call with a later look at the inbox, many at a time; at the latest after a tick."""
         with self._lock:
             self._useless.setdefault(name, {})[call_id] = attempt
+            if self.rests:
+                self._wanted.notify()
 
     def _forget(self, commands: Commands) -> None:
         with self._lock:
@@ -162,16 +181,35 @@ class Listener:
             self._thread.start()
 
     def _run(self) -> None:
-        commands = Commands(self._make_client(), retries=0)
+        client = self._make_client()
+        commands = Commands(client, retries=0)
         atexit.register(self._forget_last)
-        next_tick = self._next_recheck = time.monotonic()
+        next_tick = self._next_recheck = self._last_used = time.monotonic()
         while True:
             with self._surprises:
+                self._rest(client)
                 self._listen(commands)
             if time.monotonic() >= next_tick:
                 with self._surprises:
                     self._tick()
                 next_tick = time.monotonic() + TICK_SECONDS
+
+    def _rest(self, client: redis.Redis) -> None:
+        """Return at once while there are waiters, or were lately; else when there is one."""
+        with self._lock:
+            while not self._is_used():
+                if not self.rests:
+                    # Else the server, or what lies between, might cut it off, which looks like an outage.
+                    client.connection_pool.disconnect()
+                self.rests = True
+                self._wanted.wait(_LONG_SECONDS)
+            self.rests = False
+
+    def _is_used(self) -> bool:
+        now = time.monotonic()
+        if self._waiters or self._useless or self.away:
+            self._last_used = now
+        return now - self._last_used < _REST_SECONDS
 
     def _listen(self, commands: Commands) -> None:
         was_away = self.away
@@ -265,12 +303,3 @@ def _popper(commands: Commands, inbox: str) -> Callable[[], list[bytes]]:
         return ([first[1]] if first else []) + (rest or [])
 
     return pop if found is None or int(found[1]) >= 7 else pop_before_7
-
-
-def _client_socket(environ: Mapping[str, Any]) -> int:
-    """Return the client's file descriptor if the server puts its socket into the environ, else -1."""
-    for key in ("gunicorn.socket", "gunicorn.sock", "werkzeug.socket"):
-        sock = environ.get(key)
-        if sock is not None and hasattr(sock, "fileno"):
-            return int(sock.fileno())
-    return -1

@@ -5,7 +5,8 @@ from __future__ import annotations
 import select
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from wsgi_timeout.compat import Self
 
@@ -126,3 +127,12 @@ def system_poll() -> select.poll:
     if monkey is not None and monkey.is_module_patched("select"):
         return monkey.get_original("select", "poll")()  # type: ignore[no-any-return]
     return select.poll()
+
+
+def client_socket(environ: Mapping[str, Any]) -> int:
+    """Return the client's file descriptor if the server puts its socket into the environ, else -1."""
+    for key in ("gunicorn.socket", "gunicorn.sock", "werkzeug.socket"):
+        sock = environ.get(key)
+        if sock is not None and hasattr(sock, "fileno"):
+            return int(sock.fileno())
+    return -1
