@@ -17,6 +17,7 @@ from rq.worker import WorkerStatus
 from wsgi_timeout.errors import Fenced, NoWorker
 from wsgi_timeout.store import keys, rq_state
 from wsgi_timeout.store.record import Attempt, Outcome
+from wsgi_timeout.store.workers import SHOWN_RENEWALS
 
 NAME = "contract"
 
@@ -266,10 +267,10 @@ def test_what_a_worker_does(calls):
 
 
 def test_a_heartbeat(calls):
-    """A lease that is renewed three times is a heartbeat for RQ, which keeps the worker listed."""
+    """A lease that is renewed for a minute is a heartbeat for RQ, which keeps the worker listed."""
     before = the_worker(calls).last_heartbeat
     calls.redis.expire(rq_state.worker_key(W1), 1)
-    for _ in range(3):
+    for _ in range(SHOWN_RENEWALS):
         calls.workers.renew([W1])
     assert the_worker(calls).last_heartbeat > before
     assert calls.redis.ttl(rq_state.worker_key(W1)) > 1

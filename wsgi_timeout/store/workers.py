@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from wsgi_timeout import metrics
@@ -12,8 +13,8 @@ from wsgi_timeout.store.record import now_ms, text
 #: How many calls one step of a recount looks at, and the ms between two steps of all processes together.
 _RECOUNTED = 2000
 _RECOUNT_MS = 900
-#: Renewals of a lease between two updates of what RQ shows of its worker: about ten seconds.
-_SHOWN_RENEWALS = 3
+#: Renewals of a lease between two updates of what RQ shows of its worker: about a minute.
+SHOWN_RENEWALS = 20
 #: How many ids one `wanted` command carries.
 _WANTED = 1000
 
@@ -52,8 +53,34 @@ class Workers(Queue):
 
     def renew(self, workers: list[str]) -> list[str]:
         """Renew the leases of live workers; return those whose lease was lost, and their calls recovered."""
-        args = [rq_state.timestamp(), keys.WORKER_TTL, _SHOWN_RENEWALS, *workers]
-        return [text(worker) for worker in self.scripts.run("renew", [self._leases], args)]
+        return self.renew_and_look(workers, workers)[0]
+
+    def renew_and_look(
+        self, workers: list[str], busy: Collection[str]
+    ) -> tuple[list[str], dict[bytes, bytes]]:
+        """Do as `renew`, with the workers of which some are `busy`: they run calls.
+
+        Returns also all leases of this name, by worker.
+        """
+        first = sorted(workers, key=lambda worker: worker not in busy)
+        args = [rq_state.timestamp(), keys.WORKER_TTL, SHOWN_RENEWALS, len(busy), *first]
+        lost, leases = self.scripts.run("renew", [self._leases], args)
+        return [text(worker) for worker in lost], dict(zip(leases[::2], leases[1::2], strict=True))
+
+    def is_empty(self, *others: str) -> bool:
+        """Return whether nothing is there that an observer has to look at, nor any of `others`; one command.
+
+        That is: no call that keeps bytes here, none that waits or is delayed, and none that stock workers of
+        RQ have popped or failed.
+        """
+        looked_at = (
+            self.buffered,
+            self._queue,
+            keys.delayed(self.name),
+            rq_state.intermediate_key(self.name),
+            rq_state.failed_key(self.name),
+        )
+        return not self.redis.exists(*looked_at, *others)
 
     def slots(self) -> int:
         """Return how many live worker processes take calls of this name."""

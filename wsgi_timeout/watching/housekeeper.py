@@ -25,8 +25,12 @@ log = logging.getLogger("wsgi_timeout")
 
 #: Seconds for which a worker may run other code, as in a deploy, before that is logged.
 _DEPLOY_SECONDS = 3.0
-#: Seconds between two looks for queues of functions.
+#: Seconds between two looks for queues of functions, and the same while nothing happens; a new worker's are
+#: looked for at once.
 _QUEUES_SECONDS = 5.0
+_QUIET_QUEUES_SECONDS = 15.0
+#: Seconds between two looks, while nothing happens here, whether there is any call: pools look every second.
+_QUIET_SECONDS = 5.0
 
 
 class Watch:
@@ -60,7 +64,11 @@ class Watch:
         self._descriptions = live_workers.Descriptions(workers)
         #: A watch for each queue: that of the web calls, and those of functions.
         self._leases = {workers.name: LeaseWatch(workers, lease_seconds)}
+        self._queues = {workers.name: workers}
+        self._workers_seen: set[bytes] = set()
         self._next_queues = 0.0
+        #: Whether Redis had no call of these queues when it was last asked, and when it is asked next.
+        self._empty, self._next_empty = False, 0.0
         #: Since when a worker with other code was seen, on the monotonic clock; negative: it was logged.
         self._other_code_since: float | None = None
         self._looked_at_server = False
@@ -81,8 +89,9 @@ class Watch:
         while True:
             with self._turn:
                 self._begun += 1
+            looked = False
             with self._surprises:
-                self._look_at_workers()
+                looked = self._look_at_workers()
             with self._turn:
                 self._ended = self._begun
                 self._turn.notify_all()
@@ -95,9 +104,11 @@ class Watch:
                 self._workers.reading(self._listener.reading())
             with self._surprises:
                 self._look_for_queues()
-            for leases in self._leases.values():
+            with self._surprises:
+                self._look_whether_empty()
+            for name, leases in self._leases.items():
                 with self._surprises:
-                    leases.step()
+                    leases.step(looked=looked and name == self._workers.name, empty=self._empty)
             with self._surprises:
                 self._look_at_server()
             with self._surprises, suppress(*ANY):
@@ -105,12 +116,16 @@ class Watch:
             with self._turn:
                 self._turn.wait_for(lambda: self._wanted > self._begun, LOOK_SECONDS)
 
-    def _look_at_workers(self) -> None:
+    def _look_at_workers(self) -> bool:
+        """Look at the leases and at who holds them; return whether Redis has answered."""
         try:
-            seen = live_workers.find(self._workers, self._target, self._descriptions)
+            leases = self._leases[self._workers.name].look()
+            seen = live_workers.find(self._workers, self._target, self._descriptions, leases)
         except ANY as error:
             self.trouble = str(error)
-            return
+            # A listener that rests does not know that requests have no chance now.
+            self._listener.rouse()
+            return False
         except Exception as error:
             self.trouble = repr(error)
             raise
@@ -121,6 +136,18 @@ class Watch:
         self._warn_of_other_code(seen.other_code)
         # While no worker lives, assume that the next ones serve what the last ones did.
         self.live_workers = replace(seen, mounts=seen.mounts or before.mounts)
+        if leases.keys() != self._workers_seen:
+            self._workers_seen, self._next_queues = set(leases), 0.0
+        return True
+
+    def _look_whether_empty(self) -> None:
+        """Ask whether there is anything to look at, while this process itself knows of nothing."""
+        if not self._listener.rests:
+            self._empty, self._next_empty = False, 0.0
+        elif time.monotonic() >= self._next_empty:
+            with suppress(*ANY):
+                self._empty = all(queue.is_empty() for queue in self._queues.values())
+            self._next_empty = time.monotonic() + _QUIET_SECONDS
 
     def _warn_of_other_code(self, seen: bool) -> None:  # noqa: FBT001
         """Log once if a worker runs other code for longer than a deploy takes: it may be another app."""
@@ -145,8 +172,10 @@ class Watch:
             for key in self._workers.redis.smembers(rq_state.QUEUES):
                 name = text(key).removeprefix(rq_state.queue_key(""))
                 if name.startswith(f"{self._workers.name}:") and name not in self._leases:
-                    self._leases[name] = LeaseWatch(Workers(self._workers.redis, name), self._lease_seconds)
-            self._next_queues = time.monotonic() + _QUEUES_SECONDS
+                    self._queues[name] = Workers(self._workers.redis, name)
+                    self._leases[name] = LeaseWatch(self._queues[name], self._lease_seconds)
+            seconds = _QUIET_QUEUES_SECONDS if self._listener.rests else _QUEUES_SECONDS
+            self._next_queues = time.monotonic() + seconds
 
     def _look_at_server(self) -> None:
         if self._looked_at_server:

@@ -8,6 +8,7 @@ while Redis restarts, and every running call would be lost.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +25,8 @@ log = logging.getLogger("wsgi_timeout")
 LOOK_SECONDS = 1.0
 #: Seconds between two looks for keys of a wrong type; one that a look meets is seen at once.
 _MEND_SECONDS = 10.0
+#: The same while there is no call.
+_EMPTY_MEND_SECONDS = 60.0
 #: Seconds between two looks for what stock workers of RQ hold or have failed, while there is nothing.
 _STOCK_SECONDS = 2.0
 
@@ -46,36 +49,28 @@ class LeaseWatch:
         self._failed: dict[str, float] = {}
         #: Parts of a look that Redis has refused, or that failed, and that were logged.
         self._refused: set[str] = set()
-        self._next_mend = self._next_stock = 0.0
+        self._mended, self._next_stock = -math.inf, 0.0
         self._looked = time.monotonic()
         self._intermediate = rq_state.intermediate_key(workers.name)
         self._failures = rq_state.failed_key(workers.name)
 
-    def step(self) -> None:
-        """Look once; recover the calls of every worker whose lease is lost."""
-        self._part("types", self._mend)
-        try:
-            leases = self._leases()
-            now = time.monotonic()
-            if now - self._looked > max(self._lease_seconds / 2, 2 * LOOK_SECONDS):
-                # This process was frozen, or the command hung and was repeated: it has observed nothing.
-                self._forget()
-            self._looked = now
-            current = {text(worker): count for worker, count in leases.items()}
-            self._seen = {
-                worker: self._seen[worker] if self._seen.get(worker, (None,))[0] == count else (count, now)
-                for worker, count in current.items()
-            }
-        except UNAVAILABLE:
-            # Over a broken connection nothing was observed: begin again.
-            self._forget()
+    def step(self, *, looked: bool = False, empty: bool = False) -> None:
+        """Look once; recover the calls of every worker whose lease is lost.
+
+        `looked`: the leases were looked at just now. `empty`: there is nothing else to look at, see
+        `Workers.is_empty`.
+        """
+        self._part("types", self._mend, _EMPTY_MEND_SECONDS if empty else _MEND_SECONDS)
+        if not looked:
+            try:
+                self.look()
+            except UNAVAILABLE:
+                return
+        if empty:
+            self._popped.clear()
+            self._failed.clear()
             return
-        except ErrorReply:
-            self.mend_soon()
-            raise
-        for worker, (count, since) in tuple(self._seen.items()):
-            if now - since >= self._lease_seconds:
-                self._part("recover", self._recover, worker, count)
+        now = time.monotonic()
         # Each part by itself, so that one that is refused does not prevent the others.
         if self._popped or self._failed or now >= self._next_stock:
             self._next_stock = now + _STOCK_SECONDS
@@ -83,9 +78,39 @@ class LeaseWatch:
             self._part("failed", self._look_at_failed, now)
         self._part("recount", self._recount)
 
+    def look(self) -> dict[bytes, bytes]:
+        """Look at the leases; return them by worker. Raises what redis-py raises."""
+        try:
+            leases = self._leases()
+        except UNAVAILABLE:
+            # Over a broken connection nothing was observed: begin again.
+            self._forget()
+            raise
+        except ErrorReply:
+            self.mend_soon()
+            raise
+        self.observe(leases)
+        return leases
+
+    def observe(self, leases: dict[bytes, bytes]) -> None:
+        """Take the leases, as they were read just now; recover the calls of those that are lost."""
+        now = time.monotonic()
+        if now - self._looked > max(self._lease_seconds / 2, 2 * LOOK_SECONDS):
+            # This process was frozen, or the command hung and was repeated: it has observed nothing.
+            self._forget()
+        self._looked = now
+        current = {text(worker): count for worker, count in leases.items()}
+        self._seen = {
+            worker: self._seen[worker] if self._seen.get(worker, (None,))[0] == count else (count, now)
+            for worker, count in current.items()
+        }
+        for worker, (count, since) in tuple(self._seen.items()):
+            if now - since >= self._lease_seconds:
+                self._part("recover", self._recover, worker, count)
+
     def mend_soon(self) -> None:
         """Look for keys of a wrong type with the next step: somebody has met one."""
-        self._next_mend = 0.0
+        self._mended = -math.inf
 
     def _part(self, part: str, do: Callable[..., None], *args: Any) -> None:
         try:
@@ -102,9 +127,9 @@ class LeaseWatch:
                 self._refused.add(part)
                 log.warning("queue wt:%s: odd data (%s), skipped: %s", self._workers.name, part, error)
 
-    def _mend(self) -> None:
-        if time.monotonic() >= self._next_mend:
-            self._next_mend = time.monotonic() + _MEND_SECONDS
+    def _mend(self, seconds: float) -> None:
+        if time.monotonic() >= self._mended + seconds:
+            self._mended = time.monotonic()
             for key in self._workers.mend():
                 log.error(
                     "%s: of another type than wsgi-timeout needs, and deleted: who writes to this Redis?", key

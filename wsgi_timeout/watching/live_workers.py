@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from wsgi_timeout import identity
@@ -16,7 +17,7 @@ from wsgi_timeout.store.record import text
 from wsgi_timeout.target import may_be_one, normal
 
 #: Seconds for which a description is not read again.
-_READ_SECONDS = 5.0
+_READ_SECONDS = 30.0
 #: Logs once that a description cannot be read; it is skipped each time.
 _junk = LogOnce("a live worker's description")
 
@@ -47,10 +48,15 @@ class Descriptions:
         #: By worker, each with the time on the monotonic clock at which it was read.
         self._read: dict[str, tuple[list[bytes | None], float]] = {}
 
-    def of_live_workers(self) -> dict[str, list[bytes | None]]:
-        """Return those of the live workers, by worker; a key that has another type is left out."""
+    def of_live_workers(self, leases: Iterable[bytes] | None = None) -> dict[str, list[bytes | None]]:
+        """Return those of the live workers, by worker; a key that has another type is left out.
+
+        `leases`: the workers that have one; None: they are asked for.
+        """
         redis, now = self._queue.redis, time.monotonic()
-        workers = [text(worker) for worker in redis.hkeys(keys.leases(self._queue.name))]
+        if leases is None:
+            leases = redis.hkeys(keys.leases(self._queue.name))
+        workers = [text(worker) for worker in leases or ()]
         known = {worker: self._read[worker] for worker in workers if worker in self._read}
         self._read = {worker: found for worker, found in known.items() if now - found[1] < _READ_SECONDS}
         missing = [worker for worker in workers if worker not in self._read]
@@ -64,9 +70,18 @@ class Descriptions:
         return {worker: self._read[worker][0] for worker in workers if worker in self._read}
 
 
-def find(queue: Queue, target: str, descriptions: Descriptions | None = None) -> LiveWorkers:
-    """Return what the live workers of this name serve; `target` is what they should serve ("": anything)."""
-    described = (descriptions or Descriptions(queue)).of_live_workers()
+def find(
+    queue: Queue,
+    target: str,
+    descriptions: Descriptions | None = None,
+    leases: Iterable[bytes] | None = None,
+) -> LiveWorkers:
+    """Return what the live workers of this name serve.
+
+    `target` is what they should serve ("": anything), `leases` the workers that have one (None: they are
+    asked for).
+    """
+    described = (descriptions or Descriptions(queue)).of_live_workers(leases)
     mounts: Mounts | None = None
     here = identity.describe(target)
     same, others, other_code = False, "", False

@@ -26,6 +26,10 @@ class Pauses:
         for queue in self._asked:
             pipe.exists(rq_state.SUSPENDED, *keys.pauses(queue))
 
+    def none(self, children: Iterable[Child]) -> None:
+        """Tell the children that nothing is paused."""
+        self.tell([0] * len(self._asked), children)
+
     def tell(self, answers: Iterable[int], children: Iterable[Child]) -> None:
         """Take the answers, and tell the children; changes are logged."""
         paused = {queue for queue, answer in zip(self._asked, answers, strict=True) if answer}

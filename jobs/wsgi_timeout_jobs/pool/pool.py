@@ -24,6 +24,7 @@ from wsgi_timeout.watching.leases import WORKER_DIED
 from wsgi_timeout_jobs.pool.child import Child
 from wsgi_timeout_jobs.pool.children import Children, Served
 from wsgi_timeout_jobs.pool.deadlines import Deadlines
+from wsgi_timeout_jobs.pool.emptiness import Emptiness
 from wsgi_timeout_jobs.pool.metrics_port import MetricsPort
 from wsgi_timeout_jobs.pool.options import PoolOptions
 from wsgi_timeout_jobs.pool.pauses import Pauses
@@ -70,6 +71,7 @@ class Pool:
         self._unbroken_since = time.monotonic()
         self._pauses = Pauses()
         self._next_renewal = self._next_look = self._next_records = self._next_cancels = 0.0
+        self._empty = Emptiness(self._inbox)
         #: The attempts that ran at the last check of records.
         self._ran: set[tuple[str, int]] = set()
         self._looked_at_server = False
@@ -142,6 +144,7 @@ class Pool:
         """Do what needs Redis. Leases first: after an outage they are renewed before others check them."""
         parts = (
             self._renew_leases,
+            self._look_whether_empty,
             self._settle,
             self._look_at_queues,
             self._receive_cancels,
@@ -182,7 +185,8 @@ class Pool:
     def _renew(self, queue: str, keeper: QueueKeeper) -> None:
         ready = {child.name: child for child in self._children if child.keeper_name == queue}
         began = time.monotonic()
-        lost = keeper.renew([name for name, child in ready.items() if child.board.ready])
+        busy = [name for name, child in ready.items() if any(child.board.running())]
+        lost = keeper.renew([name for name, child in ready.items() if child.board.ready], busy)
         for name in ready.keys() - lost:
             ready[name].board.renewed = began
         for name in lost:
@@ -190,17 +194,22 @@ class Pool:
             log.warning("worker %s lost its lease and is stopped", name)
             ready[name].kill()
 
+    def _look_whether_empty(self) -> None:
+        if self._empty.look(self._keepers, self._children.running()):
+            self._pauses.none(self._children)
+
     def _settle(self) -> None:
         for keeper in self._keepers.values():
             keeper.settle()
-            keeper.release()
+            if not self._empty:
+                keeper.release()
 
     def _look_at_queues(self) -> None:
         now = time.monotonic()
         if now < self._next_look:
             return
         for keeper in self._keepers.values():
-            keeper.look()
+            keeper.look(empty=bool(self._empty))
         self._next_look = now + _LOOK_SECONDS
 
     def _look_at_server(self) -> None:
@@ -213,7 +222,7 @@ class Pool:
 
     def _receive_cancels(self) -> None:
         now = time.monotonic()
-        if now < self._next_cancels and not any(self._children.running()):
+        if self._empty or (now < self._next_cancels and not any(self._children.running())):
             return
         self._next_cancels = now + _IDLE_SECONDS
         pipe = self._redis.pipeline(transaction=False)

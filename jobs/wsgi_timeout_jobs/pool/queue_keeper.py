@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -53,13 +53,22 @@ class QueueKeeper:
         self._ends: list[tuple[str, Outcome, str, int]] = []
         self._unsettled: list[tuple[str, str]] = []
         self._live: list[str] = []
+        #: Whether workers of other pools serve this queue too.
+        self._others = True
         self._log_once = LogOnce(f"queue wt:{name}", but=UNAVAILABLE)
         #: By worker and call: since when a live worker has held it without beginning it.
         self._held: dict[tuple[str, str], float] = {}
 
-    def renew(self, workers: list[str]) -> list[str]:
-        """Renew the leases of live workers; return those whose lease was lost, and their calls recovered."""
-        lost = self._workers.renew(workers) if workers else []
+    def renew(self, workers: list[str], busy: Collection[str] = ()) -> list[str]:
+        """Renew the leases of live workers; return those whose lease was lost, and their calls recovered.
+
+        `busy`: those of them that run calls.
+        """
+        lost: list[str] = []
+        if workers:
+            lost, leases = self._workers.renew_and_look(workers, busy)
+            self._watch.observe(leases)
+            self._others = len(leases) > len(workers) - len(lost)
         self._live = [worker for worker in workers if worker not in lost]
         return lost
 
@@ -91,9 +100,20 @@ class QueueKeeper:
             with self._mended_after_errors():
                 self._workers.release()
 
-    def look(self) -> None:
-        """Check for dead workers of other pools, and for calls that frozen workers of ours hold."""
-        self._watch.step()
+    def is_empty(self, *others: str) -> bool:
+        """Return whether there is no call to look after, nor any of `others` (keys), by one command."""
+        return self._workers.is_empty(*map(keys.held, self._live), *others)
+
+    def look(self, *, empty: bool = False) -> None:
+        """Check for dead workers of other pools, and for calls that frozen workers of ours hold.
+
+        `empty`: there is no call to look after.
+        """
+        # What ours are doing stands in what `renew` has just read.
+        self._watch.step(looked=empty and bool(self._live) and not self._others, empty=empty)
+        if empty:
+            self._held.clear()
+            return
         self._look_at_held(time.monotonic())
         with self._mended_after_errors():
             self._slow_queue.look()
