@@ -61,6 +61,8 @@ class Part:
         self._terminal = terminal
         #: Where the pool says that it has loaded the app; -1: it has said so.
         self.ready_pipe = -1
+        #: Where the web server is told what to serve.
+        self.begin_pipe = -1
         self.process = subprocess.Popen(
             command,
             env=environment,
@@ -120,23 +122,32 @@ def start_pool(options: ServeOptions, environment: dict[str, str]) -> Part:
     return part
 
 
-def start_gunicorn(
-    options: ServeOptions, name: str, environment: dict[str, str], sock: socket.socket
-) -> Part:
-    """Start gunicorn, with our configuration alone, on a socket that we keep."""
-    routes = f"only={options.only!r}, except_={options.except_!r}"
-    app = f"wsgi_timeout:gateway({options.target!r}, name={name!r}, {routes})"
+def start_gunicorn(options: ServeOptions, environment: dict[str, str], sock: socket.socket) -> Part:
+    """Start gunicorn, with our configuration alone, on a socket that we keep; it serves after `begin`."""
+    read, write = os.pipe()
     bind = f"fd://{sock.fileno()}"
-    command = [sys.executable, "-m", "gunicorn", "-c", "python:wsgi_timeout.gunicorn_conf", "-b", bind]
+    command = [sys.executable, "-m", "wsgi_timeout.serving.web_start", str(read)]
+    command += ["-c", "python:wsgi_timeout.gunicorn_conf", "-b", bind]
     command += ["--log-level", "warning"]
     command += ["--threads", str(options.web_threads)] if options.web_threads else []
     command += ["--reload"] if options.reload and (options.only or options.except_) else []
     if _is_terminal(sys.stdout):
         command += ["--logger-class", "wsgi_timeout.serving.terminal_log.TerminalLogger"]
-    command += [app]
     # Another worker class would not drain, --daemon leave it behind: what serve promises is not optional.
     own = {name: value for name, value in environment.items() if name != "GUNICORN_CMD_ARGS"}
-    return Part("the web server", command, own, (sock.fileno(),))
+    part = Part("the web server", command, own, (sock.fileno(), read))
+    os.close(read)
+    part.begin_pipe = write
+    return part
+
+
+def begin_serving(web: Part, options: ServeOptions, name: str) -> None:
+    """Have gunicorn serve the app under the name that its workers serve."""
+    routes = f"only={options.only!r}, except_={options.except_!r}"
+    app = f"wsgi_timeout:gateway({options.target!r}, name={name!r}, {routes})"
+    with suppress(BrokenPipeError):  # it has ended, which is noticed in a moment
+        os.write(web.begin_pipe, app.encode())
+    os.close(web.begin_pipe)
 
 
 def _is_terminal(stream: Any) -> bool:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 
 from wsgi_timeout.serving.embedded_redis import EmbeddedServer
-from wsgi_timeout.serving.parts import Part, ServeOptions, start_gunicorn, start_pool
+from wsgi_timeout.serving.parts import Part, ServeOptions, begin_serving, start_gunicorn, start_pool
 from wsgi_timeout.serving.signals import Signals
 
 #: After so many seconds of importing the app, a line says what one waits for.
@@ -49,8 +49,9 @@ class Site:
         self._replaced: deque[float] = deque(maxlen=_MOST_REPLACED)
 
     def start(self) -> bool:
-        """Start both, gunicorn when a worker has loaded the app; False if that fails, or at a stop."""
+        """Start both; gunicorn serves when a worker has loaded the app. False if that fails, or at a stop."""
         self._pool = start_pool(self._options, self._environment)
+        self._web = start_gunicorn(self._options, self._environment, self._sock)
         pipes = [self._pool.ready_pipe, self._signals.pipe]
         readable, _, _ = select.select(pipes, [], [], _PATIENCE_SECONDS)
         if not readable:
@@ -58,9 +59,10 @@ class Site:
             readable, _, _ = select.select(pipes, [], [])
         # A pool that ends closes its end of the pipe: readable, and empty.
         self.name = self._pool.read_name() if self._pool.ready_pipe in readable else ""
-        if self.name and not self._signals.stop:
-            self._web = start_gunicorn(self._options, self.name, self._environment, self._sock)
-        return self._web is not None
+        begins = bool(self.name) and not self._signals.stop
+        if begins:
+            begin_serving(self._web, self._options, self.name)
+        return begins
 
     def watch(self) -> int:
         """Serve until a stop is asked for, or a part dies that cannot be replaced; returns the exit code."""
