@@ -308,7 +308,7 @@ def test_the_place_in_a_long_queue_is_told_at_once(redis_server, calls):
 def test_commands_while_nothing_happens(site, redis_server):
     """An idle web process and a pool send Redis few commands: nobody blocks in a look at an inbox."""
     until(lambda: not redis_server.client.exists(keys.buffered(site.name)), 15, "the last recount")
-    until(lambda: redis_server.client.info("clients")["blocked_clients"] == 1, 15, "only a worker that blocks")
+    until(lambda: redis_server.client.info("clients")["blocked_clients"] == 1, 15, "a worker blocks alone")
     before, began = commands(redis_server), time.monotonic()
     time.sleep(3)
     spent, seconds = commands(redis_server) - before, time.monotonic() - began
