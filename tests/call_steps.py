@@ -95,8 +95,11 @@ def ended(calls, worker=W1, **changes):
     return call
 
 
-def response_stream(calls, call_id, attempt, limits=ROOMY):
-    return StreamWriter(calls.scripts, call_id, "writer", limits, ttl=60, attempt=attempt, head=HEAD.pack())
+def response_stream(calls, call_id, attempt, limits=ROOMY, budget=None):
+    head = HEAD.pack()
+    return StreamWriter(
+        calls.scripts, call_id, "writer", limits, ttl=60, attempt=attempt, head=head, budget=budget
+    )
 
 
 def queue(calls):

@@ -5,7 +5,7 @@ import rq
 from call_steps import HEAD, W1, a_call, a_request, fresh_calls, hold, queued, response_stream, running
 from rq.serializers import JSONSerializer
 
-from wsgi_timeout.errors import BytesFull
+from wsgi_timeout.errors import BytesFull, Fenced
 from wsgi_timeout.store import keys, rq_state, workers
 from wsgi_timeout.store.calls import forget
 from wsgi_timeout.store.record import Attempt, Outcome, new_id
@@ -164,7 +164,17 @@ def empty(calls, _call):
     rq.Queue(rq_state.queue_name(calls.name), connection=calls.redis, serializer=JSONSerializer).empty()
 
 
-@pytest.mark.parametrize("take_away", [cancel, delete, empty])
+def delete_queue(calls, _call):
+    queue = rq.Queue(rq_state.queue_name(calls.name), connection=calls.redis, serializer=JSONSerializer)
+    queue.delete()
+
+
+def listed(calls):
+    """Return RQ's list of cancelled jobs, which has no TTL."""
+    return calls.redis.zrange(f"rq:canceled:{rq_state.queue_name(calls.name)}", 0, -1)
+
+
+@pytest.mark.parametrize("take_away", [cancel, delete, empty, delete_queue])
 def test_what_rq_takes_out_of_the_queue_is_cancelled(calls, take_away):
     """`job.cancel()`, `job.delete()` and `rq empty` end a queued call, and wake its waiters."""
     call = queued(calls, "waiting")
@@ -174,6 +184,7 @@ def test_what_rq_takes_out_of_the_queue_is_cancelled(calls, take_away):
     assert (now.state, now.outcome) == ("ended", Outcome.CANCELLED)
     assert calls.redis.lrange(keys.inbox("waiting"), 0, -1) == [call.id.encode()]
     assert calls.workers.recount() == ([], [])
+    assert listed(calls) == []
 
 
 @pytest.mark.parametrize("take_away", [cancel, delete])
@@ -185,6 +196,33 @@ def test_a_pause_before_a_retry_is_cancelled_too(calls, take_away):
     assert calls.workers.recount() == ([call.id], [])
     assert calls.look(call.id).outcome is Outcome.CANCELLED
     assert calls.redis.zcard(keys.delayed(calls.name)) == 0
+
+
+@pytest.mark.parametrize("take_away", [cancel, delete, empty, delete_queue])
+def test_a_call_that_runs_is_not_taken_away(calls, take_away):
+    """RQ's tools stop no handler: its response is delivered, and nothing of the job is left."""
+    call = running(calls)
+    take_away(calls, call)
+    assert calls.workers.recount() == ([], [])
+    finish(calls, call, response=(HEAD, b"x"))
+    assert calls.look(call.id).outcome is Outcome.DONE
+    calls.workers.recount()
+    assert listed(calls) == []
+    assert not calls.redis.exists(rq_state.job_key(call.id), rq_state.started_key(calls.name))
+
+
+def test_what_was_written_for_a_client_that_left_is_gone_at_once(calls):
+    """A POST goes on without its client; its response so far is deleted, not at its end, and not counted."""
+    call = running(calls, method="POST")
+    stream = response_stream(calls, call.id, 1, budget=Budget(calls.buffered))
+    assert stream.offer(b"x" * 10 * KIB)
+    before = total(calls)
+    calls.abandon(call.id)
+    assert not calls.redis.exists(keys.response_body(call.id, 1))
+    assert total(calls) <= before - 10 * KIB
+    with pytest.raises(Fenced):
+        stream.offer(b"y")
+    assert calls.look(call.id).state == "running"
 
 
 def test_what_runs_or_waits_goes_on(calls):

@@ -43,6 +43,7 @@
     rq:queue:wt:<name>:intermediate  list  stock rq workers    none: what they popped and not started
     rq:failed:wt:<name>        zset    stock rq workers          none: RQ's registry of failed jobs
     rq:wip:wt:<name>           zset    take.lua, finish.lua      none: RQ's registry of started jobs
+    rq:canceled:wt:<name>      zset    RQ's `job.cancel()`       none: a member goes with its job
     rq:job:<id>                hash    the scripts in lua/       as its call
     rq:worker:<worker>         hash    pools (RQ's description)  30 days, renewed with the lease
     rq:queues                  set     register.lua              none: RQ's list of queues

@@ -68,6 +68,11 @@ for i = 1, #found[2], 2 do
     more = more + bytes - before
   end
 end
+-- RQ never removes a job that is gone from its list of cancelled ones.
+local listed = 'rq:canceled:wt:' .. string.sub(KEYS[1], #'wt:buffered:' + 1)
+for _, id in ipairs(read('ZRANGE', listed, 0, 99) or {}) do
+  if redis.call('EXISTS', 'rq:job:' .. id) == 0 then redis.call('ZREM', listed, id) end
+end
 local total = num(hget(KEYS[1], '*'), 0) + more
 if not last[1] or last[1] == '0' then
   if found[1] == '0' then
