@@ -53,9 +53,10 @@ def items():
 @app.route("/copy")
 def copy():
     """What a client may have a copy of, or want a part of."""
-    response = make_response(BODY)
+    body = BODY * request.args.get("times", 1, type=int)
+    response = make_response(body)
     response.set_etag("v1")
-    return response.make_conditional(request, accept_ranges=True, complete_length=len(BODY))
+    return response.make_conditional(request, accept_ranges=True, complete_length=len(body))
 
 
 @app.route("/private")

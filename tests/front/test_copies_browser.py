@@ -37,18 +37,21 @@ def test_a_video_seeks(site, tab):
     assert any(int(asked.removeprefix("bytes=").split("-")[0]) > 8_000_000 for asked in ranges)
 
 
-def test_a_broken_download_goes_on(site, tab, tmp_path):
-    """A download behind the waiting page that breaks off is resumed by a range, and has all bytes."""
-    web = site.start_web(gateway="page_after=0.15, wait_seconds=20, waiting_page='auto'")
+@pytest.mark.parametrize("page", ["auto", "never"])
+def test_a_broken_download_goes_on(site, tab, tmp_path, page):
+    """A download that breaks off is resumed by a range, which takes several waits, and has all bytes."""
+    web = site.start_web(gateway=f"page_after=0.15, wait_seconds=0.15, waiting_page='{page}'")
+    before = len(site.runs("file.bin"))
     try:
         tab.execute_cdp_cmd(
             "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)}
         )
         tab.get(f"{web.url}/")
-        tab.execute_script("location.href = '/file.bin'")
+        tab.execute_script(f"location.href = '/file.bin?{page}'")
         until((tmp_path / "file.bin").exists, SOON, "the file")
         assert (tmp_path / "file.bin").read_bytes() == bytes(range(256)) * 40_000
-        assert site.runs("file.bin") == ["file.bin - - -", "file.bin - bytes=5120000- -"]
+        # Chromium follows no redirect here, and the app is asked once.
+        assert site.runs("file.bin")[before:] == ["file.bin - - -", "file.bin - bytes=5120000- -"]
     finally:
         web.stop()
 

@@ -11,10 +11,10 @@ for by the command that queues a call.
 
 from __future__ import annotations
 
+import heapq
 import secrets
 import threading
 import time
-from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from hashlib import sha256
@@ -25,9 +25,9 @@ from wsgi_timeout.front.places import Seat
 from wsgi_timeout.front.process import Runtime
 from wsgi_timeout.front.wait import ClientGone, Ready, wait
 from wsgi_timeout.http.environ import CONDITIONS, capture
-from wsgi_timeout.http.navigation import is_reload
+from wsgi_timeout.http.navigation import is_reload, is_resumption
 from wsgi_timeout.http.pending import Pending
-from wsgi_timeout.store.first_waits import KEPT_SECONDS, FirstWaitNotes, Left
+from wsgi_timeout.store.first_waits import DOWNLOAD_KEPT_SECONDS, KEPT_SECONDS, FirstWaitNotes, Left
 from wsgi_timeout.store.redis_errors import UNAVAILABLE
 from wsgi_timeout.store.time_limit import within
 
@@ -60,13 +60,14 @@ class FirstWaits:
         self._runtime = runtime
         self._notes = FirstWaitNotes(runtime.calls, runtime.listener.inbox)
         self._lock = threading.Lock()
-        #: Calls whose clients have left, each with its note and when to forget it.
-        self._left: deque[tuple[float, str, str]] = deque()
+        #: A heap of calls whose clients have left: when to forget each, its note, id, and seconds it is kept.
+        self._left: list[tuple[float, str, str, float]] = []
         self._sweeper: threading.Timer | None = None
 
     def note(self, environ: Mapping[str, Any], clean_url: str) -> str:
         """Return the key of a request's note: by all that the app sees of it and its sender."""
-        seen = {key: value for key, value in capture(environ).items() if key not in _VARYING}
+        varying = _VARYING - CONDITIONS if is_resumption(environ) else _VARYING
+        seen = {key: value for key, value in capture(environ).items() if key not in varying}
         if _local(seen.get("HTTP_REFERER", "")) == clean_url:
             del seen["HTTP_REFERER"]  # a script's reload; F5 sends what was sent before
         parts = [clean_url, *(f"{key}:{value}" for key, value in sorted(seen.items()))]
@@ -87,7 +88,7 @@ class FirstWaits:
                 noted = self._begin(environ, pending, deadline - time.monotonic())
             ready = wait(self._runtime, seat, deadline - time.monotonic(), look_first=taken)
         except ClientGone:
-            self._leave(environ, pending, noted=noted)
+            self.leave(environ, pending, noted=noted)
             raise
         if noted:
             with suppress(*UNAVAILABLE), within(0.0):
@@ -99,9 +100,9 @@ class FirstWaits:
 
         It is then to be waited for, for `seconds` at most.
         """
-        note, reload = self.note(environ, clean_url), is_reload(environ)
+        note, reload = self.note(environ, clean_url), is_reload(environ) or is_resumption(environ)
         known = reload or any(key in environ for key in _PERSONAL)
-        kept = KEPT_SECONDS if known else _ANONYMOUS_SECONDS
+        kept = _kept_seconds(environ) if known else _ANONYMOUS_SECONDS
         began, word = time.monotonic(), secrets.token_urlsafe(8)
         patience = _LOOK_SECONDS
         for pause in (*_PAUSES_SECONDS, *(_PAUSES_SECONDS[-1:] * 100)):
@@ -123,25 +124,29 @@ class FirstWaits:
         self, environ: Mapping[str, Any], pending: Pending, seconds: float, *, left: bool = False
     ) -> bool:
         """Note a call; returns whether that was possible."""
-        note = self.note(environ, pending.clean_url)
+        note, kept = self.note(environ, pending.clean_url), _kept_seconds(environ)
         try:
             with self._runtime.turn():
-                other = self._notes.begin(note, pending.call_id, pending.token, seconds, left=left)
+                other = self._notes.begin(note, pending.call_id, pending.token, seconds, kept, left=left)
                 if other:
                     self._runtime.calls.abandon(other)
         except UNAVAILABLE:
             return False
         return True
 
-    def _leave(self, environ: Mapping[str, Any], pending: Pending, *, noted: bool) -> None:
-        note = self.note(environ, pending.clean_url)
+    def leave(self, environ: Mapping[str, Any], pending: Pending, *, noted: bool) -> None:
+        """Keep a call whose client has left, or was sent away; `noted`: there is a note of it."""
+        note, kept = self.note(environ, pending.clean_url), _kept_seconds(environ)
         if noted:
             with suppress(*UNAVAILABLE):
-                self._notes.leave(note, pending.call_id)
+                self._notes.leave(note, pending.call_id, kept)
         else:
             self._begin(environ, pending, 0.0, left=True)
         with self._lock:
-            self._left.append((time.monotonic() + KEPT_SECONDS, note, pending.call_id))
+            heapq.heappush(self._left, (time.monotonic() + kept, note, pending.call_id, kept))
+            if self._sweeper is not None and self._left[0][2] == pending.call_id:
+                self._sweeper.cancel()
+                self._sweeper = None
             self._sweep_later()
 
     def _sweep_later(self) -> None:
@@ -157,12 +162,16 @@ class FirstWaits:
         with self._lock:
             self._sweeper = None
             while self._left and self._left[0][0] <= time.monotonic():
-                due.append(self._left.popleft())
+                due.append(heapq.heappop(self._left))
             self._sweep_later()
-        for _, note, call_id in due:
+        for _, note, call_id, kept in due:
             with suppress(*UNAVAILABLE):  # it is kept for `result_ttl` then
-                if self._notes.expire(note, call_id):
+                if self._notes.expire(note, call_id, kept):
                     self._runtime.calls.abandon(call_id)
+
+
+def _kept_seconds(environ: Mapping[str, Any]) -> float:
+    return DOWNLOAD_KEPT_SECONDS if is_resumption(environ) else KEPT_SECONDS
 
 
 def _local(url: str) -> str:

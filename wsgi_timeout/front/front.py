@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,13 +22,14 @@ from wsgi_timeout.front.first_waits import FirstWaits
 from wsgi_timeout.front.host_server import limit_silence, serve_with, wait_limit
 from wsgi_timeout.front.process import Runtime
 from wsgi_timeout.front.result_urls import Results
+from wsgi_timeout.front.resumption import Resumption, RunAnew, at_result_url, patience
 from wsgi_timeout.front.wait import ClientGone
 from wsgi_timeout.front.waiting_page import Visit
 from wsgi_timeout.http import answers, cookies, cors, parameters, urls
 from wsgi_timeout.http.environ import clean
 from wsgi_timeout.http.events import is_event_source
 from wsgi_timeout.http.mounts import Mounts
-from wsgi_timeout.http.navigation import is_navigation
+from wsgi_timeout.http.navigation import is_navigation, is_resumption
 from wsgi_timeout.http.routes import Routes
 from wsgi_timeout.metrics import ROUTE_KEY
 from wsgi_timeout.pages.pages import Pages, folders
@@ -111,15 +113,17 @@ class Front:
         try:
             runtime = self._here()
             limit_silence(environ, settings.unread_timeout)
-            if settings.wait_seconds > self._wait_limit:
-                settings = settings.replace(wait_seconds=self._wait_limit)
+            settings = self._limited(settings, environ)
             if settings.event_streams == "resumable":
                 answered, environ = resume.answer(runtime, settings, environ, start_response)
                 if answered is not None:
                     return answered
             visit = self._visit(runtime, settings, environ, start_response, cookie)
             if reference is not None:
-                return Results(settings).answer(runtime, reference, environ, start_response, visit)
+                try:
+                    return Results(settings).answer(runtime, reference, environ, start_response, visit)
+                except RunAnew:
+                    visit = visit and replace(visit, start_response=at_result_url(start_response))
             if visit is not None and environ["REQUEST_METHOD"] == "GET":
                 return self._answer_visit(runtime, settings, visit)
             return self._new_calls.accept(runtime, settings, environ, start_response, visit)
@@ -135,6 +139,14 @@ class Front:
             return error_pages.answer(
                 self._pages, environ, start_response, error, clean_url, comes_back=comes_back
             )
+
+    def _limited(self, settings: Settings, environ: dict[str, Any]) -> Settings:
+        """Return settings whose wait this server, and this request's client, can last."""
+        wait_seconds = min(settings.wait_seconds, self._wait_limit)
+        if is_resumption(environ):
+            wait_seconds = patience(wait_seconds, self._wait_limit)
+        same = wait_seconds == settings.wait_seconds
+        return settings if same else settings.replace(wait_seconds=wait_seconds)
 
     def _answer_visit(self, runtime: Runtime, settings: Settings, visit: Visit) -> Iterable[bytes]:
         """Answer a browser that goes to an address: by a call that it waits for, else by a new one."""
@@ -161,12 +173,13 @@ class Front:
         start_response: StartResponse,
         cookie: str,
     ) -> Visit | None:
-        """Return the navigation of a person's browser, None for any other request."""
-        if settings.waiting_page == "never" or not is_navigation(environ):
+        """Return the navigation of a person's browser, or its download; None for any other request."""
+        kind: type[Visit] = Resumption if is_resumption(environ) else Visit
+        if kind is Visit and (settings.waiting_page == "never" or not is_navigation(environ)):
             return None
         clean_url = urls.clean_url(environ, settings.trusted_proxies)
         tickets = cookies.read(cookie, clean_url)
-        return Visit(
+        return kind(
             runtime, settings, self._pages, environ, start_response, clean_url, tickets, self._first_waits
         )
 

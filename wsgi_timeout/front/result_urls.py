@@ -14,6 +14,7 @@ from wsgi_timeout.errors import (
     BodyTooLarge,
     CallRefused,
     CallUnknown,
+    ResultTrimmed,
     TooManyWaiting,
     UploadBroken,
     UploadStalled,
@@ -23,11 +24,12 @@ from wsgi_timeout.front.delivery import Delivery
 from wsgi_timeout.front.places import Seat
 from wsgi_timeout.front.process import Runtime
 from wsgi_timeout.front.put_off import hold_back
+from wsgi_timeout.front.resumption import RunAnew
 from wsgi_timeout.front.wait import RETRY_SECONDS, ClientGone, call_state, wait
 from wsgi_timeout.front.waiting_page import Visit
 from wsgi_timeout.http import answers, urls
 from wsgi_timeout.http.asked import SAFE, Asked, comes_back
-from wsgi_timeout.http.navigation import is_prefetch
+from wsgi_timeout.http.navigation import is_prefetch, is_resumption
 from wsgi_timeout.http.pending import Pending
 from wsgi_timeout.http.request_body import Upload, impatient
 from wsgi_timeout.metrics import ROUTE_KEY
@@ -139,7 +141,12 @@ class Results:
         start_response: StartResponse,
     ) -> Iterable[bytes]:
         pending, environ, settings = request.pending, request.environ, self._settings
-        ready = wait(runtime, seat, deadline - time.monotonic(), look_first=True)
+        try:
+            ready = wait(runtime, seat, deadline - time.monotonic(), look_first=True)
+        except ResultTrimmed:
+            if not request.may_continue:
+                raise
+            return request.anew(start_response)
         if ready is None:
             seat.keep_place()
             state = partial(call_state, runtime, seat)
@@ -236,12 +243,19 @@ class _Request:
         head = snapshot.head
         return head is None or self.asked.takes(head.status, head.headers, self.call)
 
+    @property
+    def may_continue(self) -> bool:
+        """Whether it asks for the rest of a response, which the app may be asked for as well."""
+        return bool(self.asked.range) and self.call.waits and self.call.method in SAFE
+
     def anew(self, start_response: StartResponse, *, had_terms: bool = False) -> Iterable[bytes]:
         """Redirect to the app's own URL; `had_terms`: the call's request had conditions or a range."""
         clean_url = self.pending.clean_url
         if self.environ["REQUEST_METHOD"] not in SAFE:
             # A form without `action` posts to the address in the address bar, which is the result URL.
             return answers.redirect(start_response, "307 Temporary Redirect", clean_url)
+        if is_resumption(self.environ):
+            raise RunAnew
         # A client with a cached copy of the clean URL would send the same condition again, endlessly.
         lost_terms = had_terms and not self.asked.has_terms
         url = urls.anew_url(clean_url) if lost_terms else clean_url

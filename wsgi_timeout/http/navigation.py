@@ -20,6 +20,18 @@ def is_navigation(environ: Mapping[str, Any]) -> bool:
     )
 
 
+def is_resumption(environ: Mapping[str, Any]) -> bool:
+    """Return whether a browser goes on with a download that broke off.
+
+    Seen of Chromium: `Range` with `If-Range`, no `Accept`, and on https a navigation that is shown nowhere.
+    """
+    if environ["REQUEST_METHOD"] != "GET" or "HTTP_RANGE" not in environ or "HTTP_IF_RANGE" not in environ:
+        return False
+    if mode := environ.get("HTTP_SEC_FETCH_MODE"):
+        return bool(mode == "navigate" and environ.get("HTTP_SEC_FETCH_DEST") == "empty")
+    return "HTTP_ACCEPT" not in environ and environ.get("HTTP_USER_AGENT", "").startswith("Mozilla/")
+
+
 def has_body(environ: Mapping[str, Any]) -> bool:
     """Return whether a request announces a body, which no browser's GET does."""
     return environ.get("CONTENT_LENGTH", "") not in {"", "0"} or "HTTP_TRANSFER_ENCODING" in environ

@@ -13,6 +13,8 @@ from wsgi_timeout.store.record import text
 
 #: Seconds for which a call is kept after its client disconnected, in case the person comes back.
 KEPT_SECONDS = 10.0
+#: The same for a download that a browser resumes: it says that it has failed, and offers to try again.
+DOWNLOAD_KEPT_SECONDS = 600.0
 #: Seconds added to a note's TTL, which matters only if its web process dies and cannot delete it.
 _SPARE_SECONDS = 5.0
 
@@ -39,12 +41,21 @@ class FirstWaitNotes:
         """Return the key of a request's note, from the request's digest."""
         return keys.first_wait(self._name, digest)
 
-    def begin(self, note: str, call_id: str, token: str, seconds: float, *, left: bool = False) -> str:
-        """Write the note of a call for which a request waits, `seconds` at most.
+    def begin(
+        self,
+        note: str,
+        call_id: str,
+        token: str,
+        seconds: float,
+        kept: float = KEPT_SECONDS,
+        *,
+        left: bool = False,
+    ) -> str:
+        """Write the note of a call for which a request waits, `seconds` at most, and `kept` after it left.
 
         Returns the id of an earlier call of the same request whose client has left, to be given up; else "".
         """
-        ttl = _ttl(seconds)
+        ttl = _ttl(seconds + kept)
         other = self._run("first_begin", [note], [call_id, token, self._inbox, ttl, int(left)])
         return text(other) if other else ""
 
@@ -60,7 +71,7 @@ class FirstWaitNotes:
         Returns:
             The call; or, while its client is connected, the seconds since it began; or None: there is none.
         """
-        words = [self._inbox, word, int(1000 * within), _ttl(seconds)]
+        words = [self._inbox, word, int(1000 * within), _ttl(seconds + within)]
         found = self._run("first_take", [note], words)
         if not found:
             return None
@@ -68,19 +79,19 @@ class FirstWaitNotes:
             return int(found[0]) / 1000
         return Left(text(found[0]), text(found[1]), found[2])
 
-    def leave(self, note: str, call_id: str) -> None:
-        """Record that the client of a call has disconnected."""
-        self._run("first_leave", [note], [call_id, self._inbox, _ttl(0)])
+    def leave(self, note: str, call_id: str, kept: float = KEPT_SECONDS) -> None:
+        """Record that the client of a call has disconnected; the call is kept for `kept` seconds."""
+        self._run("first_leave", [note], [call_id, self._inbox, _ttl(kept)])
 
     def end(self, note: str, call_id: str) -> None:
         """Delete the note of a call that was answered."""
         self._run("first_end", [note], [call_id, self._inbox, ""])
 
-    def expire(self, note: str, call_id: str) -> bool:
+    def expire(self, note: str, call_id: str, kept: float = KEPT_SECONDS) -> bool:
         """Delete the note of a call whose person has not come back in time; return whether that is so."""
-        words = [call_id, self._inbox, int(1000 * KEPT_SECONDS)]
+        words = [call_id, self._inbox, int(1000 * kept)]
         return bool(self._run("first_end", [note], words))
 
 
 def _ttl(seconds: float) -> int:
-    return int(seconds + KEPT_SECONDS + _SPARE_SECONDS)
+    return int(seconds + _SPARE_SECONDS)
