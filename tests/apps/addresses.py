@@ -91,6 +91,14 @@ def shared():
     return Response(f"{request.method} {request.get_data(as_text=True)}", headers=headers)
 
 
+@app.route("/away")
+def away():
+    """Lead a page of any origin on to another one."""
+    origin = {"Access-Control-Allow-Origin": request.headers.get("Origin", "null")}
+    headers = {**origin, "Access-Control-Allow-Credentials": "true", "Location": request.args["to"]}
+    return Response(status=302, headers=headers)
+
+
 @app.route("/dashboard")
 def dashboard():
     """A page that comes again by itself."""

@@ -59,6 +59,29 @@ def test_who_is_not_listed_gets_no_headers(sharing):
     assert (own.header("Access-Control-Allow-Origin"), own.header("Vary")) == ("http://evil.example", None)
 
 
+@pytest.mark.slow
+def test_after_a_third_origin_a_browser_says_null(site, sharing, browser):
+    """A chain that has crossed to a third origin is followed where `*` is allowed, without credentials."""
+    everybody = site.start_web(gateway="cors_origins='*'")
+    try:
+        browser.get(f"http://localhost:{sharing.port}/list?page=1")
+
+        def fetched(first, last, options):
+            there = f"{first.url}/away?to={last.url}/shared?{SLOW}"
+            return browser.execute_async_script(FETCH, there, options)
+
+        assert fetched(sharing, everybody, {}) == [200, "GET "]
+        assert fetched(sharing, everybody, {"credentials": "include"})[0] == 0
+        # The page's origin is listed there, but is not what the browser sends.
+        assert fetched(everybody, sharing, {})[0] == 0
+        found = browser.execute_async_script(
+            FETCH, f"{sharing.url}/shared?{SLOW}", {"credentials": "include"}
+        )
+        assert found == [200, "GET "]
+    finally:
+        everybody.stop()
+
+
 def test_a_dashboard_goes_on_after_a_redirect(site, browser):
     """A page with `<meta refresh>` shows new answers of the app, though it stands at a result URL."""
     browser.get(f"{site.url}/list?page=1")
