@@ -154,6 +154,10 @@ def test_a_query_behind_ours_is_the_clients(query, others):
         (f"https://host/a?b&{OURS}", "https://host/a?b"),
         (f"/{parameters.CALL}/x", f"/{parameters.CALL}/x"),
         (f"/a?{parameters.STATUS}={ID}.{TOKEN}", "/a"),
+        # Headers with a query alone.
+        (OURS, ""),
+        (f"{OURS}&b=1", "b=1"),
+        (f'{{"search": "{OURS}"}}', '{"search": ""}'),
     ],
 )
 def test_a_uri_is_stripped(uri, stripped):

@@ -22,6 +22,8 @@ _ESCAPED_WSGI = re.compile(r"%(?:25)*(?:77|73|67|69)")
 _OURS = MARK + r"""[a-z]*(?:=[^&;?#\s"'<>,\\)}\]]*)?"""
 #: One or more of our parameters in a URL, with the separators before and after them.
 _IN_URL = re.compile(rf"([?&;#]){_OURS}(?:[&;]{_OURS})*([&;]?)")
+#: The same in a header, which may also have a query alone: nginx's `$args`, a script's `location.search`.
+_IN_HEADER = re.compile(rf"(^|[?&;#]|(?<=[\s\"']))(?:{_OURS})(?:[&;]{_OURS})*([&;]?)")
 
 
 def holds_ours(text: str) -> bool:
@@ -62,16 +64,20 @@ def strip_query(query: str) -> str:
             appended = [text for text in part.split("?")[1:] if not _is_ours(text)] if _is_ours(part) else []
             if appended:
                 kept[-1:] = ["?".join([*kept[-1:], *appended])]
-    return strip("&".join(kept))
+    return _cut("&".join(kept), _IN_URL)
 
 
 def strip(text: str) -> str:
     """Return a text with our parameters removed from its URLs, and no `?` left at a URL's end."""
+    return _cut(text, _IN_HEADER)
+
+
+def _cut(text: str, pattern: re.Pattern[str]) -> str:
     if not holds_ours(text):
         return text
     starts = [found.start() for found in _CHARACTER.finditer(text)] + [len(text)]
     kept, end = [], 0
-    for found in _IN_URL.finditer(decoded(text)):
+    for found in pattern.finditer(decoded(text)):
         # Of the two separators around it the first one stays, if anything follows; else neither.
         first, last = (found.end(1), found.end()) if found[2] else (found.start(), found.end())
         kept.append(text[end : starts[first]])
