@@ -95,7 +95,7 @@ def test_each_failure_is_named(server, monkeypatch):
     server.client.config_set("appendonly", "no")
     checks, code = found(server.url, {})
     assert code == 1, checks
-    assert checks["workers"] == ("fail", "none lives")
+    assert checks["workers"] == ("fail", "none is running")
     assert checks["eviction"][0] == "fail"
     assert checks["memory"][0] == checks["persistence"][0] == checks["secret"][0] == "warn"
     server.client.config_set("maxmemory", "100mb")
@@ -125,7 +125,7 @@ def test_failures_of_workers_are_named(server):
         both(version=identity.version(), wire=WIRE_VERSION, secret="")
         assert found(url)[0]["workers"][0] == "ok"
         for field, other, verdict, word in [
-            ("target", "other:app", "fail", "not one app"),
+            ("target", "other:app", "fail", "more than one app"),
             ("wire", "99", "warn", "wire version 1, 99"),
             ("version", "0.0.1", "warn", "wsgi-timeout 0.0.1"),
             ("secret", "another", "fail", "WSGI_TIMEOUT_SECRET"),

@@ -53,7 +53,7 @@ def test_an_asgi_app_below_src_with_an_env_file(tmp_path):
     served = Serve("asyncly:app", *options, folder=tmp_path, state=tmp_path / "state")
     try:
         assert ask(served.port, "/").text == "good day"
-        assert "each with memory of its own: --processes 1 --threads 8" in served.output
+        assert "they share no memory: --processes 1 --threads 8" in served.output
     finally:
         served.stop()
 

@@ -16,7 +16,7 @@ from wsgi_timeout.store.worker_list import ListedWorker, list_workers
 #: Seconds between two looks whether a pool has drained.
 _LOOK_SECONDS = 0.5
 #: Seconds in which pools notice a pause: while nothing runs they look once a second.
-_HEEDED_SECONDS = 1.5
+_NOTICED_SECONDS = 1.5
 
 
 @click.command("cancel")
@@ -61,7 +61,7 @@ def pause_command(name: str) -> None:
 
     def work(client: redis.Redis) -> None:
         begun = pauses.pause(client, known_name(client, name))
-        time.sleep(_HEEDED_SECONDS)
+        time.sleep(_NOTICED_SECONDS)
         show([f"queue wt:{name} is paused" if begun else f"queue wt:{name} was paused already"])
 
     at_redis(work)

@@ -34,7 +34,7 @@ class Arrival:
     def __init__(
         self, conn: Any, *, seconds: float, rate: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Give the head `seconds` to arrive; the body may then be so far behind `rate` bytes a second."""
+        """Give the head `seconds` to arrive; the body must then come at `rate` bytes a second, see `feed`."""
         self.conn = conn
         self.data = bytearray()
         self.registered = False
@@ -49,7 +49,7 @@ class Arrival:
         self._body: int | None = 0
 
     def feed(self, data: bytes, body_seconds: float) -> None:
-        """Take more bytes; once the head is complete, the body may be `body_seconds` behind its rate."""
+        """Add bytes that have arrived; a body may be up to `body_seconds` later than at its least rate."""
         self.data += data
         if self._head_end:
             self.deadline = min(self._clock() + body_seconds, self.deadline + len(data) / self._rate)

@@ -221,7 +221,7 @@ def _run(command: Callable[[], int]) -> None:
 
 
 def _open_standard_streams() -> None:
-    """Fill in what was closed of stdin, stdout and stderr: a socket would take its number."""
+    """Open /dev/null for closed ones of stdin, stdout and stderr: a socket would get their number."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
         pass
     os.close(descriptor)
@@ -232,7 +232,7 @@ def _open_standard_streams() -> None:
 def _start_logging(level: str) -> None:
     if level.upper() not in {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}:
         raise ConfigurationError(f"WSGI_TIMEOUT_LOG_LEVEL={level!r}: use DEBUG, INFO, WARNING or ERROR")
-    # The root logger is the app's: its basicConfig() would have no effect where a handler is there before.
+    # Not the root logger: the app's basicConfig() has no effect once that has a handler.
     ours = logging.getLogger("wsgi_timeout")
     ours.setLevel(level.upper())
     ours.propagate = False

@@ -42,8 +42,8 @@ def known(client: redis.Redis, call_id: str) -> dict[str, Any]:
     found = history(client, call_id)
     if found is None:
         raise ConfigurationError(
-            f"there is no call {call_id} (any more): of those that have ended the last thousand of a name "
-            "are known, for 7 days; `wsgi-timeout calls` lists them"
+            f"{call_id} is no known call: of calls that have ended the last thousand of each name are kept, "
+            "for 7 days; `wsgi-timeout calls` lists them"
         )
     return found
 

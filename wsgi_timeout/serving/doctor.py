@@ -1,4 +1,4 @@
-"""`wsgi-timeout doctor`: what is wrong with a deployment, before it is noticed at night."""
+"""`wsgi-timeout doctor`: finds what is wrong with a deployment."""
 
 from __future__ import annotations
 

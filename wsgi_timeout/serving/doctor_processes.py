@@ -17,7 +17,7 @@ from wsgi_timeout.store.pauses import is_paused
 from wsgi_timeout.store.web_list import WebProcess, list_web
 from wsgi_timeout.store.worker_list import ListedWorker, list_workers
 
-#: Seconds between two heartbeats of a worker, and some.
+#: Seconds between two heartbeats of a worker, with a margin.
 _HEARTBEAT_SECONDS = 15.0
 
 
@@ -25,7 +25,7 @@ def workers(client: Any, settings: Settings) -> Iterator[Finding]:
     """Look at the live workers of each name."""
     found = list_workers(client)
     if not found:
-        yield Finding("workers", "fail", "none lives", "start them: wsgi-timeout worker TARGET")
+        yield Finding("workers", "fail", "none is running", "start them: wsgi-timeout worker TARGET")
     for name in sorted({worker.name for worker in found}):
         yield _of_name(name, [worker for worker in found if worker.name == name])
         yield from _queue(client, name, settings)
@@ -40,7 +40,7 @@ def _of_name(name: str, of_name: list[ListedWorker]) -> Finding:
     secrets = {worker.secret for worker in of_name}
     what = f"{len(of_name)} of {name}, target {', '.join(sorted(targets))}"
     if len(targets) > 1:
-        return Finding("workers", "fail", f"{what}: not one app", "give each app a --name of its own")
+        return Finding("workers", "fail", f"{what}: more than one app", "give each app a --name of its own")
     if wires - {str(WIRE_VERSION)}:
         what += f": wire version {', '.join(sorted(wires))}, here {WIRE_VERSION}"
         return Finding("workers", "warn", what, "finish the upgrade: one version of wsgi-timeout everywhere")
@@ -67,7 +67,7 @@ def _queue(client: Any, name: str, settings: Settings) -> Iterator[Finding]:
 
 
 def _clocks(found: list[ListedWorker], now: float) -> Iterator[Finding]:
-    """Judge the machines' clocks by heartbeats: of a live worker they are neither old nor of the future."""
+    """Check the machines' clocks: the last heartbeat of a live worker is neither old nor in the future."""
     for host in sorted({worker.hostname for worker in found if worker.hostname}):
         beats = [beat for worker in found if worker.hostname == host and (beat := _seconds(worker.heartbeat))]
         if beats:
@@ -87,7 +87,7 @@ def web(client: Any, _settings: Settings) -> Iterator[Finding]:
     found = list_web(client)
     if not found:
         remedy = "send a request through it, and look again"
-        yield Finding("web", "warn", "no web process has told of itself in the last minutes", remedy)
+        yield Finding("web", "warn", "no web process has registered itself in the last minutes", remedy)
     for name, of_name in sorted(found.items()):
         for told, process in of_name:
             yield _of_web(name, process)
@@ -104,7 +104,7 @@ def _of_web(name: str, process: WebProcess) -> Finding:
         what += f", ends a request after {timeout:g} s: the wait of {process.wait_seconds:g} s is cut"
         return Finding("web", "warn", what, f"{ours}, or set WSGI_TIMEOUT_WAIT_SECONDS below it")
     if threads <= process.max_waiting:
-        what += f", not more than max_waiting={process.max_waiting}: who waits leaves none for others"
+        what += f", not more than max_waiting={process.max_waiting}: waiting requests can use all of them"
         return Finding("web", "warn", what, f"{ours}, or give it more threads")
     if process.secret != seals.fingerprint():
         return Finding(

@@ -27,9 +27,9 @@ LIMITS = {
     230: "Azure App Service",
     900: "Railway and Cloud Foundry",
 }
-#: More than our server receives before it gives a request a thread.
+#: A request body that is larger than what our server receives before it uses a thread.
 _BODY = bytes(400_000)
-#: Seconds that an answer may take longer than it has to.
+#: Seconds that an answer may be late before it counts as missing.
 _SPARE_SECONDS = 10.0
 
 

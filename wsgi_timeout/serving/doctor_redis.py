@@ -45,9 +45,7 @@ def memory(client: Any, settings: Settings) -> Iterator[Finding]:
     used = int(info.get("used_memory", 0))
     told = f"{used // _MIB} MiB used"
     if policy != "noeviction":
-        yield Finding(
-            "eviction", "fail", f"maxmemory-policy {policy} throws calls away", "set it to noeviction"
-        )
+        yield Finding("eviction", "fail", f"maxmemory-policy {policy} deletes calls", "set it to noeviction")
     else:
         yield Finding("eviction", "ok", policy)
     if not limit:

@@ -74,7 +74,7 @@ class EmbeddedServer:
     def __init__(self, folder: Path, *, alone: bool, memory: int = 0, durable: bool = False) -> None:
         """Lock `folder`; if it is in use, fail (`alone`), else take the next one: `folder-2` and so on.
 
-        `durable`: what it acknowledges is on disk.
+        `durable`: each write is on disk before it is acknowledged.
         """
         self.folder, self._lock = _locked(folder, alone=alone)
         # A socket's path may have 108 bytes, which a deep data folder exceeds.
@@ -103,7 +103,7 @@ class EmbeddedServer:
             "appendfsync": "always" if self._durable else "everysec",
             "save": "",
             "maxmemory-policy": "noeviction",
-            # Of what holds everything in memory others on this machine keep most.
+            # All data is in memory: most of this machine's is left to others.
             "maxmemory": str(self._memory or max(_LEAST_MEMORY, machine_memory() // 4)),
             "daemonize": "no",
         }
@@ -129,7 +129,7 @@ class EmbeddedServer:
         deadline = time.monotonic() + _START_SECONDS
         while not (answer := _ping(self._socket)).startswith(b"+PONG"):
             if answer.startswith(b"-LOADING"):
-                deadline = time.monotonic() + _START_SECONDS  # reading its data: it will come
+                deadline = time.monotonic() + _START_SECONDS  # it still reads its data
             if self.process.poll() is not None or time.monotonic() > deadline:
                 tail = log.read_text(errors="replace").strip().splitlines()[-3:] if log.exists() else []
                 self.stop()
@@ -174,7 +174,7 @@ def _locked(folder: Path, *, alone: bool) -> tuple[Path, IO[str]]:
 
 
 def _ping(path: Path) -> bytes:
-    """Return what the server answers, empty if it does not yet; importing redis-py takes longer than all."""
+    """Return the answer to a PING, empty if there is none; without redis-py, whose import takes long."""
     with suppress(OSError), socket.socket(socket.AF_UNIX) as client:
         client.settimeout(1)
         client.connect(str(path))
@@ -188,7 +188,7 @@ def _private(path: str, flags: int) -> int:
 
 
 def _close_to_others(folder: Path) -> None:
-    """Take others' rights from files of ours that lie in a folder which others may enter."""
+    """Make our files readable by this user only: others may have access to the folder."""
     for name in ("lock", "secret", "server.log", "dump.rdb", "appendonlydir", "appendonlydir/*"):
         for path in folder.glob(name):
             with suppress(OSError):

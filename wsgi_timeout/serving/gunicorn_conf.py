@@ -22,8 +22,8 @@ bind = os.environ.get(BIND_VARIABLE) or (
 workers = int(os.environ.get("WEB_CONCURRENCY", "1"))
 # gthread, with a drain at a stop, and without waits for slow clients in its main thread.
 worker_class = "wsgi_timeout.gunicorn_worker.ThreadWorker"
-# One for each request that may wait, another one for redirected ones that come from another process after
-# a deploy, and some for all that does not wait. Each is started when it is needed.
+# One for each request that may wait, as many for redirected requests of a process that was replaced, and some
+# for requests that do not wait. A thread is started when it is needed.
 threads = 2 * _settings.max_waiting + RESERVE_THREADS
 # Connections that are open at once: every waiter's, and idle ones kept alive.
 worker_connections = max(1000, 2 * threads)
@@ -41,9 +41,9 @@ control_socket_disable = True
 logger_class = "wsgi_timeout.gunicorn_worker.Logger"
 # gunicorn's own format shows queries and referrers; %(L)s is how long a request waited.
 access_log_format = '%(h)s %(t)s "%(m)s %(U)s %(H)s" %(s)s %(b)s %(L)ss %({wsgi_timeout.call_id}e)s'
-# Off by default: which requests were redirected, and how often, stands only here.
+# gunicorn writes none by default; only this log shows which requests were redirected, and how often.
 accesslog = "-"
-# gunicorn's own limit, and room for the parameters that a result URL has more.
+# gunicorn's own limit, and room for the parameters that we add to a result URL.
 limit_request_line = 4094 + 128
 # Heartbeat files on a disk can block a process; memory cannot.
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108, PTH112

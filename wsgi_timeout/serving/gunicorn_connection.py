@@ -1,4 +1,4 @@
-"""A connection of our thread worker: received, its TLS handshake too, without a thread."""
+"""A connection of our thread worker, which receives requests and does TLS handshakes without a thread."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class Connection(gthread.TConn):
         self.uploads = False
         self.repeat: Repeat | None = None
         #: The TLS handshake was done without a thread.
-        self._shaken = False
+        self._handshake_done = False
 
     def start_tls(self) -> None:
-        """Have what comes be TLS, without a handshake yet; raises `OSError`."""
-        # With files that are read now: a certificate may have been renewed.
+        """Use TLS on this connection; the handshake comes later. Raises `OSError`."""
+        # The files are read now, since a certificate may have been renewed.
         context = gunicorn_sock.ssl_context(self.cfg)
         self.sock = context.wrap_socket(
             self.sock,
@@ -51,7 +51,7 @@ class Connection(gthread.TConn):
 
     def without_blocking(self) -> None:
         """Have `receive` and `send` not block."""
-        # Other sockets are told so with each command: to switch them to and fro takes system calls.
+        # Plain sockets get a flag with each call instead, since switching their mode takes system calls.
         if isinstance(self.sock, ssl.SSLSocket):
             self.sock.setblocking(False)
 
@@ -64,15 +64,15 @@ class Connection(gthread.TConn):
         if not isinstance(self.sock, ssl.SSLSocket):
             return bytes(self.sock.recv(_READ, socket.MSG_DONTWAIT))
         try:
-            if not self._shaken:
+            if not self._handshake_done:
                 self.sock.do_handshake()
-                self._shaken = True
+                self._handshake_done = True
             return self.sock.recv(_READ) + self._decrypted()
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
             raise BlockingIOError from error
 
     def _decrypted(self) -> bytes:
-        """Return what TLS has read from the connection already, and no poll shows."""
+        """Return what TLS has received already, which `poll` does not show."""
         data = b""
         while isinstance(self.sock, ssl.SSLSocket) and (left := self.sock.pending()):
             data += self.sock.recv(left)
@@ -80,14 +80,14 @@ class Connection(gthread.TConn):
 
     def init(self) -> None:
         first = not self.initialized
-        if first and self._shaken:
+        if first and self._handshake_done:
             self.initialized = True
             self.sock.setblocking(True)
             self.parser = http.get_parser(self.cfg, self.sock, self.client)
         else:
             super().init()
         if first and not self.is_http2:
-            if self.cfg.is_ssl and not self._shaken:  # the TLS handshake has replaced the socket
+            if self.cfg.is_ssl and not self._handshake_done:  # the TLS handshake has replaced the socket
                 self.paced = PacedSocket(self.sock, least_rate=self._settings.min_upload_rate)
                 self.paced.allow(self._settings.head_timeout)
             self.parser.unreader.sock = self.paced

@@ -83,4 +83,4 @@ class _Redaction(logging.Filter):
 
 def _last_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
-    return printable(lines[-1]) if lines else "nothing is told of it"
+    return printable(lines[-1]) if lines else "without a message"

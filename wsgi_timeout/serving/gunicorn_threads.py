@@ -47,7 +47,7 @@ class PatientWorker(DrainingWorker):
         self._settings = Settings.load()
         self._lingering: deque[Lingering] = deque()
         self._put_off = PutOffLine()
-        #: Connections that are not HTTP/1 are received by threads: frames block.
+        #: Connections that are not HTTP/1 are handled by threads: reading their frames blocks.
         self._by_threads = "h2" in getattr(self.cfg, "http_protocols", ()) or self.cfg.protocol != "http"
         #: Connections whose request is arriving, the oldest first.
         self._arriving: dict[Connection, Arrival] = {}
@@ -67,7 +67,7 @@ class PatientWorker(DrainingWorker):
         try:
             super().run()
         finally:
-            self.tpool.shutdown()  # whatever ended it: the interpreter waits for threads
+            self.tpool.shutdown()  # in every case: the interpreter waits for these threads
 
     def enqueue_req(self, conn: Any) -> None:
         self.tpool.submit(conn)
@@ -89,11 +89,11 @@ class PatientWorker(DrainingWorker):
             conn = Connection(self.cfg, sock, client, listener.getsockname(), self._settings)
             if self._by_threads:
                 self.enqueue_req(conn)
-            elif self._speaks(conn):
+            elif self._is_usable(conn):
                 self._begin(conn)
 
-    def _speaks(self, conn: Connection) -> bool:
-        """Whether a new connection goes on; not if its client has closed it before a TLS handshake."""
+    def _is_usable(self, conn: Connection) -> bool:
+        """Return whether a new connection can be used, or its client has closed it before a TLS handshake."""
         try:
             if self.cfg.is_ssl:
                 conn.start_tls()
@@ -138,7 +138,7 @@ class PatientWorker(DrainingWorker):
         if data:
             arrival.feed(data, settings.upload_timeout)
         if arrival.ready:
-            self._is_in(arrival)
+            self._has_arrived(arrival)
         else:
             self._read_on(arrival)
         if len(self._arriving) > self._most_arriving:
@@ -154,12 +154,12 @@ class PatientWorker(DrainingWorker):
         except OSError:
             data = b""
         if arrival.ready or data == b"":
-            self._is_in(arrival)
+            self._has_arrived(arrival)
         elif not arrival.registered:
             arrival.registered = True
             self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._read_on, arrival))
 
-    def _is_in(self, arrival: Arrival) -> None:
+    def _has_arrived(self, arrival: Arrival) -> None:
         conn = arrival.conn
         self._forget(arrival)
         if not arrival.data:  # the client has closed it without a request
@@ -173,7 +173,7 @@ class PatientWorker(DrainingWorker):
         if arrival.missing == 0:
             self.enqueue_req(conn)
             return
-        conn.paced.expect(arrival.missing, partial(self.method_queue.defer, self._upload_is_in, conn))
+        conn.paced.expect(arrival.missing, partial(self.method_queue.defer, self._upload_arrived, conn))
         if self._upload_places:
             self._start_upload(conn)
         elif len(self._upload_line) < self._most_in_line:
@@ -186,7 +186,7 @@ class PatientWorker(DrainingWorker):
         conn.uploads = True
         self.enqueue_req(conn)
 
-    def _upload_is_in(self, conn: Connection) -> None:
+    def _upload_arrived(self, conn: Connection) -> None:
         if conn.uploads:
             conn.uploads = False
             self._upload_places += 1
@@ -214,7 +214,7 @@ class PatientWorker(DrainingWorker):
 
     def _keepalive_after(self, conn: Any, keepalive: Any) -> bool:
         if keepalive and conn.body_is_read():
-            conn.parser.mesg = None  # its parser would look for the rest of it, twice
+            conn.parser.mesg = None  # else its parser looks for the rest of the body again
             return True
         # gunicorn would block this thread for 5 s for the rest of the body.
         return bool(keepalive and conn.parser.finish_body(deadline=time.monotonic() + _DRAIN_SECONDS))
@@ -223,7 +223,7 @@ class PatientWorker(DrainingWorker):
 
     def finish_request(self, conn: Any, fs: Done) -> None:
         self.tpool.finished()
-        self._upload_is_in(conn)
+        self._upload_arrived(conn)
         error = fs.exception()
         if isinstance(error, PutOff):
             self._put_off.add(conn)
@@ -257,7 +257,7 @@ class PatientWorker(DrainingWorker):
         self._next_sweep = now + _SWEEP_SECONDS
         super().murder_pending()
         while self._lingering and (self._lingering[0].closed or self._lingering[0].deadline <= now):
-            self._let_go(self._lingering.popleft())
+            self._close_lingering(self._lingering.popleft())
         for conn in self._put_off.due(all_of_them=not self.alive):
             self.enqueue_req(conn)
         for arrival in [each for each in self._arriving.values() if each.deadline <= now]:
@@ -279,9 +279,9 @@ class PatientWorker(DrainingWorker):
 
     def _linger(self, lingering: Lingering, _sock: Any) -> None:
         if lingering.read_on():
-            self._let_go(lingering)
+            self._close_lingering(lingering)
 
-    def _let_go(self, lingering: Lingering) -> None:
+    def _close_lingering(self, lingering: Lingering) -> None:
         if not lingering.closed:
             lingering.closed = True
             self.poller.unregister(lingering.conn.sock)

@@ -20,7 +20,7 @@ LIVE = _PREFIX + "live"
 READY = _PREFIX + "ready"
 #: Paths that are asked so often that they are not logged.
 UNLOGGED = {LIVE, READY}
-#: Seconds between two signs of life, of which gunicorn's `timeout` is at least four times as long.
+#: Seconds between two heartbeats for gunicorn, whose `timeout` is at least four times as long.
 _NOTICE_SECONDS = 0.25
 
 

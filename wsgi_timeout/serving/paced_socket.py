@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-#: What a chunked body ends with; data that looks like it is only taken for whole too early.
+#: What a chunked body ends with; if data of a body looks like it, only its thread is used too early.
 END_OF_CHUNKS = b"0\r\n\r\n"
 
 
@@ -40,13 +40,13 @@ class PacedSocket:
         self._missing, self._on_whole = missing, on_whole
 
     def put_ahead(self, data: bytes | bytearray) -> None:
-        """Give this out before what the socket has."""
+        """Have `recv` return this before it reads from the socket."""
         self.ahead += data
 
     def fill(self, size: int, end: bytes, before: bytes) -> None:
-        """Receive ahead up to `size` bytes, to `end` if given, or to where the client ends or is too slow.
+        """Receive until `size` bytes or `end` are there, or the client stops, or is too slow.
 
-        `before` is what the reader has already.
+        `before`: what the reader has already.
         """
         with suppress(OSError):
             while len(self.ahead) < size and not (end and (before[-len(end) :] + self.ahead).endswith(end)):

@@ -43,9 +43,9 @@ class ServeOptions:
 
 
 class Part:
-    """One child process and its children, in a session of their own: Ctrl-C reaches only us.
+    """One child process and its children, in a session of their own: Ctrl-C does not reach them.
 
-    With `terminal` they stay in ours, and read what is typed: Ctrl-C stops them as it stops us.
+    With `terminal` they stay in our session and can read standard input: Ctrl-C reaches them too.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Part:
     ) -> None:
         self.what = what
         self._terminal = terminal
-        #: Where the pool says that it has loaded the app; -1: it has said so.
+        #: A pipe on which the pool tells that it has loaded the app; -1 after that.
         self.ready_pipe = -1
         #: Where the web server is told what to serve.
         self.begin_pipe = -1
@@ -112,9 +112,9 @@ def start_pool(options: ServeOptions, environment: dict[str, str]) -> Part:
     command += ["--ready-fd", str(write), *(["--reload"] if options.reload else [])]
     command += ["--python", options.python] if options.python else []
     command += ["--gunicorn-config", options.gunicorn_config] if options.gunicorn_config else []
-    # A debugger, or `input()`, in a handler reads what is typed: with one process it is clear whose it is.
+    # With one worker process a debugger, or `input()`, in a handler can read the terminal.
     terminal = options.processes == 1 and _is_terminal(sys.stdin) and _is_terminal(sys.stdout)
-    if _is_terminal(sys.stdout):  # the web server writes a line a call
+    if _is_terminal(sys.stdout):  # gunicorn logs each call
         environment = {LOG_LEVEL_VARIABLE: "WARNING", **environment}
     part = Part("the worker pool", command, environment, (write,), terminal=terminal)
     os.close(write)
@@ -133,7 +133,7 @@ def start_gunicorn(options: ServeOptions, environment: dict[str, str], sock: soc
     command += ["--reload"] if options.reload and (options.only or options.except_) else []
     if _is_terminal(sys.stdout):
         command += ["--logger-class", "wsgi_timeout.serving.terminal_log.TerminalLogger"]
-    # Another worker class would not drain, --daemon leave it behind: what serve promises is not optional.
+    # It could name a worker class that does not drain, or --daemon, which would leave gunicorn behind.
     own = {name: value for name, value in environment.items() if name != "GUNICORN_CMD_ARGS"}
     part = Part("the web server", command, own, (sock.fileno(), read))
     os.close(read)

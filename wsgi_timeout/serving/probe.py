@@ -1,6 +1,6 @@
 """A URL that the doctor asks through the proxy: what arrives here, and how long the proxy lets it take.
 
-Only who can write to our Redis is answered: the request names a key of `wsgi-timeout doctor` there.
+Only `wsgi-timeout doctor` is answered: its request names a key that it has written to our Redis.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Requests that wait for a place without a thread: they are run again, from their bytes."""
+"""Requests that wait for a place without a thread: their bytes are kept, and handled again later."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class PutOffLine:
         self._running = threading.local()
 
     def offer(self, app: WSGIApplication) -> WSGIApplication:
-        """Return `app`, told of requests that can be put off."""
+        """Return `app` with a key in the environ of requests that can be put off."""
 
         def outer(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
             repeat = self._running.conn.repeat
@@ -68,7 +68,7 @@ class PutOffLine:
         self._line.append((now + _AGAIN_SECONDS, conn))
 
     def due(self, *, all_of_them: bool) -> Iterator[Any]:
-        """Yield the connections whose request is to be run again, with its bytes where they were."""
+        """Put back the bytes of each request that is to be run again, and yield its connection."""
         now = time.monotonic()
         while self._line and (all_of_them or self._line[0][0] <= now):
             conn = self._line.popleft()[1]

@@ -1,4 +1,4 @@
-"""Where the embedded server of a `serve` is found by other commands that run in its folder."""
+"""Lets other commands find the embedded server of a `serve` that runs in the same folder."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def url_here() -> str:
 
 
 def note(url: str) -> None:
-    """Let commands in this folder find the server; without a place for that they need REDIS_URL."""
+    """Let commands in this folder find the server; if this cannot be written, they need REDIS_URL."""
     with suppress(OSError, RuntimeError):
         _folder().mkdir(mode=0o700, parents=True, exist_ok=True)
         _note().write_text(url)

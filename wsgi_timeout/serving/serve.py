@@ -37,7 +37,7 @@ def serve(options: ServeOptions, say: Callable[[str], None]) -> int:
     Raises:
         ConfigurationError: something is missing, or in use, or a word of `options` makes no sense.
     """
-    targets.name_of(options.target)  # these complain here, before anything is started
+    targets.name_of(options.target)  # raises before anything is started
     settings = _settings(options)
     sock = _listen(options.bind)
     signals = Signals()
@@ -74,7 +74,7 @@ def _settings(options: ServeOptions) -> dict[str, Any]:
     if options.web_threads is not None:
         reserve = min(RESERVE_THREADS, max(1, options.web_threads // 4))
         settings["max_waiting"] = max(1, options.web_threads - reserve)
-    # Complains here, not in a child.
+    # Checked here, so that not each child raises it.
     if options.python and (options.only or options.except_):
         raise ConfigurationError(
             f"--python {options.python!r} with --only or --except: the web process would have to load "
@@ -91,7 +91,7 @@ def _listen(bind: str) -> socket.socket:
         return _listen_at(Path(bind.removeprefix("unix:")))
     host, colon, port = bind.rpartition(":")
     host = host.strip("[]") or "0.0.0.0"  # as gunicorn reads ":8000"
-    if not (colon and port.isdigit()):  # a port alone must not mean every address
+    if not (colon and port.isdigit()):  # a port alone must not listen on every address
         raise ConfigurationError(f"--bind {bind!r}: write HOST:PORT, as in 127.0.0.1:8000")
     try:
         family = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0][0]
@@ -108,7 +108,7 @@ def _listen(bind: str) -> socket.socket:
 
 
 def _listen_at(path: Path) -> socket.socket:
-    """Listen on a unix socket; one that nobody listens on is left over, and replaced."""
+    """Listen on a unix socket; a file that nobody listens on is left over, and replaced."""
     sock = socket.socket(socket.AF_UNIX)
     try:
         if path.is_socket():
@@ -150,7 +150,7 @@ def _ping(url: str) -> None:
 
 
 def _check_durability(url: str) -> None:
-    """Raise `ConfigurationError` here, not in each part; they say what it costs."""
+    """Raise `ConfigurationError` if it cannot keep calls on disk; each part logs what that costs."""
     from wsgi_timeout.store import durability  # noqa: PLC0415 - with redis-py
 
     durability.cost(url)
@@ -188,7 +188,7 @@ def _secret(options: ServeOptions, server: EmbeddedServer | None) -> str:
 
 
 def _keep_new_secret(path: Path) -> None:
-    # Linked when it is whole: another serve may begin in this moment, and a disk be full.
+    # Written to a draft, then linked: another serve may start now, and the disk may be full.
     draft = path.with_name(f"secret-{os.getpid()}")
     draft.touch(mode=0o600)
     try:
@@ -222,7 +222,7 @@ def _announce(
     else:
         say("  a request is answered at once, with 202 and a result URL")
     if options.processes > 1:
-        say("  each with memory of its own: --processes 1 --threads 8 for an app that keeps sessions there")
+        say("  they share no memory: --processes 1 --threads 8 for an app that keeps sessions in memory")
     if server:
         say(f"  embedded server, data in {server.folder}")
         say(f"  to look inside: rq info --url {server.url}")

@@ -13,16 +13,16 @@ _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
 
 
 class Signals:
-    """What was asked for; a pipe wakes a `select`.
+    """What signals have asked for; a pipe wakes a `select`.
 
-    INT, TERM and QUIT stop all in order, a second one is in a hurry. HUP loads the app anew, or is a stop
+    INT, TERM and QUIT stop all in order, a second one at once. HUP loads the app anew, or is a stop
     if the terminal was closed. USR1 has gunicorn open its logs anew. USR2, with which gunicorn starts a new
     master, does nothing: the embedded server cannot have two owners.
     """
 
     def __init__(self) -> None:
         self.stop = False
-        #: Do not wait for what still runs.
+        #: Do not wait for running calls.
         self.hurry = False
         self.reload = False
         self.reopen = False
@@ -32,7 +32,7 @@ class Signals:
         self._had_terminal = has_terminal()
         for number in _STOPS:
             signal.signal(number, self._ask)
-        # `nohup` has it ignored.
+        # Under `nohup` it is ignored, and stays so.
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             signal.signal(signal.SIGHUP, self._hang_up)
         signal.signal(signal.SIGUSR1, self._open_logs)

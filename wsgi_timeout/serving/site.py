@@ -1,4 +1,4 @@
-"""What `serve` has started: watched, replaced, loaded anew, and stopped in order."""
+"""What `serve` has started: it watches, replaces, reloads and stops these processes in order."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from wsgi_timeout.serving.embedded_redis import EmbeddedServer
 from wsgi_timeout.serving.parts import Part, ServeOptions, begin_serving, start_gunicorn, start_pool
 from wsgi_timeout.serving.signals import Signals
 
-#: After so many seconds of importing the app, a line says what one waits for.
+#: Seconds of importing the app after which a line says what is waited for.
 _PATIENCE_SECONDS = 10.0
-#: A pool that ends by itself is replaced so many times within so many seconds.
+#: How often a pool that ends by itself is replaced, within how many seconds.
 _MOST_REPLACED = 3
 _REPLACED_SECONDS = 60.0
 
@@ -42,14 +42,14 @@ class Site:
         self.name = ""
         self._pool: Part | None = None
         self._web: Part | None = None
-        #: A pool that loads the app, to take over.
+        #: A new pool that still loads the app, and is to replace the current one.
         self._next_pool: Part | None = None
-        #: Pools that finish what they run.
+        #: Old pools, which finish their running calls and end.
         self._leaving: list[Part] = []
         self._replaced: deque[float] = deque(maxlen=_MOST_REPLACED)
 
     def start(self) -> bool:
-        """Start both; gunicorn serves when a worker has loaded the app. False if that fails, or at a stop."""
+        """Start both; gunicorn serves once a worker has loaded the app. Return False if that fails."""
         self._pool = start_pool(self._options, self._environment)
         self._web = start_gunicorn(self._options, self._environment, self._sock)
         pipes = [self._pool.ready_pipe, self._signals.pipe]
@@ -97,7 +97,7 @@ class Site:
             self._web.send(number)
 
     def _reload(self) -> None:
-        """Load the app anew: other workers take over when they have it, then those before them end."""
+        """Start a pool that loads the app again; it replaces the current one once it has."""
         if self._next_pool is None:
             self._say("loading the app anew")
             self._next_pool = start_pool(self._options, self._environment)
@@ -115,12 +115,12 @@ class Site:
         self._tell_web(signal.SIGHUP)
 
     def _ended(self) -> list[str]:
-        """Return what has ended and cannot be replaced; a pool is."""
+        """Return the parts that have ended and cannot be replaced; a pool is replaced here."""
         self._leaving = [part for part in self._leaving if not part.ended]
         lost = [part.what for part in (self._web,) if part and part.ended]
         if self._server and self._server.process and self._server.process.poll() is not None:
             lost.append("the embedded server")
-            # Without Redis no worker can record what it still does.
+            # Without Redis no worker can store a result.
             self._signals.hurry = True
         if self._pool and self._pool.ended:
             self._pool = None

@@ -1,9 +1,9 @@
-"""The access log of `serve` in a terminal: a line a call, when it is over, in place of one a request.
+"""The access log of `serve` in a terminal: one line for each call, when it ends.
 
     GET     /reports/2025               200      5.2 s   2 hops
     POST    /ocr                        502 lost 41.0 s  1 hop
 
-What belongs to a call, its redirects and the looks of a waiting page, makes no line of its own.
+Redirects, and the requests of a waiting page, have no lines of their own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _CALL = re.compile(rf"{CALL}=(fc-[A-Za-z0-9_-]+)\.")
 #: A cookie that holds a call: see `wsgi_timeout.http.cookies`.
 _COOKIE = re.compile(rf"{MARK}wait_\w+=(fc-[A-Za-z0-9_-]+)\.")
 _STATES = {"499": "left", "502": "lost", "503": "refused", "504": "timed out"}
-#: Calls that are remembered: whose client has gone, makes no last line.
+#: Most calls that are remembered: one whose client has disconnected has no last line that would remove it.
 _MOST_CALLS = 1000
 
 
@@ -29,7 +29,7 @@ class TerminalLogger(Logger):
 
     def __init__(self, cfg: Any) -> None:
         super().__init__(cfg)
-        #: When each call began, by the monotonic clock, and its redirects.
+        #: For each call when it began, in monotonic seconds, and how often it was redirected.
         self._calls: OrderedDict[str, tuple[float, int]] = OrderedDict()
 
     def access(self, resp: Any, req: Any, environ: Any, request_time: Any) -> None:
@@ -56,6 +56,6 @@ class TerminalLogger(Logger):
 
     def _line(self, atoms: dict[str, Any], seconds: float, hops: int) -> None:
         state = f"{atoms['s']} {_STATES.get(atoms['s'], '')}".strip()
-        how_often = f"{hops} hop{'s' * (hops != 1)}" if hops else ""
-        line = f"{atoms['m']:<7} {atoms['U']:<32} {state:<13} {seconds:7.1f} s   {how_often}".rstrip()
+        redirects = f"{hops} hop{'s' * (hops != 1)}" if hops else ""
+        line = f"{atoms['m']:<7} {atoms['U']:<32} {state:<13} {seconds:7.1f} s   {redirects}".rstrip()
         self.access_log.info("%s", line)

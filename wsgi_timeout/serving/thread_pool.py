@@ -70,7 +70,7 @@ class ThreadPool:
         except RuntimeError:
             if not self._threads:
                 raise
-            return  # too many: those that there are do the work
+            return  # too many for this machine: use those that there are
         self._threads += 1
 
     def _run(self) -> None:

@@ -1,7 +1,7 @@
-"""Responses that end with their connection: broken off, they must not look whole.
+"""Responses that end with their connection: one that is cut off must not look complete.
 
 To an HTTP/1.0 client, which nginx is to its upstream by default, a response without a length ends where
-the connection does (RFC 9112 section 6.3, rule 8), and only a reset says that it broke off.
+the connection does (RFC 9112 section 6.3, rule 8), and only a reset tells that it was cut off.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication
 
-#: On: to close the connection, also by the end of this process, is to reset it.
+#: SO_LINGER: with the first, closing the connection, also when the process ends, resets it.
 _RESET = struct.pack("ii", 1, 0)
 _NORMAL = struct.pack("ii", 0, 0)
 
@@ -52,7 +52,7 @@ class _Unframed:
                 yield item
         except Exception:
             if marked:
-                # gunicorn says good-bye first, which a client would take for the end.
+                # gunicorn would shut it down normally, which a client would take for the end of the response.
                 self._sock.close()
             raise
         if marked:

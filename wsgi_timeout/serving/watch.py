@@ -1,4 +1,4 @@
-"""`wsgi-timeout calls --watch`: what waits, runs and ended last, shown anew every second."""
+"""`wsgi-timeout calls --watch`: queued, running and recently ended calls, updated every second."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from wsgi_timeout.store.gauges import of_name
 from wsgi_timeout.store.pauses import is_paused
 
 _SECONDS = 1.0
-#: Of a name, as they are counted above the table.
+#: The counts of a name above the table, each with its word.
 _COUNTS = {
     "queued_calls": "queued",
     "running_calls": "running",

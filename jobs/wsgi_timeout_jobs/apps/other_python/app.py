@@ -77,8 +77,8 @@ class _List(list[bytes]):
 class _Exchange:
     """One request, from its environ to the end of `close()`; iterating over it yields the app's chunks.
 
-    An interrupt must not break off a frame. While this process waits for the app process, the interrupt is
-    passed on to that, and comes back as an exception of the app.
+    An interrupt must not cut a frame off. While this process waits for the app process, interrupts are passed
+    on to that, and come back as an exception of the app.
     """
 
     def __init__(
@@ -109,13 +109,13 @@ class _Exchange:
 
     def begin(self, environ: dict[str, Any]) -> _Exchange | _List:
         """Send the request; return when the app has returned, and has begun its response."""
-        self._protect()
+        self._pass_interrupts_on()
         self._send_call(environ)
         while (found := self._next())[0] == b"W":  # the app called write()
-            self._expose()
+            self._take_interrupts()
             self._write(found[1])
-            self._protect()
-        self._expose()
+            self._pass_interrupts_on()
+        self._take_interrupts()
         self._first = found
         return _List(unpack(found[1])[1:], self.close) if found[0] == b"L" else self
 
@@ -123,22 +123,22 @@ class _Exchange:
         found = self._first
         while found[0] != b"E":
             yield found[1]
-            self._protect()
+            self._pass_interrupts_on()
             found = self._next()
-            self._expose()
+            self._take_interrupts()
 
     def close(self) -> None:
         """Have the app process close the app's iterable; raise what that raised."""
         if self._closed:
             return
         self._closed = True
-        self._protect()
+        self._pass_interrupts_on()
         try:
             if not self._ended or self._closable:
                 self._end_it()
         finally:
             self._over(self._call, self.connection)
-            self._expose()
+            self._take_interrupts()
 
     def _end_it(self) -> None:
         if not self._whole:
@@ -172,7 +172,7 @@ class _Exchange:
             elif kind == b"N":
                 self._send_body(int.from_bytes(payload, "big"))
             elif kind == b"A":
-                self._expose()
+                self._take_interrupts()
                 self._raise(unpack(payload))
             else:
                 return kind, payload
@@ -182,12 +182,12 @@ class _Exchange:
         self._write = self._start_response(status, list(zip(headers[::2], headers[1::2], strict=True)))
 
     def _send_body(self, size: int) -> None:
-        self._expose()
+        self._take_interrupts()
         try:
             kind, piece = b"I", self._body.read1(size)
         except UploadBroken as error:
             kind, piece = b"B", str(error).encode()
-        self._protect()
+        self._pass_interrupts_on()
         self.connection.send(kind, piece)
 
     def _receive(self) -> tuple[bytes, bytes]:
@@ -203,11 +203,13 @@ class _Exchange:
             raise CallInterrupted(self._interruption)
         raise AppRaised(f"\n{traceback}")
 
-    def _protect(self) -> None:
+    def _pass_interrupts_on(self) -> None:
+        """From now on pass interrupts on to the app process."""
         if self._interrupts:
             self._interrupts.pass_to = self._pass_on
 
-    def _expose(self) -> None:
+    def _take_interrupts(self) -> None:
+        """From now on interrupts are raised in this process."""
         if self._interrupts:
             self._interrupts.pass_to = None
 

@@ -51,12 +51,12 @@ class Host(object):  # noqa: UP004
         self.app = None
 
     def run(self):
-        for number in SIGNALS:  # the worker is told when to stop; children must not inherit "ignored"
+        for number in SIGNALS:  # the worker decides when to stop; not SIG_IGN, which children inherit
             signal.signal(number, self.interrupts.ignore)
         forked_children_take_signals()
         if not self.load():
             return 3
-        for number in SIGNALS:  # the app may have set its own: as in a worker, they do not stay
+        for number in SIGNALS:  # again: the app may have set others while it was imported
             signal.signal(number, self.interrupts.ignore)
         if self.threads == 1:
             signal.signal(INTERRUPT, self.interrupts.handle)
@@ -99,7 +99,7 @@ class Host(object):  # noqa: UP004
 
 
 def main():
-    """Be started as `app_host.py TARGET RELOAD REPORTS DESCRIPTOR ...`."""
+    """Run as `app_host.py TARGET RELOAD REPORTS DESCRIPTOR ...`."""
     target, reload = sys.argv[1], sys.argv[2] == "reload"
     descriptors = [int(word) for word in sys.argv[3:]]
     for descriptor in descriptors:

@@ -74,8 +74,8 @@ class Connection(object):  # noqa: UP004
         if os.getpid() != self.host.pid:
             end_here(sys.exc_info()[1])
         data = before + frame(kind, payload)
-        # Held back while a frame is written or read: an interrupt must not break it off. In place of a
-        # context manager, whose calls are a tenth of what a small call costs here.
+        # While `busy`, no interrupt is raised: it would cut a frame off. Not a context manager, whose calls
+        # are a tenth of what a small call costs here.
         self.interrupts.busy += 1
         try:
             with self.lock:
@@ -98,7 +98,7 @@ class Connection(object):  # noqa: UP004
             end = self.wanted()
             kind, payload = self.buffer[:1], self.buffer[HEADER.size : end]
             self.buffer = self.buffer[end:]
-            # Before an interrupt that follows it, which must not make it forgotten.
+            # Set here, since an interrupt that comes next must not lose it.
             self.closing = self.closing or kind == b"X"
             return kind, payload
         finally:
@@ -182,7 +182,7 @@ class Connection(object):  # noqa: UP004
                 break
         last = encoded(flag(closable))
         if self.whole and last:
-            self.held = frame(b"E", last)  # the worker knows that the response is complete: with the Z
+            self.held = frame(b"E", last)  # sent with the Z: the worker knows already
             return None
         return b"E", last, self.opening()
 
@@ -191,7 +191,7 @@ class Connection(object):  # noqa: UP004
         return b"Z", pack([]), self.held
 
     def is_short(self, chunks):
-        """Whether to send a list whole, so that its last chunk is known to be it."""
+        """Whether to send a list as a whole, so that the worker knows which chunk is the last."""
         if self.sent or not all(isinstance(chunk, bytes) for chunk in chunks):
             return False
         return sum(map(len, chunks)) <= MOST

@@ -108,7 +108,7 @@ class Interrupts(object):  # noqa: UP004 - Python 2
             self.raise_if_asked()
 
     def over(self):
-        """End what `busy` has begun."""
+        """Undo one `busy += 1`, and raise an interrupt that came meanwhile."""
         self.busy -= 1
         if self.asked:
             self.raise_if_asked()
@@ -120,9 +120,9 @@ class Interrupts(object):  # noqa: UP004 - Python 2
 
 
 def forked_children_take_signals():
-    """Have the processes that the app forks take signals as new ones do.
+    """Give the processes that the app forks the default signal handlers.
 
-    Held back around the fork: one that comes right after it must find the child's own way to take it.
+    Signals are blocked around the fork, so that one that comes right after it finds those handlers.
     """
     fork = os.fork
 
@@ -142,7 +142,7 @@ def forked_children_take_signals():
 
 
 def hold_signals():
-    """Block what the worker may send; return what ends that."""
+    """Block the signals that the worker sends; return a function that unblocks them."""
     if not PY2:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         return lambda: signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -158,7 +158,7 @@ def hold_signals():
 
 
 def end_here(error):
-    """End a process that a handler has forked, and that has left the handler."""
+    """End a process that a handler has forked, once the handler has returned or raised there."""
     code = 0 if error is None else 1
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
@@ -178,7 +178,7 @@ def leave(code):
 
 
 class SmallBody(io.BytesIO):
-    """A request body that came with its call; like a server's, it cannot be turned back."""
+    """A request body that came with its call; like a server's, it cannot be read again."""
 
     def seekable(self):
         return False
@@ -204,7 +204,7 @@ class RequestBody(io.RawIOBase):
 
 
 class FileWrapper(object):  # noqa: UP004
-    """An iterable of a file's blocks; large ones, whatever is asked for."""
+    """An iterable of a file's blocks; they are large, even if smaller ones are asked for."""
 
     def __init__(self, filelike, blksize=8192):
         self.filelike = filelike
@@ -236,7 +236,7 @@ class RunningCall(object):  # noqa: UP004
         self.progress(report.get("done"), report.get("total"), report.get("message", ""))
 
     def progress(self, done, total=None, message=""):
-        """Report how far this call is: `environ["wsgi_timeout.progress"]`. A courtesy: it never raises."""
+        """Report how far this call is: `environ["wsgi_timeout.progress"]`; it never raises."""
         try:
             message = message if isinstance(message, type(u"")) else str(message)  # fmt: skip
             texts = [self.id, str(self.attempt), number(done), number(total), message[:1024]]

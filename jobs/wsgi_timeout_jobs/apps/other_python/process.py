@@ -119,7 +119,7 @@ class AppProcess:
         raise ConfigurationError(f"importing {self.target!r} under {self._python} failed, see above")
 
     def _watch(self) -> None:
-        # Not by the connections, which processes that the app has forked keep open.
+        # Not by an end of the connections: processes that the app has forked keep them open.
         self._process.wait()
         if not self._stopping:
             self.died()
@@ -153,7 +153,7 @@ class Connection:
         return found
 
     def close(self) -> None:
-        # A thread may be reading it: `close` alone would not wake that.
+        # `close` alone would not wake a thread that reads from it.
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
