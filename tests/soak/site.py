@@ -128,6 +128,8 @@ class Faults(threading.Thread):
             except Exception as error:  # noqa: BLE001 - the soak itself is at fault
                 self.errors.append(f"{fault.__name__}: {error!r}")
             self.done.append(fault.__name__)
+            if self._site.proxy:
+                self._site.proxy.clear()  # what it has recorded: gigabytes in an hour
 
     def kill_worker(self):
         """Kill a worker process, as the system does when memory is short."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import redis
 
 from wsgi_timeout.errors import ConfigurationError
-from wsgi_timeout.serving import doctor_processes, doctor_redis
+from wsgi_timeout.serving import doctor_processes, doctor_redis, doctor_rights
 from wsgi_timeout.serving.doctor_proxy import Proxy
 from wsgi_timeout.serving.finding import Finding
 from wsgi_timeout.settings import SECRET_VARIABLE, Settings, check_secret_length
@@ -32,7 +33,7 @@ _CHECKS = (
     doctor_redis.memory,
     doctor_redis.persistence,
     doctor_redis.durability,
-    doctor_redis.rights,
+    doctor_rights.rights,
     doctor_redis.clock,
     doctor_processes.workers,
     doctor_processes.web,
@@ -76,7 +77,9 @@ def _guarded(
     try:
         yield from check(client, settings)
     except ANY as error:
-        yield Finding(check.__name__, "warn", f"cannot be looked at: {error}", "give this user the right")
+        command = re.search(r"run the '([^']+)' command", str(error))
+        remedy = f"give this user +{command[1]}" if command else "give this user the right"
+        yield Finding(check.__name__, "warn", f"cannot be looked at: {error}", remedy)
 
 
 def _wait(settings: Settings, environment: Mapping[str, str]) -> Finding:

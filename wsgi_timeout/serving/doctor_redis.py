@@ -9,10 +9,9 @@ from typing import Any
 from wsgi_timeout.serving.finding import Finding
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.store import durability as on_disk
-from wsgi_timeout.store import keys, rq_state
+from wsgi_timeout.store import keys
 from wsgi_timeout.store.failed_calls import names
 from wsgi_timeout.store.record import number
-from wsgi_timeout.store.redis_errors import ErrorReply
 
 _OLDEST_REDIS = (6, 2)
 _CLOCK_SECONDS = 5.0
@@ -92,43 +91,6 @@ def durability(client: Any, settings: Settings) -> Iterator[Finding]:
         yield Finding("durability", "fail", str(error), "or leave WSGI_TIMEOUT_DURABILITY out")
     else:
         yield Finding("durability", "ok", said)
-
-
-def rights(client: Any, _settings: Settings) -> Iterator[Finding]:
-    """Do what our processes do, with a key of the doctor's own."""
-    script = "redis.call('SET', KEYS[1], '1', 'EX', 5) return redis.call('DEL', KEYS[1])"
-    probes: list[tuple[Any, ...]] = [
-        ("EVAL", script, 1, keys.PROBE),
-        ("SCRIPT", "LOAD", "return 1"),
-        ("BLMOVE", keys.PROBE, keys.PROBE, "LEFT", "RIGHT", 0.01),
-        ("LPOP", keys.PROBE, 1),
-        ("EXISTS", rq_state.SUSPENDED),
-        ("UNLINK", keys.PROBE),
-        ("TIME",),
-    ]
-    refused = []
-    for words in probes:
-        try:
-            client.execute_command(*words)
-        except ErrorReply as error:
-            refused.append(f"{words[0]}: {error}")
-    channel = client.pubsub()
-    try:
-        channel.subscribe(rq_state.command_channel("doctor"))
-        channel.parse_response(timeout=1)
-    except ErrorReply as error:
-        refused.append(f"SUBSCRIBE: {error}")
-    finally:
-        channel.close()
-    if refused:
-        yield Finding(
-            "rights",
-            "fail",
-            f"this user may not do what our processes do: {'; '.join(refused)}",
-            "give it the rights of docs/reliability.md",
-        )
-    else:
-        yield Finding("rights", "ok", "scripts, lists and channels may be used")
 
 
 def clock(client: Any, _settings: Settings) -> Iterator[Finding]:

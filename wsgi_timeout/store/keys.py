@@ -56,6 +56,9 @@
 
 from __future__ import annotations
 
+#: What a Redis user of ours may touch: keys, and channels.
+PATTERNS = tuple(f"{prefix}:*" for prefix in ("wt", "rq"))
+CHANNELS = PATTERNS[1]
 #: Written and deleted by `doctor`, to see whether that is allowed.
 PROBE = "wt:doctor"
 #: Seconds that a tombstone is kept, which tells "delivered" from "never existed".
