@@ -171,6 +171,11 @@ def endless(file, tag):
     return held.local(file, tag)
 
 
+@stub.function(timeout=1)
+def waits_for(file, tag):
+    return held.remote(file, tag)
+
+
 @stub.function(retries=2)
 def flaky(tag, failures):
     """Fail so often, then return how often it ran."""

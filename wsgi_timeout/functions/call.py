@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar
 
 from wsgi_timeout.compat import add_note
 from wsgi_timeout.errors import (
@@ -25,17 +26,18 @@ from wsgi_timeout.functions.client import Client, client
 from wsgi_timeout.functions.with_aio import with_aio
 from wsgi_timeout.store import keys
 from wsgi_timeout.store.record import Outcome, number, outcome_of
-from wsgi_timeout.store.redis_errors import UNAVAILABLE, unavailable_is_refusal
+from wsgi_timeout.store.redis_errors import ANY, UNAVAILABLE, unavailable_is_refusal
 from wsgi_timeout.store.time_limit import within
 from wsgi_timeout.watching.waiter import Waiter
 
 R = TypeVar("R")
-T = TypeVar("T")
 
 #: Seconds between two tries while Redis is away.
 _RETRY_SECONDS = 0.5
 #: Seconds between two checks of a call, for wakes that were lost.
 _RECHECK_SECONDS = 5.0
+#: Seconds in which a call is cancelled whose caller is interrupted.
+_CANCEL_SECONDS = 2.0
 
 _FAILURES: dict[Outcome, type[CallFailed]] = {
     Outcome.LOST: WorkerLost,
@@ -52,6 +54,7 @@ class _Ended:
     detail: str
     #: The packed result or exception; None: there is none, or it has expired.
     body: bytes | None
+    attempt: int
 
 
 class FunctionCall(Generic[R]):
@@ -156,7 +159,27 @@ class FunctionCall(Generic[R]):
         }
 
     def _get(self, timeout: float | None = None) -> R:
+        return self._result(self._end(client(), timeout))
+
+    def _take(self, queue: str) -> R:
+        """Return what `get` returns, and delete the call: nobody else has its id."""
         here = client()
+        try:
+            ended = self._end(here, None)
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                # Interrupted: nobody waits for it any more.
+                with suppress(*ANY, WsgiTimeoutError), within(_CANCEL_SECONDS):
+                    self.cancel()
+            raise
+        if ended.body and len(ended.body) > here.settings.inline_body:
+            with suppress(*ANY):  # it has a TTL
+                here.send("UNLINK", keys.value(self.object_id, ended.attempt))
+        with here.shield():
+            here.listener.forget_soon(queue, self.object_id, ended.attempt)
+        return self._result(ended)
+
+    def _end(self, here: Client, timeout: float | None) -> _Ended:
         deadline = None if timeout is None else time.monotonic() + timeout
         ended = self._look(here, deadline)
         if ended is None and timeout != 0:
@@ -166,7 +189,7 @@ class FunctionCall(Generic[R]):
                 ended = self._wait(here, waiter, deadline)
         if ended is None:
             raise ResultNotReady(f"call {self.object_id} has not ended yet")
-        return self._result(ended)
+        return ended
 
     def _wait(self, here: Client, waiter: Waiter, deadline: float | None) -> _Ended | None:
         joined = False
@@ -224,7 +247,8 @@ class FunctionCall(Generic[R]):
             key = keys.value(self.object_id, int(attempt or 0))
             with here.shield():
                 body = payload.read_chunks(here.redis, key, int(chunks))
-        return _Ended(outcome_of(outcome or b""), (detail or b"").decode(errors="replace"), body)
+        detail_text = (detail or b"").decode(errors="replace")
+        return _Ended(outcome_of(outcome or b""), detail_text, body, number(attempt))
 
     def _result(self, ended: _Ended) -> R:
         if ended.outcome not in {Outcome.DONE, Outcome.RAISED}:
@@ -252,25 +276,6 @@ class FunctionCall(Generic[R]):
 
     def __repr__(self) -> str:
         return f"FunctionCall({self.object_id!r})"
-
-
-@overload
-def gather() -> list[Any]: ...
-@overload
-def gather(*calls: FunctionCall[T]) -> list[T]: ...
-def gather(*calls: FunctionCall[Any]) -> list[Any]:
-    """Wait for several calls, and return their results in the order of the arguments.
-
-    Args:
-        calls: handles, as `spawn` returns them; none gives an empty list.
-
-    Returns:
-        The list of results.
-
-    Raises:
-        Exception: what `get` raises for the first call, in this order, that failed. The other calls go on.
-    """
-    return [call.get() for call in calls]
 
 
 def _left(deadline: float | None) -> float:

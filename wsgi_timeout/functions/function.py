@@ -6,12 +6,12 @@ import functools
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from wsgi_timeout.current import current_queue, current_slots
 from wsgi_timeout.errors import NoWorker, RedisUnavailable
 from wsgi_timeout.functions import payload
-from wsgi_timeout.functions.call import FunctionCall, gather
+from wsgi_timeout.functions.call import FunctionCall
 from wsgi_timeout.functions.client import client
 from wsgi_timeout.retrying import retry
 from wsgi_timeout.store import keys
@@ -25,6 +25,7 @@ __all__ = ["Function", "FunctionCall", "gather"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 #: Seconds after the last write for which large arguments are kept while their call is not queued.
 _CHUNK_TTL = 60
@@ -97,6 +98,9 @@ class Function(Generic[P, R]):
     def remote(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function in a worker, wait for it, and return its result.
 
+        The result is deleted then. If the caller is interrupted meanwhile, as a handler is at its timeout,
+        the call is cancelled.
+
         Args:
             args: the function's positional arguments, as for `spawn`.
             kwargs: its keyword arguments.
@@ -118,7 +122,8 @@ class Function(Generic[P, R]):
                     f"{self._function.__name__}.remote() would wait for ever: this is the only worker "
                     f"process of queue wt:{queue}; start more with `--function-processes`, or call .local()"
                 )
-        return self._enqueue(args, kwargs, needs_worker=True).get()
+        call = self._enqueue(args, kwargs, needs_worker=True)
+        return call._take(queue)  # noqa: SLF001 - not for users, who would lose the result
 
     def _enqueue(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], *, needs_worker: bool
@@ -167,6 +172,25 @@ class Function(Generic[P, R]):
                         payload.write_chunk(here.redis, keys.arguments(call_id), number, chunk, _CHUNK_TTL)
             _enqueue(here.calls(self._queue()), call, settings.worker_wait)
         return FunctionCall(call_id)
+
+
+@overload
+def gather() -> list[Any]: ...
+@overload
+def gather(*calls: FunctionCall[T]) -> list[T]: ...
+def gather(*calls: FunctionCall[Any]) -> list[Any]:
+    """Wait for several calls, and return their results in the order of the arguments.
+
+    Args:
+        calls: handles, as `spawn` returns them; none gives an empty list.
+
+    Returns:
+        The list of results.
+
+    Raises:
+        Exception: what `get` raises for the first call, in this order, that failed. The other calls go on.
+    """
+    return [call.get() for call in calls]
 
 
 def _enqueue(calls: Calls, call: NewCall, worker_wait: float) -> None:
