@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from wsgi_timeout import identity
 from wsgi_timeout.errors import NoWorker, RedisUnavailable, UnknownLabel
 from wsgi_timeout.front.own_server import OwnServer
 from wsgi_timeout.front.places import Places, Seat
+from wsgi_timeout.front.turns import Turns
 from wsgi_timeout.front.upload_ttl import UploadKeeper
 from wsgi_timeout.http.mounts import Mounts
 from wsgi_timeout.settings import Settings
@@ -47,7 +47,7 @@ class Runtime:
         self.places = Places(settings.max_waiting, server.threads, name)
         #: Held while Redis is asked. In a burst thousands of threads wait here, where they need little
         #: memory; if they waited for a connection, each would hold its packed request.
-        self.turns = threading.Semaphore(_TURNS)
+        self.turns = Turns(_TURNS)
         watched = Workers(connect(url, connections=1), name)
         self._watch = Watch(
             watched,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
 from typing import Any
 
 from wsgi_timeout import metrics
 from wsgi_timeout.errors import NoWorker, RedisUnavailable
 from wsgi_timeout.front.large_body import LargeBody
 from wsgi_timeout.front.process import Runtime
+from wsgi_timeout.front.turns import apart
 from wsgi_timeout.http.asked import SAFE
 from wsgi_timeout.http.environ import capture
 from wsgi_timeout.http.pending import Pending
@@ -144,11 +146,12 @@ class Submission:
         """Try an idempotent action for `worker_wait` seconds; then raise `NoWorker` or `RedisUnavailable`."""
         # Who waits for a sync shares it, and holds up nobody who does not.
         turn: AbstractContextManager[Any] = nullcontext() if self._settings.durable else self._runtime.turns
+        ask = action if self._settings.durable else partial(apart, action)
 
         def once() -> None:
             with turn, unavailable_is_refusal():
                 self._runtime.listener.check(_AWAY_SECONDS)
-                action(*args)
+                ask(*args)
 
         errors = (NoWorker, RedisUnavailable)
         retry(once, errors, pause=_RETRY_SECONDS, seconds=self._settings.worker_wait)

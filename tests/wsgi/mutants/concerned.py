@@ -70,6 +70,7 @@ _TESTS = {
     f"{FRONT}status_url.py": "front/test_decisions.py front/test_no_wait.py front/streams/test_resume.py",
     f"{FRONT}submit.py": f"{_CONTRACT} front/test_no_wait.py serving/test_metrics.py",
     f"{FRONT}told_early.py": f"front/test_left_clients.py {_PAGE}",
+    f"{FRONT}turns.py": "front/test_front_process.py front/test_waiters.py",
     f"{FRONT}upload_ttl.py": "front/test_upload_ttl.py",
     f"{FRONT}wait.py": f"{_CONTRACT} front/test_cut_off.py front/test_waiters.py",
     f"{FRONT}waiting_page.py": _PAGE,
