@@ -36,7 +36,7 @@ def listener(redis_server):
     logging.getLogger("wsgi_timeout").addHandler(logging.NullHandler())
     listener = Listener(partial(connect, redis_server.url + "?db=1", connections=1))
     with listener.waiter("nobody") as waiter:
-        until(lambda: not waiter._asleep.locked())
+        until(lambda: not waiter._sleep._lock.locked())
     return listener
 
 
@@ -104,7 +104,7 @@ def test_a_wake_before_the_wait_is_not_lost(calls, listener):
     with listener.waiter(call.id) as waiter:
         waiter.reset()
         wake(calls, listener, call.id)
-        until(lambda: not waiter._asleep.locked(), SOON)
+        until(lambda: not waiter._sleep._lock.locked(), SOON)
         assert woken(waiter, 60)
         waiter.reset()
         assert not woken(waiter, QUIET)

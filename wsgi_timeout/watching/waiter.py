@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import select
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from wsgi_timeout.compat import Self
+from wsgi_timeout.watching.sleep import new_sleep
 
 # Linux reports that a client closed its side (RDHUP); other systems only that both sides are closed (HUP).
 GONE = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
@@ -19,9 +19,9 @@ class Waiter:
 
     __slots__ = (
         "_accepted",
-        "_asleep",
         "_leave",
         "_on_wake",
+        "_sleep",
         "call_id",
         "carried",
         "chunks",
@@ -42,9 +42,7 @@ class Waiter:
         self.call_id = call_id
         #: The client's file descriptor, -1 if it is not watched.
         self.sock = sock
-        # A lock that is released at each wake: an Event would take 2 KB, for each of 10,000 waiters.
-        self._asleep = threading.Lock()
-        self._asleep.acquire()
+        self._sleep = new_sleep()
         #: The response, if it came with the wake: see `Snapshot.carried`.
         self.carried = b""
         self._accepted = True
@@ -99,10 +97,7 @@ class Waiter:
         self.carried = carried or self.carried
         if self._on_wake:
             self._on_wake()
-        try:
-            self._asleep.release()
-        except RuntimeError:
-            return  # the lock is free: it was woken already
+        self._sleep.wake()
 
     def has_left(self) -> bool:
         """Return whether the client has closed its connection by now; only valid inside the `with` block."""
@@ -114,11 +109,11 @@ class Waiter:
 
     def reset(self) -> None:
         """Forget earlier wakes; called before looking at the call, so that a wake after the look counts."""
-        self._asleep.acquire(blocking=False)
+        self._sleep.reset()
 
     def wait(self, seconds: float) -> bool:
         """Block until the next wake, `seconds` at most; return whether there was one."""
-        return self._asleep.acquire(timeout=max(0.0, min(seconds, threading.TIMEOUT_MAX)))
+        return self._sleep.wait(seconds)
 
 
 def system_poll() -> select.poll:
