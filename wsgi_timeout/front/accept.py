@@ -88,6 +88,7 @@ class NewCalls:
                 if visit and settings.wait_for_response and not (key or alone):
                     sent.first_wait = visit.note()
                 sent.send(upload)
+                del sent, upload  # thousands may wait
             if settings.wait_for_response:
                 return _respond(runtime, settings, pending, seat, environ, start_response, visit, key)
         if visit is not None:

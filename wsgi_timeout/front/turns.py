@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
+from contextvars import copy_context
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -45,10 +46,15 @@ def apart(action: Callable[..., Any], *args: Any) -> Any:
     if monkey is None or not monkey.is_module_patched("threading"):
         return action(*args)
     import gevent  # noqa: PLC0415 - only where it is used anyway
-    from gevent.util import wrap_errors  # noqa: PLC0415
+    from gevent.event import AsyncResult  # noqa: PLC0415
 
-    # Without that gevent prints each exception.
-    found = gevent.spawn(wrap_errors(Exception, action), *args).get()
-    if isinstance(found, Exception):
-        raise found
-    return found
+    answer = AsyncResult()
+
+    def run() -> None:
+        try:
+            answer.set(action(*args))
+        except Exception as error:  # noqa: BLE001 - raised by `get`
+            answer.set_exception(error, sys.exc_info())
+
+    gevent.spawn_raw(copy_context().run, run)
+    return answer.get()
