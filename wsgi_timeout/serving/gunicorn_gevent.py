@@ -6,6 +6,7 @@ import os
 import warnings
 from contextlib import suppress
 from functools import partial
+from types import FunctionType
 from typing import Any
 
 import gevent
@@ -37,6 +38,8 @@ class GeventWorker(LeavesInTwoSteps, ggevent.GeventWorker):
         self._upload_places = Semaphore(max(1, self._settings.max_waiting // 2))
 
     def patch(self) -> None:
+        # Who has spawned a greenlet is remembered for debugging, by half a KB of each.
+        gevent.config.track_greenlet_tree = "GEVENT_TRACK_GREENLET_TREE" in os.environ
         with warnings.catch_warnings():
             # redis-py has imported ssl by now; only its asyncio half keeps the unpatched module.
             alone = r"(?s)Monkey-patching ssl after .*\(NOT patched\): \['redis\.asyncio\.connection [^']*'\]"
@@ -50,7 +53,9 @@ class GeventWorker(LeavesInTwoSteps, ggevent.GeventWorker):
 
     def _load(self) -> Any:
         super().load_wsgi()
-        return self.wsgi
+        app = self.wsgi
+        # Called as a method it takes 0.8 KB less of the stack, which is kept of each greenlet that waits.
+        return app.__call__ if isinstance(vars(type(app)).get("__call__"), FunctionType) else app
 
     @property
     def alive(self) -> bool:
@@ -88,11 +93,13 @@ class GeventWorker(LeavesInTwoSteps, ggevent.GeventWorker):
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
         """Run the app once the body, or its first 64 KiB, has arrived: a slow client takes no place."""
-        paced = req.unreader.sock
-        if not isinstance(paced, PacedSocket):
+        reader, paced = req.body.reader, req.unreader.sock
+        empty = isinstance(reader, LengthReader) and reader.length == 0
+        if not (empty or isinstance(paced, PacedSocket)):
             paced = req.unreader.sock = PacedSocket(sock, least_rate=self._settings.min_upload_rate)
-        paced.allow(self._settings.upload_timeout)
-        missing = self._missing(req, paced)
+        if isinstance(paced, PacedSocket):
+            paced.allow(self._settings.upload_timeout)
+        missing = 0 if empty else self._missing(req, paced)
         if missing == 0:
             super().handle_request(listener_name, req, sock, addr)
             return
