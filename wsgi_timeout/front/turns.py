@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+import queue
 import sys
 from collections.abc import Callable
 from contextvars import copy_context
-from queue import Empty, SimpleQueue
 from typing import Any
 
 
@@ -14,7 +14,8 @@ class Turns:
     """A semaphore on a queue: that of `threading` is Python, and takes more time, and more of the stack."""
 
     def __init__(self, count: int) -> None:
-        self._free: SimpleQueue[None] = SimpleQueue()
+        # Looked up now: gevent may have replaced it after this module was imported.
+        self._free: queue.SimpleQueue[None] = queue.SimpleQueue()
         for _ in range(count):
             self._free.put(None)
 
@@ -22,7 +23,7 @@ class Turns:
         """Block until it is this thread's turn; return False if it was not within `timeout` seconds."""
         try:
             self._free.get(timeout=None if timeout == math.inf else timeout)
-        except Empty:
+        except queue.Empty:
             return False
         return True
 
