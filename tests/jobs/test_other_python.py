@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from harness import APPS, ROOT, ask, follow, is_missing, raw_request, until
+from harness import APPS, ROOT, Gunicorn, Pool, ask, environment, follow, is_missing, raw_request, until
 
 from wsgi_timeout.current import ENVIRON_KEY, RunningCall
 from wsgi_timeout_jobs.apps.other_python.app import OtherPythonApp
@@ -247,8 +247,6 @@ def test_a_stop_lets_a_call_finish(deploy, version, tmp_path):
 
 def test_an_edit_is_seen(deploy, version, redis_server, tmp_path):
     """With `--reload` an edit ends the app's process; a broken one is waited out."""
-    from harness import Gunicorn, Pool, environment
-
     source = tmp_path / "edited.py"
     text = "def app(e, s):\n    s('200 OK', [])\n    return [b'%s']\n"
     source.write_text(text % "one")
@@ -272,8 +270,6 @@ def test_an_edit_is_seen(deploy, version, redis_server, tmp_path):
 
 def test_what_is_wrong_is_said(site, version):
     """No interpreter, no such app: one line that names it, and exit code 3 or 2."""
-    from harness import Pool
-
     for python, target, words in (
         ("/no/such/python", "elsewhere:app", "--python '/no/such/python' does not start: No such file"),
         (interpreter(version), "nowhere:app", "no module named 'nowhere'"),
@@ -284,6 +280,57 @@ def test_what_is_wrong_is_said(site, version):
         assert words in pool.output, pool.output
         assert "Traceback" not in pool.output
         pool.stop()
+
+
+WRAPPED = """
+import os
+from flask import Flask, Response
+from wsgi_timeout import RequestTimeouts, Stub
+
+app = Flask(__name__)
+RequestTimeouts(app, name="wrapped")
+stub = Stub("wrapped")
+
+
+class Outside:
+    def __init__(self, inner):
+        self.inner = inner
+
+    def __call__(self, environ, start_response):
+        environ["HTTP_X_OUTSIDE"] = environ.get("HTTP_X_OUTSIDE", "") + f" {os.getpid()}"
+        return self.inner(environ, start_response)
+
+
+app.wsgi_app = Outside(app.wsgi_app)
+
+
+@app.route("/")
+def index():
+    from flask import request
+
+    return f"{request.headers['X-Outside']} {os.getpid()} {os.getppid()}"
+"""
+
+
+def test_an_app_that_wraps_itself_is_entered_at_its_place(redis_server, tmp_path):
+    """`RequestTimeouts` in an app whose Python has it: middleware outside runs once, in the web process."""
+    (tmp_path / "wrapped.py").write_text(WRAPPED)
+    env = environment(wait_seconds=20, worker_wait=20)
+    pool = Pool("wrapped:app", None, redis_server.url, "--python", sys.executable, env=env, cwd=tmp_path)
+    web = Gunicorn("wrapped:app", redis_server.url, env=env, cwd=tmp_path)
+    try:
+        outside, handler, worker = (int(word) for word in ask(web.port, "/").text.split())
+        assert (outside in {each.pid for each in web.workers()}, handler != worker) == (True, True)
+        assert worker in {each.pid for each in pool.workers()}
+    finally:
+        web.stop()
+        pool.stop()
+    stub = Pool(
+        "wrapped:stub", None, redis_server.url, "--python", sys.executable, env=env, cwd=tmp_path, wait=False
+    )
+    assert stub.popen.wait(60) != 0
+    assert "is a Stub of wsgi-timeout, which must run under the Python that has it" in stub.output
+    stub.stop()
 
 
 def test_the_host_file_needs_no_newer_python():

@@ -189,11 +189,17 @@ def worker_command(
         )
         queue = targets.check_name(name or targets.name_of(target))
         if ready_fd < 0:  # else `serve` has a banner of its own
-            _say(f"workers for {target}: queue wt:{queue}, unless the target names itself")
+            _say_start(target, queue, options["processes"])
         url = redis_url()
         return Pool(target, name, url, _settings_for(url), pool_options).run()
 
     _run(work)
+
+
+def _say_start(target: str, queue: str, processes: int) -> None:
+    _say(f"workers for {target}: queue wt:{queue}, unless the target names itself")
+    if processes > 1:
+        _say("the processes share no memory: --processes 1 --threads 8 for an app that keeps sessions there")
 
 
 def _settings_for(url: str) -> Settings:

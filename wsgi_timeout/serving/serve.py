@@ -217,12 +217,12 @@ def _announce(
     loaded = Settings.load(**settings)
     say(f"serving {options.target} on {_address(sock)}  (Ctrl-C stops)")
     say(f"  queue wt:{name}, {options.processes} worker processes, {options.threads} thread(s) each")
+    if options.processes > 1:
+        say("  they share no memory: --processes 1 --threads 8 for an app that keeps sessions in memory")
     if loaded.wait_for_response:
         say(f"  a request waits up to {loaded.wait_seconds:g} s, then is redirected (303) to its result URL")
     else:
         say("  a request is answered at once, with 202 and a result URL")
-    if options.processes > 1:
-        say("  they share no memory: --processes 1 --threads 8 for an app that keeps sessions in memory")
     if server:
         say(f"  embedded server, data in {server.folder}")
         say(f"  to look inside: rq info --url {server.url}")

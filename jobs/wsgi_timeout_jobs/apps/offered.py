@@ -16,6 +16,7 @@ from wsgi_timeout.needs import need
 from wsgi_timeout.store.messages import PLACE
 from wsgi_timeout_jobs.apps.asgi import AsgiBridge
 from wsgi_timeout_jobs.apps.build import ByPath, build
+from wsgi_timeout_jobs.apps.other_python.app import OtherPythonApp
 
 log = logging.getLogger("wsgi_timeout.worker")
 
@@ -48,12 +49,21 @@ def of_target(app: Any, *, queue: str) -> Entries:
         raise ConfigurationError(f"{app!r} is no Stub: it has no functions for a queue {queue!r}")
     if targets.is_asgi(app):
         return Entries({"": AsgiBridge(app)})
+    if isinstance(app, OtherPythonApp):
+        return _of_other_python(app)
     extensions = getattr(app, "extensions", None)  # other apps than Flask's may have anything here
     place = extensions.get(EXTENSION) if isinstance(extensions, Mapping) else None
     if isinstance(place, Place):
         whole = _Warned(app) if place.configured else app
         return Entries({"": whole, PLACE: place.inner}, name=place.name)
     return Entries({"": app})
+
+
+def _of_other_python(app: OtherPythonApp) -> Entries:
+    if app.place is None:
+        return Entries({"": app})
+    name, configured = app.place
+    return Entries({"": _Warned(app) if configured else app, PLACE: app.at_place}, name=name)
 
 
 class _Warned:

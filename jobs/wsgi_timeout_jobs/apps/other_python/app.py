@@ -38,13 +38,25 @@ class OtherPythonApp:
         self._running: dict[tuple[str, int], RunningCall] = {}
         threading.Thread(target=self._hear_reports, name="wsgi-timeout-progress", daemon=True).start()
 
+    @property
+    def place(self) -> tuple[str, bool] | None:
+        """The name of the app's own `RequestTimeouts`, and whether it is configured; None: it has none."""
+        return self._process.place
+
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Any:
         """Run one request."""
+        return self._run(environ, start_response, inner=False)
+
+    def at_place(self, environ: dict[str, Any], start_response: StartResponse) -> Any:
+        """Run one request where the app's own `RequestTimeouts` stands."""
+        return self._run(environ, start_response, inner=True)
+
+    def _run(self, environ: dict[str, Any], start_response: StartResponse, *, inner: bool) -> Any:
         call: RunningCall = environ[ENVIRON_KEY]
         exchange = _Exchange(call, self._free.get(), start_response, environ["wsgi.input"], self._over)
         self._running[call.id, call.attempt] = call
         try:
-            return exchange.begin(environ)
+            return exchange.begin(environ, inner=inner)
         except BaseException:
             try:
                 exchange.close()
@@ -107,10 +119,10 @@ class _Exchange:
         self._whole = False
         self._closed = False
 
-    def begin(self, environ: dict[str, Any]) -> _Exchange | _List:
+    def begin(self, environ: dict[str, Any], *, inner: bool) -> _Exchange | _List:
         """Send the request; return when the app has returned, and has begun its response."""
         self._pass_interrupts_on()
-        self._send_call(environ)
+        self._send_call(environ, inner=inner)
         while (found := self._next())[0] == b"W":  # the app called write()
             self._take_interrupts()
             self._write(found[1])
@@ -153,10 +165,11 @@ class _Exchange:
                     self._raise(parts)
                 return
 
-    def _send_call(self, environ: dict[str, Any]) -> None:
+    def _send_call(self, environ: dict[str, Any], *, inner: bool) -> None:
         small = self._body.getvalue() if hasattr(self._body, "getvalue") else None
         texts = {key: value for key, value in environ.items() if type(value) is str}
-        self.connection.send(b"C", marshal.dumps((self._call.id, self._call.attempt, small, texts), 2))
+        call = (self._call.id, self._call.attempt, small, texts)
+        self.connection.send(b"C", marshal.dumps((inner, call), 2))
 
     def _next(self) -> tuple[bytes, bytes]:
         """Return the next frame about the response; an exception of the app is raised here."""

@@ -24,7 +24,7 @@ from app_host_parts import (
     leave,
     pack,
 )
-from app_host_target import TargetError, Watch, load
+from app_host_target import TargetError, Watch, load, place_of
 
 
 class Host(object):  # noqa: UP004
@@ -49,6 +49,8 @@ class Host(object):  # noqa: UP004
         self.reports.setblocking(False)
         self.watch = Watch() if reload else None
         self.app = None
+        #: What the app's own `RequestTimeouts` stands before, if it has one.
+        self.inner = None
 
     def run(self):
         for number in SIGNALS:  # the worker decides when to stop; not SIG_IGN, which children inherit
@@ -81,7 +83,10 @@ class Host(object):  # noqa: UP004
             return False
         if self.watch:
             self.start(self.watch.run)
-        first.send(b"R", pack([sys.version.split()[0]]))
+        place = place_of(self.app)
+        self.inner = getattr(place, "inner", None)
+        told = [place.name, "1" if place.configured else ""] if place else []
+        first.send(b"R", pack([sys.version.split()[0]] + told))
         return True
 
     def serve_in_threads(self):

@@ -127,9 +127,10 @@ class Connection(object):  # noqa: UP004
     # a call
 
     def run(self, payload):
-        environ = self.environ(*marshal.loads(payload))  # noqa: S302 - the worker has written it
-        closable = []
-        self.guarded(lambda: self.respond(environ, closable), closable, b"A")
+        inner, call = marshal.loads(payload)  # noqa: S302 - the worker has written it
+        app = self.host.inner if inner else self.host.app
+        environ, closable = self.environ(*call), []
+        self.guarded(lambda: self.respond(app, environ, closable), closable, b"A")
         close = getattr(closable[0], "close", None) if closable else None
         if close:
             while not self.whole and not self.closing:
@@ -169,8 +170,8 @@ class Connection(object):  # noqa: UP004
         environ.update(self.host.in_every_environ)
         return environ
 
-    def respond(self, environ, closable):
-        iterable = self.host.app(environ, self.start_response)
+    def respond(self, app, environ, closable):
+        iterable = app(environ, self.start_response)
         if isinstance(iterable, (bytes, type(u""))) or iterable is None:  # fmt: skip
             raise TypeError("the app returned %s, not an iterable of bytes" % type(iterable).__name__)
         closable.append(iterable)

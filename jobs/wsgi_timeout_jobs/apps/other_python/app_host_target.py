@@ -30,7 +30,19 @@ def load(target):
         del os.environ["FLASK_RUN_FROM_CLI"]
     if not callable(app):
         raise TargetError("target %r is %r, which is not a WSGI callable" % (target, app))
+    if type(app).__module__.split(".")[0] == "wsgi_timeout":
+        raise TargetError(
+            "target %r is a %s of wsgi-timeout, which must run under the Python that has it: leave out --python, "
+            "or name the app itself" % (target, type(app).__name__)
+        )
     return app
+
+
+def place_of(app):
+    """Return what the app's own `RequestTimeouts` has put before it; None if it has none."""
+    extensions = getattr(app, "extensions", None)
+    place = extensions.get("wsgi_timeout") if isinstance(extensions, dict) else None
+    return place if hasattr(place, "inner") and hasattr(place, "configured") else None
 
 
 def load_module(target, name):
