@@ -9,7 +9,6 @@ import http.client
 import socket
 import ssl
 import statistics
-import subprocess
 import tempfile
 import threading
 import time
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
+from certificates import self_signed
 from harness import APPS, Gunicorn, Pool, RedisServer, environment, until
 from rows import GEVENT_OURS
 
@@ -180,21 +180,8 @@ def figures(seconds):
 
 def certificate(folder):
     """Return gunicorn's options for a certificate of its own making."""
-    key, certificate = folder / "key.pem", folder / "certificate.pem"
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=localhost",
-    ]
-    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
-    return ("--keyfile", str(key), "--certfile", str(certificate))
+    key, made = self_signed(folder)
+    return ("--keyfile", str(key), "--certfile", str(made))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from faults.proxy import Break, Proxy
+from faults.proxy import Break
 from harness import (
     APPS,
     Process,
@@ -37,13 +37,6 @@ GRACE = 1.5
 TIMEOUT = 1.5
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
-
-
-@pytest.fixture(scope="module")
-def proxy(redis_server, tmp_path_factory):
-    proxy = Proxy(redis_server, tmp_path_factory.mktemp("proxy") / "s")
-    yield proxy
-    proxy.close()
 
 
 def start(deploy, proxy, threads):

@@ -9,7 +9,7 @@ from array import array
 from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
-from faults.proxy import Break, Proxy
+from faults.proxy import Break
 from harness import ask, follow, function_workers, joined, spawning_with, until
 
 from wsgi_timeout.errors import RedisUnavailable
@@ -34,13 +34,6 @@ OUTAGES = [
     *(pytest.param("silent", seconds, marks=SLOW) for seconds in (4, 12)),
     *(pytest.param(how, seconds, marks=SLOW) for how in ("refused", "frozen") for seconds in (12, 30)),
 ]
-
-
-@pytest.fixture(scope="module")
-def proxy(redis_server, tmp_path_factory):
-    proxy = Proxy(redis_server, tmp_path_factory.mktemp("proxy") / "s")
-    yield proxy
-    proxy.close()
 
 
 @pytest.fixture

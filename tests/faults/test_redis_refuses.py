@@ -10,7 +10,6 @@ import harness
 import psutil
 import pytest
 import redis
-from faults.proxy import Proxy
 from harness import RedisServer, ask, follow, until
 
 LEASE = 2.0
@@ -33,13 +32,6 @@ def redis_server(tmp_path_factory):
         server = RedisServer()
         yield server
     server.close()
-
-
-@pytest.fixture(scope="module")
-def proxy(redis_server, tmp_path_factory):
-    proxy = Proxy(redis_server, tmp_path_factory.mktemp("proxy") / "s")
-    yield proxy
-    proxy.close()
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from hashlib import sha1
 from importlib.resources import files
 
 import pytest
-from faults.proxy import Break, Proxy, nth
+from faults.proxy import Break, nth
 from harness import ask, follow, function_workers, joined, until
 
 from wsgi_timeout.functions.client import client
@@ -34,13 +34,6 @@ pytestmark = [
 ]
 #: A lost reply is swept each time, the others with the slow tests.
 BREAKS = [pytest.param(where, marks=[] if where is Break.AFTER else pytest.mark.slow) for where in Break]
-
-
-@pytest.fixture(scope="module")
-def proxy(redis_server, tmp_path_factory):
-    proxy = Proxy(redis_server, tmp_path_factory.mktemp("proxy") / "s")
-    yield proxy
-    proxy.close()
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import time
 
 import pytest
-from faults.proxy import Proxy
 from harness import until
 from uploader import CHUNKED, Uploader
 
@@ -17,13 +16,6 @@ LIMIT = len(BEFORE) + 20_000
 TIMEOUT = 3.0
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
-
-
-@pytest.fixture(scope="module")
-def proxy(redis_server, tmp_path_factory):
-    proxy = Proxy(redis_server, tmp_path_factory.mktemp("proxy") / "s")
-    yield proxy
-    proxy.close()
 
 
 @pytest.fixture(scope="module")

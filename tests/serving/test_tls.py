@@ -1,13 +1,11 @@
 """TLS in gunicorn itself: clients that do not go on, in the handshake or after it, hold no thread."""
 
 import http.client
-import shutil
 import socket
 import ssl
-import subprocess
 
 import pytest
-from harness import is_missing
+from certificates import self_signed
 
 #: More than there are threads.
 CROWD = 100
@@ -19,22 +17,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def web(deploy, tmp_path_factory):
-    if not shutil.which("openssl"):
-        is_missing("openssl")
-    key, certificate = (tmp_path_factory.mktemp("tls") / name for name in ("key.pem", "certificate.pem"))
-    made = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=localhost",
-    ]
-    subprocess.run([*made, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    key, certificate = self_signed(tmp_path_factory.mktemp("tls"))
     options = ("--keyfile", str(key), "--certfile", str(certificate))
     settings = {"wait_seconds": 20, "max_waiting": MAX_WAITING, "head_timeout": 60}
     site = deploy(pool=("--processes", "2"), web=options, **settings)

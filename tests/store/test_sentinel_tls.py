@@ -3,9 +3,9 @@
 import shutil
 import socket
 import ssl
-import subprocess
 
 import pytest
+from certificates import self_signed
 from harness import Process, is_missing, until
 
 from wsgi_timeout.errors import ConfigurationError
@@ -24,20 +24,7 @@ def free_port():
 def certificate(tmp_path_factory):
     """A key, and a certificate that it has signed itself."""
     folder = tmp_path_factory.mktemp("tls")
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=localhost",
-    ]
-    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", folder / "key", "-out", folder / "cert"]
-    subprocess.run(command, check=True, capture_output=True)
+    self_signed(folder)
     return folder
 
 
@@ -48,8 +35,8 @@ def watched(certificate):
     binary.symlink_to(shutil.which("redis-check-rdb") or is_missing("redis-check-rdb"))
     ports = server, sentinel = free_port(), free_port()
     tls = ["--port", "0", "--tls-auth-clients", "no", "--tls-replication", "yes"]
-    tls += ["--tls-cert-file", certificate / "cert", "--tls-key-file", certificate / "key"]
-    tls += ["--tls-ca-cert-file", certificate / "cert", "--dir", certificate]
+    tls += ["--tls-cert-file", certificate / "certificate.pem", "--tls-key-file", certificate / "key.pem"]
+    tls += ["--tls-ca-cert-file", certificate / "certificate.pem", "--dir", certificate]
     configuration = certificate / "sentinel.conf"
     configuration.write_text(
         f"sentinel monitor calls 127.0.0.1 {server} 1\nsentinel auth-pass calls one\nrequirepass two\n"
@@ -58,7 +45,7 @@ def watched(certificate):
         Process([binary, *tls, "--tls-port", server, "--requirepass", "one", "--save", ""]),
         Process([binary, configuration, "--sentinel", *tls, "--tls-port", sentinel]),
     ]
-    context = ssl.create_default_context(cafile=certificate / "cert")
+    context = ssl.create_default_context(cafile=certificate / "certificate.pem")
     until(lambda: all(answers(context, port) for port in ports), 20, "both")
     yield ports
     for process in processes:
