@@ -4,7 +4,8 @@ import os
 import time
 from importlib import import_module
 
-inner = import_module(os.environ["APP_SLOW"]).app
+module = import_module(os.environ["APP_SLOW"])
+inner = getattr(module, "app", None) or module.application
 
 
 def app(environ, start_response):

@@ -91,6 +91,15 @@ def test_a_dashboard_goes_on_after_a_redirect(site, browser):
     browser.get("about:blank")
 
 
+def test_a_reload_by_a_script_is_a_new_request(site, browser):
+    """`location.reload()` on a page that stands at a result URL shows a new answer of the app."""
+    browser.get(f"{site.url}/list?page=1&tag=reload&{SLOW}")
+    assert "__wsgi_timeout_call=" in browser.current_url
+    browser.execute_script("location.reload()")
+    until(lambda: len(site.runs("reload-GET")) == 2, 30, "a second run")
+    browser.get("about:blank")
+
+
 def test_an_event_source_goes_on_after_a_redirect(site, browser):
     """An EventSource that reconnects to where it was led gets the event after its last one."""
     browser.get(f"{site.url}/list?page=1")

@@ -4,12 +4,13 @@ import base64
 import importlib.util
 import re
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import requests
 from harness import APPS, FAST, Gunicorn, Pool, ask, environment, follow, is_missing
 from requests.auth import HTTPDigestAuth
+from result_urls import MARK
 
 #: The routes whose requests are redirected; httpbin_extended and httpbin_host have it, too.
 HASTY = {"/delay/0.8": {"wait_seconds": 0.3}}
@@ -323,3 +324,42 @@ def test_a_slow_answer_is_the_same(way, method):
     status, reason, headers, body = seen(ask(direct, target, method, headers=host))
     headers.append(("Cache-Control", "private, no-store"))
     assert seen(answer) == (status, reason, headers, body)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_every_answer_is_the_same_behind_redirects(ports, redis_server, env):
+    """With each answer slower than the wait, all of them end as they do directly, kept from caches."""
+    env = {**env, "APP_SLOW": "httpbin", "WSGI_TIMEOUT_WAIT_SECONDS": "0.2"}
+    app = "wsgi_timeout:gateway('third_slow:app', name='slowbin')"
+    pool = Pool("third_slow:app", "slowbin", redis_server.url, "--processes", "8", env=env, cwd=APPS)
+    web = Gunicorn(app, redis_server.url, env=env, cwd=APPS)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            answers = list(threads.map(lambda case: redirected(web.port, case), CASES))
+        for case, answer in zip(CASES, answers, strict=True):
+            expected = seen(send(ports["direct"], "", case), volatile=case.volatile)
+            assert behind(expected) == seen(answer, volatile=case.volatile), case
+    finally:
+        web.stop()
+        pool.stop()
+
+
+def redirected(port, case):
+    """Return the answer at the end of our redirects, which the client follows with all that it sent."""
+    answer = send(port, "", case)
+    assert MARK in (answer.location or ""), case
+    while MARK in (answer.location or ""):
+        answer = send(port, "", replace(case, target=answer.location))
+    return answer
+
+
+def behind(expected):
+    """Return what of an answer is seen on a result URL."""
+    status, reason, headers, body = expected
+    if status == 500 and not any(name == "Access-Control-Allow-Origin" for name, _ in headers):
+        return expected  # the server's own
+    headers = [(name, value) for name, value in headers if name != "Accept-Ranges"]
+    if not any(name == "Cache-Control" for name, _ in headers):
+        headers.append(("Cache-Control", "private, no-store"))
+    return status, reason, headers, body
