@@ -64,10 +64,10 @@ def answers(context, port):
 def test_both_passwords_and_the_certificate_are_used(watched, certificate):
     """The sentinel is asked with its password, the server with its own, both under one certificate."""
     url = f"rediss+sentinel://:one@127.0.0.1:{watched[1]}/calls/0?sentinel_password=two"
-    client = connect(f"{url}&ssl_ca_certs={certificate}/cert", connections=1)
+    client = connect(f"{url}&ssl_ca_certs={certificate}/certificate.pem", connections=1)
     until(lambda: client.set("wt:doctor", "1"), 10, "the primary's address")
     assert client.get("wt:doctor") == b"1"
-    assert client.connection_pool.connection_kwargs["ssl_ca_certs"] == f"{certificate}/cert"
+    assert client.connection_pool.connection_kwargs["ssl_ca_certs"] == f"{certificate}/certificate.pem"
     client.close()
 
 
@@ -75,9 +75,9 @@ def test_both_passwords_and_the_certificate_are_used(watched, certificate):
 def test_a_wrong_one_reaches_nobody(watched, certificate, changed):
     """Without the certificate, with another password, or in plain text, no command passes."""
     url = f"rediss+sentinel://:one@127.0.0.1:{watched[1]}/calls/0?sentinel_password=two"
-    url += f"&ssl_ca_certs={certificate}/cert"
+    url += f"&ssl_ca_certs={certificate}/certificate.pem"
     before, after = {
-        "no certificate": (f"&ssl_ca_certs={certificate}/cert", ""),
+        "no certificate": (f"&ssl_ca_certs={certificate}/certificate.pem", ""),
         "sentinel's password": ("=two", "=three"),
         "server's password": (":one@", ":three@"),
         "no TLS": ("rediss+", "redis+"),
