@@ -7,6 +7,7 @@ python tests/wsgi/mutants/run.py operators [N]       a sample of changed operato
 # ruff: noqa: T201 - a program for the terminal
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -31,7 +32,7 @@ class Tree:
         self.folder = folder
         self.paths = [folder, folder / "jobs"]
         ignore = shutil.ignore_patterns("__pycache__", ".*")
-        for name in ("wsgi_timeout", "jobs", "tests"):
+        for name in ("wsgi_timeout", "jobs", "tests", "deploy"):
             shutil.copytree(ROOT / name, folder / name, ignore=ignore)
         shutil.copy(ROOT / "pyproject.toml", folder)
         # The harness gives this folder to all that it starts, as PYTHONPATH.
@@ -66,11 +67,14 @@ class Tree:
         source = file.read_text()
         file.write_text(mutant.source)
         try:
-            code, _ = self.test_concerned(mutant.tests)
+            code, output = self.test_concerned(mutant.tests)
         finally:
             file.write_text(source)
         what = f"{mutant.file}, {mutant.function}: {mutant.new}"
-        return what, *(("seen", "") if code == 1 else ("MISSED", f"{what}\n  was: {mutant.old}"))
+        if code != 1:
+            return what, "MISSED", f"{what}\n  was: {mutant.old}"
+        failed = re.search(r"^(?:FAILED|ERROR) (\S+)", output, re.MULTILINE)
+        return f"{what}  by {failed[1] if failed else 'no test that is named'}", "seen", ""
 
     def sees(self, mutant: Mutant):
         """Return the mutant, and what is wrong: nothing if the test fails with it in place."""
