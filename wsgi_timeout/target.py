@@ -18,7 +18,7 @@ from typing import Any
 
 from wsgi_timeout import target_files
 from wsgi_timeout.errors import ConfigurationError, TargetError
-from wsgi_timeout.target_hints import where_it_may_be
+from wsgi_timeout.target_hints import in_its_package, where_it_may_be
 
 _DEFAULT_ATTRS = ("app", "application")
 _GENERIC = frozenset([
@@ -214,7 +214,7 @@ def _load_module(target: str, name: str) -> Any:
     if folder not in sys.path:
         sys.path.insert(0, folder)
     try:
-        return importlib.import_module(name)
+        module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         # The target is wrong only if its own module is missing; other missing modules are the app's error.
         if error.name and (name == error.name or name.startswith(error.name + ".")):
@@ -231,6 +231,10 @@ def _load_module(target: str, name: str) -> Any:
                 f"--app-dir .. {package}.{target}"
             ) from error
         raise
+    if getattr(module, "__file__", None) is None and hasattr(module, "__path__"):
+        inside = where_it_may_be("", Path(next(iter(module.__path__))))
+        raise TargetError(f"target {target!r}: {name} is a folder: name the app in it{inside}")
+    return module
 
 
 def _load_file(name: str) -> Any:
@@ -243,7 +247,12 @@ def _load_file(name: str) -> Any:
         raise TargetError(f"target {name!r}: {path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except ImportError as error:
+        if "relative import" in str(error) and (line := in_its_package(path)):
+            raise TargetError(f"target {name!r}: {error}: it is part of a package: {line}") from error
+        raise
     return module
 
 

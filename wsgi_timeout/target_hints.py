@@ -18,3 +18,15 @@ def where_it_may_be(name: str, folder: Path) -> str:
         return f"; manage.py is Django's: name that, or {project}.wsgi:application"
     found = sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("test"))
     return f"; there is {', '.join(found[:5])}" if found else "; that folder has no .py file"
+
+
+def in_its_package(path: Path) -> str:
+    """Return the target that names a file of a package by its module; empty for a file of no package."""
+    parts, folder = [path.stem], path.parent
+    while (folder / "__init__.py").exists():
+        parts.insert(0, folder.name)
+        folder = folder.parent
+    if len(parts) == 1:
+        return ""
+    options = "" if folder == Path.cwd() else f"--app-dir {folder} "
+    return f"{options}{'.'.join(parts)}:app"

@@ -97,8 +97,22 @@ class ServeOnSocket(Serve):
         ({"src/shop.py": ""}, "shop:app", "it is in src/: add --app-dir src"),
         ({"manage.py": MANAGE}, "shop:app", "name that, or mysite.wsgi:application"),
         ({"__init__.py": "", "shop.py": "from . import x"}, "shop:app", ": --app-dir .. web.shop:app"),
+        ({"shop/views.py": ""}, "shop", "shop is a folder: name the app in it; there is views"),
+        (
+            {"shop/__init__.py": "", "shop/web.py": "from .views import x"},
+            "shop/web.py:app",
+            "it is part of a package: shop.web:app",
+        ),
     ],
-    ids=["an empty folder", "another name", "src", "Django", "a relative import"],
+    ids=[
+        "an empty folder",
+        "another name",
+        "src",
+        "Django",
+        "a relative import",
+        "a folder",
+        "a file of a package",
+    ],
 )
 def test_a_hint_says_which_line_would_work(tmp_path, files, target, words):
     """A target that is not found, or that is part of a package, is refused with what to write."""
