@@ -99,13 +99,13 @@ def test_a_clock_that_was_set_anew(calls):
 
 
 def test_taking_the_next_call(calls):
-    """A worker takes the queue's next call in one step, and learns whether others wait."""
+    """A worker takes the queue's next call in one step, and learns whether it has waited behind others."""
     first, second = queued(calls), queued(calls)
     taken = calls.attempts.take("", W1)
-    assert (taken.attempt.call_id, taken.attempt.number, taken.more) == (first.id, 1, True)
+    assert (taken.attempt.call_id, taken.attempt.number, taken.more) == (first.id, 1, False)
     calls.attempts.finish(Attempt(first.id, 1, W1), Outcome.DONE, 600, response=(HEAD, b""))
     taken = calls.attempts.take("", W1)
-    assert (taken.attempt.call_id, taken.attempt.number, taken.more) == (second.id, 1, False)
+    assert (taken.attempt.call_id, taken.attempt.number, taken.more) == (second.id, 1, True)
     calls.attempts.finish(Attempt(second.id, 1, W1), Outcome.DONE, 600, response=(HEAD, b""))
     assert calls.attempts.take("", W1) is None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -256,6 +257,12 @@ def digest(name: str) -> str:
 
 @cache
 def source(name: str) -> str:
-    """Return the text of a script, with the shared prelude in front."""
+    """Return the text of a script, with what it needs of the shared prelude in front."""
     folder = files("wsgi_timeout.store") / "lua"
-    return (folder / "prelude.lua").read_text() + (folder / f"{name}.lua").read_text()
+    text = (folder / f"{name}.lua").read_text()
+    # The whole of it, run with each script, would take as long as five commands. A part uses earlier ones.
+    for part in reversed((folder / "prelude.lua").read_text().split("\n\n")):
+        names = "|".join(re.findall(r"^local (?:function )?(\w+)", part, re.MULTILINE))
+        if names and re.search(rf"\b(?:{names})\b", text):
+            text = f"{part}\n\n{text}"
+    return text

@@ -93,6 +93,8 @@ class Enqueueing(Queue):
             "repeatable": int(call.method in IDEMPOTENT),
             "result_ttl": int(call.request.result_ttl),
         }
+        if not call.payload_key:
+            record["bytes"] = len(packed)
         if call.asked:
             record["asked"] = call.asked
         # A function's arguments carry a signature of their own.

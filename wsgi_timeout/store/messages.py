@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from operator import attrgetter
 from typing import Any
 
 import msgpack
@@ -39,9 +42,8 @@ class OtherVersion(ConfigurationError):
 class _Message:
     def pack(self) -> bytes:
         # WSGI strings are latin-1, but some servers let surrogates through.
-        names: tuple[str, ...] = self.__slots__
-        values = [getattr(self, name) for name in names]
-        packed: bytes = msgpack.packb(values, unicode_errors="surrogatepass")
+        kind: Any = type(self)
+        packed: bytes = msgpack.packb(_values(kind)(self), unicode_errors="surrogatepass")
         return _VERSION_BYTE + packed
 
     @classmethod
@@ -59,12 +61,31 @@ class _Message:
             message = cls(*values)
         except Exception as error:  # msgpack raises many kinds for junk
             raise ConfigurationError(f"a {cls.__name__} that cannot be read: {error!r}") from error
-        for name, annotation in cls.__annotations__.items():
-            if not isinstance(getattr(message, name), _KINDS[annotation]):
-                raise ConfigurationError(
-                    f"a {cls.__name__} that cannot be read: its {name} is no {annotation}"
-                )
+        kind: Any = cls
+        if not all(map(isinstance, _values(kind)(message), _kinds(kind))):
+            raise ConfigurationError(f"a {cls.__name__} that cannot be read: {_misfit(message)}")
         return message
+
+
+@cache
+def _values(kind: Any) -> Callable[[_Message], tuple[Any, ...]]:
+    """Return what returns the values of a message's fields."""
+    names: tuple[str, ...] = kind.__slots__
+    return attrgetter(*names)
+
+
+@cache
+def _kinds(kind: Any) -> tuple[Any, ...]:
+    """Return the types of a message's fields."""
+    return tuple(_KINDS[annotation] for annotation in kind.__annotations__.values())
+
+
+def _misfit(message: _Message) -> str:
+    """Say which field has a value of another type."""
+    for name, annotation in message.__annotations__.items():
+        if not isinstance(getattr(message, name), _KINDS[annotation]):
+            return f"its {name} is no {annotation}"
+    return ""
 
 
 @dataclass(frozen=True, slots=True)

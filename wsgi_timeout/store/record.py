@@ -175,7 +175,7 @@ class Taken:
     attempt: Attempt
     #: The packed request.
     request: bytes
-    #: Whether other calls wait in the queue.
+    #: Whether others waited in the queue when it was queued, so that some may wait behind it.
     more: bool
     #: Proves that a process of ours has made the request: see `seals`.
     seal: bytes = b""

@@ -14,6 +14,8 @@ from typing import Any
 
 #: The function that all RQ jobs of ours name.
 ENTRY_POINT = "wsgi_timeout_jobs.entry.run_call"
+#: What stands before and after the id in a job's `data`, which RQ reads as JSON.
+_DATA = json.dumps([ENTRY_POINT, None, ["@"], {}]).split('"@"')
 
 QUEUES = "rq:queues"
 #: This key exists while `rq suspend` is in force.
@@ -76,7 +78,7 @@ def job_fields(name: str, call_id: str, description: str, timeout: float) -> dic
     """Return the fields of a queued job. Its only argument is the call's id, since RQ logs arguments."""
     moment = timestamp()
     return {
-        "data": json.dumps([ENTRY_POINT, None, [call_id], {}]),
+        "data": f'{_DATA[0]}"{call_id}"{_DATA[1]}',  # an id needs no escapes
         "origin": queue_name(name),
         "description": description,
         "status": "queued",

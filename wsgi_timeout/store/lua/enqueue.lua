@@ -16,8 +16,9 @@ local function stock_worker(queue)
   return false
 end
 
--- One command for both keys: most requests are new and have neither.
-if redis.call('EXISTS', KEYS[1], KEYS[7]) > 0 then
+-- By one command: the leases count three times, and what is over is the record, or the note.
+local there = redis.call('EXISTS', KEYS[4], KEYS[4], KEYS[4], KEYS[1], KEYS[7])
+if there % 3 > 0 then
   touch(KEYS[1])
   return redis.call('EXISTS', KEYS[1]) == 1 and 'accepted' or 'noted'
 end
@@ -25,8 +26,9 @@ end
 local now = server_ms()
 if now > tonumber(ARGV[5]) then return 'late' end
 if KEYS[8] and redis.call('EXISTS', KEYS[8]) == 0 then return 'lost' end
-if ARGV[4] == '1' and redis.call('HLEN', KEYS[4]) == 0 and not stock_worker(KEYS[2]) then return 'no worker' end
-if redis.call('RPUSH', KEYS[2], ARGV[1]) > tonumber(ARGV[2]) then
+if ARGV[4] == '1' and there < 3 and not stock_worker(KEYS[2]) then return 'no worker' end
+local place = redis.call('RPUSH', KEYS[2], ARGV[1])
+if place > tonumber(ARGV[2]) then
   redis.call('RPOP', KEYS[2])
   return paused(string.sub(KEYS[2], #'rq:queue:wt:' + 1)) > 0 and 'paused' or 'full'
 end
@@ -44,16 +46,17 @@ end
 -- The chunks of a request body were counted as they were written. The field '+' tells workers the limit: see `write`.
 local counted = KEYS[8] and hget(KEYS[6], ARGV[1]) or 0
 redis.call('HSET', KEYS[6], '+', ARGV[6], ARGV[1], num(counted, 0) + ARGV[7])
-local split = 10 + tonumber(ARGV[10])
 local untold = ARGV[8] == '0' and '0' or string.format('%d', now + ARGV[8])
+note_asked(ARGV[1], string.sub(KEYS[2], #'rq:queue:wt:' + 1), ARGV[9], now)
+local split = 10 + tonumber(ARGV[10])
 local seq = redis.pcall('INCR', KEYS[5])
 if type(seq) == 'table' then
   redis.call('SET', KEYS[5], 1)
   seq = 1
 end
-redis.call('HSET', KEYS[1], 'state', 'queued', 'attempt', '0', 'seq', seq, 'untold', untold, unpack(ARGV, 11, split))
+redis.call('HSET', KEYS[1], 'state', 'queued', 'attempt', '0', 'seq', seq, 'place', place, 'untold', untold,
+  unpack(ARGV, 11, split))
 redis.call('EXPIRE', KEYS[1], ARGV[3])
-note_asked(ARGV[1], string.sub(KEYS[2], #'rq:queue:wt:' + 1), ARGV[9], now)
 redis.call('HSET', KEYS[3], unpack(ARGV, split + 1))
 redis.call('EXPIRE', KEYS[3], ARGV[3])
 -- Until now the chunks had a TTL of a minute, in case their call was never queued.

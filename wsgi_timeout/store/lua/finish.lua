@@ -5,7 +5,7 @@
 --       'head', head, 'body', body (of a small response; else other fields and values, as 'chunks', count for a
 --       function's large result)
 local r = hmget(KEYS[1], 'state', 'worker', 'attempt', 'inboxes', 'stock', 'name', 'method', 'path',
-  'created', 'started', 'unwanted', 'untold', 'begun', 'route', 'durable')
+  'created', 'started', 'unwanted', 'untold', 'begun', 'route', 'durable', 'bytes')
 local answer = 'ok'
 if r[1] == 'running' and r[2] == ARGV[2] and r[3] == ARGV[3] then
   local fields = {}
@@ -23,7 +23,10 @@ if r[1] == 'running' and r[2] == ARGV[2] and r[3] == ARGV[3] then
   end
   finish(KEYS[1], KEYS[2], ARGV[1], r[5], ARGV[4], keep, outcome, detail, fields)
   if outcome == 'done' and r[6] then
-    count_call(r[6], ARGV[1], ARGV[8] == '' and fields[1] == 'head' and #ARGV[12] or response_bytes(ARGV[1], r[3]))
+    local bytes = ARGV[8] == '' and fields[1] == 'head' and #ARGV[12] or response_bytes(ARGV[1], r[3])
+    -- Where about as many are counted already, as those of its request, that is left to the recount.
+    local saved = num(r[16], -1) - bytes
+    if saved < 0 or saved > CARRIED then count_call(r[6], ARGV[1], bytes) end
     list_done(r[6], {ARGV[1], r[7] or '', string.sub(r[8] or '', 1, 200), r[3], ARGV[4], r[9] or ARGV[4], r[10] or ARGV[4],
       r[13] or ARGV[4], r[14] or ''})
   end
