@@ -6,7 +6,6 @@ import logging
 import socket
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 from wsgi_timeout.front.own_server import gunicorn_worker
@@ -74,8 +73,10 @@ def limit_silence(environ: Mapping[str, Any], seconds: float) -> None:
     sock = environ.get("gunicorn.socket")
     option = getattr(socket, "TCP_USER_TIMEOUT", None)
     if sock is not None and option is not None:
-        with suppress(OSError):  # a unix socket has no such option
+        try:
             sock.setsockopt(socket.IPPROTO_TCP, option, min(int(seconds * 1000), _LONGEST_SILENCE_MS))
+        except OSError:
+            return  # a unix socket has no such option
 
 
 def _sync_worker() -> _Limit | None:

@@ -175,6 +175,8 @@ def _digest(text: str | bytes) -> bytes:
 
 def _query(raw: str) -> bytes:
     """Return a query decoded and sorted by names; parameters of the same name keep their order."""
+    if not raw:
+        return b""
     items = []
     for pair in filter(None, raw.split("&")):
         name, _, value = pair.replace("+", " ").encode("latin-1", "replace").partition(b"=")
@@ -189,6 +191,8 @@ def _credentials(authorization: str) -> bytes:
     Digest authentication signs each URL anew (RFC 7616 section 3.4): compared as a whole, every request
     would seem to have other credentials, and wrong ones would be sent for ever.
     """
+    if not authorization:
+        return b""
     scheme, _, rest = authorization.partition(" ")
     if scheme.lower() == "digest":
         fields = (re.sub(r"\s*=\s*", "=", field, count=1) for field in parse_http_list(rest))

@@ -58,7 +58,9 @@ def capture(environ: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in environ.items()
         if isinstance(value, str) and (key in _REQUEST_KEYS or key.startswith(_REQUEST_PREFIXES))
     }
-    captured.update(_cleaned(captured))
+    everything = "\n".join(captured.values())
+    if parameters.MARK in everything or "%" in everything:
+        captured.update(_cleaned(captured))
     captured.setdefault("QUERY_STRING", "")
     return captured
 

@@ -26,7 +26,7 @@ class Upload:
         length = environ.get("CONTENT_LENGTH", "")
         self._length = int(length) if length.isdigit() else None
         # Without a length there is a body only if the server marks its end (chunked encoding).
-        chunked = "HTTP_TRANSFER_ENCODING" in environ or environ.get("wsgi.input_terminated", False)
+        chunked = "HTTP_TRANSFER_ENCODING" in environ or _may_be_chunked(environ)
         #: The request has no body.
         self.empty = self._length == 0 or (self._length is None and not chunked)
         self._max = max_bytes
@@ -107,6 +107,14 @@ class Upload:
         if self._count > self._max:
             raise BodyTooLarge(f"the request body is larger than max_request_body, {self._max} bytes")
         return piece
+
+
+def _may_be_chunked(environ: Mapping[str, Any]) -> bool:
+    """Return whether there may be a body without `Transfer-Encoding`, which some servers drop."""
+    if not environ.get("wsgi.input_terminated", False):
+        return False
+    # gunicorn passes it on; in HTTP/2 there is no such header.
+    return "gunicorn.socket" not in environ or not environ.get("SERVER_PROTOCOL", "").startswith("HTTP/1.")
 
 
 @contextmanager

@@ -29,6 +29,10 @@ _ABSOLUTE_FORM = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 _PATH_SAFE = "/;=,:@&+$!*'()~"
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
 _LEADING_SLASHES = re.compile(r"^[/\\]+")
+#: What may not stand in a path of ours as it is.
+_UNSAFE = re.compile(r"""[^!-~]|[\\"<>#]""")
+#: A path in canonical form: without escapes and without segments that begin with a dot.
+_PLAIN = re.compile(r"(?:/(?:[A-Za-z0-9_~-][A-Za-z0-9._~-]*)?)+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +93,7 @@ def local(path: str) -> str:
 
     `//evil.com/x` and `/\evil.com` are network-path references (RFC 3986 section 4.2).
     """
-    local = "/" + _LEADING_SLASHES.sub("", path)
-    return "".join(char if "!" <= char <= "~" and char not in '\\"<>#' else _escape(char) for char in local)
+    return _UNSAFE.sub(lambda found: _escape(found[0]), "/" + _LEADING_SLASHES.sub("", path))
 
 
 def local_path(environ: Mapping[str, Any]) -> str:
@@ -103,9 +106,12 @@ def canonical_path(environ: Mapping[str, Any]) -> str:
 
     Some clients re-encode the path of a redirect, so paths are stored and compared in this form.
     """
+    path = local_path(environ)
+    if _PLAIN.fullmatch(path):
+        return path
     segments: list[bytes] = []
     last = b""
-    for last in unquote_to_bytes(local_path(environ)).split(b"/"):
+    for last in unquote_to_bytes(path).split(b"/"):
         if last == b"..":
             del segments[max(1, len(segments) - 1) :]
         elif last != b".":
