@@ -79,8 +79,11 @@ def _cleaned(environ: Mapping[str, Any]) -> dict[str, str]:
     """
     changes = {}
     for key, value in environ.items():
-        may_hold = isinstance(value, str) and (key in _URLS or key.startswith("HTTP_"))
-        if may_hold and parameters.holds_ours(value):
+        if (
+            (key in _URLS or key.startswith("HTTP_"))
+            and isinstance(value, str)
+            and parameters.holds_ours(value)
+        ):
             strip = parameters.strip_query if key == "QUERY_STRING" else parameters.strip
             changes[key] = strip(value)
     return changes

@@ -62,6 +62,12 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     return re.compile(f"(?:{method}) {glob}", re.DOTALL)
 
 
+def _any_of(patterns: Iterable[str]) -> re.Pattern[str] | None:
+    """Return what matches where one of the patterns does; None: there are none."""
+    compiled = "|".join(compile_pattern(pattern).pattern for pattern in patterns)
+    return re.compile(compiled, re.DOTALL) if compiled else None
+
+
 def listed(option: str, patterns: Iterable[str]) -> tuple[str, ...]:
     """Return an option's patterns; raises `ConfigurationError` for a single string in place of a list."""
     if isinstance(patterns, str):
@@ -88,8 +94,8 @@ class Routes:
         self.settings = settings
         named = [*(routes or {}), *listed("only", only)]
         self._patterns = [(pattern, compile_pattern(pattern)) for pattern in named[:MOST_NAMED]]
-        self._only = tuple(compile_pattern(pattern) for pattern in listed("only", only))
-        self._except = tuple(compile_pattern(pattern) for pattern in listed("except_", except_))
+        self._only = _any_of(listed("only", only))
+        self._except = _any_of(listed("except_", except_))
         self._routes = tuple(
             (compile_pattern(pattern), _changed(settings, pattern, changes))
             for pattern, changes in (routes or {}).items()
@@ -119,9 +125,9 @@ class Routes:
         if self.capture_all and not self._routes:
             return self.settings
         subject = _subject(environ)
-        if self._only and not any(pattern.fullmatch(subject) for pattern in self._only):
+        if self._only and not self._only.fullmatch(subject):
             return None
-        if any(pattern.fullmatch(subject) for pattern in self._except):
+        if self._except and self._except.fullmatch(subject):
             return None
         for pattern, settings in self._routes:
             if pattern.fullmatch(subject):
@@ -131,7 +137,9 @@ class Routes:
 
 def _subject(environ: Mapping[str, Any]) -> str:
     # PATH_INFO holds UTF-8 bytes as latin-1 (PEP 3333); a pattern is text.
-    path = environ.get("PATH_INFO", "").encode("latin-1", "replace").decode("utf-8", "replace")
+    path = environ.get("PATH_INFO", "")
+    if not path.isascii():
+        path = path.encode("latin-1", "replace").decode("utf-8", "replace")
     return f"{environ['REQUEST_METHOD']} {path}"
 
 

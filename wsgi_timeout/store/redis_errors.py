@@ -15,8 +15,7 @@ Other modules name redis-py's exceptions by this one only.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import redis
@@ -99,10 +98,20 @@ def what_happened(error: BaseException) -> str:
     return f"Redis is away ({error})"
 
 
-@contextmanager
-def unavailable_is_refusal() -> Iterator[None]:
-    """Turn a Redis that is away, or refuses, into `RedisUnavailable` (503)."""
-    try:
-        yield
-    except UNAVAILABLE as error:
-        raise RedisUnavailable(f"Redis does not take this request: {error}") from error
+class _UnavailableIsRefusal:
+    """What `unavailable_is_refusal` returns: no generator, since each request has one."""
+
+    def __enter__(self) -> None:
+        """Begin a block."""
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, UNAVAILABLE):
+            raise RedisUnavailable(f"Redis does not take this request: {error}") from error
+
+
+_unavailable_is_refusal = _UnavailableIsRefusal()
+
+
+def unavailable_is_refusal() -> AbstractContextManager[None]:
+    """Turn a Redis that is away, or refuses, into `RedisUnavailable` (503), in a `with` block."""
+    return _unavailable_is_refusal

@@ -8,8 +8,10 @@ code does not depend on these keys: a call's state is in its record.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from datetime import datetime, timezone
+from functools import lru_cache
 from typing import Any
 
 #: The function that all RQ jobs of ours name.
@@ -70,8 +72,15 @@ def workers_of_queue_key(name: str) -> str:
 
 def timestamp(moment: datetime | None = None) -> str:
     """Return a time as RQ writes it."""
-    # Not strftime, which is slow: it looks up the time zone's file each time.
-    return (moment or datetime.now(timezone.utc)).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    if moment is not None:
+        return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+    return f"{_second(seconds)}.{nanoseconds // 1000:06d}Z"
+
+
+@lru_cache(maxsize=2)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat()[:19]
 
 
 def job_fields(name: str, call_id: str, description: str, timeout: float) -> dict[str, Any]:

@@ -16,6 +16,11 @@ log = logging.getLogger("wsgi_timeout.worker")
 _LONGEST_ID = 128
 
 
+def is_told() -> bool:
+    """Return whether anybody hears of an attempt's end here."""
+    return metrics.on() or log.isEnabledFor(logging.INFO)
+
+
 def request_id_of(environ: Mapping[str, Any]) -> str:
     """Return the request's X-Request-ID, escaped for logs; empty: it has none."""
     return printable(environ.get("HTTP_X_REQUEST_ID", "")[:_LONGEST_ID])

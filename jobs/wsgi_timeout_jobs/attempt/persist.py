@@ -59,6 +59,9 @@ def until_redis_answers(
         with shield():
             return action()
 
+    # Nearly always that is all.
+    with suppress(*UNAVAILABLE):
+        return shielded()
     patience = _Patience(shield, deadline, answers)
     return retry(shielded, UNAVAILABLE, pause=_RETRY_SECONDS, failed=patience.failed)
 

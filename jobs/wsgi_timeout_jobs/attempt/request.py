@@ -24,7 +24,7 @@ from wsgi_timeout.store.record import Attempt, Outcome, Taken
 from wsgi_timeout.store.streams import StreamReader
 from wsgi_timeout.watching.listener import Listener
 from wsgi_timeout_jobs.apps.offered import WSGIApp
-from wsgi_timeout_jobs.attempt.account import request_id_of, tell_end
+from wsgi_timeout_jobs.attempt.account import is_told, request_id_of, tell_end
 from wsgi_timeout_jobs.attempt.capture import Capture
 from wsgi_timeout_jobs.attempt.persist import read_request
 from wsgi_timeout_jobs.attempt.report import Reports
@@ -102,6 +102,8 @@ class RequestRunner:
     def _tell_end(
         self, attempt: Attempt, request: CallRequest, outcome: Outcome | None, seconds: float
     ) -> None:
+        if not is_told():
+            return
         environ = request.environ
         path = printable(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""))
         what = f"{environ['REQUEST_METHOD']} {path}"

@@ -55,8 +55,11 @@ class SessionSigns:
         if self._said:
             return
         now = {name: value for name, value in _cookies_set(head) if _NAME.search(name)}
+        sent = _parsed(environ.get("HTTP_COOKIE", ""))
+        if not now and not sent:
+            return
         with self._lock:
-            for name, before in _parsed(environ.get("HTTP_COOKIE", "")).items():
+            for name, before in sent.items():
                 if _NAME.search(name) and _ID.fullmatch(before):
                     self._compare(name, before, now.get(name, before), environ, head)
             for value in now.values():
@@ -109,7 +112,7 @@ def _cookies_set(head: ResponseHead) -> Iterable[tuple[str, str]]:
 
 
 def _parsed(text: str) -> dict[str, str]:
-    if not _MAYBE.search(text):  # parsing costs more than looking
+    if not text or not _MAYBE.search(text):  # parsing costs more than looking
         return {}
     try:
         return {name: morsel.value for name, morsel in SimpleCookie(text).items()}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 
 from wsgi_timeout.errors import CallInterrupted
@@ -69,19 +69,18 @@ class Interrupts:
             self._armed = before
         self._raise_if_asked()
 
-    @contextmanager
-    def shield(self) -> Iterator[None]:
+    def shield(self) -> AbstractContextManager[None]:
         """Hold interrupts back until the end of the `with` block. Only the main thread is interrupted."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
+        return _Shield(self)
+
+    def hold_back(self) -> None:
+        """Hold interrupts back until `let_through`."""
         self._shields += 1
-        try:
-            yield
-        finally:
-            self._shields -= 1
-            # Also if the command has failed: its caller would repeat it.
-            self._raise_if_asked()
+
+    def let_through(self) -> None:
+        """End one `hold_back`; raises what was held back."""
+        self._shields -= 1
+        self._raise_if_asked()
 
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
         self._raise_if_asked()
@@ -92,6 +91,25 @@ class Interrupts:
             if self.pass_to is None:
                 raise CallInterrupted(reason)
             self.pass_to(reason)
+
+
+class _Shield:
+    """What `Interrupts.shield` returns: no generator, since there are several for each call."""
+
+    __slots__ = ("_interrupts", "_is_main")
+
+    def __init__(self, interrupts: Interrupts) -> None:
+        self._interrupts = interrupts
+
+    def __enter__(self) -> None:
+        self._is_main = threading.current_thread() is threading.main_thread()
+        if self._is_main:
+            self._interrupts.hold_back()
+
+    def __exit__(self, *_: object) -> None:
+        if self._is_main:
+            # Also if the command has failed: its caller would repeat it.
+            self._interrupts.let_through()
 
 
 def installed() -> Interrupts | None:
