@@ -43,7 +43,8 @@ class _Message:
     def pack(self) -> bytes:
         # WSGI strings are latin-1, but some servers let surrogates through.
         kind: Any = type(self)
-        packed: bytes = msgpack.packb(_values(kind)(self), unicode_errors="surrogatepass")
+        values = _values(kind)(self)
+        packed: bytes = msgpack.packb(values, unicode_errors="surrogatepass")
         return _VERSION_BYTE + packed
 
     @classmethod
