@@ -65,13 +65,12 @@ def test_a_result_that_is_half_gone_is_gone_on_with_by_the_app(site):
             assert piece
             taken += len(piece)
     rest = {"Range": "bytes=1999990-", "If-Range": '"v1"'}
-    answer = ask(port, result, headers=rest)
-    assert (answer.status, answer.location) == (303, f"/copy?times=5000&tag=large&{SLOW}")
-    # A browser would not follow.
-    answer = ask(port, result, headers={**SECURE, **rest})
-    assert (answer.status, answer.body) == (206, b"0123456789")
+    for headers in (rest, {**SECURE, **rest}):
+        # Without a redirect: a browser would not follow it, and wget would ask for the whole again.
+        answer = ask(port, result, headers=headers)
+        assert (answer.status, answer.body) == (206, b"0123456789")
     assert answer.header("Cache-Control") == "private, no-store"
-    assert len(site.runs("large-GET")) == 2
+    assert len(site.runs("large-GET")) == 3
 
 
 def test_what_broke_off_in_the_app_goes_on_in_place(site):

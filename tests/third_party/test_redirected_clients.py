@@ -1,6 +1,7 @@
 """Clients whose request takes longer than a wait: what each does is what the table of clients says."""
 
 import os
+import shutil
 import subprocess
 import sys
 import urllib.request
@@ -148,3 +149,15 @@ def test_node_shows_a_redirect_that_it_does_not_follow(site, tmp_path):
     """With `redirect: "manual"` Node's fetch gives the 303 and its text."""
     program = ("node", "--input-type=module", "-e", MANUAL)
     assert run(*program, f"{site.url}/list?{SLOW}", cwd=tmp_path) == (0, "303 true\n")
+
+
+def test_wget_goes_on_with_a_broken_download(deploy, tmp_path):
+    """wget, which comes back to the result URL by itself with a range, ends with the right bytes."""
+    if shutil.which("wget") is None:
+        is_missing("wget")
+    copies = deploy("copies:app", pool=("--processes", "2"), wait_seconds=0.15)
+    command = ("wget", "-q", "--tries=3", "-O", "got", f"{copies.url}/file.bin?wget")
+    code, output = run(*command, cwd=tmp_path)
+    assert code == 0, output
+    assert (tmp_path / "got").read_bytes() == bytes(range(256)) * 40_000
+    assert copies.runs("file.bin") == ["file.bin - - -", "file.bin - bytes=5120000- -"]

@@ -113,7 +113,7 @@ class Front:
         try:
             runtime = self._here()
             limit_silence(environ, settings.unread_timeout)
-            settings = self._limited(settings, environ)
+            given, settings = settings, self._limited(settings, environ)
             if settings.event_streams == "resumable":
                 answered, environ = resume.answer(runtime, settings, environ, start_response)
                 if answered is not None:
@@ -123,7 +123,9 @@ class Front:
                 try:
                     return Results(settings).answer(runtime, reference, environ, start_response, visit)
                 except RunAnew:
-                    visit = visit and replace(visit, start_response=at_result_url(start_response))
+                    settings = self._limited(given, environ, goes_on=True)
+                    start_response = at_result_url(start_response)
+                    visit = visit and replace(visit, start_response=start_response)
             if visit is not None and environ["REQUEST_METHOD"] == "GET":
                 return self._answer_visit(runtime, settings, visit)
             return self._new_calls.accept(runtime, settings, environ, start_response, visit)
@@ -140,10 +142,10 @@ class Front:
                 self._pages, environ, start_response, error, clean_url, comes_back=comes_back
             )
 
-    def _limited(self, settings: Settings, environ: dict[str, Any]) -> Settings:
+    def _limited(self, settings: Settings, environ: dict[str, Any], *, goes_on: bool = False) -> Settings:
         """Return settings whose wait this server, and this request's client, can last."""
         wait_seconds = min(settings.wait_seconds, self._wait_limit)
-        if is_resumption(environ):
+        if goes_on or is_resumption(environ):
             wait_seconds = patience(wait_seconds, self._wait_limit)
         same = wait_seconds == settings.wait_seconds
         return settings if same else settings.replace(wait_seconds=wait_seconds)

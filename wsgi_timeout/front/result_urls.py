@@ -244,6 +244,11 @@ class _Request:
         return head is None or self.asked.takes(head.status, head.headers, self.call)
 
     @property
+    def goes_on(self) -> bool:
+        """Whether it asks for the rest of a response: behind a redirect wget would ask for the whole."""
+        return is_resumption(self.environ) or bool(self.asked.range and not self.call.range)
+
+    @property
     def may_continue(self) -> bool:
         """Whether it asks for the rest of a response, which the app may be asked for as well."""
         return bool(self.asked.range) and self.call.waits and self.call.method in SAFE
@@ -254,7 +259,7 @@ class _Request:
         if self.environ["REQUEST_METHOD"] not in SAFE:
             # A form without `action` posts to the address in the address bar, which is the result URL.
             return answers.redirect(start_response, "307 Temporary Redirect", clean_url)
-        if is_resumption(self.environ):
+        if self.goes_on:
             raise RunAnew
         # A client with a cached copy of the clean URL would send the same condition again, endlessly.
         lost_terms = had_terms and not self.asked.has_terms
