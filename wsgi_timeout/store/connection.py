@@ -238,7 +238,8 @@ class Scripts:
 
     def __init__(self, send: Callable[..., Any]) -> None:
         """Use `send` for each command: `Commands.send`, or the like."""
-        self._send = send
+        #: Sends one command that is no script.
+        self.command = self._send = send
 
     def run(self, name: str, keys: list[str], args: list[Any]) -> Any:
         try:

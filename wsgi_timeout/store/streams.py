@@ -30,6 +30,8 @@ from wsgi_timeout.store.connection import Scripts
 CHUNK = 256 * 1024
 #: How many chunks one read returns at most.
 READ_AHEAD = 4
+#: Chunks of so many bytes are read by a command of their own: to pass through Lua would take longer.
+_LARGE = 32 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,8 @@ class StreamReader:
         self._reader = reader
         self._key = keys.request_body(call_id) if attempt is None else keys.response_body(call_id, attempt)
         self._number = number
+        #: The last chunk was large; so may be the next ones.
+        self._large = False
         #: `complete` or `broken` once the last chunk was returned; empty before.
         self.end = ""
         #: There is no such stream: it has not begun, was deleted, or belongs to another attempt.
@@ -177,16 +181,26 @@ class StreamReader:
                 self._inbox,
                 "1" if self._response else "",
                 self._reader or "",
+                "1" if self._large else "",
             ],
         )
-        if answer == b"trimmed":
+        if answer == b"ok" and self._large:
+            chunks = self._large_chunks(chunks[0])
+        if answer == b"trimmed" or None in chunks:
             raise ResultTrimmed("the beginning of this body was read by somebody else, and is gone")
         self.missing = answer == b"missing"
         if end and self._told and not self._told():
             end = b""
         self._number += len(chunks)
+        self._large = bool(chunks) and len(chunks[-1]) >= _LARGE
         self.end = end.decode(errors="replace")
         return list(chunks)
+
+    def _large_chunks(self, count: int) -> list[bytes | None]:
+        """Return the next `count` chunks; None in place of one that was deleted meanwhile."""
+        if count <= 0:
+            return []
+        return self._scripts.command("HMGET", self._key, *range(self._number, self._number + count))
 
     def leave(self) -> None:
         """Stop reading: the limit without a reader applies again."""

@@ -1,7 +1,8 @@
 -- Returns the chunks from a number on, and acknowledges all before it. Wakes a writer that waits for room.
 -- KEYS: stream, record
--- ARGV: id, number, how many at most, reader's inbox, '1' if it is a response, attempt that reads its request or ''
--- Returns {'ok' | 'trimmed' | 'missing', 'complete' | 'broken' | '' (not ended), chunk...}
+-- ARGV: id, number, how many at most, reader's inbox, '1' if it is a response, attempt that reads its request or '',
+--       '1' to return the number of chunks only
+-- Returns {'ok' | 'trimmed' | 'missing', 'complete' | 'broken' | '' (not ended), chunk... | how many}
 write_though_full(KEYS[1])
 local s = hmget(KEYS[1], 'count', 'first', 'read', 'end', 'readers', 'writer')
 if not s[1] and not s[4] then return {'missing', ''} end
@@ -31,5 +32,9 @@ end
 local last = math.min(number + tonumber(ARGV[3]), count) - 1
 -- The end is returned with the last chunk, never before it.
 local answer = {'ok', last + 1 < count and '' or s[4] or ''}
+if ARGV[7] == '1' then
+  answer[3] = last - number + 1
+  return answer
+end
 for i = number, last do answer[#answer + 1] = hget(KEYS[1], i) end
 return answer
