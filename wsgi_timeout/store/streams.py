@@ -83,6 +83,8 @@ class StreamWriter:
         self.count = 0
         #: Whether there was a reader when the last chunk was offered.
         self.has_reader = False
+        #: Whether its reader has more to read than `with_reader` bytes.
+        self.is_ahead = False
 
     def offer(self, chunk: bytes) -> bool:
         """Append one chunk of at most `CHUNK` bytes; return False if there is no room for it now.
@@ -93,7 +95,7 @@ class StreamWriter:
             BytesFull: `max_buffered_bytes` are used up, and the call was not accepted yet.
         """
         budget = self._budget
-        answer, reader = self._scripts.run(
+        answer, reader, *ahead = self._scripts.run(
             "write",
             [self._key, keys.call(self._call_id), *([budget.key] if budget else [])],
             [
@@ -117,6 +119,7 @@ class StreamWriter:
         if answer == b"over":
             raise BytesFull("requests and results use max_buffered_bytes already")
         self.has_reader = bool(reader)
+        self.is_ahead = ahead == [1]
         if answer == b"full":
             return False
         self.count += 1
@@ -200,7 +203,9 @@ class StreamReader:
         """Return the next `count` chunks; None in place of one that was deleted meanwhile."""
         if count <= 0:
             return []
-        return self._scripts.command("HMGET", self._key, *range(self._number, self._number + count))
+        numbers = range(self._number, self._number + count)
+        chunks: list[bytes | None] = self._scripts.command("HMGET", self._key, *numbers)
+        return chunks
 
     def leave(self) -> None:
         """Stop reading: the limit without a reader applies again."""

@@ -5,7 +5,7 @@
 --       seconds that chunks are kept after they were read (0: until room is needed), max_buffered_bytes ('': the limit
 --       in the field '+')
 -- Returns {'ok' | 'full' | 'over' (max_buffered_bytes is used, and the call was not accepted yet) | 'fenced' | 'lost',
---   1 if there is a reader}
+--   1 if there is a reader, after an 'ok' 1 if it has more to read than with a reader is kept}
 local inboxes
 if ARGV[8] ~= '' then
   local r = hmget(KEYS[2], 'state', 'attempt', 'inboxes', 'unwanted')
@@ -90,4 +90,4 @@ if ARGV[9] ~= '' then
   wake(inboxes, ARGV[1])
 end
 if reader == 1 then wake(s[5], ARGV[1]) end
-return {'ok', reader}
+return {'ok', reader, window == 0 and reader == 1 and kept + size > tonumber(ARGV[4]) and 1 or 0}

@@ -1,0 +1,59 @@
+"""Streams of large chunks, and of more than a buffer that waits for its reader."""
+
+import random
+
+import pytest
+from call_steps import HEAD, fresh_calls, running
+
+from wsgi_timeout.errors import ResultTrimmed
+from wsgi_timeout.store import keys
+from wsgi_timeout.store.streams import CHUNK, READ_AHEAD, Limits, StreamReader, StreamWriter
+
+
+@pytest.fixture
+def calls(redis_server):
+    with fresh_calls(redis_server, "streams") as calls:
+        yield calls
+
+
+def download(calls, limits):
+    """Return a running call, the writer of its response, and a function that makes readers of it."""
+    call = running(calls)
+    writer = StreamWriter(calls.scripts, call.id, "writer", limits, ttl=60, attempt=1, head=HEAD.pack())
+    return call, writer, lambda inbox="reader": StreamReader(calls.scripts, call.id, inbox, 1)
+
+
+def test_large_chunks_come_in_order(calls):
+    """Large chunks, which no script returns, come in order too; of deleted ones it is told."""
+    call, writer, read = download(calls, Limits(9 * CHUNK, 9 * CHUNK))
+    reader, chunks = read(), [random.Random(number).randbytes(CHUNK) for number in range(READ_AHEAD + 3)]
+    assert writer.offer(chunks[0])
+    assert reader.poll() == chunks[:1]
+    assert reader.poll() == []
+    assert all(writer.offer(chunk) for chunk in chunks[1:])
+    assert reader.poll() + reader.poll() == chunks[1:]
+    late = read()
+    assert late.poll() == chunks[:READ_AHEAD]
+    calls.redis.hdel(keys.response_body(call.id, 1), READ_AHEAD + 1)
+    with pytest.raises(ResultTrimmed):
+        late.poll()
+
+
+def test_a_writer_is_told_that_its_reader_is_behind(calls):
+    """A writer learns that its reader has more to read than the buffer, until the reader has caught up."""
+    _, writer, read = download(calls, Limits(130, 10_000))
+    reader = read()
+
+    def offered():
+        assert writer.offer(b"1234")
+        return writer.is_ahead
+
+    assert not offered()
+    reader.poll()
+    assert not offered()
+    assert offered()
+    reader.poll()
+    assert offered()
+    reader.poll()
+    reader.poll()
+    assert not offered()
