@@ -13,6 +13,7 @@ from pathlib import Path
 import blocks
 import click
 import contestants
+import crowds
 import elsewhere
 import functions
 import psutil
@@ -22,7 +23,7 @@ from harness import RedisServer
 from rich.console import Console
 from rich.table import Table
 
-ROWS = (*rows.ROWS, *streams.ROWS, *blocks.ROWS, *elsewhere.ROWS, *functions.ROWS)
+ROWS = (*rows.ROWS, *streams.ROWS, *blocks.ROWS, *crowds.ROWS, *elsewhere.ROWS, *functions.ROWS)
 RESULTS = Path(__file__).parent / "results.md"
 _MARKS = {True: "met", False: "NOT met", None: ""}
 

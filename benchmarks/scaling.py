@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 import contestants
+import crowds
 import load
 import matplotlib as mpl
 import psutil
@@ -60,7 +61,8 @@ ENVIRON = {
 @click.argument("names", nargs=-1)
 def main(names):
     """Measure, print and draw all, or what NAMES say."""
-    parts = {part.__name__: part for part in (pending, waiting, registered, processes, in_flight, bodies)}
+    all_parts = (pending, waiting, crowds.three_crowds, registered, processes, in_flight, bodies)
+    parts = {part.__name__: part for part in all_parts}
     if unknown := set(names) - set(parts):
         raise click.UsageError(f"no part {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
     for name in names or parts:
