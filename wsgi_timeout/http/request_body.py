@@ -12,7 +12,7 @@ from hashlib import sha256
 from typing import Any
 
 from wsgi_timeout.errors import BodyTooLarge, UploadBroken, UploadStalled
-from wsgi_timeout.store.streams import CHUNK, split
+from wsgi_timeout.store.streams import CHUNK
 
 _READ = 64 * 1024
 
@@ -73,13 +73,18 @@ class Upload:
 
         Raises `UploadBroken`, `BodyTooLarge`.
         """
-        rest, self._rest = self._rest, b""
-        while piece := self._read(_READ):
-            rest += piece
-            while len(rest) >= CHUNK:
-                yield rest[:CHUNK]
-                rest = rest[CHUNK:]
-        yield from split(rest)
+        data, self._rest = self._rest, b""
+        while True:
+            while len(data) >= CHUNK:
+                yield data[:CHUNK]
+                data = data[CHUNK:]
+            # As much as makes a chunk: a server copies what it has received ahead at each smaller read.
+            piece = self._read(CHUNK - len(data))
+            if not piece:
+                break
+            data = data + piece if data else piece
+        if data:
+            yield data
 
     def discard(self) -> None:
         """Read and drop the body, so that the connection stays usable."""
