@@ -10,16 +10,16 @@ from functools import partial
 from typing import Any
 
 from gunicorn import __version__, version_info
-from gunicorn.workers import gthread
 
 from wsgi_timeout.front.host_server import served_settings
 from wsgi_timeout.front.put_off import PutOff
 from wsgi_timeout.serving.arrival import Arrival
 from wsgi_timeout.serving.gunicorn_connection import Connection
 from wsgi_timeout.serving.gunicorn_draining import DrainingWorker
+from wsgi_timeout.serving.gunicorn_keeping import KeepingWorker
 from wsgi_timeout.serving.lingering import Lingering
 from wsgi_timeout.serving.put_off_line import PutOffLine, repeat_of
-from wsgi_timeout.serving.thread_pool import Done, ThreadPool
+from wsgi_timeout.serving.thread_pool import Done
 from wsgi_timeout.settings import Settings
 
 #: The first gunicorn whose gthread `PatientWorker` can build on.
@@ -34,7 +34,7 @@ _TOO_MANY = (
 )
 
 
-class PatientWorker(DrainingWorker):
+class PatientWorker(KeepingWorker):
     """Uses threads only for requests that need not wait for their client.
 
     gthread gives each connection a thread that blocks for head and body as long as the client likes, and its
@@ -48,7 +48,7 @@ class PatientWorker(DrainingWorker):
         self._lingering: deque[Lingering] = deque()
         self._put_off = PutOffLine()
         #: Connections that are not HTTP/1 are handled by threads: reading their frames blocks.
-        self._by_threads = "h2" in getattr(self.cfg, "http_protocols", ()) or self.cfg.protocol != "http"
+        self.by_threads = "h2" in getattr(self.cfg, "http_protocols", ()) or self.cfg.protocol != "http"
         #: Connections whose request is arriving, the oldest first.
         self._arriving: dict[Connection, Arrival] = {}
         #: How many requests whose large body is still arriving have a thread; others wait for one.
@@ -58,19 +58,6 @@ class PatientWorker(DrainingWorker):
         self._most_arriving = max(1, self.worker_connections // 2)
         self._most_in_line = max(1, self.worker_connections // 4)
         self._next_sweep = 0.0
-
-    def get_thread_pool(self) -> ThreadPool:
-        done = partial(self.method_queue.defer, self.finish_request)
-        return ThreadPool(self.cfg.threads, self.handle, done)
-
-    def run(self) -> None:
-        try:
-            super().run()
-        finally:
-            self.tpool.shutdown()  # in every case: the interpreter waits for these threads
-
-    def enqueue_req(self, conn: Any) -> None:
-        self.tpool.submit(conn)
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
@@ -87,10 +74,10 @@ class PatientWorker(DrainingWorker):
             sock, client = listener.accept()
             self.nr_conns += 1
             conn = Connection(self.cfg, sock, client, listener.getsockname(), self._settings)
-            if self._by_threads:
+            if self.by_threads:
                 self.enqueue_req(conn)
             elif self._is_usable(conn):
-                self._begin(conn)
+                self.begin(conn)
 
     def _is_usable(self, conn: Connection) -> bool:
         """Return whether a new connection can be used, or its client has closed it before a TLS handshake."""
@@ -124,12 +111,12 @@ class PatientWorker(DrainingWorker):
     def on_client_socket_readable(self, conn: Any, client: Any) -> None:
         self.poller.unregister(client)
         self.keepalived_conns.remove(conn)
-        if self._by_threads:
+        if self.by_threads:
             self.enqueue_req(conn)
         else:
-            self._begin(conn)
+            self.begin(conn)
 
-    def _begin(self, conn: Connection, data: bytes = b"") -> None:
+    def begin(self, conn: Connection, data: bytes = b"") -> None:
         """Wait for a request of this connection, without a thread."""
         settings = self._settings
         conn.without_blocking()
@@ -222,33 +209,18 @@ class PatientWorker(DrainingWorker):
     # -- how a connection goes on, or ends
 
     def finish_request(self, conn: Any, fs: Done) -> None:
-        self.tpool.finished()
         self._upload_arrived(conn)
         error = fs.exception()
         if isinstance(error, PutOff):
             self._put_off.add(conn)
         elif error is not None or fs.result() is False:
             self._close_slowly(conn)
-        elif fs.result() is not True or self._by_threads:
+        elif fs.result() is not True or self.by_threads:
             super().finish_request(conn, fs)
         elif data := conn.leftover():
-            self._begin(conn, data)
+            self.begin(conn, data)
         else:
             self._keep(conn)
-
-    def _keep(self, conn: Connection) -> None:
-        """Wait for the next request of a connection."""
-        conn.without_blocking()
-        conn.set_timeout()
-        if not self.alive:
-            conn.timeout = min(conn.timeout, time.monotonic() + gthread.STOP_KEEPALIVE_LINGER)
-        try:
-            readable = partial(self.on_client_socket_readable, conn)
-            self.poller.register(conn.sock, selectors.EVENT_READ, readable)
-            self.keepalived_conns.append(conn)
-        except (OSError, ValueError, KeyError):
-            self.nr_conns -= 1
-            conn.close()
 
     def murder_pending(self) -> None:
         now = time.monotonic()

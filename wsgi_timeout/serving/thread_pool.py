@@ -1,6 +1,6 @@
 """The threads of our gunicorn worker: started when needed, each request handed over by one queue.
 
-`concurrent.futures` takes about ten locks for a request. Here only the main thread counts who is busy.
+`concurrent.futures` takes about ten locks for a request.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Done:
 
 
 class ThreadPool:
-    """Runs `handle` for connections, at most `most` at a time; all methods are for the main thread."""
+    """Runs `handle` for connections, at most `most` at a time."""
 
     def __init__(self, most: int, handle: Callable[[Any], Any], done: Callable[[Any, Done], object]) -> None:
         """`done` is called with a connection and its outcome, in the thread that has handled it."""
@@ -45,18 +45,16 @@ class ThreadPool:
         self._done = done
         self._waiting: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._threads = 0
+        self._lock = threading.Lock()
         self._busy = 0
 
     def submit(self, conn: Any) -> None:
-        """Have a thread handle a connection; `finished` is to follow in the main thread."""
-        self._busy += 1
+        """Have a thread handle a connection: for the main thread."""
+        with self._lock:
+            self._busy += 1
         self._waiting.put(conn)
         if self._busy > self._threads < self._most:
             self._start()
-
-    def finished(self) -> None:
-        """Note that a connection was handled."""
-        self._busy -= 1
 
     def shutdown(self, *, wait: bool = True) -> None:  # noqa: ARG002 - as gunicorn calls it
         """Let each thread end when it has nothing more to do; the interpreter waits for them."""
@@ -79,5 +77,8 @@ class ThreadPool:
                 done = Done(self._handle(conn))
             except BaseException as error:  # noqa: BLE001 - the main thread decides what follows
                 done = Done(None, error)
+            # First: the next request of this connection may find this thread free.
+            with self._lock:
+                self._busy -= 1
             self._done(conn, done)
             del conn, done
