@@ -11,6 +11,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from call_steps import a_call, fresh_calls
 from commands import run, run_here
 from harness import RedisServer, ask, follow, until
 
@@ -146,6 +147,20 @@ def test_what_cannot_be_done_is_one_line(site):
     code, _, errors = run_here("calls", url="unix:///nowhere")
     assert code == 2
     assert "Redis does not answer" in errors
+
+
+def test_what_is_not_shown_is_told(redis_server):
+    """Of a long queue the first calls are shown, and how many there are; a misspelt name is told."""
+    with fresh_calls(redis_server, "long", workers=("a",)) as calls:
+        url = f"{redis_server.url}?db=1"
+        for _ in range(5):
+            calls.enqueue(a_call())
+        code, output, errors = run_here("calls", "--limit", "2", url=url)
+        assert (code, output.count("queued")) == (0, 2)
+        assert errors == "queue wt:long: 5 calls are queued, the first 2 are shown (--limit)\n"
+        assert run_here("calls", "--limit", "5", url=url)[2] == ""
+        errors = run_here("calls", "--name", "lnog", url=url)[2]
+        assert errors == "no worker has ever served 'lnog' here: long is known\n"
 
 
 def test_the_serve_of_this_folder_is_found(serve, folder, env):

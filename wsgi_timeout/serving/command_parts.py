@@ -27,7 +27,7 @@ def at_redis(work: Callable[[redis.Redis], None]) -> None:
         with connect(url_here(), connections=1) as client:
             work(client)
     except AWAY as error:
-        _fail(f"Redis does not answer: {error}")
+        _fail(f"Redis does not answer: {error}; start it, or correct REDIS_URL")
     except (ConfigurationError, *ANY) as error:
         _fail(str(error))
 
@@ -42,7 +42,7 @@ def known(client: redis.Redis, call_id: str) -> dict[str, Any]:
     found = history(client, call_id)
     if found is None:
         raise ConfigurationError(
-            f"{call_id} is no known call: of calls that have ended the last thousand of each name are kept, "
+            f"there is no call {call_id}: of calls that have ended the last thousand of each name are kept, "
             "for 7 days; `wsgi-timeout calls` lists them"
         )
     return found

@@ -12,6 +12,7 @@ import redis
 
 from wsgi_timeout.serving.command_parts import at_redis, json_option, known, name_option, show, table
 from wsgi_timeout.serving.watch import watch as keep_showing
+from wsgi_timeout.store import rq_state
 from wsgi_timeout.store.call_list import STATES, ListedCall, list_calls
 from wsgi_timeout.store.failed_calls import failed_calls, names
 from wsgi_timeout.store.failed_calls import table as failed_table
@@ -49,7 +50,7 @@ def calls_command(
         else:
             listed = list_calls(client, name, states or STATES, limit)
             show((json.dumps(asdict(call)) for call in listed) if as_json else table(ListedCall, listed))
-            for told in _pauses(client, name):
+            for told in (*_pauses(client, name), *_not_shown(client, name, states, limit)):
                 click.echo(told, err=True)
 
     if watch and (failed or as_json):
@@ -63,6 +64,16 @@ def _pauses(client: redis.Redis, name: str | None) -> Iterator[str]:
         if is_paused(client, each):
             base = each.partition(":")[0]
             yield f"queue wt:{each} is paused: `wsgi-timeout resume {base}`, or `rq resume`, ends that"
+
+
+def _not_shown(client: redis.Redis, name: str | None, states: tuple[str, ...], limit: int) -> Iterator[str]:
+    there = names(client)
+    if name and name not in there:
+        yield f"no worker has ever served {name!r} here: {', '.join(there) or 'no name'} is known"
+    for each in [name] if name else there:
+        queued = client.llen(rq_state.queue_key(each))
+        if queued > limit and "queued" in (states or STATES):
+            yield f"queue wt:{each}: {queued} calls are queued, the first {limit} are shown (--limit)"
 
 
 @click.command("show")

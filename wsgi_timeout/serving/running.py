@@ -29,7 +29,8 @@ def url_here() -> str:
         raise ConfigurationError(f"more than one serve runs in this folder: choose one by {urls}")
     if not found:
         raise ConfigurationError(
-            "REDIS_URL is not set, and no serve with an embedded server runs in this folder"
+            "REDIS_URL is not set, and no serve with an embedded server runs in this folder: "
+            "set it to that of the workers, or go to the folder in which `serve` was started"
         )
     return next(iter(found.values()))
 
