@@ -99,8 +99,9 @@ test-resolve: ## See that our ranges resolve beside the pins in tests/stacks/set
 
 test-other-python: $(VENV)/.installed-dev ## Run what PEP 3333 asks for, httpbin and faults through --python
 	TESTS_APP_PYTHON=$(BIN)/python $(PYTEST) tests/wsgi tests/front/test_uploads.py \
-		tests/faults/test_worker_killed.py tests/faults/test_interrupts.py $(ARGS)
-	TESTS_APP_PYTHON=$(BIN)/python $(PYTEST) tests/integrations/test_httpbin.py -k gateway $(ARGS)
+		tests/faults/test_worker_killed.py tests/faults/test_interrupts.py tests/faults/test_handlers.py \
+		tests/faults/test_stops.py $(ARGS)
+	TESTS_APP_PYTHON=$(BIN)/python $(PYTEST) tests/integrations/test_httpbin.py $(ARGS)
 
 test-mutants: $(VENV)/.installed-dev ## Break each point of PEP 3333, and a sample of 40 operators, in a copy, and see a test fail
 	$(BIN)/python tests/wsgi/mutants/run.py $(ARGS)

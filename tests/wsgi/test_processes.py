@@ -59,6 +59,8 @@ def test_a_worker_passes_interrupts_over(site):
 
 @pytest.fixture(scope="module")
 def functions(deploy):
+    if APP_PYTHON:
+        pytest.skip("functions run under the Python that has wsgi-timeout")
     options = ("--processes", "1", "--function-processes", "1")
     site = deploy("wsgi_processes:stub", pool=options, secret="of these tests", wait_seconds=20)
     until(lambda: function_workers(site.redis, site.name) == 1, 20, "the process for functions")

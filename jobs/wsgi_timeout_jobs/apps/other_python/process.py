@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -78,9 +79,7 @@ class AppProcess:
         for stream in (sys.stdout, sys.stderr):
             with suppress(Exception):
                 stream.flush()
-        os.kill(os.getpid(), signal.SIGKILL)
-        while True:
-            time.sleep(1)
+        _end_as(code)
 
     def _start(self, theirs: list[socket.socket]) -> subprocess.Popen[bytes]:
         descriptors = [each.fileno() for each in theirs]
@@ -159,6 +158,18 @@ class Connection:
         # `close` alone would not wake a thread that reads from it.
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
+
+
+def _end_as(code: int) -> NoReturn:
+    """End this process as the app's has ended, so that the pool tells how."""
+    if code >= 0:
+        os._exit(code)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the app's process has left one
+    ends = signal.getsignal(-code) is signal.SIG_DFL
+    os.kill(os.getpid(), -code if ends else signal.SIGKILL)
+    time.sleep(1)
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise SystemExit  # not reached
 
 
 def _environment(ours: Mapping[str, str]) -> dict[str, str]:
