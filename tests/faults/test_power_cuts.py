@@ -1,17 +1,32 @@
 """Power cuts with `durability="fsync"`: Redis comes back with what was on its disk, and misses nothing."""
 
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from faults.power import CuttableServer, cut, deployed
-from harness import APPS, RedisServer, Serve, ask, environment, function_workers, joined, until
+from harness import (
+    APPS,
+    Gunicorn,
+    Process,
+    RedisServer,
+    Serve,
+    ask,
+    environment,
+    function_workers,
+    joined,
+    until,
+)
 
 from wsgi_timeout.store.connection import connect
 from wsgi_timeout.store.synced import Synced
 
 pytestmark = pytest.mark.slow
+
+CALL = re.compile(r"__wsgi_timeout_call=([^&]+)")
 
 
 @pytest.mark.timeout(180)
@@ -90,3 +105,55 @@ def test_greenlets_share_syncs():
     ):
         asked = [threads.submit(ask, site.web.port, f"/fast?tag=g{n}", "POST", timeout=90) for n in range(20)]
         assert {answer.result().status for answer in asked} == {200}
+
+
+def test_a_key_finds_its_call_after_a_cut():
+    """A POST that is repeated with its idempotency key after a power cut joins the first one's call."""
+    key = {"Idempotency-Key": "once"}
+    with deployed("always", "fsync", gateway="idempotency_headers='Idempotency-Key'") as (server, site):
+        target = "/slow?tag=keyed&seconds=2"
+        accepted = ask(site.web.port, target, "POST", headers=key)
+        assert accepted.status == 303
+        server.cut_power()
+        server.start()
+        call = CALL.search(accepted.location)[1]
+        answer = until(lambda: served(site.web.port, target, key), 30, "an answer")
+        while answer.status == 303:
+            assert CALL.search(answer.location)[1] == call
+            answer = ask(site.web.port, answer.location)
+        assert (answer.status, answer.text) == (200, "slow POST keyed 0\n")
+        assert len(site.runs("keyed")) == 1
+
+
+def served(port, target, headers):
+    answer = ask(port, target, "POST", headers=headers)
+    return answer if answer.status != 503 else None
+
+
+@pytest.mark.timeout(180)
+def test_a_stock_workers_results_survive(tmp_path):
+    """What RQ's own worker has run and told is on disk: after a cut its result is there, of one run."""
+    server, runs = CuttableServer(tmp_path, "--appendfsync", "always"), tmp_path / "runs"
+    settings = {"durability": "fsync", "worker_wait": 20, "target": "basic:app", "name": "stock"}
+    env = {**environment(**settings), "REDIS_URL": server.url, "RUNS_FILE": str(runs)}
+    app = "wsgi_timeout:gateway('basic:app', wait_for_response=False)"
+    web = Gunicorn(app, server.url, env=env)
+    words = ("worker", "--url", server.url, "--serializer", "json", "wt:stock")
+    try:
+        for tag in ("first", "second"):
+            # RQ's worker ends when its connection does.
+            worker = Process([Path(sys.executable).with_name("rq"), *words], env=env, cwd=APPS)
+            worker.wait_for("Listening on", 40)
+            accepted = ask(web.port, f"/fast?tag={tag}", "POST").json
+            until(
+                lambda url=accepted["status_url"]: ask(web.port, url).json["state"] == "ended", 40, "its end"
+            )
+            server.cut_power()
+            worker.stop()
+            server.start()
+            assert ask(web.port, accepted["result_url"]).text == f"fast {tag}\n"
+            assert [line.split()[0] for line in runs.read_text().splitlines()].count(tag) == 1
+    finally:
+        web.stop()
+        worker.stop()
+        server.close()
