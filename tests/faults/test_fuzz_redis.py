@@ -85,6 +85,7 @@ def kinds(name, worker, inbox, call, digests):
         "rq:queue:wt:<name>": rq_state.queue_key(name),
         "rq:queue:wt:<name>:intermediate": rq_state.intermediate_key(name),
         "rq:failed:wt:<name>": rq_state.failed_key(name),
+        "rq:canceled:wt:<name>": rq_state.canceled_key(name),
         "rq:wip:wt:<name>": rq_state.started_key(name),
         "rq:job:<id>": rq_state.job_key(call),
         "rq:worker:<worker>": rq_state.worker_key(worker),

@@ -12,7 +12,7 @@ from wsgi_timeout.store import keys
 
 USER, PASSWORD = "wrong-tokens", "anything"
 #: What a web process asks for before it answers on a result URL.
-LOOKS = ("hmget", "get")
+LOOKS = ("hmget", "hget")
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
@@ -42,7 +42,7 @@ class Rights:
         """Return how often somebody who waits was refused: only they ask for tombstones."""
         log = self._client.acl_log()
         return sum(
-            int(entry["count"]) for entry in log if (entry["username"], entry["object"]) == (USER, "get")
+            int(entry["count"]) for entry in log if (entry["username"], entry["object"]) == (USER, "hget")
         )
 
 

@@ -165,6 +165,10 @@ class _Stack:
         # Not imported by name: gevent may replace it after this was imported.
         self._tokens: queue.SimpleQueue[None] = queue.SimpleQueue()
 
+    def qsize(self) -> int:
+        """Return how many items there are."""
+        return len(self.queue)
+
     def put_nowait(self, item: Any) -> None:
         """Add an item; raises `queue.Full`."""
         if len(self.queue) >= self._most:

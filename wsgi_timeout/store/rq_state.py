@@ -44,6 +44,11 @@ def intermediate_key(name: str) -> str:
     return f"{queue_key(name)}:intermediate"
 
 
+def canceled_key(name: str) -> str:
+    """Return the key of the registry in which RQ's `job.cancel()` lists jobs."""
+    return f"rq:canceled:{queue_name(name)}"
+
+
 def failed_key(name: str) -> str:
     """Return the key of RQ's registry of failed jobs."""
     return f"rq:failed:{queue_name(name)}"
