@@ -9,25 +9,11 @@ from gunicorn.util import make_fail_app
 from gunicorn.workers import gthread
 
 from wsgi_timeout.reloading import Reloader
-from wsgi_timeout.serving.health import LeavesInTwoSteps, with_health
-from wsgi_timeout.serving.metrics_url import with_metrics
-from wsgi_timeout.serving.unframed import reset_when_cut
-from wsgi_timeout.watching import listener
+from wsgi_timeout.serving.gunicorn_stopping import LeavesInTwoSteps
 
 
 class DrainingWorker(LeavesInTwoSteps, gthread.ThreadWorker):
     """gunicorn's own gthread, of any version, that answers every waiter when told to stop."""
-
-    @property
-    def alive(self) -> bool:
-        return self._alive
-
-    @alive.setter
-    def alive(self, value: bool) -> None:
-        # gunicorn sets it to False for every reason to stop (signals, max_requests, a reload) but one.
-        self._alive = value
-        if not value:
-            listener.drain()
 
     def is_parent_alive(self) -> bool:
         there: bool = super().is_parent_alive()
@@ -36,14 +22,9 @@ class DrainingWorker(LeavesInTwoSteps, gthread.ThreadWorker):
             self.alive = False
         return there
 
-    def load_wsgi(self) -> None:
-        app = with_metrics(self._load)
-        self.wsgi: Any = with_health(reset_when_cut(app), lambda: self.is_ready)
-
     def _load(self) -> Any:
         if not self.cfg.reload:
-            super().load_wsgi()
-            return self.wsgi
+            return super()._load()
         # gunicorn's own reloader misses edits before its first look; it starts this one instead.
         self.reloader = Reloader()
         try:

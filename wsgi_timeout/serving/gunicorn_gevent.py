@@ -19,10 +19,8 @@ from gunicorn.workers import ggevent
 from wsgi_timeout.front.host_server import served_settings
 from wsgi_timeout.http.parameters import MARK
 from wsgi_timeout.serving.arrival import BODY_AHEAD
-from wsgi_timeout.serving.health import LeavesInTwoSteps, with_health
-from wsgi_timeout.serving.metrics_url import with_metrics
+from wsgi_timeout.serving.gunicorn_stopping import LeavesInTwoSteps
 from wsgi_timeout.serving.paced_socket import END_OF_CHUNKS, PacedSocket
-from wsgi_timeout.serving.unframed import reset_when_cut
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.watching import listener
 
@@ -47,26 +45,17 @@ class GeventWorker(LeavesInTwoSteps, ggevent.GeventWorker):
             super().patch()
 
     def load_wsgi(self) -> None:
-        app = with_metrics(self._load)
-        self.wsgi: Any = with_health(reset_when_cut(app), lambda: self.is_ready)
+        super().load_wsgi()
         self._settings = served_settings()
 
     def _load(self) -> Any:
-        super().load_wsgi()
-        app = self.wsgi
+        app = super()._load()
         # Called as a method it takes 0.8 KB less of the stack, which is kept of each greenlet that waits.
         return app.__call__ if isinstance(vars(type(app)).get("__call__"), FunctionType) else app
 
-    @property
-    def alive(self) -> bool:
-        return self._alive
-
-    @alive.setter
-    def alive(self, value: bool) -> None:
-        self._alive = value
-        if not value:
-            # Outside the signal handler, as gunicorn does it.
-            gevent.spawn(self._drain)
+    def begin_drain(self) -> None:
+        # Outside the signal handler, as gunicorn does it.
+        gevent.spawn(self._drain)
 
     def notify(self) -> None:
         if self.ppid == os.getppid():
