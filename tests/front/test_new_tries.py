@@ -25,7 +25,12 @@ def fetch(port, target):
 
 @pytest.mark.parametrize(
     ("how", "shown"),
-    [("2", (200, False)), ("5000", (200, False)), ("raises", (500, True)), ("500", (500, True))],
+    [
+        ("2", (200, False)),
+        pytest.param("5000", (200, False), marks=pytest.mark.slow),
+        ("raises", (500, True)),
+        pytest.param("500", (500, True), marks=pytest.mark.slow),
+    ],
 )
 def test_who_asks_again_reaches_the_app(site, how, shown):
     """What failed is shown once as it was; the same GET again is a new try, of which the app decides."""

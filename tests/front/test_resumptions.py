@@ -6,6 +6,8 @@ import pytest
 from harness import ask, raw_request, until
 from result_urls import ready_result, status_url
 
+pytestmark = pytest.mark.slow
+
 #: What Chromium sends, and what it sends on plain http to another machine.
 PLAIN = {"Range": "bytes=395-", "If-Range": '"v1"', "User-Agent": "Mozilla/5.0"}
 SECURE = {**PLAIN, "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "empty", "Accept": "*/*"}
