@@ -81,8 +81,7 @@ class FunctionRunner:
         try:
             ending = self._attempt(attempt, request)
             forks.end_here()  # a process that the function forked must not touch the worker's shared memory
-            if ending.pause is None:
-                run_once.end(attempt.call_id)
+            run_once.end(attempt.call_id, again=ending.pause is not None)
             # While this waits for Redis, the pool must not end it.
             with self.board.settling(slot):
                 outcome = self._settle(attempt, request, ending, deadline)

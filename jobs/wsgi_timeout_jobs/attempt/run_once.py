@@ -43,6 +43,8 @@ class _State:
     """The open file of this process, and what it has noted."""
 
     notes = 0
+    #: The calls that run here, and may run again.
+    more: ClassVar[set[str]] = set()
     failed = False
     #: Open files by process id: SQLite forbids using, or closing, in a child what was opened before the fork.
     files: ClassVar[dict[int, sqlite3.Connection]] = {}
@@ -64,13 +66,20 @@ def begin(call_id: str, runs: int, until: float) -> None:
         raise PayloadRefused(f"call {call_id} comes later than it may run: who else writes to this Redis?")
     if not _noted(call_id, runs, until + _SKEW_SECONDS, now):
         raise PayloadRefused(f"call {call_id} has run here already: who else writes to this Redis?")
+    if runs > 1:
+        _State.more.add(call_id)
 
 
-def end(call_id: str) -> None:
-    """Note that a call has ended, so that it may not run again."""
+def end(call_id: str, *, again: bool = False) -> None:
+    """Note that a run has ended; unless it runs `again`, the call may not run any more."""
+    if call_id not in _State.more:
+        return  # it has had its only run, or none
+    _State.more.discard(call_id)
+    if again:
+        return
     try:
-        with _lock, _file() as file:
-            file.execute("UPDATE runs SET count = ? WHERE id = ?", (_NO_MORE, call_id))
+        with _lock:
+            _file().execute("UPDATE runs SET count = ? WHERE id = ?", (_NO_MORE, call_id))
     except (OSError, sqlite3.Error):
         if call_id in _in_memory:
             _in_memory[call_id] = _NO_MORE
@@ -78,11 +87,13 @@ def end(call_id: str) -> None:
 
 def _noted(call_id: str, runs: int, until: float, now: float) -> bool:
     try:
-        with _lock, _file() as file:
+        with _lock:
+            file = _file()
             _State.notes += 1
             if _State.notes % _FORGET_EVERY == 1:
                 file.execute("DELETE FROM runs WHERE until < ?", (now,))
-            return file.execute(_NOTE, (call_id, until, runs)).fetchone() is not None
+            # All rows: with the last one the statement commits itself.
+            return bool(file.execute(_NOTE, (call_id, until, runs)).fetchall())
     except (OSError, sqlite3.Error) as error:
         if not _State.failed:
             _State.failed = True
@@ -93,13 +104,13 @@ def _noted(call_id: str, runs: int, until: float, now: float) -> bool:
 
 
 def _file() -> sqlite3.Connection:
-    """Return this process's connection; as a `with` block it is one transaction."""
+    """Return this process's connection; each statement commits itself."""
     pid = os.getpid()
     if pid not in _State.files:
         path = _folder() / "runs.sqlite"
         path.touch(mode=0o600)
         # All threads use it, one at a time: `_lock`.
-        file = sqlite3.connect(path, timeout=_LOCKED_SECONDS, check_same_thread=False)
+        file = sqlite3.connect(path, timeout=_LOCKED_SECONDS, check_same_thread=False, isolation_level=None)
         # A power cut loses the notes of the last seconds only.
         file.execute("PRAGMA synchronous = OFF")
         file.execute("PRAGMA journal_mode = WAL")
