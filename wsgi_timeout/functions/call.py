@@ -38,6 +38,8 @@ _RETRY_SECONDS = 0.5
 _RECHECK_SECONDS = 5.0
 #: Seconds in which a call is cancelled whose caller is interrupted.
 _CANCEL_SECONDS = 2.0
+#: Seconds after a `spawn` in which `get` does not ask first whether the call has ended.
+_FRESH_SECONDS = 0.005
 
 _FAILURES: dict[Outcome, type[CallFailed]] = {
     Outcome.LOST: WorkerLost,
@@ -64,6 +66,9 @@ class FunctionCall(Generic[R]):
     the same `REDIS_URL` and `WSGI_TIMEOUT_SECRET`. The call itself lies in Redis: it goes on when the
     process that spawned it ends, and its result is kept for `function_result_ttl` seconds (7 days).
     """
+
+    #: When this process spawned it, in monotonic seconds.
+    _spawned = -math.inf
 
     def __init__(self, object_id: str) -> None:
         """Make the handle of a call; see `from_id`.
@@ -181,7 +186,9 @@ class FunctionCall(Generic[R]):
 
     def _end(self, here: Client, timeout: float | None) -> _Ended:
         deadline = None if timeout is None else time.monotonic() + timeout
-        ended = self._look(here, deadline)
+        # One that was spawned just now has hardly ended: it is looked at as it is joined.
+        now = timeout != 0 and time.monotonic() - self._spawned < _FRESH_SECONDS
+        ended = None if now else self._look(here, deadline)
         if ended is None and timeout != 0:
             with here.shield():
                 waiter = here.listener.waiter(self.object_id)
@@ -195,16 +202,19 @@ class FunctionCall(Generic[R]):
         joined = False
         while True:
             waiter.reset()
+            record = None
             try:
                 if not joined:
                     here.listener.check()
                     with within(_left(deadline)):
-                        here.calls("").join(self.object_id, here.listener.inbox)
+                        record = here.calls("").join_and_read(
+                            self.object_id, here.listener.inbox, self._FIELDS
+                        )
                     joined = True
             except UNAVAILABLE:
                 # Redis is away, as the look below finds too; or it is full, and no wake will come.
                 pass
-            ended = self._look(here, deadline)
+            ended = self._look(here, deadline, record)
             if ended is not None:
                 return ended
             left = _RECHECK_SECONDS if deadline is None else deadline - time.monotonic()
@@ -212,13 +222,14 @@ class FunctionCall(Generic[R]):
                 return None
             waiter.wait(min(left, _RECHECK_SECONDS))
 
-    def _look(self, here: Client, deadline: float | None) -> _Ended | None:
-        """Return the record of the call if it has ended, else None; raises `OutputExpiredError`."""
+    def _look(self, here: Client, deadline: float | None, record: Any = None) -> _Ended | None:
+        """Return how the call ended, by `record` if that was read just now; raises `OutputExpiredError`."""
         try:
             here.listener.check()
-            with within(_left(deadline)):
-                record = self._record(here)
             if record is None:
+                with within(_left(deadline)):
+                    record = self._record(here)
+            if record is None or record[0] is None:
                 raise self._expired()
             if record[0] != b"ended" or not self._is_told(here, record, deadline):
                 return None

@@ -171,7 +171,9 @@ class Function(Generic[P, R]):
                     with here.shield():
                         payload.write_chunk(here.redis, keys.arguments(call_id), number, chunk, _CHUNK_TTL)
             _enqueue(here.calls(self._queue()), call, settings.worker_wait)
-        return FunctionCall(call_id)
+        spawned: FunctionCall[R] = FunctionCall(call_id)
+        spawned._spawned = time.monotonic()  # noqa: SLF001 - for its `get`
+        return spawned
 
 
 @overload

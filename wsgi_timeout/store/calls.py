@@ -11,7 +11,7 @@ that was wrongly taken for dead still has its old number, and scripts refuse wri
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from hashlib import sha256
@@ -78,8 +78,12 @@ class Calls(Enqueueing):
 
     def join(self, call_id: str, inbox: str) -> Snapshot:
         """Have the call wake `inbox` from now on; return its state, which may not be on disk yet."""
-        values = self.scripts.run("join", [keys.call(call_id)], [inbox, *Snapshot.FIELDS])
-        return Snapshot.read(values)
+        return Snapshot.read(self.join_and_read(call_id, inbox, Snapshot.FIELDS))
+
+    def join_and_read(self, call_id: str, inbox: str, fields: Sequence[str]) -> list[bytes | None]:
+        """Do as `join`; return fields of its record, of which the first is to be `state`."""
+        values: list[bytes | None] = self.scripts.run("join", [keys.call(call_id)], [inbox, *fields])
+        return values
 
     def authorize(self, call_id: str, token: str, path: str) -> Snapshot | Tombstone | None:
         """Return a call if id, token, path and name all fit; None otherwise, whichever of them does not.
