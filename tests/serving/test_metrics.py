@@ -4,6 +4,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -58,6 +59,7 @@ def scrape(port, name):
 
 def test_calls_are_counted_by_route_and_outcome(site, port):
     """Both halves tell of calls by our patterns, however many processes answer, and whichever is asked."""
+    began = time.monotonic()
     for number in range(3):
         assert ask(site.web.port, f"/fast?number={number}").status == 200
     answers = follow(site.web.port, "/slow?seconds=1.2")
@@ -72,6 +74,7 @@ def test_calls_are_counted_by_route_and_outcome(site, port):
     assert web["hops_count", "/fast"] == 3
     assert web["hops_sum", "/slow*"] == len(answers) - 1
     assert web["accept_seconds_count", "/slow*"] == 1
+    assert web["accept_seconds_sum", "/slow*"] < time.monotonic() - began
     for route, count in (("/fast", 3), ("/slow*", 1)):
         key = ("calls_total", route, "done")
         until(lambda key=key, count=count: scrape(port, site.name).get(key) == count, what="the calls' end")

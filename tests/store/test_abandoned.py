@@ -35,6 +35,8 @@ def test_only_what_says_so_is_listed(calls):
 def test_a_running_call_nobody_asks_for_is_found(calls):
     """It is found once its time has passed, and not again at once; before that it is not."""
     call = running(calls, abandon_after=FOR_LONG)
+    left = calls.redis.zscore(keys.asked(calls.name), call.id) / 1000 - calls.redis.time()[0]
+    assert FOR_LONG / 2 < left <= FOR_LONG + 1
     assert calls.workers.recount() == ([], [])
     long_ago(calls, call)
     assert calls.workers.recount() == ([], [call.id])

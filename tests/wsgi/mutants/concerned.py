@@ -21,7 +21,7 @@ _TESTS = {
     f"{STORE}calls.py": _CALLS,
     f"{STORE}claims.py": "store/test_calls.py front/test_preferences.py",
     f"{STORE}connection.py": "store/test_commands.py store/test_wrong_password.py faults/test_redis_away.py",
-    f"{STORE}enqueue.py": _CALLS,
+    f"{STORE}enqueue.py": f"{_CALLS} store/test_untold.py store/test_abandoned.py",
     f"{STORE}everysec.py": "store/test_durability.py",
     f"{STORE}failed_calls.py": "store/test_lists.py faults/test_failed_calls.py",
     f"{STORE}first_waits.py": "store/test_first_waits.py front/test_navigations.py",
