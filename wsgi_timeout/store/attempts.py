@@ -73,6 +73,12 @@ class Attempts(Queue):
         touched = [keys.held(worker), self._queue, keys.call(call_id)]
         return bool(self.scripts.run("put_back", touched, [call_id]))
 
+    def drop_junk(self, worker: str) -> None:
+        """Delete what is no list where this worker holds calls: it could take none until its end."""
+        held = keys.held(worker)
+        if self.redis.type(held) not in {b"list", b"none"}:
+            self.redis.unlink(held)
+
     def store(self, attempt: Attempt, number: int, chunk: bytes) -> None:
         """Store a chunk of an attempt's large result; raises `Fenced` if it is no longer the current one."""
         touched = [keys.value(attempt.call_id, attempt.number), keys.call(attempt.call_id), self.buffered]

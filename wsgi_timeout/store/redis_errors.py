@@ -95,7 +95,9 @@ def what_happened(error: BaseException) -> str:
     """Say for a log what became of Redis: a wrong password is no outage, and mended otherwise."""
     if isinstance(error, WrongPassword):
         return f"Redis refuses the user or password of REDIS_URL ({error})"
-    return f"Redis is away ({error})"
+    if isinstance(error, UNAVAILABLE):
+        return f"Redis is away ({error})"
+    return f"Redis holds what is not ours, or we asked for what it cannot do ({error})"
 
 
 class _UnavailableIsRefusal:

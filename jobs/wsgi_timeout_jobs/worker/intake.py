@@ -11,7 +11,7 @@ from types import FrameType
 from wsgi_timeout.store import keys
 from wsgi_timeout.store.attempts import Attempts
 from wsgi_timeout.store.record import Taken, text
-from wsgi_timeout.store.redis_errors import ANY, what_happened
+from wsgi_timeout.store.redis_errors import ANY, UNAVAILABLE, what_happened
 from wsgi_timeout_jobs.process.board import Board
 from wsgi_timeout_jobs.process.options import WorkerOptions
 
@@ -67,6 +67,9 @@ class Intake:
             # A server that becomes a replica breaks off a BLMOVE too.
             self._lost_reply = True
             self._tell(what_happened(error))
+            if not isinstance(error, UNAVAILABLE):
+                with suppress(*ANY):
+                    self._attempts.drop_junk(self._worker)
             time.sleep(_RETRY_SECONDS)
             return None
         self._told = ""
