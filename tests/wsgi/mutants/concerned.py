@@ -77,7 +77,7 @@ _TESTS = {
     f"{JOBS}pool/child.py": _POOL,
     f"{JOBS}pool/children.py": _POOL,
     f"{JOBS}pool/deadlines.py": "jobs/test_pool_decisions.py faults/test_interrupts.py",
-    f"{JOBS}pool/forked.py": "serving/test_serve.py",
+    f"{JOBS}pool/forked.py": "jobs/test_pool_decisions.py serving/test_serve.py",
     f"{JOBS}pool/metrics_port.py": "serving/test_metrics.py",
     f"{JOBS}pool/options.py": _POOL,
     f"{JOBS}pool/pool.py": _POOL,
