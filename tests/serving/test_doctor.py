@@ -126,7 +126,7 @@ def test_failures_of_workers_are_named(server):
         assert found(url)[0]["workers"][0] == "ok"
         for field, other, verdict, word in [
             ("target", "other:app", "fail", "more than one app"),
-            ("wire", "99", "warn", "wire version 1, 99"),
+            ("wire", "99", "warn", f"wire version {WIRE_VERSION}, 99"),
             ("version", "0.0.1", "warn", "wsgi-timeout 0.0.1"),
             ("secret", "another", "fail", "WSGI_TIMEOUT_SECRET"),
         ]:

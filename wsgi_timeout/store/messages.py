@@ -14,7 +14,7 @@ from wsgi_timeout.compat import Self
 from wsgi_timeout.errors import ConfigurationError
 
 #: The version of the wire format, which must be the same in both halves of a deployment.
-WIRE_VERSION = 1
+WIRE_VERSION = 2
 
 #: The entry of a call that a front inside the app has captured; middleware outside that front has run.
 PLACE = "place"
