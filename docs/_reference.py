@@ -41,7 +41,7 @@ More variables are no settings:
 | variable | meaning |
 |---|---|
 | `REDIS_URL` | the Redis or Valkey of web processes and workers |
-| `WSGI_TIMEOUT_SECRET` | signs the arguments and results of functions; the same in every process |
+| `WSGI_TIMEOUT_SECRET` | signs the arguments and results of functions, and seals requests; 32 characters or more, the same in every process |
 | `WSGI_TIMEOUT_NAME` | the name of the queue, as `--name` |
 | `WSGI_TIMEOUT_BIND` | where gunicorn listens with the shipped configuration |
 | `WSGI_TIMEOUT_LOG_LEVEL` | how much workers say; `INFO` |
@@ -51,7 +51,9 @@ More variables are no settings:
 
 def commands():
     parts = ["# The command line", ""]
-    for name, command in sorted(cli.commands.items()):
+    whole = click.Context(cli)
+    for name in cli.list_commands(whole):
+        command = cli.get_command(whole, name)
         context = click.Context(command, info_name=f"wsgi-timeout {name}")
         parts += [f"## wsgi-timeout {name}", "", *described(command, context), ""]
     return "\n".join(parts)

@@ -5,6 +5,7 @@ import re
 import threading
 import time
 from collections import Counter
+from operator import itemgetter
 from statistics import median
 
 import pytest
@@ -311,6 +312,12 @@ def test_commands_while_nothing_happens(site, redis_server):
     """An idle web process and a pool send Redis few commands: nobody blocks in a look at an inbox."""
     until(lambda: not redis_server.client.exists(keys.buffered(site.name)), 15, "the last recount")
     until(lambda: redis_server.client.info("clients")["blocked_clients"] == 1, 15, "a worker blocks alone")
+    least = min((idle_commands(redis_server) for _ in range(3)), key=itemgetter(0))
+    assert 1 < least[0] < IDLE_COMMANDS, least
+
+
+def idle_commands(redis_server):
+    """Return how many commands a second came in three seconds, but for more frequent renewals, and which."""
     before, began = commands(redis_server), time.monotonic()
     time.sleep(3)
     spent, seconds = commands(redis_server) - before, time.monotonic() - began
@@ -319,4 +326,4 @@ def test_commands_while_nothing_happens(site, redis_server):
         del spent[name]
     # A lease of two seconds is renewed five times as often.
     more_often = RENEWAL_COMMANDS * (spent["evalsha"] / seconds - 0.33)
-    assert 1 < sum(spent.values()) / seconds < IDLE_COMMANDS + more_often, spent
+    return sum(spent.values()) / seconds - more_often, spent
