@@ -32,7 +32,7 @@ from wsgi_timeout_jobs.pool.forked import EXIT_LOAD_FAILED, EXIT_RELOAD, _load_f
 from wsgi_timeout_jobs.pool.options import PoolOptions
 from wsgi_timeout_jobs.pool.pool import Pool as JobsPool
 from wsgi_timeout_jobs.pool.queue_keeper import QueueKeeper
-from wsgi_timeout_jobs.pool.records import is_left, is_ours_no_more
+from wsgi_timeout_jobs.pool.records import ended_elsewhere, is_left
 from wsgi_timeout_jobs.pool.signals import tell_systemd
 from wsgi_timeout_jobs.process.board import Board
 from wsgi_timeout_jobs.worker.intake import Intake
@@ -65,7 +65,7 @@ if not Path(os.environ["LOADS"]).with_name("may-load").exists():
 )
 def test_whose_call_it_is(state, attempt, outcome, expected):
     """A call that others ended, or run by now, is not ours any more; one that its handler ended still is."""
-    assert is_ours_no_more(SimpleNamespace(attempt=1), [state, attempt, outcome]) is expected
+    assert ended_elsewhere(SimpleNamespace(attempt=1), [state, attempt, outcome]) is expected
 
 
 @pytest.mark.parametrize("stopping", [False, True])

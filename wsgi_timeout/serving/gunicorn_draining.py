@@ -9,10 +9,10 @@ from gunicorn.util import make_fail_app
 from gunicorn.workers import gthread
 
 from wsgi_timeout.reloading import Reloader
-from wsgi_timeout.serving.gunicorn_stopping import LeavesInTwoSteps
+from wsgi_timeout.serving.gunicorn_stopping import StopsGracefully
 
 
-class DrainingWorker(LeavesInTwoSteps, gthread.ThreadWorker):
+class DrainingWorker(StopsGracefully, gthread.ThreadWorker):
     """gunicorn's own gthread, of any version, that answers every waiter when told to stop."""
 
     def is_parent_alive(self) -> bool:

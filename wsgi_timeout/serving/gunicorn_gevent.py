@@ -19,13 +19,13 @@ from gunicorn.workers import ggevent
 from wsgi_timeout.front.host_server import served_settings
 from wsgi_timeout.http.parameters import MARK
 from wsgi_timeout.serving.arrival import BODY_AHEAD
-from wsgi_timeout.serving.gunicorn_stopping import LeavesInTwoSteps
+from wsgi_timeout.serving.gunicorn_stopping import StopsGracefully
 from wsgi_timeout.serving.paced_socket import END_OF_CHUNKS, PacedSocket
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.watching import listener
 
 
-class GeventWorker(LeavesInTwoSteps, ggevent.GeventWorker):
+class GeventWorker(StopsGracefully, ggevent.GeventWorker):
     """Holds thousands of waiting requests, a greenlet each, and answers all of them when told to stop."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -17,7 +17,7 @@ from wsgi_timeout.watching import listener
 _NOTICE_SECONDS = 0.25
 
 
-class LeavesInTwoSteps:
+class StopsGracefully:
     """A mixin for gunicorn's workers: told to stop, it becomes unready, and drains after `drain_delay`."""
 
     wsgi: Any

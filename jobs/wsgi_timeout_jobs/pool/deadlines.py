@@ -43,13 +43,13 @@ class Deadlines:
                 if now >= running.deadline:
                     self.interrupt(child, running, Outcome.TIMEOUT)
             elif self._threads == 1:
-                self._tell_who_waits(child, running, interruption)
+                self._record_for_waiters(child, running, interruption)
         for child in self._children:
             there = {running.attempt_of for running in child.board.running()}
             child.interrupted = {key: found for key, found in child.interrupted.items() if key in there}
             self._kill_after_grace(child)
 
-    def _tell_who_waits(self, child: Child, running: Running, interruption: Interruption) -> None:
+    def _record_for_waiters(self, child: Child, running: Running, interruption: Interruption) -> None:
         """Record the outcome for a handler that has not done so yet, so that its waiters get it."""
         seconds = time.monotonic() - interruption.since
         if seconds > min(self._grace, _UNANSWERED_SECONDS) and not interruption.ended:

@@ -29,7 +29,7 @@ from wsgi_timeout_jobs.pool.metrics_port import MetricsPort
 from wsgi_timeout_jobs.pool.options import PoolOptions
 from wsgi_timeout_jobs.pool.pauses import Pauses
 from wsgi_timeout_jobs.pool.queue_keeper import QueueKeeper
-from wsgi_timeout_jobs.pool.records import SILENT_SECONDS, is_left, is_ours_no_more
+from wsgi_timeout_jobs.pool.records import SILENT_SECONDS, ended_elsewhere, is_left
 from wsgi_timeout_jobs.pool.rq_commands import Command, Commands
 from wsgi_timeout_jobs.pool.signals import install, tell_systemd, wait
 
@@ -259,7 +259,7 @@ class Pool:
         for (child, running), record, stream in zip(long, found[::2], found[1::2], strict=True):
             if running not in child.board.running():
                 continue
-            if is_ours_no_more(running, record):
+            if ended_elsewhere(running, record):
                 self._deadlines.interrupt(child, running, Outcome.CANCELLED, ended=True)
             elif stream[1] and now - self._unbroken_since < 2 * SILENT_SECONDS:
                 pass  # its web process may be coming back to Redis as well

@@ -14,7 +14,7 @@ _ENDED_ELSEWHERE = {Outcome.CANCELLED.encode(), Outcome.TIMEOUT.encode(), Outcom
 SILENT_SECONDS = 5.0
 
 
-def is_ours_no_more(running: Running, record: list[bytes | None]) -> bool:
+def ended_elsewhere(running: Running, record: list[bytes | None]) -> bool:
     """Whether others ended a call, or run it again, by its record's state, attempt and outcome."""
     state, attempt, outcome = record[:3]
     return (state == b"ended" and outcome in _ENDED_ELSEWHERE) or attempt != b"%d" % running.attempt
