@@ -33,7 +33,7 @@ _NAMED = re.compile(r"(fc-[A-Za-z0-9_-]{8,64})\.([A-Za-z0-9_-]{16,128})\.(\d{1,1
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class StreamPosition:
     """The call and the position in its response from which a client wants to continue."""
 
     call_id: str
@@ -42,13 +42,13 @@ class Place:
     offset: int | None
 
 
-def _place(environ: dict[str, Any], reference: urls.Reference | None) -> Place | None:
+def _position(environ: dict[str, Any], reference: urls.Reference | None) -> StreamPosition | None:
     """Return the position that a request names; None if it names none of ours."""
     if named := _NAMED.fullmatch(environ.get("HTTP_LAST_EVENT_ID", "").strip()):
         call_id, token, offset = named.groups()
-        return Place(call_id, token, None if offset == END else int(offset))
+        return StreamPosition(call_id, token, None if offset == END else int(offset))
     if reference and reference.kind == "call" and reference.offset is not None:
-        return Place(reference.call_id, reference.token, reference.offset)
+        return StreamPosition(reference.call_id, reference.token, reference.offset)
     return None
 
 
@@ -63,7 +63,7 @@ def answer(
     if parameters.MARK in query:
         environ = {**environ, "QUERY_STRING": urls.with_our_offset(query)}
     reference = urls.reference(environ.get("QUERY_STRING", ""))
-    at = _place(environ, reference)
+    at = _position(environ, reference)
     if at is None:
         return None, environ
     hop = reference.hop if reference else 0
@@ -73,7 +73,7 @@ def answer(
 def _return(
     runtime: Runtime,
     settings: Settings,
-    at: Place,
+    at: StreamPosition,
     hop: int,
     environ: dict[str, Any],
     start_response: StartResponse,
@@ -110,7 +110,7 @@ class _Return:
 
     runtime: Runtime
     settings: Settings
-    at: Place
+    at: StreamPosition
     pending: Pending
     seat: Seat
     environ: dict[str, Any]

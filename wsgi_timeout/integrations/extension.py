@@ -77,7 +77,7 @@ class RequestTimeouts:
         Args:
             app: a Flask app, as often as there are apps; its configuration is read with the first request.
         """
-        place = app.extensions[EXTENSION] = Place(
+        place = app.extensions[EXTENSION] = InstalledFront(
             app,
             name=self._name or os.environ.get(NAME_VARIABLE) or name_of(app),
             eager=self._eager,
@@ -101,7 +101,7 @@ class RequestTimeouts:
         return Routes(settings, only=self._only, except_=self._except, routes=self._routes)
 
 
-class Place:
+class InstalledFront:
     """Stands in place of one app's `wsgi_app`; makes the front with the first request, as configured then."""
 
     def __init__(

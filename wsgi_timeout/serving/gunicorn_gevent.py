@@ -92,7 +92,7 @@ class GeventWorker(StopsGracefully, ggevent.GeventWorker):
         if missing == 0:
             super().handle_request(listener_name, req, sock, addr)
             return
-        place = _Place(self._upload_places)
+        place = _UploadPlace(self._upload_places)
         paced.expect(missing, place.give_back)
         try:
             super().handle_request(listener_name, req, sock, addr)
@@ -133,7 +133,7 @@ class _Name:
         return self._name
 
 
-class _Place:
+class _UploadPlace:
     """One of the places for uploads, given back once."""
 
     def __init__(self, places: Semaphore) -> None:

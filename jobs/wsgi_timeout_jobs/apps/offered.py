@@ -10,7 +10,7 @@ from typing import Any
 from wsgi_timeout import target as targets
 from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.functions import payload
-from wsgi_timeout.integrations.extension import EXTENSION, Place
+from wsgi_timeout.integrations.extension import EXTENSION, InstalledFront
 from wsgi_timeout.integrations.stub import Stub
 from wsgi_timeout.needs import need
 from wsgi_timeout.store.messages import PLACE
@@ -53,7 +53,7 @@ def of_target(app: Any, *, queue: str) -> Entries:
         return _of_other_python(app)
     extensions = getattr(app, "extensions", None)  # other apps than Flask's may have anything here
     place = extensions.get(EXTENSION) if isinstance(extensions, Mapping) else None
-    if isinstance(place, Place):
+    if isinstance(place, InstalledFront):
         whole = _Warned(app) if place.configured else app
         return Entries({"": whole, PLACE: place.inner}, name=place.name)
     return Entries({"": app})

@@ -30,7 +30,7 @@ from wsgi_timeout_jobs.pool.options import PoolOptions
 from wsgi_timeout_jobs.pool.pauses import Pauses
 from wsgi_timeout_jobs.pool.queue_keeper import QueueKeeper
 from wsgi_timeout_jobs.pool.records import SILENT_SECONDS, ended_elsewhere, is_left
-from wsgi_timeout_jobs.pool.rq_commands import Command, Commands
+from wsgi_timeout_jobs.pool.rq_commands import Command, CommandChannel
 from wsgi_timeout_jobs.pool.signals import install, tell_systemd, wait
 
 log = logging.getLogger("wsgi_timeout.pool")
@@ -58,7 +58,7 @@ class Pool:
         self._inbox = secrets.token_urlsafe(12)
         # One connection for commands, one to listen for RQ's commands.
         self._redis = connect(url, connections=2)
-        self._commands = Commands(self._redis)
+        self._commands = CommandChannel(self._redis)
         self._children = Children(Served(target, name, url, self._inbox), settings, options)
         #: For each queue that the children serve, by its full name.
         self._keepers: dict[str, QueueKeeper] = {}

@@ -25,7 +25,7 @@ class Command:
     call_id: str
 
 
-class Commands:
+class CommandChannel:
     """Listens on the channels of a pool's workers."""
 
     def __init__(self, client: redis.Redis) -> None:
