@@ -1,10 +1,14 @@
 """What Chromium has a copy of, or asks for in parts or again, though redirects come between."""
 
 import importlib.util
+import threading
+import time
 
 import pytest
 from chromium import SOON, until_title
 from harness import is_missing, until
+
+from wsgi_timeout.store import pauses
 
 pytestmark = pytest.mark.slow
 
@@ -22,6 +26,28 @@ def test_a_stylesheet_of_which_there_is_a_copy_applies(site, tab):
         until(lambda: tab.execute_script(colour) == "rgb(1, 2, 3)", SOON, "the colour")
     # Fast; redirected, with the condition; and without it, as the copy is nothing that a redirect leads to.
     assert site.runs("style.css") == ["style.css - - -", 'style.css "v1" - -', "style.css - - -"]
+
+
+def test_it_applies_too_when_the_queue_was_the_wait(site, tab):
+    """The same when no worker takes the requests for a while: page and stylesheet wait in the queue."""
+    colour = "return getComputedStyle(document.body).color"
+    web = site.start_web(gateway="wait_seconds=0.7, waiting_page='never'")
+    try:
+        tab.get(f"{web.url}/styled?copied")
+        until(lambda: tab.execute_script(colour) == "rgb(1, 2, 3)", SOON, "the colour")
+        before = len(site.runs("style.css"))
+        assert pauses.pause(site.redis.client, site.name)
+        time.sleep(1.5)  # pools look every second
+        resume = threading.Timer(2, pauses.resume, (site.redis.client, site.name))
+        resume.start()
+        tab.get(f"{web.url}/styled?queued")
+        resume.join()
+        assert "__wsgi_timeout_call=" in tab.current_url
+        until(lambda: tab.execute_script(colour) == "rgb(1, 2, 3)", SOON, "the colour again")
+        assert len(site.runs("style.css")) > before
+    finally:
+        pauses.resume(site.redis.client, site.name)
+        web.stop()
 
 
 def test_a_video_seeks(site, tab):
