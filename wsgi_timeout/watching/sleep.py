@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from typing import Any, Protocol
 
 
@@ -53,8 +54,10 @@ class GreenletSleep:
         self._sleeper: Any = None
 
     def wait(self, seconds: float) -> bool:
-        if not self._woken and seconds > 0:
-            self._sleep(seconds)
+        deadline = time.monotonic() + seconds
+        # A second wake may resume the next sleep, which was not woken.
+        while not self._woken and (left := deadline - time.monotonic()) > 0:
+            self._sleep(left)
         woken, self._woken = self._woken, False
         return woken
 
@@ -66,7 +69,8 @@ class GreenletSleep:
         self._sleeper = getcurrent()
         try:
             timer.start(self._resume)
-            hub.switch()
+            if not self._woken:  # by a native thread, just now
+                hub.switch()
         finally:
             self._sleeper = None
             timer.close()
