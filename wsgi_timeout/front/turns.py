@@ -54,7 +54,7 @@ def apart(action: Callable[..., Any], *args: Any) -> Any:
     def run() -> None:
         try:
             answer.set(action(*args))
-        except Exception as error:  # noqa: BLE001 - raised by `get`
+        except BaseException as error:  # noqa: BLE001 - raised by `get`, which would wait for ever
             answer.set_exception(error, sys.exc_info())
 
     gevent.spawn_raw(copy_context().run, run)
