@@ -51,10 +51,11 @@ More variables are no settings:
 
 def commands():
     parts = ["# The command line", ""]
-    whole = click.Context(cli)
+    # As a child of the group's context: it is there that a command's help option gets its names.
+    whole = click.Context(cli, info_name="wsgi-timeout", **cli.context_settings)
     for name in cli.list_commands(whole):
         command = cli.get_command(whole, name)
-        context = click.Context(command, info_name=f"wsgi-timeout {name}")
+        context = click.Context(command, info_name=name, parent=whole)
         parts += [f"## wsgi-timeout {name}", "", *described(command, context), ""]
     return "\n".join(parts)
 
