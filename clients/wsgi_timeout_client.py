@@ -161,6 +161,7 @@ class _Request:
         self._connection: http.client.HTTPConnection | None = None
         self._over = threading.Event()
         self._error: BaseException | None = None
+        self._cancelling, self._cancelled = threading.Lock(), False
 
     # -- what is read from it
 
@@ -242,7 +243,12 @@ class _Request:
         """Whether the call has ended without a whole response, so that its body will break off again."""
         return (self.status() or {}).get("outcome") not in {None, "done"}
 
+    def _gives_up(self) -> bool:
+        return self._error is not None or (self._cancel is not None and self._cancel.is_set())
+
     def _check_cancelled(self, error: Exception | None = None) -> None:
+        if self._gives_up():
+            self.cancel()  # here too: what is raised ends `_watch`, which may not have looked yet
         if self._error:
             raise self._error
         if self._cancel and self._cancel.is_set():
@@ -331,8 +337,11 @@ class _Request:
             return None
 
     def cancel(self) -> None:
-        """Cancel the call on the server, and break the connection off."""
-        self.status("DELETE")
+        """Cancel the call on the server, once, and break the connection off."""
+        with self._cancelling:
+            if self.status_url and not self._cancelled:
+                self._cancelled = True
+                self.status("DELETE")
         self._break()
 
     def end(self) -> None:
@@ -351,13 +360,10 @@ class _Request:
             self._connection.close()
 
     def _watch(self) -> None:
-        next_look, cancelled = 0.0, False
+        next_look = 0.0
         while not self._over.wait(_TICK_SECONDS):
-            if self._error or (self._cancel and self._cancel.is_set()):
-                if not cancelled:
-                    self.cancel()
-                cancelled = True
-                self._break()  # the one that was just being made, too
+            if self._gives_up():
+                self.cancel()  # breaks the connection that was just being made, too
             elif self._progress and self.status_url and time.monotonic() >= next_look:
                 self._show_progress(self._progress)
                 next_look = time.monotonic() + _STATUS_SECONDS

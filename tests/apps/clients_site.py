@@ -15,8 +15,8 @@ CLIENT = Path(__file__).parents[2] / "clients" / "wsgi_timeout_client.mjs"
 @app.route("/slow", methods=["GET", "POST"])
 def slow():
     """Answer when the file of the query is there, having reported progress."""
-    note(request.args.get("tag", "slow"))
     try:
+        note(request.args.get("tag", "slow"))
         wsgi_timeout.progress(1, 2, "half")
         while not Path(request.args["file"]).exists():
             time.sleep(0.01)

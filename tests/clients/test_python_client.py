@@ -65,11 +65,13 @@ def test_a_body_that_breaks_off_is_fetched_again(site, breaking):
     assert len(site.runs("breaks")) == 1
 
 
-@pytest.mark.parametrize("how", ["event", "leave"])
-def test_who_gives_up_cancels_the_call(site, gate, how):
-    """A cancelled request, and a stream that is left early, end the handler."""
-    if how == "event":
-        cancel, tag, before = threading.Event(), "cancel-event", site.web.output.count("/slow")
+@pytest.mark.parametrize("how", ["event", "between hops", "leave"])
+def test_who_gives_up_cancels_the_call(site, gate, monkeypatch, how):
+    """A cancelled request ends the handler, whichever of the client's threads notices it; so does a Ctrl-C."""
+    if how != "leave":
+        if how == "between hops":  # the thread that waits for the response meets it first
+            monkeypatch.setattr(client, "_TICK_SECONDS", 3600)
+        cancel, tag, before = threading.Event(), f"cancel-{how[:5]}", site.web.output.count("/slow")
         with ThreadPoolExecutor(1) as threads:
             answer = threads.submit(client.get, url_of(site.url, "/slow", file=gate, tag=tag), cancel=cancel)
             until(lambda: site.runs(tag) and site.web.output.count("/slow") > before + 1, what="a hop")
