@@ -9,6 +9,7 @@ make soak ARGS='--seeds 31,32,33,34'             one after the other, each secon
 
 import math
 import random
+import shutil
 import sys
 import tempfile
 import threading
@@ -52,8 +53,12 @@ def main(seconds, hours, seed, sentinel, seeds, plot):
     rows, broken = [], False
     for number, fails_over in chosen:
         click.echo(f"seed {number}, {seconds:.0f} s{', Sentinel' if fails_over else ''}")
-        with tempfile.TemporaryDirectory(prefix="wt-soak-") as folder:
-            wrong, told, faults = soak(Path(folder), seconds, number, sentinel=fails_over, plot=plot)
+        folder = Path(tempfile.mkdtemp(prefix="wt-soak-"))
+        wrong, told, faults = soak(folder, seconds, number, sentinel=fails_over, plot=plot)
+        if wrong:
+            click.echo(f"what clients and handlers wrote, and every log: {folder}")
+        else:
+            shutil.rmtree(folder)
         for text in wrong[:50]:
             click.echo(f"WRONG {text}")
         click.echo(f"seed {number}: {'passed' if not wrong else f'{len(wrong)} broken promises'}")
