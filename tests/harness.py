@@ -45,7 +45,7 @@ FAST = {
 }
 
 
-def until(condition, seconds=10.0, what="the condition"):
+def until(condition, seconds=30.0, what="the condition"):
     """Return the first true value of `condition()`; fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:

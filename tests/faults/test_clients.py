@@ -72,7 +72,7 @@ def test_a_client_that_leaves_while_it_waits(site, gate, seen, leave):
     until(lambda: site.runs(tag), what="its begin")
     leave(sock)
     at = time.monotonic()
-    until(lambda: site.web.output.count(" 499 ") > left, 5, "the end of its request")
+    until(lambda: site.web.output.count(" 499 ") > left, what="the end of its request")
     took = time.monotonic() - at
     seen("until its place was free", [took])
     assert took < 2

@@ -277,8 +277,8 @@ def test_nothing_stays_of_a_download_that_nobody_can_ask_for(site, redis_server,
     if killed:
         worker.kill()
     call_id = record.decode().removeprefix(keys.call(""))
-    until(lambda: not tuple(redis.scan_iter(f"*{call_id}*")), 5, "the end of its last key")
-    until(lambda: not redis.zcard(rq_state.started_key(site.name)), 5, "the end of what RQ lists as running")
+    until(lambda: not tuple(redis.scan_iter(f"*{call_id}*")), 20, "the end of its last key")
+    until(lambda: not redis.zcard(rq_state.started_key(site.name)), 20, "the end of what RQ lists as running")
     assert ask(site.web.port, f"/fast?tag=after-{tag}").status == 200
 
 
@@ -314,9 +314,9 @@ def test_nothing_stays_of_a_large_result_without_its_call(functions, redis_serve
     begun(site, "recordless")
     redis.delete(keys.call(call.object_id))
     gate.touch()
-    until(lambda: not tuple(redis.scan_iter(f"*{call.object_id}*")), 5, "the end of its last key")
+    until(lambda: not tuple(redis.scan_iter(f"*{call.object_id}*")), 20, "the end of its last key")
     started = rq_state.started_key(f"{site.name}:functions")
-    until(lambda: not redis.zcard(started), 5, "the end of what RQ lists as running")
+    until(lambda: not redis.zcard(started), 20, "the end of what RQ lists as running")
 
 
 @pytest.fixture

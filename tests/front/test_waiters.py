@@ -16,7 +16,7 @@ from wsgi_timeout.front.places import HOP_RESERVE
 
 MAX_WAITING = 200
 #: Seconds that the kernel, not we, may need on a busy machine.
-SLACK = 2.0
+SLACK = 5.0
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 

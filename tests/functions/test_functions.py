@@ -127,7 +127,7 @@ class TestResults:
         began = time.monotonic()
         with pytest.raises(asyncio.TimeoutError):  # a class of its own before Python 3.11
             asyncio.run(main())
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 20
         with pytest.raises(ResultNotReady):
             asyncio.run(call.get.aio(timeout=2.1))
         gate.touch()

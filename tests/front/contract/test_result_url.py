@@ -35,7 +35,7 @@ def test_a_result_url_can_be_reloaded_while_it_runs(site, port, strict, gate, se
 
 def test_a_result_url_answers_as_soon_as_it_can(site, patient, no_wait, tmp_path):
     """A request that waits on a result URL gets the result when it is there."""
-    seconds = 0.0
+    seconds = []
     with ThreadPoolExecutor(1) as threads:
         for number in range(5):
             gate = tmp_path / str(number)
@@ -46,8 +46,9 @@ def test_a_result_url_answers_as_soon_as_it_can(site, patient, no_wait, tmp_path
             gate.touch()
             began = time.monotonic()
             assert answer.result().text == "passed \n"
-            seconds += time.monotonic() - began
-    assert seconds < 2.5
+            seconds.append(time.monotonic() - began)
+    # A wake that went astray would cost two seconds.
+    assert sorted(seconds)[2] < 1.5
 
 
 def test_within_the_grace_a_delivered_result_is_had_again(site, port, seen):
