@@ -67,7 +67,7 @@ def test_a_body_that_breaks_off_is_fetched_again(site, breaking):
 
 @pytest.mark.parametrize("how", ["event", "between hops", "leave"])
 def test_who_gives_up_cancels_the_call(site, gate, monkeypatch, how):
-    """A cancelled request ends the handler, whichever of the client's threads notices it; so does a Ctrl-C."""
+    """A cancelled request ends the handler, whichever thread of the client notices; so does a Ctrl-C."""
     if how != "leave":
         if how == "between hops":  # the thread that waits for the response meets it first
             monkeypatch.setattr(client, "_TICK_SECONDS", 3600)
