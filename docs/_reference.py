@@ -130,8 +130,10 @@ PAGES = {"metrics.md": metric_table, "settings.md": settings, "cli.md": commands
 
 
 def with_recipes(text):
-    """Return a page with what it shows of deploy/ as those files are now."""
-    block = re.compile(r'(^```\w+ title="(deploy/[^"]+)"\n)(.*?)(^```$)', re.MULTILINE | re.DOTALL)
+    """Return a page with what it shows of deploy/ and examples/ as those files are now."""
+    block = re.compile(
+        r'(^```\w+ title="((?:deploy|examples)/[^"]+)"\n)(.*?)(^```$)', re.MULTILINE | re.DOTALL
+    )
     root = Path(__file__).parent.parent
     return block.sub(lambda found: found[1] + (root / found[2]).read_text(encoding="utf-8") + found[4], text)
 

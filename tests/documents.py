@@ -15,12 +15,13 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
+EXAMPLES = sorted((ROOT / "examples").glob("*/README.md"))
 #: Decisions quote what was, and run nothing.
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "deploy" / "README.md",
-    *sorted((ROOT / "examples").glob("*/README.md")),
+    *EXAMPLES,
     *sorted(path for path in DOCS.rglob("*.md") if path.name != "decisions.md"),
 ]
 _BLOCK = re.compile(

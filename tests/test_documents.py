@@ -86,10 +86,11 @@ def test_links_lead_somewhere(page):
 
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*/")), ids=lambda folder: folder.name)
 def test_an_example_is_fit_for_phones_and_the_dark(example):
-    """Each page of an example has a viewport, and both schemes of colours; each example has a README."""
-    assert (example / "README.md").exists()
+    """Each example has a page, with a viewport and both schemes of colours, and a README of ten lines."""
+    assert len((example / "README.md").read_text(encoding="utf-8").splitlines()) <= 10
     files = [*example.rglob("*.py"), *example.rglob("*.html")]
     pages = [text for file in files if "<!doctype html>" in (text := file.read_text(encoding="utf-8"))]
+    assert pages
     for page in pages:
         assert 'name="viewport"' in page
         assert "color-scheme" in page

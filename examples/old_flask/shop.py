@@ -11,7 +11,9 @@ PAGE = """<!doctype html>
 <meta name="viewport" content="width=device-width">
 <meta name="color-scheme" content="light dark">
 <title>Orders</title>
+<style>body { font: 1rem/1.5 sans-serif; max-width: 44rem; margin: 3rem auto; padding: 0 1rem }</style>
 <h1>Orders</h1><p>Python {{ version }}
+<p><a href="{{ url_for('report', year=2019, seconds=8) }}">The report of 2019</a> (takes 8 s)
 """
 
 

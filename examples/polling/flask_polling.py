@@ -8,7 +8,7 @@ Serve it with `wsgi-timeout serve flask_polling.py:stub`, then
 
 import time
 
-from flask import Flask
+from flask import Flask, render_template
 
 from wsgi_timeout import Stub, wsgi_app
 from wsgi_timeout.errors import OutputExpiredError
@@ -28,6 +28,11 @@ def flask_app():
 def slow_operation():
     time.sleep(5)
     return {"pages": 3}
+
+
+@web_app.get("/")
+def index():
+    return render_template("index.html")
 
 
 @web_app.post("/accept")

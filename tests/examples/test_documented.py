@@ -11,15 +11,13 @@ from pathlib import Path
 import click
 import psutil
 import pytest
-from documents import DOCS, PAGES, ROOT, Script, blocks, commands, free_ports, name
+from documents import DOCS, EXAMPLES, PAGES, ROOT, Script, blocks, commands, free_ports, name
 from harness import environment
 
 from wsgi_timeout.serving.cli import main as cli
 
-#: Where the commands of a page are run, if not in an empty folder: in a copy of this one.
-FOLDERS = {page: page.parent for page in PAGES if page.parent.parent.name == "examples"}
 #: These are followed from a clone on, by test_first_steps.py.
-FIRST_STEPS = {ROOT / "README.md", DOCS / "tutorial.md"}
+FIRST_STEPS = {ROOT / "README.md", DOCS / "tutorial.md", *EXAMPLES}
 RECIPES = ("deploy/", "examples/")
 #: Figures that only a measurement can give: settings and limits are round numbers of s, KiB and MiB.
 MEASURED = re.compile(
@@ -137,8 +135,6 @@ def test_a_page_is_followed(page, tmp_path, redis_server):
     """Its files in a clean folder, its commands in order: none fails, and each prints what the page says."""
     folder = tmp_path / "here"
     folder.mkdir()
-    if page in FOLDERS:
-        subprocess.run(["cp", "-r", f"{FOLDERS[page]}/.", folder], check=True)
     ports = free_ports()
     changes = {"redis://localhost:6379/0": redis_server.url, "/path/to/the/clone": str(ROOT)}
     redis_server.client.flushall()

@@ -1,4 +1,4 @@
-"""README and tutorial, followed from a fresh clone on: nothing of ours is installed."""
+"""README, tutorial and examples, followed from a fresh clone on: nothing of ours is installed."""
 
 import os
 import shutil
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from documents import DOCS, ROOT, Script, free_ports, name
+from documents import DOCS, EXAMPLES, ROOT, Script, free_ports, name
 from harness import environment, is_missing
 
 #: Each installs from the package index.
@@ -24,28 +24,19 @@ def clone(folder):
             shutil.copy(ROOT / file, folder / file)
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", DOCS / "tutorial.md"], ids=name)
-def test_first_steps_lead_to_a_redirect(page, tmp_path):
-    """Its commands, in a clean clone, print what the page says."""
-    path = os.pathsep.join(
-        [
-            str(Path(sys._base_executable).parent),
-            *(part for part in os.environ["PATH"].split(os.pathsep) if ".venv" not in part),
-        ]
-    )
-    for program in ("nginx", "make", "curl"):
-        if not shutil.which(program, path=f"{path}:/usr/sbin"):
-            is_missing(program)
-    folder = tmp_path / "clone"
-    clone(folder)
+def plain_path():
+    """Return a PATH without the tests' own environment."""
+    parts = os.environ["PATH"].split(os.pathsep)
+    python = str(Path(sys._base_executable).parent)
+    return os.pathsep.join([python, *(part for part in parts if ".venv" not in part)])
+
+
+def follow(page, folder, state):
+    """Run the commands of a page in a clone; return what is not as the page says."""
     ports = free_ports()
     script = Script(page, folder, ports)
-    env = {
-        **environment(),
-        "PATH": path,
-        "XDG_STATE_HOME": str(tmp_path / "state"),
-        "BIND": f"127.0.0.1:{ports[8000]}",
-    }
+    env = {**environment(), "PATH": plain_path(), "XDG_STATE_HOME": str(state)}
+    env["BIND"] = f"127.0.0.1:{ports[8000]}"
     for inherited in ("PYTHONPATH", "VIRTUAL_ENV", "MAKEFLAGS", "VENV"):
         env.pop(inherited, None)
     done = subprocess.run(
@@ -59,4 +50,29 @@ def test_first_steps_lead_to_a_redirect(page, tmp_path):
     )
     logs = "\n".join(f"{log.name}:\n{log.read_text()}" for log in folder.rglob("goes-on-*.log"))
     complaints = script.complaints(done.stdout)
-    assert not complaints, "\n".join([*complaints, done.stderr, logs])
+    return "\n".join([*complaints, done.stderr, logs]) if complaints else ""
+
+
+def needs(*programs):
+    for program in programs:
+        if not shutil.which(program, path=f"{plain_path()}:/usr/sbin"):
+            is_missing(program)
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", DOCS / "tutorial.md"], ids=name)
+def test_first_steps_lead_to_a_redirect(page, tmp_path):
+    """Its commands, in a clean clone, print what the page says."""
+    needs("nginx", "make", "curl")
+    clone(tmp_path / "clone")
+    complaint = follow(page, tmp_path / "clone", tmp_path / "state")
+    assert not complaint, complaint
+
+
+def test_examples_are_served_by_one_command_each(tmp_path):
+    """What each example's README says, in one clean clone, serves it, without the developers' tools."""
+    needs("make", "tesseract")
+    folder = tmp_path / "clone"
+    clone(folder)
+    complaints = {name(page): follow(page, folder, tmp_path / "state") for page in EXAMPLES}
+    assert not any(complaints.values()), complaints
+    assert not (folder / ".venv" / "bin" / "pytest").exists()
