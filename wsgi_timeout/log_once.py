@@ -26,5 +26,5 @@ class LogOnce:
             return False
         if type(error) not in self._kinds:
             self._kinds.add(type(error))
-            log.error("%s: unexpected, told once; it goes on", self._where, exc_info=error)
+            log.error("%s: unexpected error, logged once; it goes on", self._where, exc_info=error)
         return True

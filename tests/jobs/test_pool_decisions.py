@@ -98,7 +98,7 @@ def test_an_error_that_nobody_expected_keeps_a_pool_going(caplog):
         _keep=lambda: done.append("kept"),
         _deadlines=SimpleNamespace(check=lambda: done.append("deadlines")),
         _metrics=None,
-        _surprises=LogOnce("pool"),
+        _log_once=LogOnce("pool"),
     )
     for _ in range(2):
         JobsPool._step(pool)
@@ -108,7 +108,7 @@ def test_an_error_that_nobody_expected_keeps_a_pool_going(caplog):
 
 def test_a_part_that_needs_redis_keeps_no_other_from_its_turn():
     """An odd answer of Redis is passed over, one that is away ends the round."""
-    pool = SimpleNamespace(_surprises=LogOnce("pool"), _note_away=lambda _error: None)
+    pool = SimpleNamespace(_log_once=LogOnce("pool"), _note_away=lambda _error: None)
 
     def raises(error):
         raise error

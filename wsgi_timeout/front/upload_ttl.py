@@ -35,7 +35,7 @@ class UploadKeeper:
         self._closings: list[tuple[Callable[[], None], float]] = []
         self._woken = threading.Event()
         self._thread: threading.Thread | None = None
-        self._surprises = LogOnce("chunks of uploads")
+        self._log_once = LogOnce("chunks of uploads")
 
     @contextmanager
     def hold(self, stream: str) -> Iterator[None]:
@@ -44,7 +44,7 @@ class UploadKeeper:
             with self._lock:
                 self._streams.add(stream)
                 # If no thread can be started the upload goes on: few need it, and the next one tries again.
-                with self._surprises:
+                with self._log_once:
                     self._start()
             yield
         finally:
@@ -53,7 +53,7 @@ class UploadKeeper:
 
     def close_later(self, close: Callable[[], None], seconds: float) -> None:
         """Call `close` until it succeeds, for so many seconds at most."""
-        with self._lock, self._surprises:
+        with self._lock, self._log_once:
             self._closings.append((close, time.monotonic() + seconds))
             self._woken.set()
             self._start()
@@ -72,10 +72,10 @@ class UploadKeeper:
                 if not streams and not closings:
                     self._thread = None
                     return
-            with self._surprises:
+            with self._log_once:
                 self._renew(streams)
             for closing in closings:
-                with self._surprises:
+                with self._log_once:
                     self._close(closing)
 
     def _renew(self, streams: tuple[str, ...]) -> None:

@@ -72,7 +72,7 @@ class Watch:
         #: Since when a worker with other code was seen, on the monotonic clock; negative: it was logged.
         self._other_code_since: float | None = None
         self._looked_at_server = False
-        self._surprises = LogOnce("watch")
+        self._log_once = LogOnce("watch")
         #: Counts the checks of the workers; a caller that needs fresh data waits for one that starts later.
         self._turn = threading.Condition()
         self._begun = self._ended = self._wanted = 0
@@ -90,28 +90,28 @@ class Watch:
             with self._turn:
                 self._begun += 1
             looked = False
-            with self._surprises:
+            with self._log_once:
                 looked = self._look_at_workers()
             with self._turn:
                 self._ended = self._begun
                 self._turn.notify_all()
             while self._closing:
-                with self._surprises:
+                with self._log_once:
                     self._closing.popleft()()
-            with self._surprises, suppress(*ANY):
+            with self._log_once, suppress(*ANY):
                 # First, so that this process does not find a call abandoned that it waits for itself.
                 self._workers.wanted(self._listener.waited_for())
                 self._workers.reading(self._listener.reading())
-            with self._surprises:
+            with self._log_once:
                 self._look_for_queues()
-            with self._surprises:
+            with self._log_once:
                 self._look_whether_empty()
             for name, leases in self._leases.items():
-                with self._surprises:
+                with self._log_once:
                     leases.step(looked=looked and name == self._workers.name, empty=self._empty)
-            with self._surprises:
+            with self._log_once:
                 self._look_at_server()
-            with self._surprises, suppress(*ANY):
+            with self._log_once, suppress(*ANY):
                 self._tell_of_itself()
             with self._turn:
                 self._turn.wait_for(lambda: self._wanted > self._begun, LOOK_SECONDS)

@@ -78,7 +78,7 @@ class Listener:
         self._looked = 0
         self._pop: Callable[[], list[bytes]] | None = None
         self._next_recheck = 0.0
-        self._surprises = LogOnce("listener")
+        self._log_once = LogOnce("listener")
 
     def check(self, seconds: float = 0.0) -> None:
         """Raise `ConnectionLost` if Redis has been away for `seconds`, so that callers need not ask it."""
@@ -186,11 +186,11 @@ class Listener:
         atexit.register(self._forget_last)
         next_tick = self._next_recheck = self._last_used = time.monotonic()
         while True:
-            with self._surprises:
+            with self._log_once:
                 self._rest(client)
                 self._listen(commands)
             if time.monotonic() >= next_tick:
-                with self._surprises:
+                with self._log_once:
                     self._tick()
                 next_tick = time.monotonic() + TICK_SECONDS
 

@@ -65,7 +65,7 @@ class Pool:
         self._deadlines = Deadlines(
             self._children, self._keepers, threads=options.threads, grace=settings.interrupt_grace
         )
-        self._surprises = LogOnce("pool")
+        self._log_once = LogOnce("pool")
         self._away = False
         #: Since when Redis has answered each time, on the monotonic clock.
         self._unbroken_since = time.monotonic()
@@ -84,7 +84,7 @@ class Pool:
         while self._children or self._children.stopping_since is None:
             self._step()
             wait(wakeup, TICK_SECONDS)
-        with self._surprises:
+        with self._log_once:
             self._keep()
         if self._metrics:
             self._metrics.close()
@@ -103,7 +103,7 @@ class Pool:
             self._children.check_stop,
             *([self._metrics.keep] if self._metrics else ()),
         ):
-            with self._surprises:
+            with self._log_once:
                 part()
 
     # -- children
@@ -161,7 +161,7 @@ class Pool:
 
     def _answers(self, part: Callable[[], None]) -> bool:
         """Do a part; return False if Redis is away, and the other parts need not be tried."""
-        with self._surprises:  # an unexpected error must not prevent the other parts
+        with self._log_once:  # an unexpected error must not prevent the other parts
             try:
                 part()
             except UNAVAILABLE as error:
