@@ -1,4 +1,4 @@
-"""What one web process has for one name: connections, calls, the listener, the watch on leases."""
+"""What one web process has for one name: connections, calls, the listener, the housekeeper."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from wsgi_timeout.store.redis_errors import Silent
 from wsgi_timeout.store.time_limit import seconds_left
 from wsgi_timeout.store.web_list import WebProcess, process_here
 from wsgi_timeout.store.workers import Workers
-from wsgi_timeout.watching.housekeeper import Watch
+from wsgi_timeout.watching.housekeeper import Housekeeper
 from wsgi_timeout.watching.listener import Listener
 
-#: Connections for commands, however many requests wait. The listener and the watch have one each.
+#: Connections for commands, however many requests wait. The listener and the housekeeper have one each.
 _COMMAND_CONNECTIONS = 2
 #: How many threads may use the connections at a time: enough to keep them busy.
 _TURNS = 8
@@ -49,7 +49,7 @@ class Runtime:
         #: memory; if they waited for a connection, each would hold its packed request.
         self.turns = Turns(_TURNS)
         watched = Workers(connect(url, connections=1), name)
-        self._watch = Watch(
+        self._housekeeper = Housekeeper(
             watched,
             target,
             settings.lease_seconds,
@@ -83,20 +83,20 @@ class Runtime:
 
         Raises `RedisUnavailable` if Redis could never be asked for them yet.
         """
-        seen = self._watch.live_workers
+        seen = self._housekeeper.live_workers
         if seen is None or not seen.alive:
             # Whether the target is a stub is known only once a worker has started.
-            self._watch.look(self._patience)
-            seen = self._watch.live_workers
+            self._housekeeper.check_now(self._patience)
+            seen = self._housekeeper.live_workers
         if seen is None:
-            raise RedisUnavailable(f"Redis does not tell which workers live: {self._watch.trouble}")
+            raise RedisUnavailable(f"Redis does not tell which workers live: {self._housekeeper.trouble}")
         if trouble := seen.mismatch or seen.other_version or seen.other_secret:
             raise NoWorker(trouble)
 
     @property
     def mounts(self) -> Mounts | None:
         """The web functions that live workers serve; None: their target is no stub, or there are none."""
-        return self._watch.live_workers.mounts if self._watch.live_workers else None
+        return self._housekeeper.live_workers.mounts if self._housekeeper.live_workers else None
 
     def check_label(self, label: str) -> None:
         """Raise `UnknownLabel` if live workers serve a stub that has no web function of this label."""

@@ -33,8 +33,8 @@ _QUIET_QUEUES_SECONDS = 15.0
 _QUIET_SECONDS = 5.0
 
 
-class Watch:
-    """Asks Redis in a thread of its own: making a `Watch`, and reading its attributes, never blocks."""
+class Housekeeper:
+    """Asks Redis in a thread of its own: making a `Housekeeper`, and reading its attributes, never blocks."""
 
     def __init__(
         self,
@@ -72,13 +72,13 @@ class Watch:
         #: Since when a worker with other code was seen, on the monotonic clock; negative: it was logged.
         self._other_code_since: float | None = None
         self._looked_at_server = False
-        self._log_once = LogOnce("watch")
+        self._log_once = LogOnce("housekeeper")
         #: Counts the checks of the workers; a caller that needs fresh data waits for one that starts later.
         self._turn = threading.Condition()
         self._begun = self._ended = self._wanted = 0
-        threading.Thread(target=self._run, name="wsgi-timeout-watch", daemon=True).start()
+        threading.Thread(target=self._run, name="wsgi-timeout-housekeeper", daemon=True).start()
 
-    def look(self, seconds: float) -> None:
+    def check_now(self, seconds: float) -> None:
         """Have the workers checked now; return when that was done, or failed, or after `seconds`."""
         with self._turn:
             wanted = self._wanted = self._begun + 1
@@ -95,26 +95,31 @@ class Watch:
             with self._turn:
                 self._ended = self._begun
                 self._turn.notify_all()
-            while self._closing:
-                with self._log_once:
-                    self._closing.popleft()()
-            with self._log_once, suppress(*ANY):
-                # First, so that this process does not find a call abandoned that it waits for itself.
-                self._workers.wanted(self._listener.waited_for())
-                self._workers.reading(self._listener.reading())
-            with self._log_once:
-                self._look_for_queues()
-            with self._log_once:
-                self._look_whether_empty()
-            for name, leases in self._leases.items():
-                with self._log_once:
-                    leases.step(looked=looked and name == self._workers.name, empty=self._empty)
-            with self._log_once:
-                self._look_at_server()
-            with self._log_once, suppress(*ANY):
-                self._tell_of_itself()
+            self._do_the_rest(looked=looked)
             with self._turn:
                 self._turn.wait_for(lambda: self._wanted > self._begun, LOOK_SECONDS)
+
+    def _do_the_rest(self, *, looked: bool) -> None:
+        """Do what no caller of `check_now` waits for; an error in one part leaves the others to be done."""
+        while self._closing:
+            with self._log_once:
+                self._closing.popleft()()
+        # First, so that this process does not find a call abandoned that it waits for itself.
+        for part in (self._note_waiters, self._look_for_queues, self._look_whether_empty):
+            with self._log_once:
+                part()
+        for name, leases in self._leases.items():
+            with self._log_once:
+                leases.step(looked=looked and name == self._workers.name, empty=self._empty)
+        for part in (self._look_at_server, self._tell_of_itself):
+            with self._log_once:
+                part()
+
+    def _note_waiters(self) -> None:
+        """Tell Redis which calls this process waits for, so that they are neither abandoned nor deleted."""
+        with suppress(*ANY):
+            self._workers.wanted(self._listener.waited_for())
+            self._workers.reading(self._listener.reading())
 
     def _look_at_workers(self) -> bool:
         """Look at the leases and at who holds them; return whether Redis has answered."""
@@ -186,6 +191,8 @@ class Watch:
             self._looked_at_server = True
 
     def _tell_of_itself(self) -> None:
-        if time.monotonic() >= self._next_told:
+        if time.monotonic() < self._next_told:
+            return
+        with suppress(*ANY):
             web_list.tell(self._workers.redis, self._workers.name, self._described())
             self._next_told = time.monotonic() + web_list.TOLD_SECONDS
