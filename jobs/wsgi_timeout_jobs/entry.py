@@ -29,10 +29,10 @@ from wsgi_timeout.settings import NAME_VARIABLE, TARGET_VARIABLE
 from wsgi_timeout.store import keys, rq_state, seals
 from wsgi_timeout.store.attempts import Attempts
 from wsgi_timeout.store.connection import SOCKET_TIMEOUT, client_of
-from wsgi_timeout.store.links import connection_class
 from wsgi_timeout.store.messages import WIRE_VERSION
 from wsgi_timeout.store.pauses import is_paused
 from wsgi_timeout.store.record import Outcome
+from wsgi_timeout.store.redis_connections import connection_class
 from wsgi_timeout.store.redis_errors import ANY, what_happened
 from wsgi_timeout.store.workers import Workers
 from wsgi_timeout.watching import live_workers

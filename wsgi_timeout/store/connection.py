@@ -20,8 +20,8 @@ from redis.retry import Retry
 
 from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.store import sentinels
-from wsgi_timeout.store.links import TURN_TIMEOUT, Line, connection_class
 from wsgi_timeout.store.packing import pack_command
+from wsgi_timeout.store.redis_connections import TURN_TIMEOUT, WaitingPool, connection_class
 from wsgi_timeout.store.redis_errors import ANY, ConnectionLost, ErrorReply, Refused, ScriptMissing, Silent
 from wsgi_timeout.store.redis_url import check_options, understood, without_password
 from wsgi_timeout.store.time_limit import seconds_left
@@ -70,8 +70,8 @@ def _client(url: str, connections: int, socket_timeout: float, retries: int) -> 
         if found:
             kind = sentinels.asking(kind)
             options["primary"] = sentinels.primary_finder(found, options, own)
-        line: Any = Line  # its base has no annotations
-        pool = line(
+        waiting_pool: Any = WaitingPool  # its base has no annotations
+        pool = waiting_pool(
             **options,
             max_connections=connections,
             socket_timeout=socket_timeout,
@@ -126,9 +126,9 @@ def client_of(pool: redis.ConnectionPool) -> redis.Redis:
 def with_connections(client: redis.Redis, connections: int) -> redis.Redis:
     """Return a client of the same server with connections of its own, for which its threads queue up."""
     pool: Any = client.connection_pool
-    line: Any = Line  # its base has no annotations
+    waiting_pool: Any = WaitingPool  # its base has no annotations
     options = {**pool.connection_kwargs, "connection_class": pool.connection_class}
-    return client_of(line(**options, max_connections=connections))
+    return client_of(waiting_pool(**options, max_connections=connections))
 
 
 def eviction(client: redis.Redis) -> str:

@@ -28,7 +28,7 @@ _TESTS = {
     f"{STORE}gauges.py": "serving/test_metrics.py",
     f"{STORE}handovers.py": "store/test_handovers.py front/test_navigations.py",
     f"{STORE}keys.py": "store/test_calls.py store/test_rq_state.py",
-    f"{STORE}links.py": "store/test_wrong_password.py faults/test_redis_refuses.py",
+    f"{STORE}redis_connections.py": "store/test_wrong_password.py faults/test_redis_refuses.py",
     f"{STORE}messages.py": "store/test_messages.py functions/test_functions.py",
     f"{STORE}packing.py": "store/test_messages.py",
     f"{STORE}queue.py": "store/test_attempts.py store/test_rq_state.py store/test_oldest_redis.py",

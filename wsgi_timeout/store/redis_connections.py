@@ -1,4 +1,4 @@
-"""redis-py's connections with time limits, which leave a server that became a replica; and a pool.
+"""redis-py's connections and their pool, with a time limit for each command and a way out of failovers.
 
 After a failover the old primary answers READONLY. Its connections are then closed, and made anew by name,
 which leads to the new primary.
@@ -182,7 +182,7 @@ class _Stack:
         return self.queue.pop()
 
 
-class Line(redis.BlockingConnectionPool):
+class WaitingPool(redis.BlockingConnectionPool):
     """A pool whose threads wait for a free connection as long as each one's time limit allows."""
 
     def __init__(self, **options: Any) -> None:
