@@ -12,10 +12,10 @@ from call_steps import be_born, queued
 from halves import BothHalves
 from harness import RedisServer, until
 
-from wsgi_timeout.front.own_server import OwnServer
 from wsgi_timeout.front.process import Runtime
 from wsgi_timeout.front.result_urls import find
 from wsgi_timeout.front.wait import wait
+from wsgi_timeout.front.web_server import WebServer
 from wsgi_timeout.functions.call import FunctionCall
 from wsgi_timeout.functions.client import Client
 from wsgi_timeout.http.pending import Pending
@@ -45,7 +45,7 @@ def server():
 @pytest.fixture
 def runtime(server):
     """A web process's runtime, for whose commands a silent server has for ever."""
-    runtime = Runtime(server.url, "cut", "", Settings(), OwnServer())
+    runtime = Runtime(server.url, "cut", "", Settings(), WebServer())
     runtime.calls = Calls(connect(server.url, connections=2, socket_timeout=FOR_EVER), "cut")
     return runtime
 

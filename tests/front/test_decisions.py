@@ -10,10 +10,10 @@ from types import SimpleNamespace
 import pytest
 from call_steps import fresh_calls
 
-from wsgi_timeout.front import own_server, status_url
-from wsgi_timeout.front.host_server import wait_limit
+from wsgi_timeout.front import status_url, web_server
 from wsgi_timeout.front.idempotency import Key
 from wsgi_timeout.front.large_body import LargeBody, _before_its_call
+from wsgi_timeout.front.web_server_limits import wait_limit
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.store import keys
 
@@ -103,7 +103,7 @@ def test_a_claimed_key_outlives_its_call(redis_server):
 def test_a_server_that_is_not_imported_is_not_ours(monkeypatch):
     """a2wsgi is taken for the server only where it was imported."""
     monkeypatch.delitem(sys.modules, "a2wsgi.wsgi", raising=False)
-    assert own_server._a2wsgi() is None
+    assert web_server._a2wsgi() is None
 
 
 def test_the_threads_of_granian_are_found_on_the_stack(monkeypatch):
@@ -120,9 +120,9 @@ def test_the_threads_of_granian_are_found_on_the_stack(monkeypatch):
         try:
             assert begun.wait(30)
             monkeypatch.setitem(sys.modules, "granian", SimpleNamespace())
-            assert own_server._granian().threads == 5
+            assert web_server._granian().threads == 5
             monkeypatch.delitem(sys.modules, "granian")
-            assert own_server._granian() is None
+            assert web_server._granian() is None
         finally:
             over.set()
     assert main.result() == 5
@@ -133,7 +133,7 @@ def test_the_threads_of_a2wsgi_are_found_on_the_stack(monkeypatch):
 
     class Called:
         def find(self):
-            return own_server._a2wsgi()
+            return web_server._a2wsgi()
 
     class Serving:
         executor = SimpleNamespace(_max_workers=7)

@@ -16,15 +16,15 @@ from wsgi_timeout.errors import (
     ResponseBroken,
     WsgiTimeoutError,
 )
-from wsgi_timeout.front import error_pages, own_server, resume
+from wsgi_timeout.front import error_pages, resume, web_server
 from wsgi_timeout.front.accept import NewCalls
 from wsgi_timeout.front.first_waits import FirstWaits
-from wsgi_timeout.front.host_server import limit_silence, serve_with, wait_limit
 from wsgi_timeout.front.process import Runtime
 from wsgi_timeout.front.result_urls import Results
 from wsgi_timeout.front.resumption import Resumption, RunAnew, at_result_url, patience
 from wsgi_timeout.front.wait import ClientGone
 from wsgi_timeout.front.waiting_page import Visit
+from wsgi_timeout.front.web_server_limits import limit_silence, serve_with, wait_limit
 from wsgi_timeout.http import answers, cookies, cors, parameters, urls
 from wsgi_timeout.http.environ import clean
 from wsgi_timeout.http.events import is_event_source
@@ -191,10 +191,10 @@ class Front:
             with self._lock:
                 if self._runtime is None:
                     settings = self._routes.settings
-                    server = own_server.find()
+                    server = web_server.find()
                     runtime = Runtime(self._url, self.name, self._target, settings, server)
                     self._first_waits = FirstWaits(runtime)
                     self._wait_limit = wait_limit(settings.wait_seconds)
-                    own_server.warn_of_few_threads(server, settings.max_waiting)
+                    web_server.warn_of_few_threads(server, settings.max_waiting)
                     self._runtime = runtime
         return self._runtime

@@ -10,10 +10,10 @@ from typing import Any
 
 from wsgi_timeout import identity
 from wsgi_timeout.errors import NoWorker, RedisUnavailable, UnknownLabel
-from wsgi_timeout.front.own_server import OwnServer
 from wsgi_timeout.front.places import Places, Seat
 from wsgi_timeout.front.turns import Turns
 from wsgi_timeout.front.upload_ttl import UploadKeeper
+from wsgi_timeout.front.web_server import WebServer
 from wsgi_timeout.http.mounts import Mounts
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.store import seals
@@ -39,7 +39,7 @@ _FIRST_LOOK_SECONDS = 2.0
 class Runtime:
     """Made with the first request of a process, and used in that process only: a fork makes a new one."""
 
-    def __init__(self, url: str, name: str, target: str, settings: Settings, server: OwnServer) -> None:
+    def __init__(self, url: str, name: str, target: str, settings: Settings, server: WebServer) -> None:
         """Connect; `server` is what this process runs under."""
         self.calls = Calls(connect(url, connections=_COMMAND_CONNECTIONS), name)
         self.listener = Listener(partial(connect_to_listen, url))
@@ -104,7 +104,7 @@ class Runtime:
             raise UnknownLabel(f"no worker of {self.calls.name!r} serves the web function {label!r}")
 
 
-def _described(server: OwnServer, settings: Settings) -> WebProcess:
+def _described(server: WebServer, settings: Settings) -> WebProcess:
     """Return what this process tells of itself, for `wsgi-timeout doctor`."""
     return WebProcess(
         process=process_here(),

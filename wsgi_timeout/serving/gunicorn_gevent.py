@@ -16,7 +16,7 @@ from gevent.server import StreamServer
 from gunicorn.http.body import ChunkedReader, LengthReader
 from gunicorn.workers import ggevent
 
-from wsgi_timeout.front.host_server import served_settings
+from wsgi_timeout.front.web_server_limits import served_settings
 from wsgi_timeout.http.parameters import MARK
 from wsgi_timeout.serving.arrival import BODY_AHEAD
 from wsgi_timeout.serving.gunicorn_stopping import StopsGracefully

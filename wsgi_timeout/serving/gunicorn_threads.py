@@ -11,8 +11,8 @@ from typing import Any
 
 from gunicorn import __version__, version_info
 
-from wsgi_timeout.front.host_server import served_settings
 from wsgi_timeout.front.put_off import PutOff
+from wsgi_timeout.front.web_server_limits import served_settings
 from wsgi_timeout.serving.arrival import Arrival
 from wsgi_timeout.serving.gunicorn_connection import Connection
 from wsgi_timeout.serving.gunicorn_draining import DrainingWorker

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
-from wsgi_timeout.front.host_server import served_settings
+from wsgi_timeout.front.web_server_limits import served_settings
 from wsgi_timeout.http import urls
 from wsgi_timeout.store import keys
 from wsgi_timeout.store.connection import connect, redis_url

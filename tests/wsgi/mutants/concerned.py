@@ -52,12 +52,12 @@ _TESTS = {
     f"{FRONT}first_waits.py": f"{_PAGE}",
     f"{FRONT}front.py": f"{_CONTRACT} integrations/test_extension.py",
     f"{FRONT}handover.py": f"{_PAGE}",
-    f"{FRONT}host_server.py": "front/test_decisions.py front/test_front_process.py"
+    f"{FRONT}web_server_limits.py": "front/test_decisions.py front/test_front_process.py"
     " serving/test_other_servers.py",
     f"{FRONT}idempotency.py": "front/test_decisions.py front/test_preferences.py",
     f"{FRONT}large_body.py": "front/test_decisions.py front/test_uploads.py faults/test_broken_uploads.py"
     " wsgi/test_bodies.py",
-    f"{FRONT}own_server.py": "front/test_decisions.py serving/test_other_servers.py",
+    f"{FRONT}web_server.py": "front/test_decisions.py serving/test_other_servers.py",
     f"{FRONT}places.py": "front/test_places.py front/test_waiters.py",
     f"{FRONT}policy.py": _CONTRACT,
     f"{FRONT}process.py": "front/test_front_process.py front/test_waiters.py",

@@ -1,4 +1,4 @@
-"""Finds out which web server runs this process, and how many requests it handles at a time."""
+"""Finds out which web server this process runs under, and how many requests that handles at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logging.getLogger("wsgi_timeout")
 
 
 @dataclass(frozen=True, slots=True)
-class OwnServer:
+class WebServer:
     """What is known of the web server."""
 
     #: Its name; empty: unknown.
@@ -27,15 +27,15 @@ class OwnServer:
     option: str = ""
 
 
-def find() -> OwnServer:
+def find() -> WebServer:
     """Return the server that handles the current request."""
     for kind in (_gunicorn, _uwsgi, _waitress, _granian, _mod_wsgi, _a2wsgi):
         if found := kind():
             return found
-    return OwnServer()
+    return WebServer()
 
 
-def warn_of_few_threads(server: OwnServer, max_waiting: int) -> None:
+def warn_of_few_threads(server: WebServer, max_waiting: int) -> None:
     """Log a line if waiting requests can take all threads, so that none is left for others."""
     if server.threads <= max_waiting:
         log.warning(
@@ -69,7 +69,7 @@ def gunicorn_worker(kind: type) -> Any:
     return in_frames(lambda name, value: name == "self" and isinstance(value, kind), frame)
 
 
-def _gunicorn() -> OwnServer | None:
+def _gunicorn() -> WebServer | None:
     base = sys.modules.get("gunicorn.workers.base")
     worker = gunicorn_worker(base.Worker) if base else None
     if worker is None:
@@ -78,56 +78,56 @@ def _gunicorn() -> OwnServer | None:
     name = f"gunicorn's {type(worker).__module__}.{type(worker).__name__}"
     if sync and isinstance(worker, sync.SyncWorker):
         timeout = float(worker.cfg.timeout) or math.inf
-        return OwnServer(name, 1, timeout, "-c python:wsgi_timeout.gunicorn_conf")
+        return WebServer(name, 1, timeout, "-c python:wsgi_timeout.gunicorn_conf")
     if gthread and isinstance(worker, gthread.ThreadWorker):
-        return OwnServer(name, worker.cfg.threads, option="--threads")
-    return OwnServer(name)
+        return WebServer(name, worker.cfg.threads, option="--threads")
+    return WebServer(name)
 
 
-def _uwsgi() -> OwnServer | None:
+def _uwsgi() -> WebServer | None:
     uwsgi = sys.modules.get("uwsgi")
     if uwsgi is None:
         return None
     options = uwsgi.opt
     # uWSGI's values are bytes; an option that was given twice has a list.
     threads = math.inf if "gevent" in options else _number(options.get("threads", 1))
-    return OwnServer("uWSGI", threads, _number(options.get("harakiri", math.inf)), "--threads")
+    return WebServer("uWSGI", threads, _number(options.get("harakiri", math.inf)), "--threads")
 
 
-def _waitress() -> OwnServer | None:
+def _waitress() -> WebServer | None:
     task = sys.modules.get("waitress.task")
     if task is None:
         return None
     frame = sys._getframe()  # noqa: SLF001
     found = in_frames(lambda name, value: name == "self" and isinstance(value, task.Task), frame)
-    return OwnServer("waitress", found.channel.server.adj.threads, option="--threads") if found else None
+    return WebServer("waitress", found.channel.server.adj.threads, option="--threads") if found else None
 
 
-def _granian() -> OwnServer | None:
+def _granian() -> WebServer | None:
     if "granian" not in sys.modules:
         return None
     # Granian's request threads have no Python frames of its own; its main thread has the number of threads.
     for frame in _all_frames():
         threads = in_frames(lambda name, value: name == "blocking_threads" and isinstance(value, int), frame)
         if threads:
-            return OwnServer("Granian", threads, option="--blocking-threads")
+            return WebServer("Granian", threads, option="--blocking-threads")
     return None
 
 
-def _mod_wsgi() -> OwnServer | None:
+def _mod_wsgi() -> WebServer | None:
     mod_wsgi = sys.modules.get("mod_wsgi")
     threads = getattr(mod_wsgi, "threads_per_process", 0)
-    return OwnServer("mod_wsgi", threads, option="--threads") if threads else None
+    return WebServer("mod_wsgi", threads, option="--threads") if threads else None
 
 
-def _a2wsgi() -> OwnServer | None:
+def _a2wsgi() -> WebServer | None:
     wsgi = sys.modules.get("a2wsgi.wsgi")
     if wsgi is None:
         return None
     frame = sys._getframe()  # noqa: SLF001
     found = in_frames(lambda name, value: name == "self" and hasattr(value, "executor"), frame)
     threads = getattr(getattr(found, "executor", None), "_max_workers", math.inf)
-    return OwnServer("a2wsgi", threads, option="WSGIMiddleware(app, workers=...)")
+    return WebServer("a2wsgi", threads, option="WSGIMiddleware(app, workers=...)")
 
 
 def _all_frames() -> Iterator[FrameType]:

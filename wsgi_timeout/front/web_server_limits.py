@@ -1,4 +1,4 @@
-"""The web server that this process runs under, and how long it lets one request block."""
+"""How long the web server lets one request block, and the settings that it shares with the app."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from wsgi_timeout.front.own_server import gunicorn_worker
+from wsgi_timeout.front.web_server import gunicorn_worker
 from wsgi_timeout.settings import Settings
 
 log = logging.getLogger("wsgi_timeout")
