@@ -22,7 +22,7 @@ from wsgi_timeout.http import prefer, urls
 from wsgi_timeout.http.asked import SAFE, Asked
 from wsgi_timeout.http.environ import without_conditions
 from wsgi_timeout.http.mounts import Mounts
-from wsgi_timeout.http.navigation import is_resumption
+from wsgi_timeout.http.navigation import is_resumed_download
 from wsgi_timeout.http.pending import Pending
 from wsgi_timeout.http.request_body import Upload
 from wsgi_timeout.metrics import ROUTE_KEY
@@ -104,7 +104,7 @@ def _first_wait(environ: dict[str, Any], settings: Settings, visit: Visit | None
 
 def _untold_seconds(environ: dict[str, Any], settings: Settings, visit: Visit | None) -> float:
     """Return for how many seconds nobody is told the result URL; with a margin for clocks that differ."""
-    kept = settings.event_streams == "resumable" or is_resumption(environ)
+    kept = settings.event_streams == "resumable" or is_resumed_download(environ)
     if kept or not settings.wait_for_response:
         return 0.0
     return _first_wait(environ, settings, visit) / 2

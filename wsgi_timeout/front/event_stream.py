@@ -1,8 +1,8 @@
 """Streams that a client can resume: event ids, keep-alive comments, ends between two events.
 
 Each event gets an `id` that names the call, its token and the byte of the app's body where the event ends.
-A client that reconnects with that id (`Last-Event-ID`) continues from there, see `resume`. Lines of JSON
-are sent unchanged: their clients count bytes.
+A client that reconnects with that id (`Last-Event-ID`) continues from there, see `resumed_stream`. Lines of
+JSON are sent unchanged: their clients count bytes.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from wsgi_timeout.front.places import Seat
 from wsgi_timeout.front.process import Runtime
 from wsgi_timeout.front.wait import ClientGone, Ready, wait
 from wsgi_timeout.http.environ import CONDITIONS, capture
-from wsgi_timeout.http.navigation import is_reload, is_resumption
+from wsgi_timeout.http.navigation import is_reload, is_resumed_download
 from wsgi_timeout.http.pending import Pending
 from wsgi_timeout.store.first_waits import DOWNLOAD_KEPT_SECONDS, KEPT_SECONDS, FirstWaitNotes, Left
 from wsgi_timeout.store.redis_errors import UNAVAILABLE
@@ -66,7 +66,7 @@ class FirstWaits:
 
     def note(self, environ: Mapping[str, Any], clean_url: str) -> str:
         """Return the key of a request's note: by all that the app sees of it and its sender."""
-        varying = _VARYING - CONDITIONS if is_resumption(environ) else _VARYING
+        varying = _VARYING - CONDITIONS if is_resumed_download(environ) else _VARYING
         seen = {key: value for key, value in capture(environ).items() if key not in varying}
         if _local(seen.get("HTTP_REFERER", "")) == clean_url:
             del seen["HTTP_REFERER"]  # a script's reload; F5 sends what was sent before
@@ -100,7 +100,7 @@ class FirstWaits:
 
         It is then to be waited for, for `seconds` at most.
         """
-        note, reload = self.note(environ, clean_url), is_reload(environ) or is_resumption(environ)
+        note, reload = self.note(environ, clean_url), is_reload(environ) or is_resumed_download(environ)
         known = reload or any(key in environ for key in _PERSONAL)
         kept = _kept_seconds(environ) if known else _ANONYMOUS_SECONDS
         began, word = time.monotonic(), secrets.token_urlsafe(8)
@@ -171,7 +171,7 @@ class FirstWaits:
 
 
 def _kept_seconds(environ: Mapping[str, Any]) -> float:
-    return DOWNLOAD_KEPT_SECONDS if is_resumption(environ) else KEPT_SECONDS
+    return DOWNLOAD_KEPT_SECONDS if is_resumed_download(environ) else KEPT_SECONDS
 
 
 def _local(url: str) -> str:

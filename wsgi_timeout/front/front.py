@@ -16,12 +16,12 @@ from wsgi_timeout.errors import (
     ResponseBroken,
     WsgiTimeoutError,
 )
-from wsgi_timeout.front import error_pages, resume, web_server
+from wsgi_timeout.front import error_pages, resumed_stream, web_server
 from wsgi_timeout.front.accept import NewCalls
 from wsgi_timeout.front.first_waits import FirstWaits
 from wsgi_timeout.front.process import Runtime
 from wsgi_timeout.front.result_urls import Results
-from wsgi_timeout.front.resumption import Resumption, RunAnew, at_result_url, patience
+from wsgi_timeout.front.resumed_download import ResumedDownload, RunAnew, at_result_url, patience
 from wsgi_timeout.front.wait import ClientGone
 from wsgi_timeout.front.waiting_page import Visit
 from wsgi_timeout.front.web_server_limits import limit_silence, serve_with, wait_limit
@@ -29,7 +29,7 @@ from wsgi_timeout.http import answers, cookies, cors, parameters, urls
 from wsgi_timeout.http.environ import clean
 from wsgi_timeout.http.events import is_event_source
 from wsgi_timeout.http.mounts import Mounts
-from wsgi_timeout.http.navigation import is_navigation, is_resumption
+from wsgi_timeout.http.navigation import is_navigation, is_resumed_download
 from wsgi_timeout.http.routes import Routes
 from wsgi_timeout.metrics import ROUTE_KEY
 from wsgi_timeout.pages.pages import Pages, folders
@@ -115,7 +115,7 @@ class Front:
             limit_silence(environ, settings.unread_timeout)
             given, settings = settings, self._limited(settings, environ)
             if settings.event_streams == "resumable":
-                answered, environ = resume.answer(runtime, settings, environ, start_response)
+                answered, environ = resumed_stream.answer(runtime, settings, environ, start_response)
                 if answered is not None:
                     return answered
             visit = self._visit(runtime, settings, environ, start_response, cookie)
@@ -145,7 +145,7 @@ class Front:
     def _limited(self, settings: Settings, environ: dict[str, Any], *, goes_on: bool = False) -> Settings:
         """Return settings whose wait this server, and this request's client, can last."""
         wait_seconds = min(settings.wait_seconds, self._wait_limit)
-        if goes_on or is_resumption(environ):
+        if goes_on or is_resumed_download(environ):
             wait_seconds = patience(wait_seconds, self._wait_limit)
         same = wait_seconds == settings.wait_seconds
         return settings if same else settings.replace(wait_seconds=wait_seconds)
@@ -176,7 +176,7 @@ class Front:
         cookie: str,
     ) -> Visit | None:
         """Return the navigation of a person's browser, or its download; None for any other request."""
-        kind: type[Visit] = Resumption if is_resumption(environ) else Visit
+        kind: type[Visit] = ResumedDownload if is_resumed_download(environ) else Visit
         if kind is Visit and (settings.waiting_page == "never" or not is_navigation(environ)):
             return None
         clean_url = urls.clean_url(environ, settings.trusted_proxies)

@@ -24,12 +24,12 @@ from wsgi_timeout.front.delivery import Delivery
 from wsgi_timeout.front.places import Seat
 from wsgi_timeout.front.process import Runtime
 from wsgi_timeout.front.put_off import hold_back
-from wsgi_timeout.front.resumption import RunAnew
+from wsgi_timeout.front.resumed_download import RunAnew
 from wsgi_timeout.front.wait import RETRY_SECONDS, ClientGone, call_state, wait
 from wsgi_timeout.front.waiting_page import Visit
 from wsgi_timeout.http import answers, urls
 from wsgi_timeout.http.asked import SAFE, Asked, comes_back
-from wsgi_timeout.http.navigation import is_prefetch, is_resumption
+from wsgi_timeout.http.navigation import is_prefetch, is_resumed_download
 from wsgi_timeout.http.pending import Pending
 from wsgi_timeout.http.request_body import Upload, impatient
 from wsgi_timeout.metrics import ROUTE_KEY
@@ -246,7 +246,7 @@ class _Request:
     @property
     def goes_on(self) -> bool:
         """Whether it asks for the rest of a response: behind a redirect wget would ask for the whole."""
-        return is_resumption(self.environ) or bool(self.asked.range and not self.call.range)
+        return is_resumed_download(self.environ) or bool(self.asked.range and not self.call.range)
 
     @property
     def may_continue(self) -> bool:

@@ -20,7 +20,7 @@ def is_navigation(environ: Mapping[str, Any]) -> bool:
     )
 
 
-def is_resumption(environ: Mapping[str, Any]) -> bool:
+def is_resumed_download(environ: Mapping[str, Any]) -> bool:
     """Return whether a browser goes on with a download that broke off.
 
     Seen of Chromium: `Range` with `If-Range`, no `Accept`, and on https a navigation that is shown nowhere.

@@ -65,7 +65,7 @@ _TESTS = {
     f"{FRONT}redirects.py": f"front/test_redirect_kinds.py {_CONTRACT}",
     f"{FRONT}replay.py": f"{_CONTRACT} wsgi/test_bodies.py",
     f"{FRONT}result_urls.py": f"{_CONTRACT} {_PAGE}",
-    f"{FRONT}resume.py": "front/streams/test_resume.py",
+    f"{FRONT}resumed_stream.py": "front/streams/test_resume.py",
     f"{FRONT}shown.py": _PAGE,
     f"{FRONT}status_url.py": "front/test_decisions.py front/test_no_wait.py front/streams/test_resume.py",
     f"{FRONT}submit.py": f"{_CONTRACT} front/test_no_wait.py serving/test_metrics.py",

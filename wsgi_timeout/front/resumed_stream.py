@@ -67,10 +67,10 @@ def answer(
     if at is None:
         return None, environ
     hop = reference.hop if reference else 0
-    return _return(runtime, settings, at, hop, environ, start_response), environ
+    return _resume(runtime, settings, at, hop, environ, start_response), environ
 
 
-def _return(
+def _resume(
     runtime: Runtime,
     settings: Settings,
     at: StreamPosition,
@@ -97,7 +97,9 @@ def _return(
             if Asked.by(environ).query != Asked.unpack(found.asked).query:
                 return None
             pending = replace(pending, asked=found.asked)
-            return _Return(runtime, settings, at, pending, seat, environ, start_response, deadline).to(found)
+            return _ResumedStream(
+                runtime, settings, at, pending, seat, environ, start_response, deadline
+            ).answer(found)
         except CallUnknown:
             return None
         except UNAVAILABLE:
@@ -105,7 +107,7 @@ def _return(
 
 
 @dataclass(frozen=True, slots=True)
-class _Return:
+class _ResumedStream:
     """A client that resumes one call's stream."""
 
     runtime: Runtime
@@ -117,7 +119,7 @@ class _Return:
     start_response: StartResponse
     deadline: float
 
-    def to(self, found: Snapshot | Tombstone) -> Iterable[bytes] | None:
+    def answer(self, found: Snapshot | Tombstone) -> Iterable[bytes] | None:
         offset = self.at.offset
         if offset is None:
             return self._no_more()

@@ -27,7 +27,7 @@ class RunAnew(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Resumption(Visit):
+class ResumedDownload(Visit):
     """A request by which a browser goes on with a download."""
 
     @property
