@@ -84,7 +84,7 @@ class NewCalls:
             with key.held(upload) if key else nullcontext():
                 untold = 0.0 if key else _untold_seconds(environ, settings, visit)
                 sent = Submission(runtime, settings, entry, environ, pending, seat.waiter, untold)
-                sent.comes_back = visit is not None or not untold
+                sent.client_may_return = visit is not None or not untold
                 if visit and settings.wait_for_response and not (key or alone):
                     sent.first_wait = visit.note()
                 sent.send(upload)
@@ -99,7 +99,7 @@ class NewCalls:
 def _first_wait(environ: dict[str, Any], settings: Settings, visit: Visit | None) -> float:
     """Return after how many seconds a first request is told its result URL."""
     seconds = settings.wait_seconds if visit is None else visit.wait_seconds
-    return min(seconds, _KNOWN_SECONDS) if redirects.waits_by_itself(environ) else seconds
+    return min(seconds, _KNOWN_SECONDS) if redirects.asks_for_202(environ) else seconds
 
 
 def _untold_seconds(environ: dict[str, Any], settings: Settings, visit: Visit | None) -> float:

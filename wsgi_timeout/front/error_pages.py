@@ -76,16 +76,17 @@ def answer(
     clean_url: str,
     headers: answers.Headers | None = None,
     *,
-    comes_back: bool = False,
+    reconnects: bool = False,
 ) -> Iterable[bytes]:
     """Answer with an error's own status; `clean_url` is the address to try again.
 
-    A client that `comes_back` by itself, but after an error, is asked to where nothing was accepted.
+    `reconnects`: the client is an EventSource, which reconnects by itself, but not after an error status:
+    where nothing was accepted it is asked to come again by a stream without events.
     """
     headers = list(headers or [])
     reference = _logged(environ, problem)
     if isinstance(problem, CallRefused):
-        if comes_back:
+        if reconnects:
             return answers.come_back(start_response, problem.retry_after, public_detail(problem))
         headers.append(("Retry-After", str(problem.retry_after)))
     if not answers.wants_html(environ):

@@ -45,7 +45,7 @@ class Stay:
     """How long one connection to a stream lasts."""
 
     #: Whether its client reconnects by itself: only then may the stream end between two events.
-    comes_back: bool
+    reconnects: bool
     #: When it ends in that case, on the monotonic clock.
     deadline: float
     keepalive_seconds: float
@@ -55,7 +55,7 @@ class Stay:
         """Derive it from a request's `Accept`: an EventSource and our own clients name their type there."""
         accepted = environ.get("HTTP_ACCEPT", "").lower()
         event_source = environ["REQUEST_METHOD"] == "GET" and EVENTS in accepted
-        return cls(event_source or redirects.waits_by_itself(environ), deadline, settings.keepalive_seconds)
+        return cls(event_source or redirects.asks_for_202(environ), deadline, settings.keepalive_seconds)
 
 
 def kind(head: ResponseHead | None, settings: Settings) -> str:
@@ -178,7 +178,7 @@ class _Events:
 
     def _is_time(self) -> bool:
         stay = self._stay
-        return stay.comes_back and (time.monotonic() >= stay.deadline or self._runtime.listener.draining)
+        return stay.reconnects and (time.monotonic() >= stay.deadline or self._runtime.listener.draining)
 
     def _next(self) -> Generator[bytes, None, list[bytes]]:
         """Return the next chunks; empty at the stream's end, or when this connection is to end."""
@@ -195,7 +195,7 @@ class _Events:
                     # One line and no blank one after it: some clients take that for an empty event.
                     yield b":" + self._marker.ending
             seconds = min(RECHECK_SECONDS, max(0.01, next_comment - now))
-            if stay.comes_back:
+            if stay.reconnects:
                 seconds = min(seconds, max(0.01, stay.deadline - now))
             waiter.wait(seconds)
         return chunks

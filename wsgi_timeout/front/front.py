@@ -82,7 +82,8 @@ class Front:
         self._wait_limit = float("inf")
         self._first_waits: FirstWaits
         log.info("requests to %s run as calls of the queue wt:%s", target or "this app", name)
-        durability.say(url, wanted=routes.durable)
+        if routes.durable:
+            durability.log_cost(url)
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         cookie = cookies.take(environ) if "HTTP_COOKIE" in environ else ""
@@ -137,9 +138,9 @@ class Front:
         except WsgiTimeoutError as error:
             metrics.count("refused_total", self.name, type(error).__name__)
             clean_url = urls.clean_url(environ, settings.trusted_proxies)
-            comes_back = settings.event_streams == "resumable" and is_event_source(environ)
+            reconnects = settings.event_streams == "resumable" and is_event_source(environ)
             return error_pages.answer(
-                self._pages, environ, start_response, error, clean_url, comes_back=comes_back
+                self._pages, environ, start_response, error, clean_url, reconnects=reconnects
             )
 
     def _limited(self, settings: Settings, environ: dict[str, Any], *, goes_on: bool = False) -> Settings:

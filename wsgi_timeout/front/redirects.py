@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 PENDING = "application/vnd.wsgi-timeout+json"
 
 
-def waits_by_itself(environ: Mapping[str, Any]) -> bool:
+def asks_for_202(environ: Mapping[str, Any]) -> bool:
     """Return whether a request asks for 202 in place of a redirect."""
     return PENDING in environ.get("HTTP_ACCEPT", "")
 
@@ -37,7 +37,7 @@ def to_result_url(
     """
     origin = urls.origin(environ, settings.public_url)
     result_url, status_url = origin + pending.next_url, origin + pending.status_url
-    if "application/json" in environ.get("HTTP_ACCEPT", "") or waits_by_itself(environ):
+    if "application/json" in environ.get("HTTP_ACCEPT", "") or asks_for_202(environ):
         found = {"state": state(), "result_url": result_url, "status_url": status_url}
         body, content_type = json.dumps(found).encode() + b"\n", "application/json"
     else:
@@ -54,7 +54,7 @@ def _status(environ: Mapping[str, Any], settings: Settings) -> str:
     202 is for clients that do not want redirects. Clients of the Model Context Protocol follow a 307 only;
     the body that they send again is dropped.
     """
-    if waits_by_itself(environ):
+    if asks_for_202(environ):
         return "202 Accepted"
     if settings.redirect_status == 307 or "HTTP_MCP_PROTOCOL_VERSION" in environ:
         return "307 Temporary Redirect"

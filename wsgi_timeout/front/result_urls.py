@@ -28,7 +28,7 @@ from wsgi_timeout.front.resumed_download import RunAnew
 from wsgi_timeout.front.wait import RETRY_SECONDS, ClientGone, call_state, wait
 from wsgi_timeout.front.waiting_page import Visit
 from wsgi_timeout.http import answers, urls
-from wsgi_timeout.http.asked import SAFE, Asked, comes_back
+from wsgi_timeout.http.asked import SAFE, Asked, wants_another_run
 from wsgi_timeout.http.navigation import is_prefetch, is_resumed_download
 from wsgi_timeout.http.pending import Pending
 from wsgi_timeout.http.request_body import Upload, impatient
@@ -236,7 +236,7 @@ class _Request:
             return False
         if self.call.method in SAFE and isinstance(found, Snapshot) and _has_failed(found):
             return True  # its client was told that it failed, or got a part of it: this is a new try
-        return comes_back(self.environ, self.pending.call_id) or self.asked.other_terms(self.call)
+        return wants_another_run(self.environ, self.pending.call_id) or self.asked.other_terms(self.call)
 
     def takes(self, snapshot: Snapshot) -> bool:
         """Return whether the recorded response answers this request."""

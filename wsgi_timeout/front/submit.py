@@ -54,8 +54,8 @@ class Submission:
         self._pending = pending
         self._waiter = waiter
         self._untold_seconds = untold_seconds
-        #: Whether a client that leaves may come for its call nevertheless.
-        self.comes_back = True
+        #: Whether a client that leaves may ask for its call again.
+        self.client_may_return = True
         #: The key of a note: if there is one, `FirstWaitNoted` is raised and nothing is sent; empty: none.
         self.first_wait = ""
         # In a burst the listener may look for the call before it was sent: no record means nothing yet.
@@ -140,7 +140,7 @@ class Submission:
     def _left(self) -> bool:
         """Whether nobody need ever know of this call: a waiter that sees its client gone gives it up soon."""
         safe = self._environ["REQUEST_METHOD"] in SAFE
-        return safe and not self.comes_back and self._waiter.has_left()
+        return safe and not self.client_may_return and self._waiter.has_left()
 
     def _patiently(self, action: Callable[..., None], *args: Any) -> None:
         """Try an idempotent action for `worker_wait` seconds; then raise `NoWorker` or `RedisUnavailable`."""

@@ -128,7 +128,7 @@ class Asked:
         )
 
 
-def comes_back(environ: Mapping[str, Any], call_id: str) -> bool:
+def wants_another_run(environ: Mapping[str, Any], call_id: str) -> bool:
     """Return whether this request, after the result was delivered, wants the app to run again.
 
     So do a browser's navigation (a reload, `<meta refresh>`), an EventSource, and a page's script: for them

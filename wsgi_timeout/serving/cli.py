@@ -210,7 +210,8 @@ def _settings_for(url: str) -> Settings:
 
     check_server(connect(url, connections=1), url)
     settings = Settings.load()
-    durability.say(url, wanted=settings.durable)
+    if settings.durable:
+        durability.log_cost(url)
     return settings
 
 

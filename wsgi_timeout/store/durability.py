@@ -27,10 +27,9 @@ class CannotSync(ConfigurationError):
     """The server cannot tell what is on its disk, or writes nothing to it."""
 
 
-def say(url: str, *, wanted: bool) -> None:
-    """If it is `wanted`, log what it costs on the server of `url`; raises `CannotSync`."""
-    if wanted:
-        log.warning(cost(url))
+def log_cost(url: str) -> None:
+    """Log what it costs on the server of `url`; raises `CannotSync`."""
+    log.warning(cost(url))
 
 
 def cost(url: str) -> str:
