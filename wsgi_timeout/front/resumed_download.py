@@ -58,7 +58,7 @@ class ResumedDownload(Visit):
 
 
 def patience(wait_seconds: float, limit: float) -> float:
-    """Return for how long a resumption waits: as long as its browser would follow redirects."""
+    """Return for how long a resumed download waits: as long as its browser would follow redirects."""
     return min(_WAITS * wait_seconds, limit)
 
 

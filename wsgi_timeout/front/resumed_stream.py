@@ -97,9 +97,8 @@ def _resume(
             if Asked.by(environ).query != Asked.unpack(found.asked).query:
                 return None
             pending = replace(pending, asked=found.asked)
-            return _ResumedStream(
-                runtime, settings, at, pending, seat, environ, start_response, deadline
-            ).answer(found)
+            stream = _ResumedStream(runtime, settings, at, pending, seat, environ, start_response, deadline)
+            return stream.answer(found)
         except CallUnknown:
             return None
         except UNAVAILABLE:
@@ -120,6 +119,7 @@ class _ResumedStream:
     deadline: float
 
     def answer(self, found: Snapshot | Tombstone) -> Iterable[bytes] | None:
+        """Answer with what follows the position; None: the call has no such stream, or not that byte."""
         offset = self.at.offset
         if offset is None:
             return self._no_more()
