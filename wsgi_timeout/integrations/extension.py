@@ -77,7 +77,7 @@ class RequestTimeouts:
         Args:
             app: a Flask app, as often as there are apps; its configuration is read with the first request.
         """
-        place = app.extensions[EXTENSION] = InstalledFront(
+        installed = app.extensions[EXTENSION] = InstalledFront(
             app,
             name=self._name or os.environ.get(NAME_VARIABLE) or name_of(app),
             eager=self._eager,
@@ -85,17 +85,17 @@ class RequestTimeouts:
             make_front=partial(self._new_front, app),
         )
         if not in_worker():
-            app.wsgi_app = place  # type: ignore[method-assign]
+            app.wsgi_app = installed  # type: ignore[method-assign]
 
     def _new_front(self, app: Flask, name: str, inner: WSGIApplication) -> Front:
         # Imported here, so that importing this module does not import redis-py.
         from wsgi_timeout.front.front import Front  # noqa: PLC0415
         from wsgi_timeout.store.connection import redis_url  # noqa: PLC0415
-        from wsgi_timeout.store.messages import PLACE  # noqa: PLC0415
+        from wsgi_timeout.store.messages import INNER_ENTRY  # noqa: PLC0415
 
         routes = self._routes_for(Settings.load(app.config, **self._settings))
         templates = [Path(app.root_path, app.template_folder or "")]
-        return Front(redis_url(), name, routes, entry=PLACE, app=inner, templates=templates)
+        return Front(redis_url(), name, routes, entry=INNER_ENTRY, app=inner, templates=templates)
 
     def _routes_for(self, settings: Settings) -> Routes:
         return Routes(settings, only=self._only, except_=self._except, routes=self._routes)

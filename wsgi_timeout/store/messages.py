@@ -16,8 +16,9 @@ from wsgi_timeout.errors import ConfigurationError
 #: The version of the wire format, which must be the same in both halves of a deployment.
 WIRE_VERSION = 2
 
-#: The entry of a call that a front inside the app has captured; middleware outside that front has run.
-PLACE = "place"
+#: The entry of a call that a front inside the app has captured (`RequestTimeouts`). Workers run the
+#: `wsgi_app` that it has replaced: middleware around the front has run in the web process.
+INNER_ENTRY = "place"
 
 #: The types of the fields by their annotations: messages from Redis are checked, since anybody may have
 #: written them.
@@ -97,7 +98,7 @@ class CallRequest(_Message):
     environ: dict[str, Any]
     #: The whole request body; None: it is in the stream `wt:in:<id>`.
     body: bytes | None
-    #: Which WSGI app of the target: empty for the target itself, `PLACE` for where its own front stands.
+    #: Which WSGI app of the target: empty for the target itself, `INNER_ENTRY` for what lies within its own front.
     entry: str
     #: Seconds that the handler may run.
     timeout: float

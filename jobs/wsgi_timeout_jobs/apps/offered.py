@@ -13,7 +13,7 @@ from wsgi_timeout.functions import payload
 from wsgi_timeout.integrations.extension import EXTENSION, InstalledFront
 from wsgi_timeout.integrations.stub import Stub
 from wsgi_timeout.needs import need
-from wsgi_timeout.store.messages import PLACE
+from wsgi_timeout.store.messages import INNER_ENTRY
 from wsgi_timeout_jobs.apps.asgi import AsgiBridge
 from wsgi_timeout_jobs.apps.build import ByPath, build
 from wsgi_timeout_jobs.apps.other_python.app import OtherPythonApp
@@ -52,18 +52,18 @@ def of_target(app: Any, *, queue: str) -> Entries:
     if isinstance(app, OtherPythonApp):
         return _of_other_python(app)
     extensions = getattr(app, "extensions", None)  # other apps than Flask's may have anything here
-    place = extensions.get(EXTENSION) if isinstance(extensions, Mapping) else None
-    if isinstance(place, InstalledFront):
-        whole = _Warned(app) if place.configured else app
-        return Entries({"": whole, PLACE: place.inner}, name=place.name)
+    installed = extensions.get(EXTENSION) if isinstance(extensions, Mapping) else None
+    if isinstance(installed, InstalledFront):
+        whole = _Warned(app) if installed.configured else app
+        return Entries({"": whole, INNER_ENTRY: installed.inner}, name=installed.name)
     return Entries({"": app})
 
 
 def _of_other_python(app: OtherPythonApp) -> Entries:
-    if app.place is None:
+    if app.own_front is None:
         return Entries({"": app})
-    name, configured = app.place
-    return Entries({"": _Warned(app) if configured else app, PLACE: app.at_place}, name=name)
+    name, configured = app.own_front
+    return Entries({"": _Warned(app) if configured else app, INNER_ENTRY: app.inner}, name=name)
 
 
 class _Warned:

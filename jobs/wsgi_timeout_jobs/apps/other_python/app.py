@@ -39,16 +39,16 @@ class OtherPythonApp:
         threading.Thread(target=self._hear_reports, name="wsgi-timeout-progress", daemon=True).start()
 
     @property
-    def place(self) -> tuple[str, bool] | None:
+    def own_front(self) -> tuple[str, bool] | None:
         """The name of the app's own `RequestTimeouts`, and whether it is configured; None: it has none."""
-        return self._process.place
+        return self._process.own_front
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Any:
         """Run one request."""
         return self._run(environ, start_response, inner=False)
 
-    def at_place(self, environ: dict[str, Any], start_response: StartResponse) -> Any:
-        """Run one request where the app's own `RequestTimeouts` stands."""
+    def inner(self, environ: dict[str, Any], start_response: StartResponse) -> Any:
+        """Run one request by the `wsgi_app` that the app's own `RequestTimeouts` has replaced."""
         return self._run(environ, start_response, inner=True)
 
     def _run(self, environ: dict[str, Any], start_response: StartResponse, *, inner: bool) -> Any:

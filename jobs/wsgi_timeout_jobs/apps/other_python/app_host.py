@@ -24,7 +24,7 @@ from app_host_parts import (
     leave,
     pack,
 )
-from app_host_target import TargetError, Watch, load, place_of
+from app_host_target import TargetError, Watch, load, own_front_of
 
 
 class Host(object):  # noqa: UP004
@@ -83,9 +83,9 @@ class Host(object):  # noqa: UP004
             return False
         if self.watch:
             self.start(self.watch.run)
-        place = place_of(self.app)
-        self.inner = getattr(place, "inner", None)
-        told = [place.name, "1" if place.configured else ""] if place else []
+        own_front = own_front_of(self.app)
+        self.inner = getattr(own_front, "inner", None)
+        told = [own_front.name, "1" if own_front.configured else ""] if own_front else []
         first.send(b"R", pack([sys.version.split()[0]] + told))
         return True
 

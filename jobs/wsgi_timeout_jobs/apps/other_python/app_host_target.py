@@ -38,11 +38,11 @@ def load(target):
     return app
 
 
-def place_of(app):
+def own_front_of(app):
     """Return what the app's own `RequestTimeouts` has put before it; None if it has none."""
     extensions = getattr(app, "extensions", None)
-    place = extensions.get("wsgi_timeout") if isinstance(extensions, dict) else None
-    return place if hasattr(place, "inner") and hasattr(place, "configured") else None
+    found = extensions.get("wsgi_timeout") if isinstance(extensions, dict) else None
+    return found if hasattr(found, "inner") and hasattr(found, "configured") else None
 
 
 def load_module(target, name):

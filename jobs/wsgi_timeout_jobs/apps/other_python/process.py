@@ -44,8 +44,8 @@ class AppProcess:
         self._python = python
         self._reload = reload
         self._stopping = False
-        #: What the app's own `RequestTimeouts` says, see `OtherPythonApp.place`.
-        self.place: tuple[str, bool] | None = None
+        #: What the app's own `RequestTimeouts` says, see `OtherPythonApp.own_front`.
+        self.own_front: tuple[str, bool] | None = None
         pairs = [socket.socketpair() for _ in range(threads)]
         self.reports, reports = socket.socketpair(type=socket.SOCK_DGRAM)
         self._process = self._start([reports, *(theirs for _, theirs in pairs)])
@@ -109,7 +109,7 @@ class AppProcess:
         kind, payload = found
         texts = [part.decode("utf-8", "replace") for part in unpack(payload)]
         if kind == b"R":
-            self.place = (texts[1], bool(texts[2])) if texts[1:] else None
+            self.own_front = (texts[1], bool(texts[2])) if texts[1:] else None
             log.info("the app runs under Python %s, %s, in process %d", texts[0], self._python, self.pid)
             return
         if texts[0] == "target":
