@@ -231,7 +231,7 @@ class FunctionCall(Generic[R]):
                     record = self._record(here)
             if record is None or record[0] is None:
                 raise self._expired()
-            if record[0] != b"ended" or not self._is_told(here, record, deadline):
+            if record[0] != b"ended" or not self._end_is_on_disk(here, record, deadline):
                 return None
             return self._ended(here, record)
         except UNAVAILABLE:
@@ -239,7 +239,7 @@ class FunctionCall(Generic[R]):
             time.sleep(max(0.0, min(left, _RETRY_SECONDS)))
             return None
 
-    def _is_told(self, here: Client, record: list[bytes | None], deadline: float | None) -> bool:
+    def _end_is_on_disk(self, here: Client, record: list[bytes | None], deadline: float | None) -> bool:
         """Wait until the end is on disk, where it is to be; False if the call goes on by now."""
         if record[-1] is None:
             return True

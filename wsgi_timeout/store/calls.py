@@ -53,28 +53,28 @@ class Calls(Enqueueing):
 
     def look(self, call_id: str) -> Snapshot:
         """Return a call's state, outcome and response as they are now; a durable end when it is on disk."""
-        return self._told(call_id, lambda: Snapshot.read(self._hmget(call_id, Snapshot.FIELDS)))
+        return self._read_durably(call_id, lambda: Snapshot.read(self._hmget(call_id, Snapshot.FIELDS)))
 
     def _hmget(self, call_id: str, fields: tuple[str, ...]) -> list[bytes | None]:
         values: list[bytes | None] = self._send("HMGET", keys.call(call_id), *fields)
         return values
 
-    def _told(self, call_id: str, read: Callable[[], T]) -> T:
-        """Return what is read of a call, when nobody can hear of an end that a power cut takes back."""
+    def _read_durably(self, call_id: str, read: Callable[[], T]) -> T:
+        """Return what `read` finds of a call; a durable end only once no power cut can take it back."""
         for _ in range(_READS):
             found = read()
-            if not isinstance(found, Snapshot) or self.is_told(call_id, found):
+            if not isinstance(found, Snapshot) or self._end_is_on_disk(call_id, found):
                 return found
         raise ConnectionLost("Redis came back without the end of this call")
 
-    def is_told(self, call_id: str, found: Snapshot) -> bool:
+    def _end_is_on_disk(self, call_id: str, found: Snapshot) -> bool:
         """Wait until the end of a call is on disk where it is to be; False if the call goes on by now."""
         return not (found.durable and found.ended) or self.is_on_disk(call_id, "ended", found.attempt)
 
     def reader(self, call_id: str, inbox: str, found: Snapshot, number: int = 0) -> StreamReader:
         """Return what reads the response of a call from chunk `number` on."""
-        told = partial(self.is_on_disk, call_id, "ended", found.attempt) if found.durable else None
-        return StreamReader(self.scripts, call_id, inbox, found.attempt, number=number, told=told)
+        on_disk = partial(self.is_on_disk, call_id, "ended", found.attempt) if found.durable else None
+        return StreamReader(self.scripts, call_id, inbox, found.attempt, number=number, on_disk=on_disk)
 
     def join(self, call_id: str, inbox: str) -> Snapshot:
         """Have the call wake `inbox` from now on; return its state, which may not be on disk yet."""
@@ -90,7 +90,7 @@ class Calls(Enqueueing):
 
         A call of another name does not fit: its app may require a login where this one does not.
         """
-        return self._told(call_id, lambda: self._authorize(call_id, token, path))
+        return self._read_durably(call_id, lambda: self._authorize(call_id, token, path))
 
     def _authorize(self, call_id: str, token: str, path: str) -> Snapshot | Tombstone | None:
         record = keys.call(call_id)

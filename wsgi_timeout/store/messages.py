@@ -98,7 +98,7 @@ class CallRequest(_Message):
     environ: dict[str, Any]
     #: The whole request body; None: it is in the stream `wt:in:<id>`.
     body: bytes | None
-    #: Which WSGI app of the target: empty for the target itself, `INNER_ENTRY` for what lies within its own front.
+    #: Which WSGI app of the target: empty for the target itself, `INNER_ENTRY` for the one behind its front.
     entry: str
     #: Seconds that the handler may run.
     timeout: float

@@ -151,10 +151,10 @@ class StreamReader:
         *,
         reader: int | None = None,
         number: int = 0,
-        told: Callable[[], bool] | None = None,
+        on_disk: Callable[[], bool] | None = None,
     ) -> None:
-        """Begin at chunk `number`; `told` says whether an end that was read is on disk, if it must be."""
-        self._told = told
+        """Begin at chunk `number`; `on_disk` waits until an end is on disk, if it must be; False if it is lost."""
+        self._on_disk = on_disk
         self._scripts = scripts
         self._call_id = call_id
         self._inbox = inbox
@@ -192,7 +192,7 @@ class StreamReader:
         if answer == b"trimmed" or None in chunks:
             raise ResultTrimmed("the beginning of this body was read by somebody else, and is gone")
         self.missing = answer == b"missing"
-        if end and self._told and not self._told():
+        if end and self._on_disk and not self._on_disk():
             end = b""
         self._number += len(chunks)
         self._large = bool(chunks) and len(chunks[-1]) >= _LARGE
