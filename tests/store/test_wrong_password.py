@@ -6,7 +6,7 @@ import pytest
 import redis
 from harness import RedisServer, until
 
-from wsgi_timeout.store import links
+from wsgi_timeout.store import redis_connections
 from wsgi_timeout.store.connection import Commands, connect, connect_to_listen
 from wsgi_timeout.store.redis_errors import what_happened
 from wsgi_timeout.watching.listener import Listener

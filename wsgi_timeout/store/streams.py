@@ -153,7 +153,7 @@ class StreamReader:
         number: int = 0,
         on_disk: Callable[[], bool] | None = None,
     ) -> None:
-        """Begin at chunk `number`; `on_disk` waits until an end is on disk, if it must be; False if it is lost."""
+        """Begin at chunk `number`; `on_disk` waits until an end is on disk; False if that was lost."""
         self._on_disk = on_disk
         self._scripts = scripts
         self._call_id = call_id
