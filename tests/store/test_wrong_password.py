@@ -33,7 +33,7 @@ def connections(server):
 @pytest.mark.slow
 def test_a_refused_password_is_not_offered_again_at_once(server, monkeypatch, password):
     """Of many commands that fail for one password, single ones and pipelines, one connects to the server."""
-    monkeypatch.setattr(links, "REFUSED_SECONDS", 600.0)
+    monkeypatch.setattr(redis_connections, "REFUSED_SECONDS", 600.0)
     client = connect(url_with(server, password), connections=2)
     commands = Commands(client)
     before = connections(server)
@@ -49,7 +49,7 @@ def test_a_refused_password_is_not_offered_again_at_once(server, monkeypatch, pa
 
 def test_another_password_is_another_account(server, monkeypatch):
     """A refusal holds for its password: with the right one the same server is used at once."""
-    monkeypatch.setattr(links, "REFUSED_SECONDS", 600.0)
+    monkeypatch.setattr(redis_connections, "REFUSED_SECONDS", 600.0)
     with pytest.raises(redis.exceptions.AuthenticationError):
         connect(url_with(server, "wrong"), connections=1).ping()
     assert connect(url_with(server, "right"), connections=1).ping()
@@ -57,7 +57,7 @@ def test_another_password_is_another_account(server, monkeypatch):
 
 def test_a_password_that_becomes_right_is_taken(server, monkeypatch, caplog):
     """A process goes on by itself when the server takes its password, and says until then what is wrong."""
-    monkeypatch.setattr(links, "REFUSED_SECONDS", 0.1)
+    monkeypatch.setattr(redis_connections, "REFUSED_SECONDS", 0.1)
     listener = Listener(lambda: connect_to_listen(url_with(server, "new")))
     with caplog.at_level(logging.WARNING), listener.waiter("fc-any"):
         until(lambda: listener.away, what="a refusal")
