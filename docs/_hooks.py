@@ -1,7 +1,5 @@
 """mkdocs: llms.txt, the list of all pages, and llms-full.txt, all of them in one, for agents."""
 
-import inspect
-import pkgutil
 import re
 from pathlib import Path
 
@@ -25,33 +23,9 @@ def on_page_markdown(markdown, page, **_):
     return text
 
 
-def documented(path):
-    """Return what the page of the public API shows of a name: signature and docstring, a class with its public methods."""
-    found, name = pkgutil.resolve_name(path), path.rpartition(".")[2]
-    if inspect.ismodule(found):
-        members = [
-            member for _, member in inspect.getmembers(found, inspect.isclass) if member.__module__ == path
-        ]
-        return "\n\n".join(_entry(member.__name__, member) for member in members)
-    members = inspect.getmembers(found, callable) if inspect.isclass(found) else []
-    public = [(f"{name}.{key}", member) for key, member in members if key in vars(found) and key[0] != "_"]
-    return "\n\n".join(_entry(*each) for each in [(name, found), *public])
-
-
-def _entry(name, found):
-    try:
-        signature = str(inspect.signature(found)).replace("'", "")
-    except (TypeError, ValueError):
-        signature = ""
-    return f"### `{name}{signature}`\n\n{inspect.getdoc(found) or ''}".rstrip()
-
-
 def in_one(text):
-    """Return a page as it stands in the file of all of them: without marks for tests, with the API's docstrings."""
-    text = re.sub(r"^<!-- .*? -->\n", "", text, flags=re.MULTILINE)
-    return re.sub(
-        r"^::: (\S+)\n(?:    .*\n?)*", lambda found: documented(found[1]) + "\n", text, flags=re.MULTILINE
-    )
+    """Return a page as it stands in the file of all of them: without marks for tests."""
+    return re.sub(r"^<!-- .*? -->\n", "", text, flags=re.MULTILINE)
 
 
 def on_post_build(config, **_):

@@ -2,12 +2,15 @@
 
 import dataclasses
 import inspect
+import pkgutil
 import re
 import sys
+import textwrap
 from pathlib import Path
 
 import click
 
+from wsgi_timeout import errors
 from wsgi_timeout.metrics import FAMILIES
 from wsgi_timeout.serving.cli import main as cli
 from wsgi_timeout.settings import Settings
@@ -126,7 +129,109 @@ Scrape both halves: what web processes see stands with them, what workers see at
 """
 
 
-PAGES = {"metrics.md": metric_table, "settings.md": settings, "cli.md": commands, "redis-keys.md": redis_keys}
+#: The page of the public API: a heading, and the names below it by the modules that have them.
+API = {
+    "The ways in": (
+        *("integrations.gateway.gateway", "integrations.extension.RequestTimeouts"),
+        *("integrations.blueprint.wsgi_blueprint", "integrations.stub.Stub"),
+        *("integrations.endpoints.wsgi_app", "integrations.endpoints.asgi_app"),
+        "integrations.endpoints.web_endpoint",
+    ),
+    "Functions": ("functions.function.Function", "functions.call.FunctionCall", "functions.function.gather"),
+    "In a handler": ("current.progress", "current.track"),
+    "Settings": ("settings.Settings",),
+}
+#: These are made by others: what would be given to them is nobody's affair.
+MADE_BY_OTHERS = {"Function", "Settings"}
+
+
+def api():
+    """Return the page of the public API, each signature and docstring as it is in the source."""
+    parts = [
+        "# Public API",
+        "Import what stands here from `wsgi_timeout`, the errors from `wsgi_timeout.errors`. `help()` says the same.",
+    ]
+    for title, paths in API.items():
+        parts.append(f"## {title}")
+        for path in paths:
+            found = pkgutil.resolve_name(f"wsgi_timeout.{path}")
+            parts += entry(found.__name__, found)
+            for name in vars(found) if inspect.isclass(found) else ():
+                if name[0] != "_" and callable(method := getattr(found, name)):
+                    parts += entry(f"{found.__name__}.{name}", method)
+    return "\n\n".join([*parts, "The fields: [settings](settings.md).", "## Errors", *api_errors()]) + "\n"
+
+
+def entry(name, found):
+    """Yield the heading, the signature and the docstring of a class or function; a class with those of `__init__`."""
+    yield f"### {name}"
+    if name not in MADE_BY_OTHERS:
+        yield f"```text\n{signature(name, found)}\n```"
+    # Settings' fields have a page of their own.
+    yield prose((inspect.getdoc(found) or "").partition("\n\nFields:")[0])
+    if inspect.isclass(found) and name not in MADE_BY_OTHERS:
+        yield prose(inspect.getdoc(found.__init__).partition("\n\n")[2])
+
+
+def signature(name, found):
+    """Return a signature, with a line for each argument where one line is too long."""
+    whole = inspect.signature(found)
+    # Of a decorator the docstring says more than its type.
+    silent = inspect.isclass(found) or str(whole.return_annotation).startswith(("_", "Callable["))
+    end = inspect.Signature.empty if silent else whole.return_annotation
+    arguments = [each for each in whole.parameters.values() if each.name not in {"self", "cls"}]
+    plain = f"{name}{whole.replace(parameters=arguments, return_annotation=end)}"
+    plain = re.sub(r"(: |-> )'([^']*)'", r"\1\2", plain)
+    if len(plain) <= 100:
+        return plain
+    inside, _, after = plain.removeprefix(f"{name}(").rpartition(")")
+    # A comma within brackets is one of a type: there is none that is nested deeper than twice.
+    each = re.findall(r"(?:\[(?:\[[^\]]*\]|[^\[\]])*\]|[^,\[])+", inside)
+    lines = "".join(f"    {argument.strip()},\n" for argument in each)
+    return f"{name}(\n{lines}){after}"
+
+
+def prose(text):
+    """Return a docstring as Markdown: its sections of arguments and errors as lists."""
+    done = []
+    for part in text.split("\n\n"):
+        heading, _, rest = part.partition("\n")
+        if heading not in {"Args:", "Returns:", "Raises:"}:
+            done.append(part)
+            continue
+        lines = textwrap.dedent(rest)
+        if heading != "Returns:":
+            lines = re.sub(r"^(\w+): ", r"- `\1`: ", lines, flags=re.MULTILINE)
+        title = {"Args:": "Arguments", "Returns:": "Returns", "Raises:": "Raises"}[heading]
+        done.append(
+            f"*{title}*" + (f": {joined(lines)}" if heading == "Returns:" else f"\n\n{joined(lines)}")
+        )
+    return "\n\n".join(done)
+
+
+def joined(lines):
+    """Return lines of a section with those that go on joined to the one before."""
+    return re.sub(r"\n +", " ", lines)
+
+
+def api_errors():
+    yield "`WsgiTimeoutError` is the root of all but the last. Each becomes an HTTP status where it ends a request."
+    rows = ["| error | is a | status | meaning |", "|---|---|---|---|"]
+    for name, kind in vars(errors).items():
+        if inspect.isclass(kind) and kind.__module__ == errors.__name__:
+            status = getattr(kind, "status", "").partition(" ")[0]
+            bases = ", ".join(f"`{base.__name__}`" for base in kind.__bases__)
+            rows.append(f"| `{name}` | {bases} | {status} | {' '.join(inspect.getdoc(kind).split())} |")
+    yield "\n".join(rows)
+
+
+PAGES = {
+    "api.md": api,
+    "metrics.md": metric_table,
+    "settings.md": settings,
+    "cli.md": commands,
+    "redis-keys.md": redis_keys,
+}
 
 
 def with_recipes(text):
