@@ -4,7 +4,7 @@ import select
 import socket
 import time
 
-from harness import until
+from harness import calls_accepted, until
 
 
 class Crowd:
@@ -18,7 +18,7 @@ class Crowd:
         self.add(size)
 
     def _enqueued(self):
-        return int(self._site.redis.client.get(f"wt:sequence:{self._site.name}") or 0)
+        return calls_accepted(self._site.redis.client, self._site.name)
 
     def add(self, count=1):
         """Add clients; returns when their calls were accepted."""

@@ -57,6 +57,11 @@ def until(condition, seconds=30.0, what="the condition"):
         time.sleep(0.01)
 
 
+def calls_accepted(client, name):
+    """Return how many calls of a name were accepted so far."""
+    return int(client.hget(f"wt:buffered:{name}", "#") or client.get(f"wt:sequence:{name}") or 0)
+
+
 def is_missing(what):
     """Skip a test without what it needs; on CI, where nothing is skipped, fail."""
     end = pytest.fail if os.environ.get("CI") == "true" else pytest.skip

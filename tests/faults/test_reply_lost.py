@@ -14,7 +14,7 @@ from importlib.resources import files
 
 import pytest
 from faults.proxy import Break, nth
-from harness import ask, follow, function_workers, joined, until
+from harness import ask, calls_accepted, follow, function_workers, joined, until
 
 from wsgi_timeout.functions.client import client
 from wsgi_timeout.store import keys
@@ -115,7 +115,7 @@ def sweep(proxy, where, scenario, *, name, scripts, queued=1):
     took = []
 
     def run(number, fault=None):
-        before = int(proxy.client.get(keys.sequence(name)) or 0)
+        before = calls_accepted(proxy.client, name)
         began = time.monotonic()
         try:
             scenario(number)
@@ -127,7 +127,7 @@ def sweep(proxy, where, scenario, *, name, scripts, queued=1):
             proxy.heal()
         nothing_waits(proxy, name)
         assert len(recording.calls()) == 1
-        assert int(proxy.client.get(keys.sequence(name))) == before + queued
+        assert calls_accepted(proxy.client, name) == before + queued
 
     recording.begin()
     run(0)

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from crowd import Crowd
-from harness import APPS, Gunicorn, answer_of, ask, follow, until
+from harness import APPS, Gunicorn, answer_of, ask, calls_accepted, follow, until
 
 from wsgi_timeout.front.places import HOP_RESERVE
 
@@ -102,11 +102,11 @@ def test_other_routes_are_answered_while_many_wait(web, crowd, call):
 
 def test_one_more_is_refused(site, web, crowd):
     """A request over `max_waiting` gets 503 with `Retry-After` at once, and is not accepted."""
-    count = site.redis.client.get(f"wt:sequence:{site.name}")
+    count = calls_accepted(site.redis.client, site.name)
     answer = ask(web.port, "/slow")
     assert (answer.status, answer.header("Retry-After")) == (503, "5")
     assert "too many requests wait" in answer.json["detail"]
-    assert site.redis.client.get(f"wt:sequence:{site.name}") == count
+    assert calls_accepted(site.redis.client, site.name) == count
 
 
 def test_a_hop_of_an_accepted_call_is_not_refused(web, crowd, call):

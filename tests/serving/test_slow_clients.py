@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 from crowd import Crowd as Waiters
-from harness import APPS, Gunicorn, Process, answer_of, ask, is_missing, listen, until
+from harness import APPS, Gunicorn, Process, answer_of, ask, calls_accepted, is_missing, listen, until
 
 GEVENT = ("-k", "wsgi_timeout.gunicorn_gevent.GeventWorker")
 #: Seconds within which whoever waits is redirected by a stop.
@@ -150,7 +150,7 @@ class Crowd:
         until(lambda: self._accepted() == accepted, 30, "the acceptance of all calls")
 
     def _accepted(self):
-        return int(self._site.redis.client.get(f"wt:sequence:{self._site.name}") or 0)
+        return calls_accepted(self._site.redis.client, self._site.name)
 
     def _chain(self):
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=40)

@@ -57,8 +57,8 @@ class Enqueueing(Queue):
         if call.left:
             ttl = min(ttl, keys.LEFT_TTL)
         values = [word for mapping in (record, job) for item in mapping.items() for word in item]
-        touched = [keys.call(call.id), self._queue, rq_state.job_key(call.id), self._leases, self._sequence]
-        touched += [self.buffered, call.first_wait or keys.call(call.id)]
+        touched = [keys.call(call.id), self._queue, rq_state.job_key(call.id), self._leases]
+        touched += [self._sequence, self.buffered, call.first_wait or keys.call(call.id)]
         if call.payload_key:
             touched.append(call.payload_key)
         for _ in range(2):

@@ -29,15 +29,16 @@
                                        and `durability=fsync`
                                        at start
     wt:web:<name>              hash    web processes, by web.lua 100 s after the last one told of itself
-    wt:inbox:<random>          list    what changes a call       60 s after the last message
+    wt:inbox:<random>          list    what changes a call       60 s after the last messages
     wt:held:<worker>           list    BLMOVE from the queue     none: goes with the worker's lease
                                string  recover.lua: no command   20 min
                                        moves a call to it
     wt:paused:<name>           string  `wsgi-timeout pause`      none: until `wsgi-timeout resume`
     wt:leases:<name>           hash    pools, one field a worker none: a field goes with its worker
     wt:buffered:<name>         hash    enqueue, write, recount   none: bytes of each call, and of all;
-                                                                 a field goes with its call
-    wt:sequence:<name>         string  enqueue.lua               none: a counter
+                                                                 a field goes with its call; '#' is the
+                                                                 last call's sequence number
+    wt:sequence:<name>         string  recount.lua               none: that number, once there is no call
     wt:worker:<worker>         hash    pools (what it serves)    30 days, renewed with the lease
     rq:queue:wt:<name>         list    enqueue.lua, recover.lua  none: RQ's queue
     rq:queue:wt:<name>:intermediate  list  stock rq workers    none: what they popped and not started

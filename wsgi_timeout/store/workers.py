@@ -98,7 +98,7 @@ class Workers(Queue):
 
     def release(self) -> None:
         """Queue the function calls whose pause before a retry is over."""
-        self.scripts.run("release", [keys.delayed(self.name), self._queue, self._sequence], [1000])
+        self.scripts.run("release", [keys.delayed(self.name), self._queue, self.buffered], [1000])
 
     def recount(self) -> tuple[list[str], list[str]]:
         """Recount the bytes that some calls keep in Redis, and find calls that are to end.
@@ -106,7 +106,7 @@ class Workers(Queue):
         Returns two lists of ids: calls that RQ's own tools removed from the queue, which this has ended, and
         running calls for which nobody has asked within their `abandon_after`.
         """
-        touched = [self.buffered, keys.delayed(self.name), keys.asked(self.name)]
+        touched = [self.buffered, keys.delayed(self.name), keys.asked(self.name), self._sequence]
         taken_out, unasked = self.scripts.run("recount", touched, [_RECOUNTED, _RECOUNT_MS])
         return [text(call_id) for call_id in taken_out], [text(call_id) for call_id in unasked]
 

@@ -1,6 +1,6 @@
 -- Accepts a call. Idempotent by call id: a repeat after a lost reply changes nothing.
--- KEYS: record, rq queue, rq job, leases, sequence, bytes of the calls, note of a first wait (the record's key again if
---       there is none), request body or arguments (only if they have a key of their own)
+-- KEYS: record, rq queue, rq job, leases, sequence number while there are no calls, bytes of the calls, note of a first wait
+--       (the record's key again if there is none), request body or arguments (only if they have a key of their own)
 -- ARGV: id, max_queued, record TTL s, 1 if it needs a live worker, the last ms of this server's clock at which it may be
 --       accepted, max_buffered_bytes, bytes of this call that are not counted yet, ms during which nobody is told
 --       its URL, ms without a request for it after which it is abandoned ('0': never), number of record values, record
@@ -32,28 +32,27 @@ if place > tonumber(ARGV[2]) then
   redis.call('RPOP', KEYS[2])
   return paused(string.sub(KEYS[2], #'rq:queue:wt:' + 1)) > 0 and 'paused' or 'full'
 end
-local bytes = redis.pcall('HINCRBY', KEYS[6], '*', ARGV[7])
-if type(bytes) == 'table' then
-  -- The key holds no counter: start again at zero; `recount` corrects it.
-  redis.call('UNLINK', KEYS[6])
-  bytes = redis.call('HINCRBY', KEYS[6], '*', ARGV[7])
-end
+-- The sequence number lies beside the bytes, so that both are counted by one command. While there are no calls `recount`
+-- keeps it in a key of its own.
+local counted = hmget(KEYS[6], '*', '#', ARGV[1])
+local bytes = counter(counted[1]) + ARGV[7]
+local seq = counted[2] and counter(counted[2]) + 1 or counter(read('INCR', KEYS[5]))
 if bytes > tonumber(ARGV[6]) then
-  redis.call('HINCRBY', KEYS[6], '*', -ARGV[7])
   redis.call('RPOP', KEYS[2])
   return 'no room'
 end
 -- The chunks of a request body were counted as they were written. The field '+' tells workers the limit: see `write`.
-local counted = KEYS[8] and hget(KEYS[6], ARGV[1]) or 0
-redis.call('HSET', KEYS[6], '+', ARGV[6], ARGV[1], num(counted, 0) + ARGV[7])
+local counts = {'*', string.format('%d', bytes), '#', string.format('%d', seq), '+', ARGV[6], ARGV[1],
+  (KEYS[8] and num(counted[3], 0) or 0) + ARGV[7]}
+local done = redis.pcall('HSET', KEYS[6], unpack(counts))
+if type(done) == 'table' then
+  -- The key is no hash: start again at zero; `recount` corrects it.
+  redis.call('UNLINK', KEYS[6])
+  redis.call('HSET', KEYS[6], unpack(counts))
+end
 local untold = ARGV[8] == '0' and '0' or string.format('%d', now + ARGV[8])
 note_asked(ARGV[1], string.sub(KEYS[2], #'rq:queue:wt:' + 1), ARGV[9], now)
 local split = 10 + tonumber(ARGV[10])
-local seq = redis.pcall('INCR', KEYS[5])
-if type(seq) == 'table' then
-  redis.call('SET', KEYS[5], 1)
-  seq = 1
-end
 redis.call('HSET', KEYS[1], 'state', 'queued', 'attempt', '0', 'seq', seq, 'place', place, 'untold', untold,
   unpack(ARGV, 11, split))
 redis.call('EXPIRE', KEYS[1], ARGV[3])

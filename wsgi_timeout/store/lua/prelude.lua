@@ -32,16 +32,23 @@ end
 
 local function num(value, default) return tonumber(value or default) or default end
 
+-- Returns a counter; 0 if others have written what is none, as 'nan' or '1e99'.
+local function counter(value)
+  local count = num(value, 0)
+  return count > -2^53 and count < 2^53 and count or 0
+end
+
 local function wake(inboxes, message)
   if not inboxes then return end
   for inbox in string.gmatch(inboxes, '%S+') do
     local key = 'wt:inbox:' .. inbox
     local pushed = redis.pcall('RPUSH', key, message)
-    if type(pushed) == 'table' and pushed.err then
+    if type(pushed) == 'table' then
       redis.call('UNLINK', key)
-      redis.call('RPUSH', key, message)
+      pushed = redis.call('RPUSH', key, message)
     end
-    redis.call('EXPIRE', key, INBOX_TTL)
+    -- In a burst not each time: whoever reads it empties it many times a second.
+    if pushed % 50 == 1 then redis.call('EXPIRE', key, INBOX_TTL) end
   end
 end
 
@@ -147,8 +154,13 @@ end
 
 -- Returns all bytes that are kept for a call.
 local function call_bytes(id, attempt)
-  return num(read('HSTRLEN', 'wt:call:' .. id, 'request'), 0) + stream_bytes('wt:in:' .. id) + chunks_bytes('wt:args:' .. id)
-    + response_bytes(id, attempt)
+  local run = id .. ':' .. attempt
+  local request = num(read('HSTRLEN', 'wt:call:' .. id, 'request'), 0)
+  -- Most calls have none of these, which one command tells.
+  if redis.call('EXISTS', 'wt:in:' .. id, 'wt:args:' .. id, 'wt:out:' .. run, 'wt:value:' .. run) == 0 then
+    return request + num(read('HSTRLEN', 'wt:call:' .. id, 'body'), 0)
+  end
+  return request + stream_bytes('wt:in:' .. id) + chunks_bytes('wt:args:' .. id) + response_bytes(id, attempt)
 end
 
 -- Records how many bytes are kept for a call from now on. `recount` corrects what is not counted here.
@@ -157,9 +169,7 @@ local function count_call(name, id, bytes)
   local counted = hmget(key, '*', id)
   local before = num(counted[2], 0)
   if bytes == before then return end
-  local total = num(counted[1], 0) + bytes - before
-  -- Unless others have written a number that cannot be one of bytes.
-  if total > -2^53 and total < 2^53 then redis.pcall('HSET', key, '*', string.format('%d', total), id, bytes) end
+  redis.pcall('HSET', key, '*', string.format('%d', counter(counted[1]) + bytes - before), id, bytes)
 end
 
 -- Returns for how many seconds the outcome of a call is kept: not long if only its first request can ask for it.

@@ -1,6 +1,6 @@
 -- Goes through some of a name's calls: counts again how many bytes are kept for each, forgets calls that are gone, and ends
 -- calls that RQ's own tools took out of the queue. All processes share one scan; one that comes too early does nothing.
--- KEYS: bytes of the calls, delayed, when calls are abandoned
+-- KEYS: bytes of the calls, delayed, when calls are abandoned, sequence number while there are no calls
 -- ARGV: how many at most, least ms between two runs
 -- Returns {ids that were taken out of the queue, ids of running calls that nobody asks for}
 if redis.call('EXISTS', KEYS[1]) == 0 then return {{}, {}} end
@@ -49,17 +49,20 @@ end
 
 local found = redis.pcall('HSCAN', KEYS[1], last[1] or '0', 'COUNT', ARGV[1])
 if found.err then found = {'0', {}} end
+-- Of a response that was sent at once nothing is left by then; what `finish` has counted is good enough.
+local FRESH_MS = 3000
 local cancelled, more = {}, 0
 for i = 1, #found[2], 2 do
   local id, before = found[2][i], num(found[2][i + 1], 0)
   if #id > 1 then
-    local r = hmget('wt:call:' .. id, 'state', 'attempt', 'result_ttl', 'inboxes', 'stock')
+    local r = hmget('wt:call:' .. id, 'state', 'attempt', 'result_ttl', 'inboxes', 'stock', 'ended')
+    local fresh = r[1] == 'ended' and math.abs(now - num(r[6], 0)) < FRESH_MS
     if r[1] and tonumber(r[3]) and taken_out(id, r[1], r[5]) then
       cancel(id, r)
       cancelled[#cancelled + 1] = id
     end
     -- A call that is not accepted yet may have a body.
-    local bytes = r[1] and call_bytes(id, r[2] or 0) or stream_bytes('wt:in:' .. id)
+    local bytes = fresh and before or r[1] and call_bytes(id, r[2] or 0) or stream_bytes('wt:in:' .. id)
     if not r[1] and bytes == 0 then
       redis.call('HDEL', KEYS[1], id)
     elseif bytes ~= before then
@@ -84,7 +87,9 @@ if not last[1] or last[1] == '0' then
     end
   end
 end
-if total <= 0 and redis.call('HLEN', KEYS[1]) <= 4 then
+if total <= 0 and redis.call('HLEN', KEYS[1]) <= 5 then
+  local sequence = hget(KEYS[1], '#')
+  if sequence then redis.call('SET', KEYS[4], sequence) end
   redis.call('UNLINK', KEYS[1])
 else
   redis.call('HSET', KEYS[1], '*', math.max(0, total), '>', found[1], '@', now)
