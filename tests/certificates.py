@@ -1,4 +1,4 @@
-"""A certificate that signs itself, for servers that speak TLS."""
+"""Certificates for servers that speak TLS: one that signs itself, or one of the site's own CA."""
 
 import shutil
 import subprocess
@@ -26,3 +26,19 @@ def self_signed(folder):
     words += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", certificate]
     subprocess.run(words, check=True, capture_output=True)
     return key, certificate
+
+
+def own_ca(folder, address):
+    """Write a CA's certificate, `ca.pem`, and for an address `redis.pem` and its key `redis.key`."""
+
+    def openssl(words):
+        program = shutil.which("openssl") or is_missing("openssl")
+        subprocess.run([program, *words.split()], check=True, capture_output=True, cwd=folder)
+
+    openssl("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ours -keyout ca.key -out ca.pem")
+    openssl("req -newkey rsa:2048 -nodes -subj /CN=redis -keyout redis.key -out redis.csr")
+    (folder / "names").write_text(f"subjectAltName=IP:{address}")
+    openssl(
+        "x509 -req -in redis.csr -CA ca.pem -CAkey ca.key -CAcreateserial"
+        " -days 2 -extfile names -out redis.pem"
+    )

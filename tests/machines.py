@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 
 from harness import APPS, Process
@@ -63,7 +64,7 @@ class Machines:
 
     def __exit__(self, *_):
         for process in reversed(self._processes):
-            process.stop()
+            process.stop(signal.SIGKILL)
         for name in (*self._names, BRIDGE):
             subprocess.run(["ip", "netns", "del", f"{self._space}{name}"], capture_output=True, check=False)
 

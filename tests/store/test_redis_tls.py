@@ -3,9 +3,9 @@
 import re
 import shutil
 import socket
-import subprocess
 
 import pytest
+from certificates import own_ca
 from commands import run
 from harness import RedisServer, ask, environment, follow, function_workers, is_missing, joined, until
 
@@ -15,23 +15,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 BODY = bytes(range(256)) * 4000
 
 
-def openssl(folder, words):
-    program = shutil.which("openssl") or is_missing("openssl")
-    subprocess.run([program, *words.split()], check=True, capture_output=True, cwd=folder)
-
-
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory):
     """A folder with a CA's certificate, `ca.pem`, and what it has signed for this machine."""
     folder = tmp_path_factory.mktemp("tls")
-    openssl(folder, "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ours -keyout ca.key -out ca.pem")
-    openssl(folder, "req -newkey rsa:2048 -nodes -subj /CN=redis -keyout redis.key -out redis.csr")
-    (folder / "names").write_text("subjectAltName=IP:127.0.0.1")
-    openssl(
-        folder,
-        "x509 -req -in redis.csr -CA ca.pem -CAkey ca.key -CAcreateserial"
-        " -days 2 -extfile names -out redis.pem",
-    )
+    own_ca(folder, "127.0.0.1")
     return folder
 
 
