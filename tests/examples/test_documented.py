@@ -136,7 +136,11 @@ def test_a_page_is_followed(page, tmp_path, redis_server):
     folder = tmp_path / "here"
     folder.mkdir()
     ports = free_ports()
-    changes = {"redis://localhost:6379/0": redis_server.url, "/path/to/the/clone": str(ROOT)}
+    changes = {
+        "redis://localhost:6379/0": redis_server.url,
+        "/path/to/the/clone": str(ROOT),
+        " /etc/": " etc/",
+    }
     redis_server.client.flushall()
     script = Script(page, folder, ports, changes)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin"

@@ -10,7 +10,16 @@ from pathlib import Path
 
 import pytest
 import requests
-from harness import Serve, ask, is_missing, until
+from documents import blocks
+from harness import ROOT, Serve, ask, is_missing, until
+
+#: The files that the documentation shows, by a word in them.
+PAGE = {
+    word: block.text
+    for block in blocks(ROOT / "docs" / "how-to" / "instrumentation.md")
+    for word in ("child_exit", "sentry_sdk", "opentelemetry")
+    if block.title == "gunicorn.conf.py" and word in block.text
+}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -63,14 +72,11 @@ def metrics():
     multiprocess.MultiProcessCollector(registry)
     return generate_latest(registry)
 """
-METERING = """
+METERING = f"""
 import os
 raw_env = ["PROMETHEUS_MULTIPROC_DIR=" + os.environ["NOTES"]]
 os.makedirs(os.environ["NOTES"])
-
-def child_exit(server, worker):
-    from prometheus_client import multiprocess
-    multiprocess.mark_process_dead(worker.pid)
+{PAGE["child_exit"]}
 """
 
 
@@ -98,7 +104,8 @@ app = Flask(__name__)
 def fails():
     return 1 / 0
 """
-REPORTING = """
+ADDRESS, NOTING = '"https://key@sentry.example.com/1"', '"http://key@127.0.0.1:9/1", before_send=note'
+REPORTING = f"""
 import json, os
 
 def note(event, hint):
@@ -106,9 +113,7 @@ def note(event, hint):
         print(json.dumps([event["exception"]["values"][-1]["type"], os.getpid()]), file=notes)
     return event  # one that is dropped would not be known when it comes again
 
-def post_fork(server, worker):
-    import sentry_sdk
-    sentry_sdk.init("http://key@127.0.0.1:9/1", before_send=note)
+{PAGE["sentry_sdk"].replace(ADDRESS, NOTING)}
 
 def worker_exit(server, worker):
     import sentry_sdk
@@ -140,21 +145,11 @@ def traced():
     with trace.get_tracer("app").start_as_current_span("inner"):
         return "traced"
 """
-TRACING = """
+TO_NOTES = """ConsoleSpanExporter(
+    out=open(os.environ["NOTES"], "a"), formatter=lambda span: span.to_json(indent=None) + "\\n")"""
+TRACING = f"""
 import os
-
-def post_fork(server, worker):
-    from opentelemetry import trace
-    from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
-
-    out = open(os.environ["NOTES"], "a")
-    resource = Resource.create({"service.name": "observed", "worker": worker.pid})
-    trace.set_tracer_provider(TracerProvider(resource=resource))
-    line = lambda span: span.to_json(indent=None) + "\\n"
-    exporter = ConsoleSpanExporter(out=out, formatter=line)
-    trace.get_tracer_provider().add_span_processor(BatchSpanProcessor(exporter))
+{PAGE["opentelemetry"].replace("ConsoleSpanExporter()", TO_NOTES)}
     server.log.info("Worker spawned (pid: %s)", worker.pid)
 """
 
