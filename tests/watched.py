@@ -33,11 +33,15 @@ class Watched:
         self.client_of(self.ports[1]).replicaof("127.0.0.1", self.ports[0])
         until(lambda: self.role(1) == "slave", what="a replica")
         until(lambda: self._follows(1), 30, "a replica that follows")
-        sentinels = [free_port() for _ in range(3)]
-        self._sentinels = [self._sentinel(port) for port in sentinels]
-        hosts = ",".join(f"127.0.0.1:{port}" for port in sentinels)
+        self._sentinel_ports = [free_port() for _ in range(3)]
+        self.sentinels = [self._sentinel(port) for port in self._sentinel_ports]
+        hosts = ",".join(f"127.0.0.1:{port}" for port in self._sentinel_ports)
         self.url = f"redis+sentinel://:{PASSWORD}@{hosts}/site/0?sentinel_password={SENTINELS_PASSWORD}"
-        until(lambda: all(self._knows_all(port) for port in sentinels), 30, "sentinels that know each other")
+        until(
+            lambda: all(self._knows_all(port) for port in self._sentinel_ports),
+            30,
+            "sentinels that know each other",
+        )
         self._next_failover = 0.0
 
     @staticmethod
@@ -60,7 +64,7 @@ class Watched:
         configuration.write_text(
             f"port {port}\nbind 127.0.0.1\ndir {self._folder}\nrequirepass {SENTINELS_PASSWORD}\n"
             f"sentinel monitor site 127.0.0.1 {self.ports[0]} 2\nsentinel auth-pass site {PASSWORD}\n"
-            "sentinel down-after-milliseconds site 1000\nsentinel failover-timeout site 5000\n"
+            "sentinel down-after-milliseconds site 4000\nsentinel failover-timeout site 5000\n"
         )
         return Process([find_server(), configuration, "--sentinel"])
 
@@ -89,8 +93,20 @@ class Watched:
     def client(self):
         return self.client_of(self.ports[self.primary])
 
+    def named_primaries(self):
+        """Return the port that each sentinel names."""
+        clients = [redis.Redis(port=port, password=SENTINELS_PASSWORD) for port in self._sentinel_ports]
+        return [int(client.sentinel_get_master_addr_by_name("site")[1]) for client in clients]
+
+    def replace_primary(self):
+        """Have the sentinels make the replica the primary while the old primary lives; until all know."""
+        old = self.primary
+        redis.Redis(port=self._sentinel_ports[0], password=SENTINELS_PASSWORD).sentinel_failover("site")
+        until(lambda: set(self.named_primaries()) == {self.ports[1 - old]}, 30, "another primary")
+        return old
+
     def kill_primary(self):
-        self.processes[0].stop(signal.SIGKILL)
+        self.processes[self.primary].stop(signal.SIGKILL)
 
     def fail_over(self):
         """Kill the primary when its replica has all that it acknowledged; wait until they are a pair again.
@@ -115,6 +131,10 @@ class Watched:
         self._next_failover = time.monotonic() + _BETWEEN_SECONDS
         return True
 
+    def moves(self):
+        """Return how often the sentinels have named another primary."""
+        return self.sentinels[0].output.count("+switch-master")
+
     def close(self):
-        for process in (*self.processes, *self._sentinels):
+        for process in (*self.processes, *self.sentinels):
             process.stop(signal.SIGKILL)

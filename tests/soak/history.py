@@ -14,6 +14,10 @@ class History:
         self._lock = threading.Lock()
         self._file = self.path.open("a", encoding="utf-8")
 
+    def beside(self, name):
+        """Return another history, in the same folder."""
+        return History(self.path.with_name(name))
+
     def note(self, number, what, **more):
         line = json.dumps({"number": number, "what": what, "at": time.monotonic(), **more})
         with self._lock:

@@ -88,17 +88,28 @@ class Site:
             self.proxy.close()
         self.server.close()
 
+    def save_logs(self, folder):
+        """Write down what the last process of each part said, and the sentinels."""
+        named = {f"web-{number}": web for number, web in enumerate(self.webs)}
+        named |= {f"pool-{number}": pool for number, pool in enumerate(self.pools)}
+        if self.watched:
+            named |= {f"sentinel-{number}": one for number, one in enumerate(self.watched.sentinels)}
+            named |= {f"redis-{number}": one for number, one in enumerate(self.watched.processes)}
+        for name, process in named.items():
+            (folder / f"{name}.log").write_text(process.output)
+
 
 class Faults(threading.Thread):
     """Does one thing after the other to a site, until `stopped` is set; the site is whole after that."""
 
-    def __init__(self, site, seed, stopped):
+    def __init__(self, site, seed, stopped, history):
         super().__init__(name="faults")
         self.done = []
         self.errors = []
         self._site = site
         self._random = random.Random(seed)
         self._stopped = stopped
+        self._history = history
         self._faults = {
             self.kill_worker: 6,
             self.freeze_worker: 3,
@@ -122,12 +133,14 @@ class Faults(threading.Thread):
     def run(self):
         while not self._stopped.wait(self._random.uniform(0.5, 3)):
             fault = self._random.choices(list(self._faults), list(self._faults.values()))[0]
+            began = time.monotonic()
             try:
                 if fault() is False:
                     continue
             except Exception as error:  # noqa: BLE001 - the soak itself is at fault
                 self.errors.append(f"{fault.__name__}: {error!r}")
             self.done.append(fault.__name__)
+            self._history.note(None, fault.__name__, began=began)
             if self._site.proxy:
                 self._site.proxy.clear()  # what it has recorded: gigabytes in an hour
 

@@ -21,6 +21,7 @@ from redis.retry import Retry
 from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.store import sentinels
 from wsgi_timeout.store.packing import pack_command
+from wsgi_timeout.store.primary import Primary, following
 from wsgi_timeout.store.redis_connections import TURN_TIMEOUT, WaitingPool, connection_class
 from wsgi_timeout.store.redis_errors import ANY, ConnectionLost, ErrorReply, Refused, ScriptMissing, Silent
 from wsgi_timeout.store.redis_url import check_options, understood, without_password
@@ -67,9 +68,10 @@ def _client(url: str, connections: int, socket_timeout: float, retries: int) -> 
         kind = options.pop("connection_class", redis.Connection)
         own = sentinels.take_own_options(options) if found else {}
         check_options(written, kind, options)
+        kind = connection_class(kind)
         if found:
-            kind = sentinels.asking(kind)
-            options["primary"] = sentinels.primary_finder(found, options, own)
+            kind = following(kind)
+            options["primary"] = Primary(found, options, own)
         waiting_pool: Any = WaitingPool  # its base has no annotations
         pool = waiting_pool(
             **options,
@@ -77,7 +79,7 @@ def _client(url: str, connections: int, socket_timeout: float, retries: int) -> 
             socket_timeout=socket_timeout,
             socket_connect_timeout=socket_timeout,
             # Retried after a closed connection, not after a timeout: a silent server is not asked again.
-            connection_class=connection_class(kind),
+            connection_class=kind,
             retry=Retry(ConstantBackoff(_RETRY_PAUSE_SECONDS), retries, (ConnectionLost,)),
         )
         # Makes a connection without connecting it, so that wrong options raise now.

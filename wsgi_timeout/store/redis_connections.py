@@ -27,8 +27,8 @@ REFUSED_SECONDS = 2.0
 _REPLICA = ("READONLY", "MASTERDOWN", "UNBLOCKED")
 
 
-class _Failovers:
-    """Counts how often a server has answered that it has become a replica, in this process."""
+class Failovers:
+    """Counts how often a server was found to be the primary no more, in this process."""
 
     seen = 0
 
@@ -53,7 +53,7 @@ class _LeavesReplicas:
         self._patience: float = options["socket_timeout"]
 
     def _connect(self) -> Any:
-        self._failovers = _Failovers.seen
+        self._failovers = Failovers.seen
         since, refusal = _Refusals.seen.get(self._account(), (0.0, None))
         if refusal and time.monotonic() - since < REFUSED_SECONDS:
             raise refusal
@@ -137,14 +137,14 @@ class _LeavesReplicas:
     def _note(self, error: BaseException) -> None:
         """Note what an error says of the server."""
         if isinstance(error, Refused) and str(error).startswith(_REPLICA):
-            _Failovers.seen += 1
+            Failovers.seen += 1
             self._leave()
         elif isinstance(error, WrongPassword):
             _Refusals.seen[self._account()] = (time.monotonic(), error)
 
     def _leave(self) -> bool:
         connection: Any = self
-        stale = connection._sock is not None and self._failovers != _Failovers.seen  # noqa: SLF001 - its own
+        stale = connection._sock is not None and self._failovers != Failovers.seen  # noqa: SLF001 - its own
         if stale:
             connection.disconnect()
         return stale
