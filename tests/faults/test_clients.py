@@ -5,6 +5,7 @@ import http.client
 import socket
 import time
 from array import array
+from pathlib import Path
 
 import pytest
 from harness import APPS, Gunicorn, ask, follow, until
@@ -181,3 +182,53 @@ def test_a_slow_reader_gets_all_and_costs_little(site, seen):
     assert redis < 2 * BUFFER + MIB
     assert max(web_rss, worker_rss) < 16 * MIB
     assert len(site.runs("slow")) == 1
+
+
+#: More than the sockets between take, and `max_result`.
+LARGE = 8 * MIB
+
+
+def begin_large(port, tag, size):
+    """Ask for a response, and read its head."""
+    with begin(port, f"/numbers?tag={tag}&size={size}", receive=4096) as sock:
+        response = http.client.HTTPResponse(sock)
+    response.begin()
+    assert response.status == 200
+    return response
+
+
+def is_whole(response, size):
+    with response:
+        return response.read() == array("Q", range(size // 8)).tobytes()
+
+
+def test_readers_who_take_nothing_hold_no_worker(site):
+    """Each of four threads writes a response over `max_result` that nobody reads yet: others are served."""
+    responses = [begin_large(site.web.port, "held", LARGE) for _ in range(4)]
+    until(lambda: not site.redis.client.zcard(f"rq:wip:wt:{site.name}"), what="the end of the handlers")
+    assert all(is_whole(response, LARGE) for response in responses)
+
+
+def test_a_full_file_leaves_a_response_at_its_readers_pace(site):
+    """A response over `max_response_file` comes whole: what the file did not take is read from Redis."""
+    web = site.start_web(gateway=f"buffer={BUFFER}, max_result={BUFFER}, max_response_file={3 * MIB}")
+    try:
+        response = begin_large(web.port, "full", 2 * LARGE)
+        until(lambda: spooled(web) > MIB, what="a file")
+        assert is_whole(response, 2 * LARGE)
+        until(lambda: spooled(web) < MIB, what="the end of the file")
+    finally:
+        web.stop()
+
+
+def spooled(web):
+    """Return the bytes of the files without names that a web process has open; its log is one."""
+    files = [link for link in Path(f"/proc/{web.workers()[0].pid}/fd").iterdir() if is_nameless(link)]
+    return sum(link.stat().st_size for link in files)
+
+
+def is_nameless(link):
+    try:
+        return "/tmp/" in str(link.readlink()) and str(link.readlink()).endswith("(deleted)")
+    except FileNotFoundError:
+        return False

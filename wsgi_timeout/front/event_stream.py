@@ -19,6 +19,7 @@ from wsgi_timeout.errors import ResponseBroken
 from wsgi_timeout.front import policy, redirects, replay
 from wsgi_timeout.front.delivery import Delivery
 from wsgi_timeout.front.places import Seat
+from wsgi_timeout.front.spool import Ahead
 from wsgi_timeout.front.wait import Ready
 from wsgi_timeout.http.events import EVENTS, STREAMS, EventMarker, media_type
 from wsgi_timeout.settings import Settings
@@ -130,6 +131,7 @@ class _Events:
     def __init__(self, ready: Ready, delivery: Delivery, seat: Seat, stay: Stay, offset: int | None) -> None:
         self._snapshot: Snapshot = ready.snapshot
         self._reader = ready.reader
+        self._ahead = Ahead(ready.reader) if ready.reader else None
         self._runtime = delivery.runtime
         self._waiter = seat.waiter
         self._stay = stay
@@ -182,10 +184,10 @@ class _Events:
 
     def _next(self) -> Generator[bytes, None, list[bytes]]:
         """Return the next chunks; empty at the stream's end, or when this connection is to end."""
-        reader, waiter, stay = self._reader, self._waiter, self._stay
-        assert reader is not None
+        waiter, stay = self._waiter, self._stay
+        assert self._ahead is not None
         next_comment = time.monotonic() + stay.keepalive_seconds
-        while (chunks := replay.poll(reader, waiter)) is None:
+        while (chunks := replay.poll(self._ahead, waiter)) is None:
             if self._is_time():
                 return []
             now = time.monotonic()

@@ -11,6 +11,7 @@ from typing import Any
 from wsgi_timeout import identity
 from wsgi_timeout.errors import NoWorker, RedisUnavailable, UnknownLabel
 from wsgi_timeout.front.places import Places, Seat
+from wsgi_timeout.front.spool import Spooler
 from wsgi_timeout.front.turns import Turns
 from wsgi_timeout.front.upload_ttl import UploadKeeper
 from wsgi_timeout.front.web_server import WebServer
@@ -45,6 +46,7 @@ class Runtime:
         self.listener = Listener(partial(connect_to_listen, url))
         self.uploads = UploadKeeper(self.calls.scripts)
         self.places = Places(settings.max_waiting, server.threads, name)
+        self.spooler = Spooler(settings.max_response_file)
         #: Held while Redis is asked. In a burst thousands of threads wait here, where they need little
         #: memory; if they waited for a connection, each would hold its packed request.
         self.turns = Turns(_TURNS)

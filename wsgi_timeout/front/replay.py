@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 from wsgi_timeout.errors import (
@@ -12,12 +13,12 @@ from wsgi_timeout.errors import (
     CallTimedOut,
     HandlerRaised,
     ResponseBroken,
-    ResultTrimmed,
     WorkerLost,
 )
 from wsgi_timeout.front import policy
 from wsgi_timeout.front.delivery import Delivery
 from wsgi_timeout.front.places import Seat
+from wsgi_timeout.front.spool import Ahead, Spooler
 from wsgi_timeout.front.wait import Ready
 from wsgi_timeout.store.record import Outcome, Snapshot
 from wsgi_timeout.store.redis_errors import ANY, UNAVAILABLE
@@ -61,7 +62,7 @@ def answer(ready: Ready, delivery: Delivery, seat: Seat, start_response: StartRe
     elif ready.reader is None:
         chunks = whole(snapshot, snapshot.body or b"")
     else:
-        chunks = stream(ready.reader, ready.first, seat.waiter)
+        chunks = stream(ready.reader, ready.first, seat.waiter, delivery.runtime.spooler)
     return Replay(chunks, ready.reader, delivery, seat.pass_on())
 
 
@@ -93,6 +94,8 @@ class Replay:
             return
         self._closed = True
         with self._seat:
+            with suppress(ValueError):  # it runs, in a thread that goes on after its request
+                self._chunks.close()
             self._delivery.finish(whole=self._whole, failed=self._failed)
             # Afterwards: it wakes the writer, which then ends if nobody can ask for the response again.
             if self._reader:
@@ -130,34 +133,37 @@ def whole(snapshot: Snapshot, body: bytes) -> Generator[bytes, None, None]:
         raise BrokenOff(snapshot.detail)
 
 
-def stream(reader: StreamReader, chunks: list[bytes], waiter: Waiter) -> Generator[bytes, None, None]:
-    """Yield `chunks`, which were read before, and then the rest of the stream."""
+def stream(
+    reader: StreamReader, chunks: list[bytes], waiter: Waiter, spooler: Spooler | None = None
+) -> Generator[bytes, None, None]:
+    """Yield `chunks`, which were read before, and then the rest of the stream; `spooler` reads it ahead."""
     waiter.for_chunks()
-    while True:
-        yield from chunks
-        if reader.end == "complete":
-            return
-        if reader.end == "broken":
-            raise BrokenOff("the response broke off in the worker")
-        if reader.missing:
-            raise ResponseBroken("the body of this response is not kept any more")
-        while (found := poll(reader, waiter)) is None:
-            waiter.wait(RECHECK_SECONDS)
-        chunks = found
+    with closing(spooler.open(reader) if spooler else Ahead(reader)) as ahead:
+        while True:
+            ahead.sending()
+            yield from chunks
+            end = ahead.end
+            if end == "complete":
+                return
+            if end == "broken":
+                raise BrokenOff("the response broke off in the worker")
+            if end:
+                raise ResponseBroken("the body of this response is not kept any more")
+            while (found := poll(ahead, waiter)) is None:
+                waiter.wait(RECHECK_SECONDS)
+            chunks = found
 
 
-def poll(reader: StreamReader, waiter: Waiter) -> list[bytes] | None:
+def poll(ahead: Ahead, waiter: Waiter) -> list[bytes] | None:
     """Return the next chunks of a response, empty at its end; None if there are none yet.
 
     Raises `ResponseBroken` if the client has left, or if the chunks were deleted.
     """
     waiter.reset()
     try:
-        chunks = reader.poll()
-        if chunks or reader.end or reader.missing:
+        chunks = ahead.read()
+        if chunks or ahead.end:
             return chunks
-    except ResultTrimmed as error:
-        raise ResponseBroken(str(error)) from error
     except UNAVAILABLE:
         # The response continues when Redis is back; until then its client waits, or leaves.
         log.debug("Redis is away while a response is sent")

@@ -207,6 +207,10 @@ class StreamReader:
         chunks: list[bytes | None] = self._scripts.command("HMGET", self._key, *numbers)
         return chunks
 
+    def is_waited_for(self) -> bool:
+        """Return whether the writer waits for room, and so for this reader."""
+        return bool(self._scripts.command("HEXISTS", self._key, "writer"))
+
     def leave(self) -> None:
         """Stop reading: the limit without a reader applies again."""
         self._scripts.run("leave", [self._key], [self._call_id, self._inbox])
