@@ -15,7 +15,7 @@ FONT = /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
 PYTEST = $(BIN)/python -m pytest -n 4 --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help run ocr chat shop polling old-flask test docs docs-serve reference screenshots recordings release-dry-run coverage test-long test-docs test-stacks test-resolve test-other-python test-mutants test-faults-20 test-power soak bench bench-quick slow-clients scaling lint types wheel lock audit ci clean wrk tools tesseract
+.PHONY: help run ocr chat shop polling old-flask test docs docs-serve reference screenshots recordings release-dry-run coverage test-long test-docs test-stacks test-resolve test-other-python test-mutants test-faults-20 test-power soak bench bench-quick slow-clients client-limits scaling lint types wheel lock audit ci clean wrk tools tesseract
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -124,6 +124,9 @@ bench-quick: $(VENV)/.installed-bench wrk ## The same with smaller crowds and fe
 
 slow-clients: $(VENV)/.installed-bench ## What others feel of clients that are slow on purpose, four minutes; ARGS='heads tls'
 	PYTHONPATH=tests:benchmarks $(BIN)/python benchmarks/slow_clients.py $(ARGS)
+
+client-limits: $(VENV)/.installed-dev ## Count how many redirects each HTTP client here follows, beside docs/reference/clients.md
+	PYTHONPATH=tests:benchmarks $(BIN)/python benchmarks/client_limits.py
 
 scaling: $(VENV)/.installed-bench wrk ## Measure how the cost of a call grows, and draw docs/scaling-*.svg
 	PYTHONPATH=tests:benchmarks $(BIN)/python benchmarks/scaling.py $(ARGS)
