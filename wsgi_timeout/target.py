@@ -18,7 +18,7 @@ from typing import Any
 
 from wsgi_timeout import target_files
 from wsgi_timeout.errors import ConfigurationError, TargetError
-from wsgi_timeout.target_hints import in_its_package, where_it_may_be
+from wsgi_timeout.target_hints import from_above, in_its_package, where_it_may_be
 
 _DEFAULT_ATTRS = ("app", "application")
 _GENERIC = frozenset([
@@ -225,11 +225,8 @@ def _load_module(target: str, name: str) -> Any:
         raise
     except ImportError as error:
         if "relative import" in str(error):
-            package = Path(folder).name
-            raise TargetError(
-                f"target {target!r}: {error}: its folder is a package, so name it from the folder above: "
-                f"--app-dir .. {package}.{target}"
-            ) from error
+            hint = from_above(target, Path(folder).name)
+            raise TargetError(f"target {target!r}: {error}{hint}") from error
         raise
     if getattr(module, "__file__", None) is None and hasattr(module, "__path__"):
         inside = where_it_may_be("", Path(next(iter(module.__path__))))

@@ -7,6 +7,29 @@ from pathlib import Path
 from wsgi_timeout.target_files import django_settings, project_of
 
 
+def hint(target: str, kind: str, about: str) -> str:
+    """Return the hint for a target that did not load under another interpreter.
+
+    Args:
+        target: what was to be loaded.
+        kind: the hint that it needs: `missing`, `folder`, `relative` or `part`; another: none.
+        about: the missing module; the folder; the name of the current folder; the file of a package.
+    """
+    if kind == "missing":
+        return where_it_may_be(about, Path.cwd())
+    if kind == "folder":
+        return where_it_may_be("", Path(about))
+    if kind == "relative":
+        return from_above(target, about)
+    line = in_its_package(Path(about)) if kind == "part" else ""
+    return f": {line}" if line else ""
+
+
+def from_above(target: str, package: str) -> str:
+    """Return a hint for a module that imports relatively, whose folder is a package."""
+    return f": its folder is a package, so name it from the folder above: --app-dir .. {package}.{target}"
+
+
 def where_it_may_be(name: str, folder: Path) -> str:
     """Return a hint for a module that is not on the path; empty without one."""
     top = name.partition(".")[0]

@@ -3,7 +3,6 @@
 import io
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -12,7 +11,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from harness import APPS, ROOT, Gunicorn, Pool, ask, environment, follow, is_missing, raw_request, until
+from harness import APPS, ROOT, Gunicorn, Pool, ask, environment, follow, raw_request, until
+from other_pythons import interpreter
 
 from wsgi_timeout.current import ENVIRON_KEY, RunningCall
 from wsgi_timeout_jobs.apps.other_python.app import OtherPythonApp
@@ -20,22 +20,8 @@ from wsgi_timeout_jobs.apps.other_python.process import AppProcess
 
 #: What an app may need, the oldest there are first; the others take their turn in the slow tests.
 EVERY = ("2.7", "3.6", "3.7", "3.8", "3.9", "3.10", "3.12", "3.13", "3.14")
-FAST = ("2.7", "3.6")
 #: Streams that are ended, each at another moment: one in some hundreds met the wrong one.
 ENDS = 500
-
-
-def interpreter(version):
-    """Return a Python of this version, from pyenv or the PATH; a shim on the PATH may fail when it is run."""
-    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
-    places = [*sorted(pyenv.glob(f"{version}.*/bin/python")), shutil.which(f"python{version}")]
-    for place in filter(None, places):
-        if not subprocess.run([place, "-c", ""], capture_output=True, check=False).returncode:
-            return str(place)
-    if version in FAST:
-        is_missing(f"Python {version}")
-    pytest.skip(f"not installed: Python {version}")
-    return ""
 
 
 def served(deploy, version, *options):

@@ -72,7 +72,7 @@ class Host(object):  # noqa: UP004
         try:
             self.app = load(self.target)
         except TargetError as error:
-            first.send(b"F", pack(["target", str(error)]))
+            first.send(b"F", pack(["target", str(error), error.hint, error.about]))
             return False
         except:  # noqa: E722
             traceback.print_exc()

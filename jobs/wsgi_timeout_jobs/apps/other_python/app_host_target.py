@@ -13,7 +13,12 @@ PY2 = sys.version_info[0] == 2
 
 
 class TargetError(Exception):
-    """There is no such app."""
+    """There is no such app; `hint` and `about` say what the worker is to add, see `target_hints.hint`."""
+
+    def __init__(self, text, hint="", about=""):
+        Exception.__init__(self, text)
+        self.hint = hint
+        self.about = about
 
 
 # -- loading
@@ -35,7 +40,32 @@ def load(target):
             "target %r is a %s of wsgi-timeout, which must run under the Python that has it: leave out --python, "
             "or name the app itself" % (target, type(app).__name__)
         )
+    if not PY2:
+        check_kind(target, app)
     return app
+
+
+def check_kind(target, app):
+    """Refuse a callable that takes no request: an ASGI app, or a factory that is not called."""
+    import inspect
+
+    called = app if inspect.isroutine(app) else type(app).__call__
+    if not inspect.isclass(app) and inspect.iscoroutinefunction(called):
+        raise TargetError(
+            "target %r is an ASGI app, which runs under the Python that has wsgi-timeout only: leave out --python"
+            % target
+        )
+    try:
+        signature = inspect.signature(app)
+    except Exception:  # noqa: BLE001 - none is told, or its annotations raise
+        return
+    try:
+        signature.bind({}, None)
+    except TypeError:
+        raise TargetError(
+            "target %r is %r, which does not take (environ, start_response) as a WSGI app: "
+            "call a factory, as in shop:create_app()" % (target, app)
+        )
 
 
 def own_front_of(app):
@@ -49,14 +79,21 @@ def load_module(target, name):
     sys.path.insert(0, os.getcwd())
     try:
         __import__(name)
-    except ImportError as error:
+    except (ImportError, ValueError) as error:
+        if "relative import" in str(error).lower():
+            raise TargetError("target %r: %s" % (target, error), "relative", os.path.basename(os.getcwd()))
         missing = getattr(error, "name", None) or str(error).rpartition("named ")[2].strip("'")
-        if missing and (name == missing or name.endswith("." + missing) or name.startswith(missing + ".")):
-            raise TargetError(
-                "target %r: no module named %r in %s or on the path" % (target, missing, os.getcwd())
-            )
+        # Python 2 says `views` where `shop.views` is missing.
+        parts = missing and (name + ".").startswith(missing + ".") or (PY2 and name.endswith("." + missing))
+        if isinstance(error, ImportError) and missing and parts:
+            text = "target %r: no module named %r in %s or on the path" % (target, missing, os.getcwd())
+            raise TargetError(text, "missing", name)
         raise
-    return sys.modules[name]
+    module = sys.modules[name]
+    if getattr(module, "__file__", None) is None and hasattr(module, "__path__"):
+        text = "target %r: %s is a folder: name the app in it" % (target, name)
+        raise TargetError(text, "folder", next(iter(module.__path__)))
+    return module
 
 
 def load_file(name):
@@ -65,6 +102,15 @@ def load_file(name):
         raise TargetError("target %r: no such file: %s" % (name, path))
     sys.path.insert(0, os.path.dirname(path))
     stem = os.path.splitext(os.path.basename(path))[0]
+    try:
+        return module_of(name, stem, path)
+    except (ImportError, ValueError) as error:
+        if "relative import" in str(error).lower():
+            raise TargetError("target %r: %s: it is part of a package" % (name, error), "part", path)
+        raise
+
+
+def module_of(name, stem, path):
     if PY2:
         import imp
 
@@ -72,6 +118,8 @@ def load_file(name):
     import importlib.util
 
     spec = importlib.util.spec_from_file_location(stem, path)
+    if spec is None:
+        raise TargetError("target %r: %s is not a Python file" % (name, path))
     module = importlib.util.module_from_spec(spec)
     sys.modules[stem] = module
     spec.loader.exec_module(module)
@@ -95,9 +143,22 @@ def evaluate(target, module, expression):
     found = module
     for name in names:
         if not hasattr(found, name):
-            raise TargetError("target %r: %r has no attribute %r" % (target, found, name))
+            there = ", ".join(each for each in sorted(vars(module)) if is_own_callable(module, each))
+            raise TargetError(
+                "target %r: %r has no attribute %r; its callables: %s"
+                % (target, found, name, there or "none")
+            )
         found = getattr(found, name)
     return found(*args, **kwargs) if call else found
+
+
+def is_own_callable(module, name):
+    """Whether this is an app, or a function that the module defines: not what it imports."""
+    value = getattr(module, name)
+    if type(value) is type(is_own_callable):
+        return not name.startswith("_") and value.__module__ == module.__name__
+    flask = sys.modules.get("flask")
+    return flask is not None and isinstance(value, flask.Flask)
 
 
 # -- reloading

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from wsgi_timeout.errors import ConfigurationError
+from wsgi_timeout.target_hints import hint
 from wsgi_timeout_jobs.apps.other_python.frames import frame, read_frame, unpack
 from wsgi_timeout_jobs.process.dies_with_parent import die_with_parent
 
@@ -59,7 +60,13 @@ class AppProcess:
             each.close()
         # One of several threads that looks would hold up the others.
         self.connections = [Connection(ours, self, looks=threads == 1) for ours, _ in pairs]
-        self._wait_until_loaded()
+        try:
+            self._wait_until_loaded()
+        except BaseException:
+            self.stop()
+            for each in (self.reports, *(ours for ours, _ in pairs)):
+                each.close()
+            raise
         threading.Thread(target=self._watch, name="wsgi-timeout-app", daemon=True).start()
 
     @property
@@ -120,7 +127,7 @@ class AppProcess:
             log.info("the app runs under Python %s, %s, in process %d", texts[0], self._python, self.pid)
             return
         if texts[0] == "target":
-            raise ConfigurationError(texts[1])
+            raise ConfigurationError(texts[1] + hint(self.target, *texts[2:]))
         if self._reload:
             log.error("importing %r failed, see above: waiting for an edit", self.target)
             self._process.wait()
