@@ -35,6 +35,26 @@ def test_a_preference_is_followed_and_said(port, prefer, status):
         assert follow(port, answer.location)[-1].text == "page 1"
 
 
+@pytest.mark.parametrize(
+    ("prefer", "status", "applied"),
+    [
+        ('wait="0", wait=9', 303, "wait=0"),
+        ("wait=99999999999", 200, "wait=99999999999"),
+        ('foo="a, respond-async", bar;wait=0', 200, None),
+        ('Respond-Async="" ; x', 202, "respond-async"),
+        ("respond-async=1, wait=0.5, wait=\xb2", 200, None),
+        ("respond-async, wait=0", 202, "respond-async, wait=0"),
+        ("respond-async, wait=15", 200, "respond-async, wait=15"),
+    ],
+)
+def test_preferences_are_read_as_the_rfc_writes_them(port, prefer, status, applied):
+    """Quoted, empty and repeated values, parameters; with both of ours a 202 comes after the wait."""
+    answer = ask(port, "/list?page=1&seconds=0.1", headers={"Prefer": prefer})
+    assert (answer.status, answer.header("Preference-Applied")) == (status, applied)
+    if status == 202:
+        assert follow(port, answer.location)[-1].text == "page 1"
+
+
 @pytest.mark.parametrize(("limit", "seconds"), [(0.3, 1), pytest.param(1, 4, marks=pytest.mark.slow)])
 def test_a_client_that_tries_again_and_again_gets_its_one_run(site, port, limit, seconds):
     """A POST that takes longer than its client has patience runs once; the last try gets its answer."""

@@ -83,11 +83,21 @@ def test_nonsense_refers_to_no_call(value):
 
 
 @pytest.mark.parametrize(
-    "query", [f"{OURS}&{OURS}", f"{OURS}&{parameters.STATUS}={ID}.{TOKEN}", f"{OURS}&{parameters.CALL}"]
+    "query",
+    [
+        f"{OURS}&{parameters.CALL}={ID}.{TOKEN[::-1]}",
+        f"{OURS}&{parameters.STATUS}={ID}.{TOKEN}",
+        f"{OURS}&{parameters.CALL}",
+    ],
 )
-def test_a_parameter_given_twice_refers_to_no_call(query):
+def test_two_references_refer_to_no_call(query):
     """More than one reference in one query is nobody's URL of ours."""
     assert urls.reference(query).call_id == ""
+
+
+def test_the_same_reference_twice_is_one():
+    """A client that merges the parameters of two URLs names the same call twice."""
+    assert urls.reference(f"{OURS}&a=1&{OURS}") == urls.Reference("call", ID, TOKEN, 3)
 
 
 @pytest.mark.parametrize(

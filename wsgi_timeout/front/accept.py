@@ -63,7 +63,7 @@ class NewCalls:
             entry, mount, environ = mounts.find(environ)
             settings = mount.apply(settings)
             runtime.check_label(entry)
-        settings, start_response = prefer.apply(environ, settings, start_response)
+        settings, start_response, waits_first = prefer.apply(environ, settings, start_response)
         if environ["REQUEST_METHOD"] in SAFE and (
             not settings.wait_for_response or urls.is_anew(environ.get("QUERY_STRING", ""))
         ):
@@ -72,10 +72,7 @@ class NewCalls:
         path = urls.canonical_path(environ)
         key_bytes = idempotency.key_of(environ, settings, path)
         upload = Upload(environ, settings.max_request_body, hashed=bool(key_bytes))
-        kept = settings.result_ttl if key_bytes else 0.0
-        asked = Asked.by(environ, waits=settings.wait_for_response, kept_seconds=kept).pack()
-        clean_url, route = urls.clean_url(environ, settings.trusted_proxies), environ[ROUTE_KEY]
-        pending = Pending(new_id(), new_token(), path, clean_url, hop=0, asked=asked, route=route)
+        pending = _pending(environ, settings, path, keyed=bool(key_bytes))
         served[CALL_ID_KEY] = pending.call_id
         key = idempotency.Key(runtime, settings, key_bytes, pending) if key_bytes else None
         if key and (claimed := key.first(environ)):
@@ -83,7 +80,8 @@ class NewCalls:
         with runtime.seat(pending.call_id, environ, hop=pending.hop) as seat:
             with key.held(upload) if key else nullcontext():
                 untold = 0.0 if key else _untold_seconds(environ, settings, visit)
-                sent = Submission(runtime, settings, entry, environ, pending, seat.waiter, untold)
+                woken = settings.replace(wait_for_response=True) if waits_first else settings
+                sent = Submission(runtime, woken, entry, environ, pending, seat.waiter, untold)
                 sent.client_may_return = visit is not None or not untold
                 if visit and settings.wait_for_response and not (key or alone):
                     sent.first_wait = visit.note()
@@ -91,9 +89,19 @@ class NewCalls:
                 del sent, upload  # thousands may wait
             if settings.wait_for_response:
                 return _respond(runtime, settings, pending, seat, environ, start_response, visit, key)
+            if waits_first and (ready := _wait(runtime, seat, waits_first, keyed=key is not None)):
+                return _deliver(runtime, settings, pending, seat, environ, start_response, ready)
         if visit is not None:
             return visit.accepted(pending)
         return redirects.accepted(settings, pending, environ, start_response)
+
+
+def _pending(environ: dict[str, Any], settings: Settings, path: str, *, keyed: bool) -> Pending:
+    """Return a new call for a request, of which its client knows nothing yet."""
+    kept = settings.result_ttl if keyed else 0.0
+    asked = Asked.by(environ, waits=settings.wait_for_response, kept_seconds=kept).pack()
+    clean_url, route = urls.clean_url(environ, settings.trusted_proxies), environ[ROUTE_KEY]
+    return Pending(new_id(), new_token(), path, clean_url, hop=0, asked=asked, route=route)
 
 
 def _first_wait(environ: dict[str, Any], settings: Settings, visit: Visit | None) -> float:
@@ -151,6 +159,19 @@ def _respond(
         if visit is None:
             seat.keep_place()
         return ToldEarly(told, runtime, pending, settings) if runtime.listener.draining else told
+    return _deliver(runtime, settings, pending, seat, environ, start_response, ready, deadline)
+
+
+def _deliver(
+    runtime: Runtime,
+    settings: Settings,
+    pending: Pending,
+    seat: Seat,
+    environ: dict[str, Any],
+    start_response: StartResponse,
+    ready: Ready,
+    deadline: float = 0.0,
+) -> Iterable[bytes]:
     method, grace = environ["REQUEST_METHOD"], settings.delivery_grace
     delivery = Delivery(runtime, pending, ready.snapshot, method, grace)
     return event_stream.answer(ready, delivery, seat, start_response, environ, settings, deadline)

@@ -55,7 +55,8 @@ def reference(query: str) -> Reference | None:
         # A hop alone refers to nothing, but is not shown to the app either.
         return None
     kind: Literal["call", "status"] = "call" if references[0][0] == CALL else "status"
-    match = _REFERENCE.fullmatch(references[0][1]) if len(references) == 1 else None
+    # A client that merges the parameters of two URLs sends the same one twice; two calls are nobody's URL.
+    match = _REFERENCE.fullmatch(references[0][1]) if len(set(references)) == 1 else None
     hops = [value for name, value in found if name == HOP]
     hop = int(hops[0]) if hops and re.fullmatch(r"\d{1,4}", hops[0]) else 0
     call_id, token = match.groups() if match else ("", "")
