@@ -137,7 +137,7 @@ scaling: $(VENV)/.installed-bench wrk ## Measure how the cost of a call grows, a
 screenshots: $(VENV)/.installed-dev tools ## Draw docs/images anew; ARGS='--all FOLDER' draws every page
 	PYTHONPATH=tests $(BIN)/python tests/screenshots.py $(ARGS)
 
-recordings: $(VENV)/.installed-dev ## Record docs/images/terminal.svg anew, by the command that the README shows
+recordings: $(VENV)/.installed-dev ## Record docs/images/terminal.svg and tutorial.svg anew, by the commands of README and tutorial
 	PYTHONPATH=tests $(BIN)/python tests/recordings.py
 
 docs: $(VENV)/.installed-docs ## Build the documentation's site in build/site; its links are checked
