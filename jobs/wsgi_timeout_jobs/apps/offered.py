@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from wsgi_timeout import target as targets
 from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.functions import payload
-from wsgi_timeout.integrations.extension import EXTENSION, InstalledFront
-from wsgi_timeout.integrations.stub import Stub
 from wsgi_timeout.needs import need
 from wsgi_timeout.store.messages import INNER_ENTRY
-from wsgi_timeout_jobs.apps.asgi import AsgiBridge
-from wsgi_timeout_jobs.apps.build import ByPath, build
 from wsgi_timeout_jobs.apps.other_python.app import OtherPythonApp
+
+if TYPE_CHECKING:
+    from wsgi_timeout.integrations.extension import InstalledFront
+    from wsgi_timeout.integrations.stub import Stub
 
 log = logging.getLogger("wsgi_timeout.worker")
 
@@ -43,20 +44,37 @@ def of_target(app: Any, *, queue: str) -> Entries:
 
     Raises `ConfigurationError`, and what building the app raises.
     """
-    if isinstance(app, Stub):
+    if _is_stub(app):
         return _of_stub(app, queue)
     if queue:
         raise ConfigurationError(f"{app!r} is no Stub: it has no functions for a queue {queue!r}")
     if targets.is_asgi(app):
+        from wsgi_timeout_jobs.apps.asgi import AsgiBridge  # noqa: PLC0415 - most targets have none
+
         return Entries({"": AsgiBridge(app)})
     if isinstance(app, OtherPythonApp):
         return _of_other_python(app)
-    extensions = getattr(app, "extensions", None)  # other apps than Flask's may have anything here
-    installed = extensions.get(EXTENSION) if isinstance(extensions, Mapping) else None
-    if isinstance(installed, InstalledFront):
+    if installed := _own_front(app):
         whole = _Warned(app) if installed.configured else app
         return Entries({"": whole, INNER_ENTRY: installed.inner}, name=installed.name)
     return Entries({"": app})
+
+
+# Nothing of `integrations` is imported here: with Flask and the front that takes a worker 0.2 s, which an
+# app need not pay that is neither a stub nor has an extension of ours. One that is has imported it.
+
+
+def _is_stub(app: Any) -> TypeGuard[Stub]:
+    module = sys.modules.get("wsgi_timeout.integrations.stub")
+    return module is not None and isinstance(app, module.Stub)
+
+
+def _own_front(app: Any) -> InstalledFront | None:
+    """Return what the app's own `RequestTimeouts` has left in it."""
+    module = sys.modules.get("wsgi_timeout.integrations.extension")
+    extensions = getattr(app, "extensions", None)  # other apps than Flask's may have anything here
+    installed = extensions.get(module.EXTENSION) if module and isinstance(extensions, Mapping) else None
+    return installed if module and isinstance(installed, module.InstalledFront) else None
 
 
 def _of_other_python(app: OtherPythonApp) -> Entries:
@@ -85,6 +103,8 @@ class _Warned:
 
 
 def _of_stub(stub: Stub, queue: str) -> Entries:
+    from wsgi_timeout_jobs.apps.build import ByPath, build  # noqa: PLC0415 - it imports `integrations`
+
     if stub.functions:
         need("cloudpickle", "a stub with functions", "functions")
         payload.check_secret()
