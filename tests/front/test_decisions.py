@@ -94,7 +94,8 @@ def test_a_claimed_key_outlives_its_call(redis_server):
         settings = Settings(max_attempts=2, queue_ttl=1000, timeout=100, result_ttl=50)
         uploads = SimpleNamespace(hold=lambda _key: nullcontext())
         pending = SimpleNamespace(call_id="fc-1", token="token", path="/")
-        key = Key(SimpleNamespace(calls=calls, uploads=uploads), settings, b"key", pending)
+        exchange = SimpleNamespace(runtime=SimpleNamespace(calls=calls, uploads=uploads), settings=settings)
+        key = Key(exchange, b"key", pending)
         with key.held(SimpleNamespace(digest=b"digest")):
             calls.redis.hset(keys.claim(calls.name, key.key.hex()), "call", "fc-1")
         assert 2 * (1000 + 100) < calls.redis.ttl(keys.claim(calls.name, key.key.hex())) <= 2250

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
 
 from wsgi_timeout.current import CALL_ID_KEY
 from wsgi_timeout.errors import UpgradeUnsupported
 from wsgi_timeout.front import event_stream, idempotency, redirects
 from wsgi_timeout.front.delivery import Delivery
+from wsgi_timeout.front.exchange import Exchange
 from wsgi_timeout.front.places import Seat
 from wsgi_timeout.front.process import Runtime
 from wsgi_timeout.front.submit import Submission
@@ -26,12 +27,8 @@ from wsgi_timeout.http.navigation import is_resumed_download
 from wsgi_timeout.http.pending import Pending
 from wsgi_timeout.http.request_body import Upload
 from wsgi_timeout.metrics import ROUTE_KEY
-from wsgi_timeout.settings import Settings
 from wsgi_timeout.store.record import new_id, new_token
 from wsgi_timeout.store.redis_errors import UNAVAILABLE
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse
 
 #: Seconds after which one of our own clients is told its call's URLs, to show progress or to cancel.
 _KNOWN_SECONDS = 2.0
@@ -44,78 +41,88 @@ class NewCalls:
         self._entry = entry
         self._mounts = mounts
 
-    def accept(
-        self,
-        runtime: Runtime,
-        settings: Settings,
-        environ: dict[str, Any],
-        start_response: StartResponse,
-        visit: Visit | None,
-        *,
-        alone: bool = False,
-    ) -> Iterable[bytes]:
+    def accept(self, exchange: Exchange, visit: Visit | None, *, alone: bool = False) -> Iterable[bytes]:
         """Have a request run as a call; raises `FirstWaitNoted` if it may join one, unless it is `alone`."""
-        if environ.get("HTTP_UPGRADE", "").lower() == "websocket":
+        served = exchange.environ
+        if served.get("HTTP_UPGRADE", "").lower() == "websocket":
             raise UpgradeUnsupported("a WebSocket cannot run as a job: leave its route out with `--except`")
-        runtime.check_workers()
-        entry, served = self._entry, environ
-        if mounts := self._mounts or runtime.mounts:
-            entry, mount, environ = mounts.find(environ)
-            settings = mount.apply(settings)
-            runtime.check_label(entry)
-        settings, start_response, waits_first = prefer.apply(environ, settings, start_response)
-        if environ["REQUEST_METHOD"] in SAFE and (
-            not settings.wait_for_response or urls.is_anew(environ.get("QUERY_STRING", ""))
-        ):
-            # The response is fetched at a result URL, of which no client has a cached copy.
-            environ = without_conditions(environ)
+        exchange.runtime.check_workers()
+        entry, exchange, waits_first = self._entered(exchange)
+        settings, environ = exchange.settings, exchange.environ
         path = urls.canonical_path(environ)
         key_bytes = idempotency.key_of(environ, settings, path)
         upload = Upload(environ, settings.max_request_body, hashed=bool(key_bytes))
-        pending = _pending(environ, settings, path, keyed=bool(key_bytes))
+        pending = _pending(exchange, path, keyed=bool(key_bytes))
         served[CALL_ID_KEY] = pending.call_id
-        key = idempotency.Key(runtime, settings, key_bytes, pending) if key_bytes else None
-        if key and (claimed := key.first(environ)):
-            return key.join(claimed, upload, environ, start_response)
-        with runtime.seat(pending.call_id, environ, hop=pending.hop) as seat:
+        key = idempotency.Key(exchange, key_bytes, pending) if key_bytes else None
+        if key and (claimed := key.first()):
+            return key.join(claimed, upload)
+        with exchange.runtime.seat(pending.call_id, environ, hop=pending.hop) as seat:
             with key.held(upload) if key else nullcontext():
-                untold = 0.0 if key else _untold_seconds(environ, settings, visit)
+                # Before a 202 too the call's end is to wake this process.
                 woken = settings.replace(wait_for_response=True) if waits_first else settings
-                sent = Submission(runtime, woken, entry, environ, pending, seat.waiter, untold)
-                sent.client_may_return = visit is not None or not untold
-                if visit and settings.wait_for_response and not (key or alone):
-                    sent.first_wait = visit.note()
+                untold = 0.0 if key else _untold_seconds(exchange, visit)
+                may_join = visit if settings.wait_for_response and not (key or alone) else None
+                sent = Submission(
+                    replace(exchange, settings=woken),
+                    entry,
+                    pending,
+                    seat.waiter,
+                    untold_seconds=untold,
+                    client_may_return=visit is not None or not untold,
+                    first_wait=may_join.note() if may_join else "",
+                )
                 sent.send(upload)
                 del sent, upload  # thousands may wait
             if settings.wait_for_response:
-                return _respond(runtime, settings, pending, seat, environ, start_response, visit, key)
-            if waits_first and (ready := _wait(runtime, seat, waits_first, keyed=key is not None)):
-                return _deliver(runtime, settings, pending, seat, environ, start_response, ready)
-        if visit is not None:
-            return visit.accepted(pending)
-        return redirects.accepted(settings, pending, environ, start_response)
+                return _respond(exchange, pending, seat, visit, key)
+            if waits_first and (ready := _wait(exchange.runtime, seat, waits_first, keyed=key is not None)):
+                return _deliver(exchange, pending, seat, ready)
+        return visit.accepted(pending) if visit is not None else redirects.accepted(exchange, pending)
+
+    def _entered(self, exchange: Exchange) -> tuple[str, Exchange, float]:
+        """Return the entry that a request runs at, and the request as the app there is to see it.
+
+        Also for how many seconds its call is waited for before a 202, see `prefer`.
+        """
+        runtime, entry = exchange.runtime, self._entry
+        if mounts := self._mounts or runtime.mounts:
+            entry, mount, environ = mounts.find(exchange.environ)
+            exchange = replace(exchange, environ=environ, settings=mount.apply(exchange.settings))
+            runtime.check_label(entry)
+        settings, start_response, waits_first = prefer.apply(
+            exchange.environ, exchange.settings, exchange.start_response
+        )
+        if settings is not exchange.settings:
+            exchange = replace(exchange, settings=settings, start_response=start_response)
+        anew = urls.is_anew(exchange.environ.get("QUERY_STRING", ""))
+        if exchange.method in SAFE and (anew or not settings.wait_for_response):
+            # The response is fetched at a result URL, of which no client has a cached copy.
+            exchange = replace(exchange, environ=without_conditions(exchange.environ))
+        return entry, exchange, waits_first
 
 
-def _pending(environ: dict[str, Any], settings: Settings, path: str, *, keyed: bool) -> Pending:
+def _pending(exchange: Exchange, path: str, *, keyed: bool) -> Pending:
     """Return a new call for a request, of which its client knows nothing yet."""
+    settings, environ = exchange.settings, exchange.environ
     kept = settings.result_ttl if keyed else 0.0
     asked = Asked.by(environ, waits=settings.wait_for_response, kept_seconds=kept).pack()
-    clean_url, route = urls.clean_url(environ, settings.trusted_proxies), environ[ROUTE_KEY]
+    clean_url, route = exchange.own_url(), environ[ROUTE_KEY]
     return Pending(new_id(), new_token(), path, clean_url, hop=0, asked=asked, route=route)
 
 
-def _first_wait(environ: dict[str, Any], settings: Settings, visit: Visit | None) -> float:
+def _first_wait(exchange: Exchange, visit: Visit | None) -> float:
     """Return after how many seconds a first request is told its result URL."""
-    seconds = settings.wait_seconds if visit is None else visit.wait_seconds
-    return min(seconds, _KNOWN_SECONDS) if redirects.asks_for_202(environ) else seconds
+    seconds = exchange.settings.wait_seconds if visit is None else visit.wait_seconds
+    return min(seconds, _KNOWN_SECONDS) if redirects.asks_for_202(exchange.environ) else seconds
 
 
-def _untold_seconds(environ: dict[str, Any], settings: Settings, visit: Visit | None) -> float:
+def _untold_seconds(exchange: Exchange, visit: Visit | None) -> float:
     """Return for how many seconds nobody is told the result URL; with a margin for clocks that differ."""
-    kept = settings.event_streams == "resumable" or is_resumed_download(environ)
-    if kept or not settings.wait_for_response:
+    kept = exchange.settings.event_streams == "resumable" or is_resumed_download(exchange.environ)
+    if kept or not exchange.settings.wait_for_response:
         return 0.0
-    return _first_wait(environ, settings, visit) / 2
+    return _first_wait(exchange, visit) / 2
 
 
 def _wait(runtime: Runtime, seat: Seat, seconds: float, *, keyed: bool) -> Ready | None:
@@ -133,45 +140,28 @@ def _wait(runtime: Runtime, seat: Seat, seconds: float, *, keyed: bool) -> Ready
 
 
 def _respond(
-    runtime: Runtime,
-    settings: Settings,
-    pending: Pending,
-    seat: Seat,
-    environ: dict[str, Any],
-    start_response: StartResponse,
-    visit: Visit | None,
-    key: idempotency.Key | None,
+    exchange: Exchange, pending: Pending, seat: Seat, visit: Visit | None, key: idempotency.Key | None
 ) -> Iterable[bytes]:
     """Answer a first request with its response, or with a redirect when its wait is over."""
-    seconds = _first_wait(environ, settings, visit)
+    runtime, settings = exchange.runtime, exchange.settings
+    seconds = _first_wait(exchange, visit)
     deadline = time.monotonic() + settings.wait_seconds
-    if visit is not None and environ["REQUEST_METHOD"] == "GET":
-        ready = visit.first_waits.wait(environ, pending, seat, seconds)
+    if visit is not None and exchange.method == "GET":
+        ready = visit.first_waits.wait(exchange.environ, pending, seat, seconds)
     else:
         ready = _wait(runtime, seat, seconds, keyed=key is not None)
     if ready is None:
-        state = partial(call_state, runtime, seat)
-        told = (
-            visit.redirect(pending)
-            if visit is not None
-            else redirects.to_result_url(pending, environ, settings, start_response, state)
-        )
-        if visit is None:
+        if visit is not None:
+            told = visit.redirect(pending)
+        else:
+            told = redirects.to_result_url(exchange, pending, partial(call_state, runtime, seat))
             seat.keep_place()
         return ToldEarly(told, runtime, pending, settings) if runtime.listener.draining else told
-    return _deliver(runtime, settings, pending, seat, environ, start_response, ready, deadline)
+    return _deliver(exchange, pending, seat, ready, deadline)
 
 
 def _deliver(
-    runtime: Runtime,
-    settings: Settings,
-    pending: Pending,
-    seat: Seat,
-    environ: dict[str, Any],
-    start_response: StartResponse,
-    ready: Ready,
-    deadline: float = 0.0,
+    exchange: Exchange, pending: Pending, seat: Seat, ready: Ready, deadline: float = 0.0
 ) -> Iterable[bytes]:
-    method, grace = environ["REQUEST_METHOD"], settings.delivery_grace
-    delivery = Delivery(runtime, pending, ready.snapshot, method, grace)
-    return event_stream.answer(ready, delivery, seat, start_response, environ, settings, deadline)
+    delivery = Delivery.of(exchange, pending, ready.snapshot)
+    return event_stream.answer(exchange, ready, delivery, seat, deadline)

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from wsgi_timeout.front import handover
-from wsgi_timeout.front.process import Runtime
+from wsgi_timeout.front.exchange import Exchange
 from wsgi_timeout.front.shown import progress_of, readable, shows_nothing
 from wsgi_timeout.http import answers, cookies, urls
 from wsgi_timeout.http.cookies import Ticket, Tickets
 from wsgi_timeout.http.pending import Pending
 from wsgi_timeout.pages.pages import Pages, Way
-from wsgi_timeout.settings import Settings
 from wsgi_timeout.store.record import Snapshot
 
 if TYPE_CHECKING:
@@ -26,14 +25,10 @@ _REFRESH_SECONDS = 1
 
 
 @dataclass(frozen=True, slots=True)
-class BrowserAnswers:
-    """Answers one navigation with our pages, and sets the cookies of its address."""
+class BrowserAnswers(Exchange):
+    """One navigation, answered with our pages; it sets the cookies of its address."""
 
-    runtime: Runtime
-    settings: Settings
     pages: Pages
-    environ: dict[str, Any]
-    start_response: StartResponse
     clean_url: str
     tickets: Tickets
 

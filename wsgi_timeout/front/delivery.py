@@ -7,6 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from wsgi_timeout import metrics
+from wsgi_timeout.compat import Self
+from wsgi_timeout.front.exchange import Exchange
 from wsgi_timeout.front.process import Runtime
 from wsgi_timeout.http.asked import Asked
 from wsgi_timeout.http.pending import Pending
@@ -32,6 +34,11 @@ class Delivery:
     #: The request's method: a HEAD consumes nothing.
     method: str
     grace_seconds: float
+
+    @classmethod
+    def of(cls, exchange: Exchange, pending: Pending, snapshot: Snapshot) -> Self:
+        """Return the delivery of a call's response to one request."""
+        return cls(exchange.runtime, pending, snapshot, exchange.method, exchange.settings.delivery_grace)
 
     def finish(self, *, whole: bool, failed: bool = False) -> None:
         """Record how the response ended.

@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
 
 from wsgi_timeout.errors import ResponseBroken
 from wsgi_timeout.front import policy, redirects, replay
 from wsgi_timeout.front.delivery import Delivery
+from wsgi_timeout.front.exchange import Exchange
 from wsgi_timeout.front.places import Seat
 from wsgi_timeout.front.spool import Ahead
 from wsgi_timeout.front.wait import Ready
@@ -27,9 +27,6 @@ from wsgi_timeout.store.messages import ResponseHead
 from wsgi_timeout.store.record import Outcome, Snapshot
 from wsgi_timeout.store.redis_errors import UNAVAILABLE
 from wsgi_timeout.watching.listener import RECHECK_SECONDS
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse
 
 log = logging.getLogger("wsgi_timeout")
 
@@ -52,11 +49,12 @@ class Stay:
     keepalive_seconds: float
 
     @classmethod
-    def of(cls, environ: Mapping[str, Any], settings: Settings, deadline: float) -> Stay:
+    def of(cls, exchange: Exchange, deadline: float) -> Stay:
         """Derive it from a request's `Accept`: an EventSource and our own clients name their type there."""
-        accepted = environ.get("HTTP_ACCEPT", "").lower()
-        event_source = environ["REQUEST_METHOD"] == "GET" and EVENTS in accepted
-        return cls(event_source or redirects.asks_for_202(environ), deadline, settings.keepalive_seconds)
+        environ = exchange.environ
+        event_source = exchange.method == "GET" and EVENTS in environ.get("HTTP_ACCEPT", "").lower()
+        reconnects = event_source or redirects.asks_for_202(environ)
+        return cls(reconnects, deadline, exchange.settings.keepalive_seconds)
 
 
 def kind(head: ResponseHead | None, settings: Settings) -> str:
@@ -66,48 +64,45 @@ def kind(head: ResponseHead | None, settings: Settings) -> str:
 
 
 def answer(
-    ready: Ready,
-    delivery: Delivery,
-    seat: Seat,
-    start_response: StartResponse,
-    environ: Mapping[str, Any],
-    settings: Settings,
-    deadline: float,
+    exchange: Exchange, ready: Ready, delivery: Delivery, seat: Seat, deadline: float
 ) -> Iterable[bytes]:
     """Answer with a response from its beginning; what is no resumable stream is left to `replay.answer`."""
     snapshot = ready.snapshot
-    found = kind(snapshot.head, settings)
+    found = kind(snapshot.head, exchange.settings)
     if not found or delivery.method == "HEAD" or snapshot.outcome not in {*_WHOLE, Outcome.BROKEN}:
-        return replay.answer(ready, delivery, seat, start_response)
-    return play(ready, delivery, seat, start_response, Stay.of(environ, settings, deadline), settings)
+        return replay.answer(ready, delivery, seat, exchange.start_response)
+    return play(exchange, ready, delivery, seat, deadline)
 
 
 def play(
+    exchange: Exchange,
     ready: Ready,
     delivery: Delivery,
     seat: Seat,
-    start_response: StartResponse,
-    stay: Stay,
-    settings: Settings,
+    deadline: float,
     offset: int | None = None,
     skip: int = 0,
 ) -> Iterable[bytes]:
     """Answer with a resumable stream.
 
     Args:
+        deadline: when the connection may end between two events, if its client reconnects by itself; on the
+            monotonic clock.
         offset: the byte of the app's body to continue at; None: the client sees it for the first time.
         skip: how many bytes at the beginning of `ready.first` lie before `offset`.
     """
     # Its events tell the client the call's id and token, so it may reconnect even after the last byte.
     pending = replace(delivery.pending, hop=max(1, delivery.pending.hop))
+    settings = exchange.settings
     grace = max(delivery.grace_seconds, settings.resume_window)
     delivery = replace(delivery, pending=pending, grace_seconds=grace)
     head = ready.snapshot.head
     assert head is not None
-    start_response(head.status, _headers(head, pending.next_url, pending.status_url))
+    exchange.start_response(head.status, _headers(head, pending.next_url, pending.status_url))
     first = ready.first if ready.reader else [ready.snapshot.body or b""]
     first = [b"".join(first)[skip:]]
     if kind(head, settings) == EVENTS:
+        stay = Stay.of(exchange, deadline)
         chunks: replay.Chunks = _Events(ready, delivery, seat, stay, offset).run(first)
     elif ready.reader:
         chunks = replay.stream(ready.reader, first, seat.waiter)

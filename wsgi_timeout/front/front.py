@@ -16,11 +16,11 @@ from wsgi_timeout.errors import (
     ResponseBroken,
     WsgiTimeoutError,
 )
-from wsgi_timeout.front import error_pages, resumed_stream, web_server
+from wsgi_timeout.front import error_pages, result_urls, resumed_stream, web_server
 from wsgi_timeout.front.accept import NewCalls
+from wsgi_timeout.front.exchange import Exchange
 from wsgi_timeout.front.first_waits import FirstWaits
 from wsgi_timeout.front.process import Runtime
-from wsgi_timeout.front.result_urls import Results
 from wsgi_timeout.front.resumed_download import ResumedDownload, RunAnew, at_result_url, patience
 from wsgi_timeout.front.wait import ClientGone
 from wsgi_timeout.front.waiting_page import Visit
@@ -111,25 +111,12 @@ class Front:
         environ: dict[str, Any],
         start_response: StartResponse,
     ) -> Iterable[bytes]:
+        if settings.event_streams == "resumable":
+            environ = resumed_stream.with_our_offset(environ)
         try:
-            runtime = self._here()
+            exchange = Exchange(self._here(), settings, environ, start_response)
             limit_silence(environ, settings.unread_timeout)
-            given, settings = settings, self._limited(settings, environ)
-            if settings.event_streams == "resumable":
-                answered, environ = resumed_stream.answer(runtime, settings, environ, start_response)
-                if answered is not None:
-                    return answered
-            visit = self._visit(runtime, settings, environ, start_response, cookie)
-            if reference is not None:
-                try:
-                    return Results(settings).answer(runtime, reference, environ, start_response, visit)
-                except RunAnew:
-                    settings = self._limited(given, environ, goes_on=True)
-                    start_response = at_result_url(start_response)
-                    visit = visit and replace(visit, start_response=start_response)
-            if visit is not None and environ["REQUEST_METHOD"] == "GET":
-                return self._answer_visit(runtime, settings, visit)
-            return self._new_calls.accept(runtime, settings, environ, start_response, visit)
+            return self._answer_exchange(exchange, reference, cookie)
         except (HandlerRaised, ResponseBroken):
             metrics.count("requests_total", self.name, environ[ROUTE_KEY], "500")
             raise  # the server answers it as it answers an exception of the app's own
@@ -143,47 +130,72 @@ class Front:
                 self._pages, environ, start_response, error, clean_url, reconnects=reconnects
             )
 
-    def _limited(self, settings: Settings, environ: dict[str, Any], *, goes_on: bool = False) -> Settings:
-        """Return settings whose wait this server, and this request's client, can last."""
-        wait_seconds = min(settings.wait_seconds, self._wait_limit)
-        if goes_on or is_resumed_download(environ):
-            wait_seconds = patience(wait_seconds, self._wait_limit)
-        same = wait_seconds == settings.wait_seconds
-        return settings if same else settings.replace(wait_seconds=wait_seconds)
+    def _answer_exchange(
+        self, exchange: Exchange, reference: urls.Reference | None, cookie: str
+    ) -> Iterable[bytes]:
+        limited = self._limited(exchange)
+        if limited.settings.event_streams == "resumable":
+            answered = resumed_stream.answer(limited)
+            if answered is not None:
+                return answered
+        visit = self._visit(limited, cookie)
+        if reference is not None:
+            try:
+                return result_urls.answer(limited, reference, visit)
+            except RunAnew:
+                start_response = at_result_url(exchange.start_response)
+                limited = self._limited(replace(exchange, start_response=start_response), goes_on=True)
+                visit = visit and replace(visit, start_response=start_response)
+        if visit is not None and limited.method == "GET":
+            return self._answer_visit(limited, visit)
+        return self._new_calls.accept(limited, visit)
 
-    def _answer_visit(self, runtime: Runtime, settings: Settings, visit: Visit) -> Iterable[bytes]:
+    def _limited(self, exchange: Exchange, *, goes_on: bool = False) -> Exchange:
+        """Return the request with a wait that this server and its client can last.
+
+        `goes_on`: the request asks for the rest of a response, see `resumed_download`.
+        """
+        settings = exchange.settings
+        wait_seconds = min(settings.wait_seconds, self._wait_limit)
+        if goes_on or is_resumed_download(exchange.environ):
+            wait_seconds = patience(wait_seconds, self._wait_limit)
+        if wait_seconds == settings.wait_seconds:
+            return exchange
+        return replace(exchange, settings=settings.replace(wait_seconds=wait_seconds))
+
+    def _answer_visit(self, exchange: Exchange, visit: Visit) -> Iterable[bytes]:
         """Answer a browser that goes to an address: by a call that it waits for, else by a new one."""
         if (answered := visit.again()) is not None:
             return answered
-        environ, start_response = visit.environ, visit.clearing_cookies()
+        exchange = replace(exchange, start_response=visit.clearing_cookies())
         try:
-            return self._new_calls.accept(runtime, settings, environ, start_response, visit)
+            return self._new_calls.accept(exchange, visit)
         except FirstWaitNoted:
             # Before the first redirect a reload brings no cookie.
             if (answered := visit.rejoin()) is not None:
                 return answered
-            return self._new_calls.accept(runtime, settings, environ, start_response, visit, alone=True)
+            return self._new_calls.accept(exchange, visit, alone=True)
 
     @cached_property
     def _pages(self) -> Pages:
         return Pages(folders(self._routes.settings.templates, *self._templates))
 
-    def _visit(
-        self,
-        runtime: Runtime,
-        settings: Settings,
-        environ: dict[str, Any],
-        start_response: StartResponse,
-        cookie: str,
-    ) -> Visit | None:
+    def _visit(self, exchange: Exchange, cookie: str) -> Visit | None:
         """Return the navigation of a person's browser, or its download; None for any other request."""
+        environ, settings = exchange.environ, exchange.settings
         kind: type[Visit] = ResumedDownload if is_resumed_download(environ) else Visit
         if kind is Visit and (settings.waiting_page == "never" or not is_navigation(environ)):
             return None
-        clean_url = urls.clean_url(environ, settings.trusted_proxies)
-        tickets = cookies.read(cookie, clean_url)
+        clean_url = exchange.own_url()
         return kind(
-            runtime, settings, self._pages, environ, start_response, clean_url, tickets, self._first_waits
+            exchange.runtime,
+            settings,
+            environ,
+            exchange.start_response,
+            self._pages,
+            clean_url,
+            cookies.read(cookie, clean_url),
+            self._first_waits,
         )
 
     def _here(self) -> Runtime:

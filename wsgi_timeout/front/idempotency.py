@@ -8,12 +8,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wsgi_timeout.errors import CallRefused, CallUnknown, IdempotencyKeyReused
 from wsgi_timeout.front import redirects, replay
 from wsgi_timeout.front.delivery import Delivery
-from wsgi_timeout.front.process import Runtime
+from wsgi_timeout.front.exchange import Exchange
 from wsgi_timeout.front.result_urls import find
 from wsgi_timeout.front.wait import ClientGone, call_state, wait
 from wsgi_timeout.http.asked import SAFE, Asked
@@ -25,9 +25,6 @@ from wsgi_timeout.store import keys
 from wsgi_timeout.store.claims import Claimed, Claims
 from wsgi_timeout.store.record import Snapshot
 from wsgi_timeout.store.redis_errors import UNAVAILABLE, unavailable_is_refusal
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse
 
 #: Seconds between two checks whether the first request's body has arrived.
 _LOOK_SECONDS = 0.1
@@ -53,12 +50,11 @@ def key_of(environ: Mapping[str, Any], settings: Settings, path: str) -> bytes:
 class Key:
     """The idempotency key of one request."""
 
-    runtime: Runtime
-    settings: Settings
+    exchange: Exchange
     key: bytes
     pending: Pending
 
-    def first(self, environ: Mapping[str, Any]) -> Claimed | None:
+    def first(self) -> Claimed | None:
         """Claim the key; return the call of an earlier request with it, None if this request is the first.
 
         While the first request's body is still arriving, a repeat waits, its own body unread: if the first
@@ -72,13 +68,14 @@ class Key:
         claimed = self._take()
         if claimed is None or claimed.body is not None:
             return claimed
-        listener, deadline = self.runtime.listener, time.monotonic() + self.settings.wait_seconds
-        with self.runtime.seat(self.pending.call_id, environ, hop=0) as seat:
+        runtime = self.exchange.runtime
+        deadline = time.monotonic() + self.exchange.settings.wait_seconds
+        with runtime.seat(self.pending.call_id, self.exchange.environ, hop=0) as seat:
             seat.waiter.before_acceptance()
             while claimed is not None and claimed.body is None:
                 if seat.waiter.gone:
                     raise ClientGone
-                if listener.draining or time.monotonic() > deadline:
+                if runtime.listener.draining or time.monotonic() > deadline:
                     raise CallRefused("the first request with this key is still coming in")
                 seat.waiter.wait(_LOOK_SECONDS)
                 seat.waiter.reset()
@@ -86,8 +83,9 @@ class Key:
         return claimed
 
     def _take(self) -> Claimed | None:
-        with self.runtime.turns, unavailable_is_refusal():
-            claims = Claims(self.runtime.calls)
+        runtime = self.exchange.runtime
+        with runtime.turns, unavailable_is_refusal():
+            claims = Claims(runtime.calls)
             claimed = claims.take(self.key, self.pending.call_id, self.pending.token)
             if claimed is None or claimed.body is None or self._is_kept(claimed):
                 return claimed
@@ -96,51 +94,49 @@ class Key:
             return claims.take(self.key, self.pending.call_id, self.pending.token)
 
     def _is_kept(self, claimed: Claimed) -> bool:
-        path = self.pending.path
-        return isinstance(self.runtime.calls.authorize(claimed.call_id, claimed.token, path), Snapshot)
+        calls, path = self.exchange.runtime.calls, self.pending.path
+        return isinstance(calls.authorize(claimed.call_id, claimed.token, path), Snapshot)
 
     @contextmanager
     def held(self, upload: Upload) -> Iterator[None]:
         """Keep the claim if the `with` block accepts the call; otherwise release it."""
-        claims = Claims(self.runtime.calls)
+        runtime, settings = self.exchange.runtime, self.exchange.settings
+        claims = Claims(runtime.calls)
         try:
-            with self.runtime.uploads.hold(keys.claim(self.runtime.calls.name, self.key.hex())):
+            with runtime.uploads.hold(keys.claim(runtime.calls.name, self.key.hex())):
                 yield
         except BaseException:
             with suppress(*UNAVAILABLE):
                 claims.release(self.key)
             raise
-        settings = self.settings
         ttl = settings.max_attempts * (settings.queue_ttl + settings.timeout) + settings.result_ttl
         seal = partial(claims.seal, self.key, upload.digest, ttl, durable=settings.durable)
         try:
             seal()
         except UNAVAILABLE:
-            self.runtime.uploads.close_later(seal, ttl)
+            runtime.uploads.close_later(seal, ttl)
 
-    def join(
-        self, claimed: Claimed, upload: Upload, environ: dict[str, Any], start_response: StartResponse
-    ) -> Iterable[bytes]:
+    def join(self, claimed: Claimed, upload: Upload) -> Iterable[bytes]:
         """Answer a repeated request with the response of the first one's call."""
-        with impatient(environ, self.settings.upload_timeout):
+        exchange, runtime = self.exchange, self.exchange.runtime
+        with impatient(exchange.environ, exchange.settings.upload_timeout):
             upload.discard()
         if claimed.body and claimed.body != upload.digest:
             raise IdempotencyKeyReused("the key of this request was sent before, with another body")
-        start = adding(start_response, [("Idempotent-Replayed", "true")])
+        start_response = adding(exchange.start_response, [("Idempotent-Replayed", "true")])
+        exchange = replace(exchange, start_response=start_response)
         pending = replace(self.pending, call_id=claimed.call_id, token=claimed.token, hop=1)
-        with self.runtime.seat(pending.call_id, environ, hop=1) as seat:
-            deadline = time.monotonic() + self.settings.wait_seconds
-            found = find(self.runtime, pending, seat.waiter, deadline)
+        with runtime.seat(pending.call_id, exchange.environ, hop=1) as seat:
+            deadline = time.monotonic() + exchange.settings.wait_seconds
+            found = find(runtime, pending, seat.waiter, deadline)
             if found is not None and not isinstance(found, Snapshot):
                 raise CallUnknown("the result of this key's request is not kept any more")
             if found is not None and not Asked.unpack(found.asked).waits:
-                return redirects.accepted(self.settings, replace(pending, hop=0), environ, start)
-            ready = wait(self.runtime, seat, deadline - time.monotonic(), look_first=True) if found else None
+                return redirects.accepted(exchange, replace(pending, hop=0))
+            ready = wait(runtime, seat, deadline - time.monotonic(), look_first=True) if found else None
             if found is None or ready is None:
                 seat.keep_place()
-                state = partial(call_state, self.runtime, seat)
-                return redirects.to_result_url(pending, environ, self.settings, start, state)
+                return redirects.to_result_url(exchange, pending, partial(call_state, runtime, seat))
             pending = replace(pending, asked=found.asked)
-            method, grace = environ["REQUEST_METHOD"], self.settings.delivery_grace
-            delivery = Delivery(self.runtime, pending, ready.snapshot, method, grace)
-            return replay.answer(ready, delivery, seat, start)
+            delivery = Delivery.of(exchange, pending, ready.snapshot)
+            return replay.answer(ready, delivery, seat, start_response)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from wsgi_timeout.front.exchange import Exchange
 from wsgi_timeout.http import answers, urls
 from wsgi_timeout.http.pending import Pending
 from wsgi_timeout.settings import Settings
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse
-
 
 #: In `Accept`, asks for a 202 in place of a redirect. Browsers hide redirects from scripts and follow twenty
 #: at most. See clients/.
@@ -25,16 +22,13 @@ def asks_for_202(environ: Mapping[str, Any]) -> bool:
 
 
 def to_result_url(
-    pending: Pending,
-    environ: Mapping[str, Any],
-    settings: Settings,
-    start_response: StartResponse,
-    state: Callable[[], str] = lambda: "running",
+    exchange: Exchange, pending: Pending, state: Callable[[], str] = lambda: "running"
 ) -> Iterable[bytes]:
     """Redirect to the next hop; `state` returns the call's state, and is called if the body shows it.
 
     The redirect has a body, since many clients that do not follow it would see an empty success.
     """
+    environ, settings = exchange.environ, exchange.settings
     origin = urls.origin(environ, settings.public_url)
     result_url, status_url = origin + pending.next_url, origin + pending.status_url
     if "application/json" in environ.get("HTTP_ACCEPT", "") or asks_for_202(environ):
@@ -45,7 +39,7 @@ def to_result_url(
         body, content_type = text.encode(), "text/plain; charset=utf-8"
     link = ("Link", f'<{pending.status_url}>; rel="monitor"')
     status = _status(environ, settings)
-    return answers.redirect(start_response, status, pending.next_url, [link], body, content_type)
+    return answers.redirect(exchange.start_response, status, pending.next_url, [link], body, content_type)
 
 
 def _status(environ: Mapping[str, Any], settings: Settings) -> str:
@@ -61,14 +55,13 @@ def _status(environ: Mapping[str, Any], settings: Settings) -> str:
     return "303 See Other"
 
 
-def accepted(
-    settings: Settings, pending: Pending, environ: Mapping[str, Any], start_response: StartResponse
-) -> Iterable[bytes]:
+def accepted(exchange: Exchange, pending: Pending) -> Iterable[bytes]:
     """Answer 202: the call runs, and the client fetches its result later."""
-    origin = urls.origin(environ, settings.public_url)
+    public_url = exchange.settings.public_url
+    origin = urls.origin(exchange.environ, public_url)
     return answers.accepted(
-        start_response,
-        settings.public_url + pending.next_url,
+        exchange.start_response,
+        public_url + pending.next_url,
         origin + pending.next_url,
         origin + pending.status_url,
     )

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wsgi_timeout import tracing
 from wsgi_timeout.errors import (
@@ -21,6 +21,7 @@ from wsgi_timeout.errors import (
 )
 from wsgi_timeout.front import event_stream, redirects, replay, status_url
 from wsgi_timeout.front.delivery import Delivery
+from wsgi_timeout.front.exchange import Exchange
 from wsgi_timeout.front.places import Seat
 from wsgi_timeout.front.process import Runtime
 from wsgi_timeout.front.put_off import hold_back
@@ -41,122 +42,87 @@ from wsgi_timeout.store.redis_errors import UNAVAILABLE, unavailable_is_refusal
 from wsgi_timeout.store.time_limit import within
 from wsgi_timeout.watching.waiter import Waiter
 
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse
-
 #: Outcomes that are no failures of the app.
 _FINE = frozenset({None, Outcome.DONE, Outcome.CANCELLED})
 
 
-class Results:
-    """Answers the result URLs and status URLs of one front's calls."""
+def answer(exchange: Exchange, reference: urls.Reference, visit: Visit | None) -> Iterable[bytes]:
+    """Answer a request that carries our parameter; it never reaches the app."""
+    environ, method = exchange.environ, exchange.method
+    path, clean_url = urls.canonical_path(environ), exchange.own_url()
+    hop, route = max(1, reference.hop), environ.get(ROUTE_KEY, "*")
+    pending = Pending(reference.call_id, reference.token, path, clean_url, hop, route=route)
+    if is_prefetch(environ):
+        raise CallRefused("a prefetch must not use up a result")
+    if reference.kind == "status":
+        # A person who cancels on the waiting page is then shown the outcome.
+        then = pending.next_url if visit is not None and method == "POST" else ""
+        return _answer_status(exchange, pending, then)
+    if visit is not None and method == "GET" and (page := visit.at_result_url(pending)) is not None:
+        return page
+    return _answer_result(exchange, pending)
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
 
-    def answer(
-        self,
-        runtime: Runtime,
-        reference: urls.Reference,
-        environ: dict[str, Any],
-        start_response: StartResponse,
-        visit: Visit | None = None,
-    ) -> Iterable[bytes]:
-        """Answer a request that carries our parameter; it never reaches the app."""
-        method = environ["REQUEST_METHOD"]
-        path = urls.canonical_path(environ)
-        clean_url = urls.clean_url(environ, self._settings.trusted_proxies)
-        hop, route = max(1, reference.hop), environ.get(ROUTE_KEY, "*")
-        pending = Pending(reference.call_id, reference.token, path, clean_url, hop, route=route)
-        if is_prefetch(environ):
-            raise CallRefused("a prefetch must not use up a result")
-        if reference.kind == "status":
-            # A person who cancels on the waiting page is then shown the outcome.
-            then = pending.next_url if visit is not None and method == "POST" else ""
-            return self._status(runtime, pending, environ, start_response, then)
-        if visit is not None and method == "GET" and (page := visit.at_result_url(pending)) is not None:
-            return page
-        return self._result(runtime, pending, environ, start_response)
+def _answer_status(exchange: Exchange, pending: Pending, then: str) -> Iterable[bytes]:
+    calls, settings, start_response = exchange.runtime.calls, exchange.settings, exchange.start_response
+    with unavailable_is_refusal():
+        found = _authorize(calls, pending)
+        drain(exchange.environ, settings)
+        if isinstance(found, Tombstone):
+            raise _gone(found, pending)
+        if exchange.method in {"POST", "DELETE"}:
+            return status_url.cancel(calls, pending.call_id, settings.result_ttl, start_response, then)
+        result_url = urls.origin(exchange.environ, settings.public_url) + pending.next_url
+        return status_url.show(calls, pending.call_id, result_url, start_response)
 
-    def _status(
-        self,
-        runtime: Runtime,
-        pending: Pending,
-        environ: dict[str, Any],
-        start_response: StartResponse,
-        then: str,
-    ) -> Iterable[bytes]:
-        calls, call_id, method = runtime.calls, pending.call_id, environ["REQUEST_METHOD"]
-        with unavailable_is_refusal():
-            found = _authorize(calls, pending)
-            drain(environ, self._settings)
-            if isinstance(found, Tombstone):
-                raise _gone(found, pending)
-            if method in {"POST", "DELETE"}:
-                return status_url.cancel(calls, call_id, self._settings.result_ttl, start_response, then)
-            result_url = urls.origin(environ, self._settings.public_url) + pending.next_url
-            return status_url.show(calls, call_id, result_url, start_response)
 
-    def _result(
-        self,
-        runtime: Runtime,
-        pending: Pending,
-        environ: dict[str, Any],
-        start_response: StartResponse,
-    ) -> Iterable[bytes]:
-        try:
-            seated = runtime.seat(pending.call_id, environ, hop=pending.hop)
-        except TooManyWaiting:
-            # Its call was accepted, so it must not end in a 503: it is redirected to come again. Not at
-            # once, since clients follow a limited number of redirects.
-            if not runtime.listener.draining:
-                hold_back(environ, self._settings.wait_seconds)
-            return redirects.to_result_url(pending, environ, self._settings, start_response)
-        with seated as seat:
-            deadline = time.monotonic() + self._settings.wait_seconds
-            found = find(runtime, pending, seat.waiter, deadline)
-            # Only now: no body is read of a request without a valid token.
-            deadline += drain(environ, self._settings)
-            if found is None:
-                # Redis could not tell whether the token is valid, so this request may not wait for the
-                # call: a response may already have arrived with the listener's wake.
-                seat.keep_place()
-                return redirects.to_result_url(pending, environ, self._settings, start_response)
-            pending = replace(pending, asked=found.asked)
-            call = Asked.unpack(found.asked)
-            tracing.in_trace_of(environ, call.trace)
-            request = _Request(Asked.on_result_url(environ), call, pending, environ)
-            if request.is_new(found):
-                return request.anew(start_response)
-            if isinstance(found, Tombstone):
-                raise _gone(found, pending)
-            return self._respond(runtime, request, seat, deadline, start_response)
-
-    def _respond(
-        self,
-        runtime: Runtime,
-        request: _Request,
-        seat: Seat,
-        deadline: float,
-        start_response: StartResponse,
-    ) -> Iterable[bytes]:
-        pending, environ, settings = request.pending, request.environ, self._settings
-        try:
-            ready = wait(runtime, seat, deadline - time.monotonic(), look_first=True)
-        except ResultTrimmed:
-            if not request.may_continue:
-                raise
-            return request.anew(start_response)
-        if ready is None:
+def _answer_result(exchange: Exchange, pending: Pending) -> Iterable[bytes]:
+    runtime, settings, environ = exchange.runtime, exchange.settings, exchange.environ
+    try:
+        seated = runtime.seat(pending.call_id, environ, hop=pending.hop)
+    except TooManyWaiting:
+        # Its call was accepted, so it must not end in a 503: it is redirected to come again. Not at
+        # once, since clients follow a limited number of redirects.
+        if not runtime.listener.draining:
+            hold_back(environ, settings.wait_seconds)
+        return redirects.to_result_url(exchange, pending)
+    with seated as seat:
+        deadline = time.monotonic() + settings.wait_seconds
+        found = find(runtime, pending, seat.waiter, deadline)
+        # Only now: no body is read of a request without a valid token.
+        deadline += drain(environ, settings)
+        if found is None:
+            # Redis could not tell whether the token is valid, so this request may not wait for the
+            # call: a response may already have arrived with the listener's wake.
             seat.keep_place()
-            state = partial(call_state, runtime, seat)
-            return redirects.to_result_url(pending, environ, settings, start_response, state)
-        method, grace = environ["REQUEST_METHOD"], settings.delivery_grace
-        delivery = Delivery(runtime, pending, ready.snapshot, method, grace)
-        if not request.takes(ready.snapshot):
-            replay.pass_over(ready, delivery)
-            return request.anew(start_response, had_terms=request.call.has_terms)
-        return event_stream.answer(ready, delivery, seat, start_response, environ, settings, deadline)
+            return redirects.to_result_url(exchange, pending)
+        pending = replace(pending, asked=found.asked)
+        call = Asked.unpack(found.asked)
+        tracing.in_trace_of(environ, call.trace)
+        request = _Request(Asked.on_result_url(environ), call, pending, exchange)
+        if request.is_new(found):
+            return request.anew()
+        if isinstance(found, Tombstone):
+            raise _gone(found, pending)
+        return _respond(request, seat, deadline)
+
+
+def _respond(request: _Request, seat: Seat, deadline: float) -> Iterable[bytes]:
+    pending, exchange = request.pending, request.exchange
+    try:
+        ready = wait(exchange.runtime, seat, deadline - time.monotonic(), look_first=True)
+    except ResultTrimmed:
+        if not request.may_continue:
+            raise
+        return request.anew()
+    if ready is None:
+        seat.keep_place()
+        return redirects.to_result_url(exchange, pending, partial(call_state, exchange.runtime, seat))
+    delivery = Delivery.of(exchange, pending, ready.snapshot)
+    if not request.takes(ready.snapshot):
+        replay.pass_over(ready, delivery)
+        return request.anew(had_terms=request.call.has_terms)
+    return event_stream.answer(exchange, ready, delivery, seat, deadline)
 
 
 def drain(environ: dict[str, Any], settings: Settings) -> float:
@@ -225,7 +191,7 @@ class _Request:
     asked: Asked
     call: Asked
     pending: Pending
-    environ: dict[str, Any]
+    exchange: Exchange
 
     def is_new(self, found: Snapshot | Tombstone) -> bool:
         """Return whether it asks for something else than the call's own request, or wants to run it again."""
@@ -236,7 +202,9 @@ class _Request:
             return False
         if self.call.method in SAFE and isinstance(found, Snapshot) and _has_failed(found):
             return True  # its client was told that it failed, or got a part of it: this is a new try
-        return wants_another_run(self.environ, self.pending.call_id) or self.asked.other_terms(self.call)
+        return wants_another_run(self.exchange.environ, self.pending.call_id) or self.asked.other_terms(
+            self.call
+        )
 
     def takes(self, snapshot: Snapshot) -> bool:
         """Return whether the recorded response answers this request."""
@@ -246,17 +214,17 @@ class _Request:
     @property
     def goes_on(self) -> bool:
         """Whether it asks for the rest of a response: behind a redirect wget would ask for the whole."""
-        return is_resumed_download(self.environ) or bool(self.asked.range and not self.call.range)
+        return is_resumed_download(self.exchange.environ) or bool(self.asked.range and not self.call.range)
 
     @property
     def may_continue(self) -> bool:
         """Whether it asks for the rest of a response, which the app may be asked for as well."""
         return bool(self.asked.range) and self.call.waits and self.call.method in SAFE
 
-    def anew(self, start_response: StartResponse, *, had_terms: bool = False) -> Iterable[bytes]:
+    def anew(self, *, had_terms: bool = False) -> Iterable[bytes]:
         """Redirect to the app's own URL; `had_terms`: the call's request had conditions or a range."""
-        clean_url = self.pending.clean_url
-        if self.environ["REQUEST_METHOD"] not in SAFE:
+        clean_url, start_response = self.pending.clean_url, self.exchange.start_response
+        if self.exchange.method not in SAFE:
             # A form without `action` posts to the address in the address bar, which is the result URL.
             return answers.redirect(start_response, "307 Temporary Redirect", clean_url)
         if self.goes_on:

@@ -38,11 +38,11 @@ class ResumedDownload(Visit):
     def redirect(self, pending: Pending) -> Iterable[bytes]:
         """Redirect as any other client; the same request again joins the call."""
         self.first_waits.leave(self.environ, pending, noted=False)
-        return redirects.to_result_url(pending, self.environ, self.settings, self.start_response)
+        return redirects.to_result_url(self, pending)
 
     def accepted(self, pending: Pending) -> Iterable[bytes]:
         """Answer 202, as a program."""
-        return redirects.accepted(self.settings, pending, self.environ, self.start_response)
+        return redirects.accepted(self, pending)
 
     def again(self) -> Iterable[bytes] | None:
         """Return None: the cookies are those of the call whose response broke off."""

@@ -6,14 +6,14 @@ import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wsgi_timeout.errors import CallUnknown, ResultTrimmed, TooManyWaiting
 from wsgi_timeout.front import event_stream, redirects, replay
 from wsgi_timeout.front.delivery import Delivery
-from wsgi_timeout.front.event_stream import END, Stay
+from wsgi_timeout.front.event_stream import END
+from wsgi_timeout.front.exchange import Exchange
 from wsgi_timeout.front.places import Seat
-from wsgi_timeout.front.process import Runtime
 from wsgi_timeout.front.put_off import hold_back
 from wsgi_timeout.front.result_urls import drain, find
 from wsgi_timeout.front.wait import Ready
@@ -21,13 +21,9 @@ from wsgi_timeout.http import answers, parameters, urls
 from wsgi_timeout.http.asked import Asked
 from wsgi_timeout.http.events import EVENTS, has_event
 from wsgi_timeout.http.pending import Pending
-from wsgi_timeout.settings import Settings
 from wsgi_timeout.store.record import Outcome, Snapshot, Tombstone
 from wsgi_timeout.store.redis_errors import UNAVAILABLE
 from wsgi_timeout.store.streams import seek
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse
 
 _NAMED = re.compile(r"(fc-[A-Za-z0-9_-]{8,64})\.([A-Za-z0-9_-]{16,128})\.(\d{1,15}|end)")
 
@@ -52,34 +48,23 @@ def _position(environ: dict[str, Any], reference: urls.Reference | None) -> Stre
     return None
 
 
-def answer(
-    runtime: Runtime, settings: Settings, environ: dict[str, Any], start_response: StartResponse
-) -> tuple[Iterable[bytes] | None, dict[str, Any]]:
-    """Answer with the rest of a stream; None if the request names no position, or an expired one.
-
-    Also returns the request's environ, without an `offset` parameter that was meant for us.
-    """
+def with_our_offset(environ: dict[str, Any]) -> dict[str, Any]:
+    """Return a request's environ, with an `offset` after our parameters as one of ours."""
     query = environ.get("QUERY_STRING", "")
-    if parameters.MARK in query:
-        environ = {**environ, "QUERY_STRING": urls.with_our_offset(query)}
-    reference = urls.reference(environ.get("QUERY_STRING", ""))
-    at = _position(environ, reference)
-    if at is None:
-        return None, environ
-    hop = reference.hop if reference else 0
-    return _resume(runtime, settings, at, hop, environ, start_response), environ
+    return {**environ, "QUERY_STRING": urls.with_our_offset(query)} if parameters.MARK in query else environ
 
 
-def _resume(
-    runtime: Runtime,
-    settings: Settings,
-    at: StreamPosition,
-    hop: int,
-    environ: dict[str, Any],
-    start_response: StartResponse,
-) -> Iterable[bytes] | None:
-    path, clean_url = urls.canonical_path(environ), urls.clean_url(environ, settings.trusted_proxies)
-    pending = Pending(at.call_id, at.token, path, clean_url, max(1, hop))
+def answer(exchange: Exchange) -> Iterable[bytes] | None:
+    """Answer with the rest of a stream; None if the request names no position, or an expired one."""
+    reference = urls.reference(exchange.environ.get("QUERY_STRING", ""))
+    at = _position(exchange.environ, reference)
+    return _resume(exchange, at, reference.hop if reference else 0) if at else None
+
+
+def _resume(exchange: Exchange, at: StreamPosition, hop: int) -> Iterable[bytes] | None:
+    runtime, settings, environ = exchange.runtime, exchange.settings, exchange.environ
+    path = urls.canonical_path(environ)
+    pending = Pending(at.call_id, at.token, path, exchange.own_url(), max(1, hop))
     deadline = time.monotonic() + settings.wait_seconds
     try:
         seated = runtime.seat(pending.call_id, environ, hop=pending.hop)
@@ -87,35 +72,31 @@ def _resume(
         # A 503 would end an EventSource for good; a redirect it follows, and sends its last id again.
         if not runtime.listener.draining:
             hold_back(environ, settings.wait_seconds)
-        return redirects.to_result_url(pending, environ, settings, start_response)
+        return redirects.to_result_url(exchange, pending)
     with seated as seat:
         try:
             found = find(runtime, pending, seat.waiter, deadline)
             if found is None:
                 seat.keep_place()
-                return redirects.to_result_url(pending, environ, settings, start_response)
+                return redirects.to_result_url(exchange, pending)
             if Asked.by(environ).query != Asked.unpack(found.asked).query:
                 return None
             pending = replace(pending, asked=found.asked)
-            stream = _ResumedStream(runtime, settings, at, pending, seat, environ, start_response, deadline)
-            return stream.answer(found)
+            return _ResumedStream(exchange, at, pending, seat, deadline).answer(found)
         except CallUnknown:
             return None
         except UNAVAILABLE:
-            return redirects.to_result_url(pending, environ, settings, start_response)
+            return redirects.to_result_url(exchange, pending)
 
 
 @dataclass(frozen=True, slots=True)
 class _ResumedStream:
     """A client that resumes one call's stream."""
 
-    runtime: Runtime
-    settings: Settings
+    exchange: Exchange
     at: StreamPosition
     pending: Pending
     seat: Seat
-    environ: dict[str, Any]
-    start_response: StartResponse
     deadline: float
 
     def answer(self, found: Snapshot | Tombstone) -> Iterable[bytes] | None:
@@ -123,14 +104,15 @@ class _ResumedStream:
         offset = self.at.offset
         if offset is None:
             return self._no_more()
-        if isinstance(found, Tombstone) or not event_stream.kind(found.head, self.settings):
+        if isinstance(found, Tombstone) or not event_stream.kind(found.head, self.exchange.settings):
             return None
         if found.body is not None:
             ready, skip = Ready(found, None, []), offset
             if offset > len(found.body):
                 return None
         else:
-            place_in_chunk = seek(self.runtime.calls.scripts, self.pending.call_id, found.attempt, offset)
+            scripts = self.exchange.runtime.calls.scripts
+            place_in_chunk = seek(scripts, self.pending.call_id, found.attempt, offset)
             if place_in_chunk is None:
                 return None
             number, skip = place_in_chunk
@@ -140,8 +122,8 @@ class _ResumedStream:
         return self._go_on(ready, skip)
 
     def _read(self, found: Snapshot, number: int) -> Ready:
-        calls, inbox = self.runtime.calls, self.runtime.listener.inbox
-        reader = calls.reader(self.pending.call_id, inbox, found, number)
+        runtime = self.exchange.runtime
+        reader = runtime.calls.reader(self.pending.call_id, runtime.listener.inbox, found, number)
         try:
             first = reader.poll()
         except ResultTrimmed as error:
@@ -157,21 +139,18 @@ class _ResumedStream:
         if not whole or snapshot.outcome not in {None, Outcome.DONE}:
             return False
         rest = (b"".join(ready.first) if reader else snapshot.body or b"")[skip:]
-        if event_stream.kind(snapshot.head, self.settings) != EVENTS:
+        if event_stream.kind(snapshot.head, self.exchange.settings) != EVENTS:
             return not rest
         return not has_event(rest)
 
     def _no_more(self) -> Iterable[bytes]:
-        drain(self.environ, self.settings)
-        return answers.no_more(self.start_response)
+        drain(self.exchange.environ, self.exchange.settings)
+        return answers.no_more(self.exchange.start_response)
 
     def _go_on(self, ready: Ready, skip: int) -> Iterable[bytes]:
-        drain(self.environ, self.settings)
-        method, settings = self.environ["REQUEST_METHOD"], self.settings
-        delivery = Delivery(self.runtime, self.pending, ready.snapshot, method, settings.delivery_grace)
-        if method == "HEAD":
-            return replay.answer(ready, delivery, self.seat, self.start_response)
-        stay = Stay.of(self.environ, settings, self.deadline)
-        return event_stream.play(
-            ready, delivery, self.seat, self.start_response, stay, settings, self.at.offset, skip
-        )
+        exchange = self.exchange
+        drain(exchange.environ, exchange.settings)
+        delivery = Delivery.of(exchange, self.pending, ready.snapshot)
+        if exchange.method == "HEAD":
+            return replay.answer(ready, delivery, self.seat, exchange.start_response)
+        return event_stream.play(exchange, ready, delivery, self.seat, self.deadline, self.at.offset, skip)

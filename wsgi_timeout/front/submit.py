@@ -10,15 +10,14 @@ from typing import Any
 
 from wsgi_timeout import metrics
 from wsgi_timeout.errors import NoWorker, RedisUnavailable
+from wsgi_timeout.front.exchange import Exchange
 from wsgi_timeout.front.large_body import LargeBody
-from wsgi_timeout.front.process import Runtime
 from wsgi_timeout.front.turns import apart
 from wsgi_timeout.http.asked import SAFE
 from wsgi_timeout.http.environ import capture
 from wsgi_timeout.http.pending import Pending
 from wsgi_timeout.http.request_body import Upload, impatient
 from wsgi_timeout.retrying import retry
-from wsgi_timeout.settings import Settings
 from wsgi_timeout.store import keys, seals
 from wsgi_timeout.store.messages import CallRequest
 from wsgi_timeout.store.record import NewCall
@@ -37,27 +36,37 @@ class Submission:
 
     def __init__(
         self,
-        runtime: Runtime,
-        settings: Settings,
+        exchange: Exchange,
         entry: str,
-        environ: dict[str, Any],
         pending: Pending,
         waiter: Waiter,
-        untold_seconds: float = 0.0,
+        *,
+        untold_seconds: float,
+        client_may_return: bool,
+        first_wait: str,
     ) -> None:
-        """Prepare it; `untold_seconds`: for how long nobody will be told the result URL."""
-        self._runtime = runtime
-        self._settings = settings
+        """Prepare it.
+
+        Args:
+            exchange: the request, as the app is to see it.
+            entry: the WSGI app of the target that runs it.
+            pending: its call.
+            waiter: is told when the call was accepted, and wakes a sender of chunks.
+            untold_seconds: for how long nobody will be told the result URL.
+            client_may_return: a client that leaves may ask for its call again.
+            first_wait: the key of a note; if there is one, `FirstWaitNoted` is raised and nothing is sent.
+                Empty: none is looked for.
+        """
+        self._runtime = exchange.runtime
+        self._settings = exchange.settings
+        self._environ = exchange.environ
         self._entry = entry
-        self._environ = environ
         self._call_id = pending.call_id
         self._pending = pending
         self._waiter = waiter
         self._untold_seconds = untold_seconds
-        #: Whether a client that leaves may ask for its call again.
-        self.client_may_return = True
-        #: The key of a note: if there is one, `FirstWaitNoted` is raised and nothing is sent; empty: none.
-        self.first_wait = ""
+        self._client_may_return = client_may_return
+        self._first_wait = first_wait
         # In a burst the listener may look for the call before it was sent: no record means nothing yet.
         waiter.before_acceptance()
 
@@ -133,14 +142,14 @@ class Submission:
             left=self._left(),
             abandon_after=settings.abandon_after,
             route=self._environ.get(metrics.ROUTE_KEY, ""),
-            first_wait=self.first_wait,
+            first_wait=self._first_wait,
             durable=settings.durable,
         )
 
     def _left(self) -> bool:
         """Whether nobody need ever know of this call: a waiter that sees its client gone gives it up soon."""
         safe = self._environ["REQUEST_METHOD"] in SAFE
-        return safe and not self.client_may_return and self._waiter.has_left()
+        return safe and not self._client_may_return and self._waiter.has_left()
 
     def _patiently(self, action: Callable[..., None], *args: Any) -> None:
         """Try an idempotent action for `worker_wait` seconds; then raise `NoWorker` or `RedisUnavailable`."""

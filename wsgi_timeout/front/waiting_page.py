@@ -69,7 +69,7 @@ class Visit(BrowserAnswers):
         """Redirect a first request whose wait is over; the page is shown after the redirect."""
         ticket = Ticket(pending.call_id, pending.token, unsafe=self.environ["REQUEST_METHOD"] != "GET")
         start = self.with_headers(self.wait_cookie(ticket))
-        return redirects.to_result_url(pending, self.environ, self.settings, start)
+        return redirects.to_result_url(replace(self, start_response=start), pending)
 
     def accepted(self, pending: Pending) -> Iterable[bytes]:
         """Answer 202 with the page: the call was made with `wait_for_response=False`."""
@@ -124,7 +124,7 @@ class Visit(BrowserAnswers):
                 return self.redirect(pending) if first else self.page(pending, {})
             if first and ready.snapshot.outcome is Outcome.CANCELLED:
                 return None  # it was cancelled because its first client had disconnected
-            delivery = Delivery(self.runtime, pending, ready.snapshot, "GET", self.settings.delivery_grace)
+            delivery = Delivery.of(self, pending, ready.snapshot)
             if not self._takes(ready.snapshot, pending.asked):
                 replay.pass_over(ready, delivery)
                 return None
