@@ -72,7 +72,8 @@ def described(command, context):
     yield "|---|---|"
     for option in command.get_params(context):
         record = option.get_help_record(context)
-        if record:
+        # The usage line has the arguments, which have no help of their own.
+        if record and record[1]:
             names, meaning = (text.replace("|", "\\|") for text in record)
             yield f"| `{names}` | {meaning} |"
 
