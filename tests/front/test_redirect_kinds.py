@@ -74,6 +74,12 @@ def test_no_other_site_is_sent_a_result_url(port, policy, shown):
     assert ask(port, result).header("Referrer-Policy") == shown
 
 
+def test_a_part_of_the_apps_own_page_does_not_lead_back_to_the_result_url(port):
+    """After a POST `Location: #part` means the app's own address, which is asked for by a GET."""
+    result = ready_result(port, f"/away?to=%23part&{SLOW}")
+    assert ask(port, result).location == f"/away?to=%23part&{SLOW}#part"
+
+
 @pytest.mark.parametrize("what", ["Decimal(1)", "Number()", "object()", "nan", "10**400", "'\\udce9'"])
 def test_progress_never_ends_a_handler(port, what):
     """Whatever is reported, the response comes, and the status is JSON that all clients can read."""

@@ -22,6 +22,7 @@ from wsgi_timeout.front.places import Seat
 from wsgi_timeout.front.spool import Ahead
 from wsgi_timeout.front.wait import Ready
 from wsgi_timeout.http.events import EVENTS, STREAMS, EventMarker, media_type
+from wsgi_timeout.http.pending import Pending
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.store.messages import ResponseHead
 from wsgi_timeout.store.record import Outcome, Snapshot
@@ -98,7 +99,7 @@ def play(
     delivery = replace(delivery, pending=pending, grace_seconds=grace)
     head = ready.snapshot.head
     assert head is not None
-    exchange.start_response(head.status, _headers(head, pending.next_url, pending.status_url))
+    exchange.start_response(head.status, _headers(head, pending))
     first = ready.first if ready.reader else [ready.snapshot.body or b""]
     first = [b"".join(first)[skip:]]
     if kind(head, settings) == EVENTS:
@@ -111,13 +112,13 @@ def play(
     return replay.Replay(chunks, ready.reader, delivery, seat.pass_on())
 
 
-def _headers(head: ResponseHead, result_url: str, status_url: str) -> list[tuple[str, str]]:
+def _headers(head: ResponseHead, pending: Pending) -> list[tuple[str, str]]:
     kept = [(name, value) for name, value in head.headers if name.lower() != "content-length"]
-    link = f'<{result_url}>; rel="self", <{status_url}>; rel="monitor"'
+    link = f'<{pending.next_url}>; rel="self", <{pending.status_url}>; rel="monitor"'
     if not any(name.lower() == "x-accel-buffering" for name, _ in kept):
         kept.append(("X-Accel-Buffering", "no"))  # otherwise nginx buffers events
     # The ids contain the token: no shared cache may store them.
-    return [*policy.on_result_url(kept), ("Link", link)]
+    return [*policy.on_result_url(kept, pending.clean_url), ("Link", link)]
 
 
 class _Events:

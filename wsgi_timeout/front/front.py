@@ -143,7 +143,7 @@ class Front:
             try:
                 return result_urls.answer(limited, reference, visit)
             except RunAnew:
-                start_response = at_result_url(exchange.start_response)
+                start_response = at_result_url(exchange.start_response, exchange.own_url())
                 limited = self._limited(replace(exchange, start_response=start_response), goes_on=True)
                 visit = visit and replace(visit, start_response=start_response)
         if visit is not None and limited.method == "GET":

@@ -13,15 +13,22 @@ def _sends_urls(policy: str) -> bool:
     return any(item.strip().lower() in _SENDING for item in policy.split(","))
 
 
-def on_result_url(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+def _changed(name: str, value: str, clean_url: str) -> str:
+    if name == "referrer-policy" and _sends_urls(value):
+        return _STRICTER
+    return clean_url + value if name == "location" and value.startswith("#") else value
+
+
+def on_result_url(headers: list[tuple[str, str]], clean_url: str) -> list[tuple[str, str]]:
     """Return the headers for a result URL.
 
     Without `Accept-Ranges`: a range request would be answered from another request's response. Not to be
     stored: a shared cache that ignores queries would show one user's result to another (RFC 9111 section
     5.2.2). With a referrer policy that does not send whole URLs to other sites: they contain the token.
+    With a `Location` that does not lead back here: `#part` means the app's own URL (RFC 3986 section 5.2.2).
     """
     kept = [
-        (name, _STRICTER if name.lower() == "referrer-policy" and _sends_urls(value) else value)
+        (name, _changed(name.lower(), value, clean_url))
         for name, value in headers
         if name.lower() != "accept-ranges"
     ]

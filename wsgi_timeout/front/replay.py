@@ -55,8 +55,10 @@ def answer(ready: Ready, delivery: Delivery, seat: Seat, start_response: StartRe
         failure = _FAILURES.get(snapshot.outcome or Outcome.UNREAD, CallFailed)
         raise failure(snapshot.detail)
     assert snapshot.head is not None
-    headers = snapshot.head.headers
-    start_response(snapshot.head.status, policy.on_result_url(headers) if delivery.pending.hop else headers)
+    headers, pending = snapshot.head.headers, delivery.pending
+    if pending.hop:
+        headers = policy.on_result_url(headers, pending.clean_url)
+    start_response(snapshot.head.status, headers)
     if delivery.method == "HEAD":
         chunks: Chunks = _nothing()
     elif ready.reader is None:

@@ -62,10 +62,10 @@ def patience(wait_seconds: float, limit: float) -> float:
     return min(_WAITS * wait_seconds, limit)
 
 
-def at_result_url(start_response: StartResponse) -> StartResponse:
+def at_result_url(start_response: StartResponse, clean_url: str) -> StartResponse:
     """Return a `start_response` for an answer of the app's to a request on a result URL."""
 
     def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Callable[[bytes], object]:
-        return start_response(status, policy.on_result_url(headers), *exc_info)
+        return start_response(status, policy.on_result_url(headers, clean_url), *exc_info)
 
     return start
