@@ -7,20 +7,13 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
-from wsgi_timeout.errors import (
-    CallCancelled,
-    CallFailed,
-    CallTimedOut,
-    HandlerRaised,
-    ResponseBroken,
-    WorkerLost,
-)
+from wsgi_timeout.errors import ResponseBroken
 from wsgi_timeout.front import policy
 from wsgi_timeout.front.delivery import Delivery
 from wsgi_timeout.front.places import Seat
 from wsgi_timeout.front.spool import Ahead, Spooler
 from wsgi_timeout.front.wait import Ready
-from wsgi_timeout.store.record import Outcome, Snapshot
+from wsgi_timeout.store.record import Outcome, Snapshot, failure_of
 from wsgi_timeout.store.redis_errors import ANY, UNAVAILABLE
 from wsgi_timeout.store.streams import StreamReader
 from wsgi_timeout.watching.listener import RECHECK_SECONDS
@@ -35,14 +28,6 @@ log = logging.getLogger("wsgi_timeout")
 Chunks = Generator[bytes, None, bool | None]
 
 
-_FAILURES: dict[Outcome, type[CallFailed]] = {
-    Outcome.RAISED: HandlerRaised,
-    Outcome.LOST: WorkerLost,
-    Outcome.TIMEOUT: CallTimedOut,
-    Outcome.CANCELLED: CallCancelled,
-}
-
-
 def answer(ready: Ready, delivery: Delivery, seat: Seat, start_response: StartResponse) -> Iterable[bytes]:
     """Answer with the response, or raise the error with which the call ended.
 
@@ -52,8 +37,7 @@ def answer(ready: Ready, delivery: Delivery, seat: Seat, start_response: StartRe
     snapshot = ready.snapshot
     if snapshot.outcome not in {None, Outcome.DONE, Outcome.BROKEN}:
         delivery.finish(whole=False, failed=True)
-        failure = _FAILURES.get(snapshot.outcome or Outcome.UNREAD, CallFailed)
-        raise failure(snapshot.detail)
+        raise failure_of(snapshot.outcome or Outcome.UNREAD)(snapshot.detail)
     assert snapshot.head is not None
     headers, pending = snapshot.head.headers, delivery.pending
     if pending.hop:

@@ -6,26 +6,16 @@ import json
 import math
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Generic, TypeVar
 
-from wsgi_timeout.compat import add_note
-from wsgi_timeout.errors import (
-    CallCancelled,
-    CallFailed,
-    CallTimedOut,
-    OutputExpiredError,
-    RemoteError,
-    ResultNotReady,
-    WorkerLost,
-    WsgiTimeoutError,
-)
+from wsgi_timeout.errors import ResultNotReady, WsgiTimeoutError
 from wsgi_timeout.functions import payload
 from wsgi_timeout.functions.client import Client, client
+from wsgi_timeout.functions.ended import EndedCall, expired
 from wsgi_timeout.functions.with_aio import with_aio
 from wsgi_timeout.store import keys
-from wsgi_timeout.store.record import Outcome, number, outcome_of
+from wsgi_timeout.store.record import number, outcome_of
 from wsgi_timeout.store.redis_errors import ANY, UNAVAILABLE, unavailable_is_refusal
 from wsgi_timeout.store.time_limit import within
 from wsgi_timeout.watching.waiter import Waiter
@@ -40,23 +30,6 @@ _RECHECK_SECONDS = 5.0
 _CANCEL_SECONDS = 2.0
 #: Seconds after a `spawn` in which `get` does not ask first whether the call has ended.
 _FRESH_SECONDS = 0.005
-
-_FAILURES: dict[Outcome, type[CallFailed]] = {
-    Outcome.LOST: WorkerLost,
-    Outcome.TIMEOUT: CallTimedOut,
-    Outcome.CANCELLED: CallCancelled,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class _Ended:
-    """The record of an ended call."""
-
-    outcome: Outcome
-    detail: str
-    #: The packed result or exception; None: there is none, or it has expired.
-    body: bytes | None
-    attempt: int
 
 
 class FunctionCall(Generic[R]):
@@ -132,7 +105,7 @@ class FunctionCall(Generic[R]):
         """
         with unavailable_is_refusal():
             if self._record(client()) is None:
-                raise self._expired()
+                raise expired(self.object_id)
             ttl = client().settings.function_result_ttl
             return client().calls("").cancel(self.object_id, "cancelled by its caller", ttl)
 
@@ -154,7 +127,7 @@ class FunctionCall(Generic[R]):
         with unavailable_is_refusal():
             found = client().calls("").status(self.object_id)
         if "state" not in found:
-            raise self._expired()
+            raise expired(self.object_id)
         return {
             "state": found["state"],
             "outcome": found.get("outcome"),
@@ -164,7 +137,8 @@ class FunctionCall(Generic[R]):
         }
 
     def _get(self, timeout: float | None = None) -> R:
-        return self._result(self._end(client(), timeout))
+        result: R = self._end(client(), timeout).result()
+        return result
 
     def _take(self, queue: str) -> R:
         """Return what `get` returns, and delete the call: nobody else has its id."""
@@ -182,13 +156,14 @@ class FunctionCall(Generic[R]):
                 here.send("UNLINK", keys.value(self.object_id, ended.attempt))
         with here.shield():
             here.listener.forget_soon(queue, self.object_id, ended.attempt)
-        return self._result(ended)
+        result: R = ended.result()
+        return result
 
-    def _end(self, here: Client, timeout: float | None) -> _Ended:
+    def _end(self, here: Client, timeout: float | None) -> EndedCall:
         deadline = None if timeout is None else time.monotonic() + timeout
         # One that was spawned just now has hardly ended: it is looked at as it is joined.
-        now = timeout != 0 and time.monotonic() - self._spawned < _FRESH_SECONDS
-        ended = None if now else self._look(here, deadline)
+        is_fresh = timeout != 0 and time.monotonic() - self._spawned < _FRESH_SECONDS
+        ended = None if is_fresh else self._look(here, deadline)
         if ended is None and timeout != 0:
             with here.shield():
                 waiter = here.listener.waiter(self.object_id)
@@ -198,7 +173,7 @@ class FunctionCall(Generic[R]):
             raise ResultNotReady(f"call {self.object_id} has not ended yet")
         return ended
 
-    def _wait(self, here: Client, waiter: Waiter, deadline: float | None) -> _Ended | None:
+    def _wait(self, here: Client, waiter: Waiter, deadline: float | None) -> EndedCall | None:
         joined = False
         while True:
             waiter.reset()
@@ -222,7 +197,7 @@ class FunctionCall(Generic[R]):
                 return None
             waiter.wait(min(left, _RECHECK_SECONDS))
 
-    def _look(self, here: Client, deadline: float | None, record: Any = None) -> _Ended | None:
+    def _look(self, here: Client, deadline: float | None, record: Any = None) -> EndedCall | None:
         """Return how the call ended, by `record` if that was read just now; raises `OutputExpiredError`."""
         try:
             here.listener.check()
@@ -230,7 +205,7 @@ class FunctionCall(Generic[R]):
                 with within(_left(deadline)):
                     record = self._record(here)
             if record is None or record[0] is None:
-                raise self._expired()
+                raise expired(self.object_id)
             if record[0] != b"ended" or not self._end_is_on_disk(here, record, deadline):
                 return None
             return self._ended(here, record)
@@ -252,38 +227,14 @@ class FunctionCall(Generic[R]):
         values: list[bytes | None] = here.send("HMGET", keys.call(self.object_id), *self._FIELDS)
         return values if values[0] is not None else None
 
-    def _ended(self, here: Client, record: list[bytes | None]) -> _Ended:
+    def _ended(self, here: Client, record: list[bytes | None]) -> EndedCall:
         _, outcome, detail, attempt, body, chunks, _ = record
         if chunks is not None:
             key = keys.value(self.object_id, int(attempt or 0))
             with here.shield():
                 body = payload.read_chunks(here.redis, key, int(chunks))
         detail_text = (detail or b"").decode(errors="replace")
-        return _Ended(outcome_of(outcome or b""), detail_text, body, number(attempt))
-
-    def _result(self, ended: _Ended) -> R:
-        if ended.outcome not in {Outcome.DONE, Outcome.RAISED}:
-            raise _FAILURES.get(ended.outcome, CallFailed)(f"call {self.object_id}: {ended.detail}")
-        if ended.body is None:
-            raise self._expired() if ended.outcome is Outcome.DONE else RemoteError(ended.detail)
-        value = self._unpacked(ended.body, ended.detail)
-        if ended.outcome is Outcome.DONE:
-            result: R = value
-            return result
-        raise _raisable(value, ended.detail)
-
-    def _unpacked(self, body: bytes, detail: str) -> Any:
-        try:
-            return payload.unpack(body, self.object_id, "result")
-        except WsgiTimeoutError:
-            raise
-        except Exception as error:
-            # The class of the value cannot be imported here, or raises when it is unpickled.
-            what = f"the result of call {self.object_id} cannot be read here: {error!r}"
-            raise RemoteError(f"{what}\n{detail}".strip()) from error
-
-    def _expired(self) -> OutputExpiredError:
-        return OutputExpiredError(f"there is no call {self.object_id!r}, or its result has expired")
+        return EndedCall(self.object_id, outcome_of(outcome or b""), detail_text, body, number(attempt))
 
     def __repr__(self) -> str:
         return f"FunctionCall({self.object_id!r})"
@@ -291,18 +242,6 @@ class FunctionCall(Generic[R]):
 
 def _left(deadline: float | None) -> float:
     return math.inf if deadline is None else deadline - time.monotonic()
-
-
-def _raisable(error: Any, traceback: str) -> BaseException:
-    if not isinstance(error, BaseException):
-        return RemoteError(traceback)
-    # A TimeoutError would look like "still running"; a SystemExit would end the caller's process.
-    if isinstance(error, TimeoutError) or not isinstance(error, Exception):
-        wrapped = RemoteError(f"the function raised {type(error).__name__}: {error}\n{traceback}")
-        wrapped.__cause__ = error
-        return wrapped
-    add_note(error, f"In the worker:\n{traceback}")
-    return error
 
 
 def _moment(milliseconds: str | None) -> datetime | None:

@@ -7,7 +7,14 @@ import time
 from dataclasses import dataclass, field
 
 from wsgi_timeout.compat import Self, StrEnum
-from wsgi_timeout.errors import ConfigurationError
+from wsgi_timeout.errors import (
+    CallCancelled,
+    CallFailed,
+    CallTimedOut,
+    ConfigurationError,
+    HandlerRaised,
+    WorkerLost,
+)
 from wsgi_timeout.store.messages import CallRequest, FunctionRequest, OtherVersion, ResponseHead
 
 #: Methods that may run again after a worker died (RFC 9110 section 9.2.2).
@@ -24,6 +31,19 @@ class Outcome(StrEnum):
     TIMEOUT = "timeout"
     CANCELLED = "cancelled"
     UNREAD = "unread"
+
+
+_FAILURES: dict[Outcome, type[CallFailed]] = {
+    Outcome.RAISED: HandlerRaised,
+    Outcome.LOST: WorkerLost,
+    Outcome.TIMEOUT: CallTimedOut,
+    Outcome.CANCELLED: CallCancelled,
+}
+
+
+def failure_of(outcome: Outcome) -> type[CallFailed]:
+    """Return the error for a call that ended with this outcome, and without a response."""
+    return _FAILURES.get(outcome, CallFailed)
 
 
 def text(raw: bytes) -> str:
