@@ -100,6 +100,7 @@ def test_a_cancel_is_raised_in_the_handler(site, patient):
     answer = ask(patient.port, urls["result_url"])
     assert (answer.status, "cancelled" in answer.json["detail"]) == (410, True)
     until(lambda: site.runs("cancel-finally"), what="its finally")
+    until(lambda: "in cleans_up" in site.pool.output, what="where it stood, in the log")
     assert pid(site) != worker
 
 

@@ -73,8 +73,8 @@ def found(url, environment=GOOD, public_url="", probe_seconds=0.1):
     return {finding.check: (finding.verdict, finding.what) for finding in findings}, exit_code(findings)
 
 
-def test_a_good_deployment_has_nothing_to_mend(lonely):
-    """With workers, append-only, and a web process behind the public URL nothing fails."""
+def test_a_good_deployment_has_nothing_to_mend(lonely, monkeypatch):
+    """With workers, append-only, and a web process behind the URL nothing fails; a frozen pool is unwell."""
     site = lonely(pool=("--processes", "1"), web=("--threads", "50"), wait_seconds=20, max_waiting=20)
     assert ask(site.web.port, "/fast").status == 200
     until(lambda: site.redis.client.hlen(f"wt:web:{site.name}"), what="the web process's description")
@@ -87,6 +87,15 @@ def test_a_good_deployment_has_nothing_to_mend(lonely):
     for words in (("doctor", "--json"), ("health", "--name", site.name)):
         assert run_here(*words, url=site.redis.url)[0] == 0
     assert run_here("health", "--name", "nobody", url=site.redis.url)[0] == 1
+    monkeypatch.setenv("WSGI_TIMEOUT_LEASE_SECONDS", "2")
+    site.pool.popen.send_signal(signal.SIGSTOP)
+    try:
+        assert run_here("health", url=site.redis.url)[:2] == (
+            1,
+            "0 of 1 worker processes on this host are well\n",
+        )
+    finally:
+        site.pool.popen.send_signal(signal.SIGCONT)
 
 
 def test_each_failure_is_named(server, monkeypatch):
@@ -135,7 +144,7 @@ def test_failures_of_workers_are_named(server):
             told = found(url)[0]["workers"]
             assert (told[0], word in told[1]) == (verdict, True), told
             tell("wt:worker:a", field, before)
-        tell("rq:worker:a", "last_heartbeat", "2099-01-01T00:00:00.000000Z")
+        tell("wt:worker:a", "clock", "2099-01-01T00:00:00.000000Z")
         assert "of workers" in found(url)[0]["clocks"][1]
         assert pauses.pause(calls.redis, "wrong")
         assert "is paused" in found(url)[0]["queue"][1]

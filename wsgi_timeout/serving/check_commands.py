@@ -6,7 +6,6 @@ import json
 import os
 import socket
 from dataclasses import asdict
-from datetime import datetime, timezone
 
 import click
 import redis
@@ -14,10 +13,8 @@ import redis
 from wsgi_timeout.serving.command_parts import at_redis, json_option
 from wsgi_timeout.serving.doctor import examine, exit_code
 from wsgi_timeout.serving.probe import LONGEST_SECONDS
-from wsgi_timeout.store.worker_list import ListedWorker, list_workers
-
-#: Seconds without a heartbeat, of which there is one every 3 s, after which a worker is not well.
-_SILENT_SECONDS = 15.0
+from wsgi_timeout.settings import Settings
+from wsgi_timeout.store.worker_list import list_workers, renewed
 
 
 @click.command("doctor")
@@ -49,23 +46,18 @@ def doctor_command(*, public_url: str, probe_seconds: float | None, as_json: boo
 @click.command("health")
 @click.option("--name", help="Those of the queue wt:NAME.  [default: of every queue]")
 def health_command(*, name: str | None) -> None:
-    """Say whether the workers on this host are well: 0 as exit code if so, for a container's check."""
-    found: list[ListedWorker] = []
+    """Say whether the workers on this host are well: 0 as exit code if so, for a container's check.
+
+    It looks until their leases are renewed, a third of lease_seconds, and gives up after all of it.
+    """
+    found = (0, 0)
 
     def work(client: redis.Redis) -> None:
-        found.extend(
-            worker for worker in list_workers(client, name) if worker.hostname == socket.gethostname()
-        )
+        nonlocal found
+        here = [worker for worker in list_workers(client, name) if worker.hostname == socket.gethostname()]
+        found = renewed(client, here, Settings.load().lease_seconds)
 
     at_redis(work)
-    well = [worker for worker in found if _silent_for(worker) < _SILENT_SECONDS]
-    click.echo(f"{len(well)} of {len(found)} worker processes on this host are well")
-    raise SystemExit(0 if well and len(well) == len(found) else 1)
-
-
-def _silent_for(worker: ListedWorker) -> float:
-    try:
-        last = datetime.fromisoformat(worker.heartbeat.replace("Z", "+00:00"))
-    except ValueError:
-        return float("inf")
-    return (datetime.now(timezone.utc) - last).total_seconds()
+    well, live = found
+    click.echo(f"{well} of {live} worker processes on this host are well")
+    raise SystemExit(0 if well and well == live else 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import fields
+from dataclasses import Field, fields
 from typing import Any
 
 import click
@@ -19,6 +19,9 @@ from wsgi_timeout.store.redis_errors import ANY, AWAY
 
 name_option = click.option("--name", help="Those of the queue wt:NAME.  [default: of every queue]")
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+
+#: Seconds of a unit and its name, of the next smaller one and its name.
+_UNITS = ((60, "min", 1, "s"), (3600, "h", 60, "min"), (86400, "d", 3600, "h"))
 
 
 def at_redis(work: Callable[[redis.Redis], None]) -> None:
@@ -64,13 +67,30 @@ def show(lines: Iterable[str]) -> None:
         click.echo(printable(line))
 
 
+def _shown(kind: Any) -> list[Field[Any]]:
+    return [each for each in fields(kind) if each.metadata.get("table", True)]
+
+
 def columns_of(kind: type) -> list[str]:
-    return [each.name.upper().replace("_", " ") for each in fields(kind)]
+    """Return the heads of a table of dataclasses."""
+    return [each.metadata.get("head", each.name.upper().replace("_", " ")) for each in _shown(kind)]
 
 
 def row_of(item: Any) -> list[str]:
     """Return what a table shows of a dataclass, "-" for what is empty."""
-    return [str(getattr(item, each.name)) or "-" for each in fields(item)]
+    row = []
+    for each in _shown(item):
+        value = getattr(item, each.name)
+        row.append(duration(value) if "seconds" in each.metadata else str(value) or "-")
+    return row
+
+
+def duration(seconds: float) -> str:
+    """Return a time for people: 3.6 s, 2 min 5 s, 3 h 20 min, 2 d 4 h."""
+    if seconds < _UNITS[0][0]:
+        return f"{seconds:.1f} s"
+    size, name, small, rest = max(unit for unit in _UNITS if unit[0] <= seconds)
+    return f"{seconds // size:.0f} {name} {seconds % size // small:.0f} {rest}"
 
 
 def table(kind: type, items: Iterable[Any]) -> Iterable[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Any
 
 from wsgi_timeout import identity
@@ -17,9 +16,6 @@ from wsgi_timeout.store.pauses import is_paused
 from wsgi_timeout.store.web_list import WebProcess, list_web
 from wsgi_timeout.store.worker_list import ListedWorker, list_workers
 
-#: Seconds between two heartbeats of a worker, with a margin.
-_HEARTBEAT_SECONDS = 15.0
-
 
 def workers(client: Any, settings: Settings) -> Iterator[Finding]:
     """Look at the live workers of each name."""
@@ -29,8 +25,7 @@ def workers(client: Any, settings: Settings) -> Iterator[Finding]:
     for name in sorted({worker.name for worker in found}):
         yield _of_name(name, [worker for worker in found if worker.name == name])
         yield from _queue(client, name, settings)
-    seconds, microseconds = client.time()
-    yield from _clocks(found, seconds + microseconds / 1e6)
+    yield from _clocks(found)
 
 
 def _of_name(name: str, of_name: list[ListedWorker]) -> Finding:
@@ -66,20 +61,13 @@ def _queue(client: Any, name: str, settings: Settings) -> Iterator[Finding]:
         yield Finding("queue", "warn", what, "start more workers, or look at `wsgi-timeout calls`")
 
 
-def _clocks(found: list[ListedWorker], now: float) -> Iterator[Finding]:
-    """Check the machines' clocks: the last heartbeat of a live worker is neither old nor in the future."""
+def _clocks(found: list[ListedWorker]) -> Iterator[Finding]:
+    """Check the clocks of the machines of workers."""
     for host in sorted({worker.hostname for worker in found if worker.hostname}):
-        beats = [beat for worker in found if worker.hostname == host and (beat := _seconds(worker.heartbeat))]
-        if beats:
-            ahead = max(beats) - now
-            yield of_clock(f"{host}, of workers,", ahead if ahead > 0 or ahead < -_HEARTBEAT_SECONDS else 0.0)
-
-
-def _seconds(iso: str) -> float:
-    try:
-        return datetime.fromisoformat(iso.replace("Z", "+00:00")).timestamp()
-    except ValueError:
-        return 0.0
+        told = [worker.clock_ahead for worker in found if worker.hostname == host]
+        ahead = [seconds for seconds in told if seconds is not None]
+        if ahead:
+            yield of_clock(f"{host}, of workers,", max(ahead, key=abs))
 
 
 def web(client: Any, _settings: Settings) -> Iterator[Finding]:

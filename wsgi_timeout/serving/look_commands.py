@@ -10,7 +10,15 @@ from dataclasses import asdict
 import click
 import redis
 
-from wsgi_timeout.serving.command_parts import at_redis, json_option, known, name_option, show, table
+from wsgi_timeout.serving.command_parts import (
+    at_redis,
+    duration,
+    json_option,
+    known,
+    name_option,
+    show,
+    table,
+)
 from wsgi_timeout.serving.watch import watch as keep_showing
 from wsgi_timeout.store import rq_state
 from wsgi_timeout.store.call_list import STATES, ListedCall, list_calls
@@ -84,7 +92,11 @@ def show_command(call_id: str, *, as_json: bool) -> None:
 
     def work(client: redis.Redis) -> None:
         found = known(client, call_id)
-        show([json.dumps(found)] if as_json else [f"{key:<13} {value}" for key, value in found.items()])
+        if as_json:
+            show([json.dumps(found)])
+        else:
+            found |= {key: duration(found[key]) for key in ("age", "queued_for")}
+            show(f"{key:<13} {value}".rstrip() for key, value in found.items())
 
     at_redis(work)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone
 from typing import Any
 
@@ -72,13 +72,13 @@ class ListedCall:
     attempts: int
     worker: str
     #: Seconds since it was accepted; of an ended call, until it ended.
-    age: float
+    age: float = field(metadata={"seconds": True})
     #: Seconds that it waited, or has waited so far, for a worker before its last run.
-    queued_for: float
+    queued_for: float = field(metadata={"seconds": True})
     #: The handler's last report: `done` of `total`, and a message.
     progress: str
     #: In how many web processes a request waits for it.
-    waited_for: int
+    waited_for: int = field(metadata={"head": "WAITERS"})
 
 
 def list_calls(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import redis
@@ -11,8 +14,12 @@ from wsgi_timeout.store import keys, rq_state, seals
 from wsgi_timeout.store.failed_calls import names
 from wsgi_timeout.store.pauses import is_paused
 
-_SERVES = ("target", "wire", "parent", "version", seals.FINGERPRINT)
+_SERVES = ("target", "wire", "parent", "version", seals.FINGERPRINT, "clock", "told")
 _RQ = ("hostname", "pid", "state", "birth", "last_heartbeat", "successful_job_count")
+#: Seconds between two looks whether leases were renewed.
+_LOOK_SECONDS = 0.1
+#: Of a field that is left out of tables.
+_JSON_ONLY = {"table": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +29,12 @@ class ListedWorker:
     worker: str
     name: str
     target: str
-    wire: str
+    wire: str = field(metadata=_JSON_ONLY)
     #: Of wsgi-timeout.
     version: str
     #: Of its secret, see `seals`; empty: it has none.
-    secret: str
-    hostname: str
+    secret: str = field(metadata=_JSON_ONLY)
+    hostname: str = field(metadata=_JSON_ONLY)
     pid: str
     #: The pool that it is a child of, HOST:PID; empty for a stock worker of RQ.
     pool: str
@@ -37,8 +44,11 @@ class ListedWorker:
     calls: str
     #: When it started; ISO 8601, as the next field.
     since: str
-    heartbeat: str
+    #: When its record was renewed, about once a minute. Whether it lives its lease says, see `renewed`.
+    heartbeat: str = field(metadata=_JSON_ONLY)
     done: str
+    #: Seconds that its machine's clock was ahead of Redis' machine's about a minute ago; None: not known.
+    clock_ahead: float | None = field(metadata=_JSON_ONLY)
 
 
 def list_workers(client: redis.Redis, name: str | None = None) -> list[ListedWorker]:
@@ -53,7 +63,7 @@ def list_workers(client: redis.Redis, name: str | None = None) -> list[ListedWor
             pipe.hmget(rq_state.worker_key(worker), _RQ)
             pipe.lrange(keys.held(worker), 0, 9)
             serves, rq, held = (_texts(answer) for answer in pipe.execute(raise_on_error=False))
-            target, wire, parent, version, secret = serves or [""] * 5
+            target, wire, parent, version, secret, clock, told = serves or [""] * 7
             hostname, pid, state, birth, heartbeat, done = rq or [""] * 6
             found.append(
                 ListedWorker(
@@ -71,9 +81,42 @@ def list_workers(client: redis.Redis, name: str | None = None) -> list[ListedWor
                     birth,
                     heartbeat,
                     done or "0",
+                    _ahead(clock, told),
                 )
             )
     return found
+
+
+def renewed(client: redis.Redis, workers: Iterable[ListedWorker], seconds: float) -> tuple[int, int]:
+    """Look for `seconds` at most whether these workers renew their leases.
+
+    Returns how many did, and how many there are still: a lost lease is none. Raises what redis-py raises.
+    """
+    commands: Any = client
+    ours = {worker.worker.encode(): worker.name for worker in workers}
+    begun = _leases(commands, ours)
+    deadline = time.monotonic() + seconds
+    while True:
+        now = _leases(commands, ours)
+        count = sum(value != begun.get(worker) for worker, value in now.items())
+        if count == len(now) or time.monotonic() > deadline:
+            return count, len(now)
+        time.sleep(_LOOK_SECONDS)
+
+
+def _leases(commands: Any, workers: dict[bytes, str]) -> dict[bytes, bytes]:
+    found = {name: commands.hgetall(keys.leases(name)) for name in set(workers.values())}
+    return {worker: found[name][worker] for worker, name in workers.items() if worker in found[name]}
+
+
+def _ahead(clock: str, told: str) -> float | None:
+    """Return by how many seconds a clock was ahead of Redis', which told its own as TIME does."""
+    try:
+        seconds, microseconds = told.split()
+        own = datetime.fromisoformat(clock.replace("Z", "+00:00")).timestamp()
+        return own - int(seconds) - int(microseconds) / 1e6
+    except ValueError:
+        return None
 
 
 def _texts(answer: Any) -> list[str]:

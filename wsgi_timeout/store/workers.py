@@ -26,6 +26,7 @@ class Workers(Queue):
         """Register a worker: its lease, its description (`info`), and the fields that RQ keeps (`birth`)."""
         self.mend()
         key = rq_state.worker_key(worker)
+        info = {**info, "clock": rq_state.timestamp()}
         args: list[Any] = [
             worker,
             pool_inbox,

@@ -105,7 +105,8 @@ class FunctionRunner:
                         raise
                     return self._raised(attempt, request, error)
         except CallInterrupted as interruption:
-            log.warning("%s: %s", attempt.call_id, interruption.reason)
+            what = (attempt.call_id, request.function, interruption.reason)
+            log.warning("%s: %s() is interrupted: %s", *what, exc_info=interruption)
             return _interrupted(request, Outcome(interruption.reason))
         finally:
             reports.close()

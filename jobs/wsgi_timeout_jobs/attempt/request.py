@@ -172,11 +172,11 @@ class RequestRunner:
     ) -> None:
         outcome = Outcome(interruption.reason)
         detail = _DETAILS[outcome].format(timeout=request.timeout, unread=request.unread_timeout)
+        # With the exception: where it stood, and so that error reporters know it if the app reported it too.
         if outcome is Outcome.TIMEOUT:
-            # With the exception, so that error reporters recognise it if the app's framework reported it too.
             log.error("%s: %s", call_id, detail, exc_info=interruption)
         else:
-            log.warning("%s: %s", call_id, detail)
+            log.warning("%s: %s", call_id, detail, exc_info=interruption)
         try:
             response.fail(outcome, detail)
         except Fenced:

@@ -7,7 +7,8 @@ redis.call('HSETNX', KEYS[1], ARGV[1], '1')
 if not is_list(KEYS[7]) then redis.call('UNLINK', KEYS[7]) end
 redis.call('SADD', KEYS[5], ARGV[4])
 local split = 6 + tonumber(ARGV[6])
-redis.call('HSET', KEYS[2], 'pool', ARGV[2], unpack(ARGV, 7, split))
+-- With Redis' clock, beside the worker's own that is in the info: the doctor compares them.
+redis.call('HSET', KEYS[2], 'pool', ARGV[2], 'told', table.concat(redis.call('TIME'), ' '), unpack(ARGV, 7, split))
 redis.call('EXPIRE', KEYS[2], ARGV[3])
 -- A stock worker of RQ records its birth itself.
 if split == #ARGV then return 'ok' end

@@ -49,6 +49,7 @@ for i = 5, #ARGV do
     redis.call('EXPIRE', 'wt:worker:' .. worker, ARGV[2])
     if redis.call('EXPIRE', 'rq:worker:' .. worker, ARGV[2]) == 1 then
       redis.pcall('HSET', 'rq:worker:' .. worker, 'last_heartbeat', ARGV[1])
+      redis.pcall('HSET', 'wt:worker:' .. worker, 'clock', ARGV[1], 'told', table.concat(redis.call('TIME'), ' '))
     end
   end
   if live[worker] and i < 5 + ARGV[4] then keep_held('wt:held:' .. worker) end
