@@ -128,11 +128,13 @@ def in_trace_of(environ: Mapping[str, Any], call: str) -> None:
 
 
 def flush() -> None:
-    """Have a process that ends send its spans: what OpenTelemetry registered before a fork does not run."""
+    """Have a process that ends send its spans: `atexit` functions of before a fork do not run."""
     if trace := sys.modules.get("opentelemetry.trace"):
         provider = trace.get_tracer_provider()
         if hasattr(provider, "force_flush"):
             provider.force_flush(5000)
+    if datadog := sys.modules.get("ddtrace.trace"):
+        datadog.tracer.flush()
 
 
 def _headers(environ: Mapping[str, Any]) -> dict[str, str]:
