@@ -22,10 +22,10 @@ import redis
 
 from wsgi_timeout.log_once import LogOnce
 from wsgi_timeout.store import keys
-from wsgi_timeout.store.calls import forget
-from wsgi_timeout.store.connection import Commands, Scripts
+from wsgi_timeout.store.connection import Commands
 from wsgi_timeout.store.record import text
 from wsgi_timeout.store.redis_errors import ANY, UNAVAILABLE, ConnectionLost, ErrorReply, what_happened
+from wsgi_timeout.watching.forgetting import Forgetting
 from wsgi_timeout.watching.waiter import GONE, Waiter, client_socket, system_poll
 
 log = logging.getLogger("wsgi_timeout")
@@ -36,13 +36,11 @@ TICK_SECONDS = 0.5
 RECHECK_SECONDS = 2.0
 #: How many calls one such check looks at; if there are more, they take turns.
 _LOOKS = 2000
-#: Seconds between two batches of deleted keys: one for each wake would cost as much as the wakes.
-_FORGET_SECONDS = 0.1
 _PAUSE_SECONDS = 0.2
 _BATCH = 1000
 #: After so many seconds without a waiter Redis is not asked any more, and the connection is closed.
 _REST_SECONDS = 5.0
-#: Seconds after which the thread that rests looks whether it was forgotten.
+#: Seconds after which a resting thread looks by itself whether there is something to do.
 _LONG_SECONDS = 60.0
 
 
@@ -72,9 +70,7 @@ class Listener:
         self.rests = True
         self._last_used = 0.0
         self._thread: threading.Thread | None = None
-        #: Of each name, the calls that nobody can ask for any more, with their last attempts.
-        self._useless: dict[str, dict[str, int]] = {}
-        self._next_forget = 0.0
+        self._forgetting = Forgetting()
         self._looked = 0
         self._pop: Callable[[], list[bytes]] | None = None
         self._next_recheck = 0.0
@@ -145,35 +141,16 @@ class Listener:
 
     def forget_soon(self, name: str, call_id: str, attempt: int) -> None:
         """Delete an ended call with a later look at the inbox, many at a time; at the latest after a tick."""
+        self._forgetting.add(name, call_id, attempt)
         with self._lock:
-            self._useless.setdefault(name, {})[call_id] = attempt
             if self.rests:
                 self._wanted.notify()
 
-    def _forget(self, commands: Commands) -> None:
-        with self._lock:
-            useless, self._useless = self._useless, {}
-        if not useless:
-            return
-        self._next_forget = time.monotonic() + _FORGET_SECONDS
-        try:
-            for name, calls in tuple(useless.items()):
-                ended = list(calls.items())
-                for start in range(0, len(ended), _BATCH):
-                    forget(Scripts(commands.send), name, dict(ended[start : start + _BATCH]))
-                del useless[name]
-        except BaseException:
-            for name, calls in useless.items():
-                for call_id, attempt in calls.items():
-                    self.forget_soon(name, call_id, attempt)
-            raise
-
     def _forget_last(self) -> None:
-        if not self._useless:
-            return
-        # Over a new connection: the listener's own is in a blocking read, which under gevent may not end.
-        with suppress(*ANY):
-            self._forget(Commands(self._make_client(), retries=0))
+        if self._forgetting:
+            # Over a new connection: the listener's own is in a blocking read, which under gevent may not end.
+            with suppress(*ANY):
+                self._forgetting.forget(Commands(self._make_client(), retries=0))
 
     def _start(self) -> None:
         if self._thread is None or not self._thread.is_alive():
@@ -207,7 +184,7 @@ class Listener:
 
     def _is_used(self) -> bool:
         now = time.monotonic()
-        if self._waiters or self._useless or self.away:
+        if self._waiters or self._forgetting or self.away:
             self._last_used = now
         return now - self._last_used < _REST_SECONDS
 
@@ -218,8 +195,7 @@ class Listener:
             self._answered = time.monotonic()
             for message in self._pop():
                 self._wake(message)
-            if time.monotonic() >= self._next_forget:
-                self._forget(commands)
+            self._forgetting.forget_due(commands)
             # Before waiters are woken: while `away` is set they do not ask Redis.
             self.away = False
             if was_away or time.monotonic() >= self._next_recheck:
