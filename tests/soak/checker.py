@@ -70,7 +70,8 @@ def _wrong_answers(kind, story, told, ends):
             yield f"{kind}, answered with {answer['status']}"
         if answer["status"] == 200 and not answer["right"]:
             yield f"{kind}, the answer holds other bytes than its own"
-        if answer["status"] == 200 and not ends:
+        # A download's last bytes are out before its handler's end, which a fault may then prevent.
+        if answer["status"] == 200 and not ends and kind not in DOWNLOADS:
             yield f"{kind}, answered with 200, and no handler came to its end"
         if answer["status"] == 410 and not told["cancelled"]:
             yield f"{kind}, told to be cancelled or delivered, and was neither"
