@@ -40,7 +40,8 @@ def fast():
 def slow():
     note()
     time.sleep(request.args.get("seconds", 1.0, type=float))
-    return f"slow {request.method} {request.args.get('tag', '')} {len(request.get_data())}\n"
+    more = "x" * request.args.get("more", 0, type=int)
+    return f"slow {request.method} {request.args.get('tag', '')} {len(request.get_data())}\n{more}"
 
 
 @app.get("/gate")

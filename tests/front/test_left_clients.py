@@ -6,7 +6,7 @@ import socket
 import pytest
 from harness import ask, until
 
-from wsgi_timeout.store import keys
+from wsgi_timeout.store import keys, rq_state
 
 
 def send(site, method, target):
@@ -47,6 +47,35 @@ def test_what_they_asked_for_is_not_kept(deploy, gate, nothing_is_left):
     until(lambda: states(site) == [b"ended"] * 3, what="the end of all")
     assert max(records(site).values()) <= 60
     assert not any(redis.hexists(key, "body") for key in records(site))
+
+
+CROWD = 75
+METHODS = "GET", "HEAD", "POST", "PUT"
+
+
+@pytest.mark.slow
+def test_a_crowd_that_leaves_is_worked_and_stored_for_by_nobody(deploy, gate, nothing_is_left):
+    """Of 75 clients of each method no response is kept; what is safe does not run, what is not runs once."""
+    site = deploy(pool=("--processes", "1"), wait_seconds=60, max_waiting=2 * CROWD * len(METHODS))
+    first = send(site, "GET", f"/gate?file={gate}&tag=first")
+    until(lambda: site.runs("first"), what="its start")
+    redis, queue = site.redis.client, rq_state.queue_key(site.name)
+    before = redis.info("memory")["used_memory"]
+    clients = [
+        send(site, method, f"/slow?tag={method}&seconds=0&more=60000")
+        for method in METHODS
+        for _ in range(CROWD)
+    ]
+    until(lambda: redis.llen(queue) == len(clients), what="all in the queue")
+    for client in (first, *clients):
+        client.close()
+    until(lambda: redis.llen(queue) == 2 * CROWD, what="the end of what is safe")
+    gate.touch()
+    until(lambda: not redis.llen(queue) and set(states(site)) == {b"ended"}, what="the end of all")
+    assert [len(site.runs(method)) for method in METHODS] == [0, 0, CROWD, CROWD]
+    assert max(records(site).values()) <= 60
+    assert not any(redis.hexists(key, "body") for key in records(site))
+    assert redis.info("memory")["used_memory"] - before < 2_000_000
 
 
 @pytest.mark.parametrize("inline_body", [65536, 1], ids=["small", "streamed"])

@@ -66,6 +66,13 @@ def test_what_waits_in_the_queue_is_left_there(calls):
     assert listed(calls) == [call.id]
 
 
+def test_what_a_caller_alone_knows_is_abandoned_in_the_queue_too(calls):
+    """A `remote` call whose caller has died does not begin."""
+    call = queued(calls, abandon_after=FOR_LONG, method="CALL")
+    long_ago(calls, call)
+    assert calls.workers.recount() == ([], [call.id])
+
+
 def test_after_a_silence_those_who_wait_have_time_to_say_so(calls):
     """Redis was away, and nobody could ask: what is due then is left for some seconds."""
     call = running(calls, abandon_after=FOR_LONG)

@@ -195,7 +195,8 @@ class FunctionCall(Generic[R]):
             left = _RECHECK_SECONDS if deadline is None else deadline - time.monotonic()
             if left <= 0:
                 return None
-            waiter.wait(min(left, _RECHECK_SECONDS))
+            # Without a wake it joins again, which tells Redis that somebody waits.
+            joined = waiter.wait(min(left, _RECHECK_SECONDS)) and joined
 
     def _look(self, here: Client, deadline: float | None, record: Any = None) -> EndedCall | None:
         """Return how the call ended, by `record` if that was read just now; raises `OutputExpiredError`."""

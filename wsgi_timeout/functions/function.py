@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -29,6 +30,11 @@ T = TypeVar("T")
 
 #: Seconds after the last write for which large arguments are kept while their call is not queued.
 _CHUNK_TTL = 60
+#: Seconds after which a `remote` call is cancelled whose caller waits no more. Callers say every five
+#: seconds that they wait; one may be cut off, or hold the GIL, for a while.
+_CALLER_SECONDS = 120.0
+#: Seconds that the result of `remote` is kept for a caller that is cut off from Redis.
+_CALLER_RESULT_TTL = 600.0
 #: Seconds between two tries while there is no worker yet, or Redis is away.
 _RETRY_SECONDS = 0.1
 
@@ -93,13 +99,13 @@ class Function(Generic[P, R]):
             RedisUnavailable: Redis did not take the call within `worker_wait` seconds.
             ConfigurationError: no secret is set for a Redis of your own (`WSGI_TIMEOUT_SECRET`).
         """
-        return self._enqueue(args, kwargs, needs_worker=False)
+        return self._enqueue(args, kwargs, waits=False)
 
     def remote(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function in a worker, wait for it, and return its result.
 
         The result is deleted then. If the caller is interrupted meanwhile, as a handler is at its timeout,
-        the call is cancelled.
+        the call is cancelled; if its process dies, two minutes later: nobody else has the call's id.
 
         Args:
             args: the function's positional arguments, as for `spawn`.
@@ -122,12 +128,10 @@ class Function(Generic[P, R]):
                     f"{self._function.__name__}.remote() would wait for ever: this is the only worker "
                     f"process of queue wt:{queue}; start more with `--function-processes`, or call .local()"
                 )
-        call = self._enqueue(args, kwargs, needs_worker=True)
+        call = self._enqueue(args, kwargs, waits=True)
         return call._take(queue)  # noqa: SLF001 - not for users, who would lose the result
 
-    def _enqueue(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], *, needs_worker: bool
-    ) -> FunctionCall[R]:
+    def _enqueue(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, waits: bool) -> FunctionCall[R]:
         here = client()
         settings = here.settings
         call_id = new_id()
@@ -148,7 +152,7 @@ class Function(Generic[P, R]):
             retry_backoff=settings.retry_backoff,
             inline_body=settings.inline_body,
             max_payload=settings.max_payload,
-            result_ttl=settings.function_result_ttl,
+            result_ttl=min(settings.function_result_ttl, _CALLER_RESULT_TTL if waits else math.inf),
         )
         call = NewCall(
             id=call_id,
@@ -162,7 +166,8 @@ class Function(Generic[P, R]):
             queue_ttl=queue_ttl,
             payload_key="" if inline else keys.arguments(call_id),
             payload_bytes=0 if inline else len(blob),
-            needs_worker=needs_worker,
+            needs_worker=waits,
+            abandon_after=_CALLER_SECONDS if waits else 0.0,
             durable=settings.durable,
         )
         with unavailable_is_refusal():

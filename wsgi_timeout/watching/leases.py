@@ -34,7 +34,7 @@ _STOCK_SECONDS = 2.0
 _MOST = 100
 
 WORKER_DIED = "its worker died while it ran"
-ABANDONED = "nobody has asked for it for as long as abandon_after says"
+ABANDONED = "nobody waits for it any more: its clients have left (abandon_after), or its caller has died"
 
 
 class LeaseWatch:

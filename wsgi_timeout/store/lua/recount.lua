@@ -2,7 +2,7 @@
 -- calls that RQ's own tools took out of the queue. All processes share one scan; one that comes too early does nothing.
 -- KEYS: bytes of the calls, delayed, when calls are abandoned, sequence number while there are no calls
 -- ARGV: how many at most, least ms between two runs
--- Returns {ids that were taken out of the queue, ids of running calls that nobody asks for}
+-- Returns {ids that were taken out of the queue, ids of calls that nobody asks for}
 if redis.call('EXISTS', KEYS[1]) == 0 then return {{}, {}} end
 local time = redis.call('TIME')
 local now = string.format('%d', time[1] * 1000 + math.floor(time[2] / 1000))
@@ -27,24 +27,25 @@ end
 -- Waiters report every second, but cannot while Redis is away: after a gap of AWAY_MS no call is taken for abandoned.
 local AWAY_MS, SOON_MS = 5000, 10000
 
--- Returns the running calls for which nobody has asked for `abandon` ms.
+-- Returns the calls for which nobody has asked for `abandon` ms: running ones, and those of `remote`, whose caller was the
+-- only one to know them, in any state.
 local function abandoned()
   if redis.call('TYPE', KEYS[3]).ok ~= 'zset' then return {} end
-  local due, running = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, 100), {}
+  local due, unasked = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, 100), {}
   for _, id in ipairs(due) do
-    local r = hmget('wt:call:' .. id, 'state', 'abandon')
+    local r = hmget('wt:call:' .. id, 'state', 'abandon', 'method')
     if not r[1] or r[1] == 'ended' or num(r[2], 0) <= 0 then
       redis.call('ZREM', KEYS[3], id)
-    elseif r[1] ~= 'running' then
+    elseif r[1] ~= 'running' and r[3] ~= 'CALL' then
       -- The time counts from its start, roughly.
       redis.call('ZADD', KEYS[3], now + r[2], id)
     else
       -- Look again soon, in case ending it fails.
       redis.call('ZADD', KEYS[3], now + SOON_MS, id)
-      if now - num(last[2], 0) <= AWAY_MS then running[#running + 1] = id end
+      if now - num(last[2], 0) <= AWAY_MS then unasked[#unasked + 1] = id end
     end
   end
-  return running
+  return unasked
 end
 
 local found = redis.pcall('HSCAN', KEYS[1], last[1] or '0', 'COUNT', ARGV[1])
