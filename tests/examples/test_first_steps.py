@@ -68,6 +68,7 @@ def test_first_steps_lead_to_a_redirect(page, tmp_path):
     assert not complaint, complaint
 
 
+@pytest.mark.timeout(900)
 def test_examples_are_served_by_one_command_each(tmp_path):
     """What each example's README says, in one clean clone, serves it, without the developers' tools."""
     needs("make", "tesseract")
