@@ -156,15 +156,15 @@ def _shared(theirs: str, here: str) -> float | None:
     """Return the share of lines that two programs have in common; None if that cannot be said."""
     if not theirs or not here:
         return None
-    (one, *there), (other, *mine) = theirs.split(), here.split()
-    if one == other:
+    (their_digest, *their_lines), (our_digest, *our_lines) = theirs.split(), here.split()
+    if their_digest == our_digest:
         return 1.0
-    if min(len(there), len(mine)) < _FEWEST:
+    if min(len(their_lines), len(our_lines)) < _FEWEST:
         return None
-    return _common(there, mine)
+    return _common(their_lines, our_lines)
 
 
-def _common(there: Iterable[str], mine: Iterable[str]) -> float:
-    both = set(there) & set(mine)
-    smallest = sorted({*there, *mine})[:_SKETCH]
+def _common(theirs: Iterable[str], ours: Iterable[str]) -> float:
+    both = set(theirs) & set(ours)
+    smallest = sorted({*theirs, *ours})[:_SKETCH]
     return sum(digest in both for digest in smallest) / len(smallest)

@@ -299,6 +299,6 @@ def _is_own_callable(module: Any, name: str) -> bool:
     value = getattr(module, name)
     if isinstance(value, FunctionType):
         return not name.startswith("_") and value.__module__ == module.__name__
-    # Who has a Flask app has imported Flask; without one it need not be here.
+    # Looked up, not imported: without Flask there is no Flask app, and it need not be installed.
     flask = sys.modules.get("flask")
     return flask is not None and isinstance(value, flask.Flask)

@@ -96,9 +96,9 @@ class FirstWaits:
         return ready
 
     def take(self, environ: Mapping[str, Any], clean_url: str, seconds: float) -> Left | None:
-        """Return the call that this person has left by this very request, None if there is none.
+        """Return a call that the same person has sent by the same request and left; None if there is none.
 
-        It is then to be waited for, for `seconds` at most.
+        The caller waits for it, `seconds` at most.
         """
         note, reload = self.note(environ, clean_url), is_reload(environ) or is_resumed_download(environ)
         known = reload or any(key in environ for key in _PERSONAL)

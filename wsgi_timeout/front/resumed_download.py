@@ -23,7 +23,7 @@ _WAITS = 20
 
 
 class RunAnew(Exception):
-    """A request on a result URL is to be run as a new one, here, since its client follows no redirect."""
+    """Raised where a request on a result URL must run as a new one: its client follows no redirect."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,13 +147,13 @@ class Submission:
         )
 
     def _left(self) -> bool:
-        """Whether nobody need ever know of this call: a waiter that sees its client gone gives it up soon."""
+        """Return whether the client has left already, and cannot ask for this call again."""
         safe = self._environ["REQUEST_METHOD"] in SAFE
         return safe and not self._client_may_return and self._waiter.has_left()
 
     def _patiently(self, action: Callable[..., None], *args: Any) -> None:
         """Try an idempotent action for `worker_wait` seconds; then raise `NoWorker` or `RedisUnavailable`."""
-        # Who waits for a sync shares it, and holds up nobody who does not.
+        # A durable call takes no turn: it waits for a sync of the disk, and would hold up those that do not.
         turn: AbstractContextManager[Any] = nullcontext() if self._settings.durable else self._runtime.turns
         ask = action if self._settings.durable else partial(apart, action)
 

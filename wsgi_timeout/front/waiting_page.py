@@ -52,13 +52,13 @@ class Visit(BrowserAnswers):
     # -- the first request
 
     def note(self) -> str:
-        """Return the key where a call may be noted that this person has left; "" where none may be joined."""
+        """Return the key of the note by which a reload finds this call; "": a reload may not join it."""
         if self.environ["REQUEST_METHOD"] != "GET" or is_hard_reload(self.environ) or has_body(self.environ):
             return ""
         return self.first_waits.note(self.environ, self.clean_url)
 
     def rejoin(self) -> Iterable[bytes] | None:
-        """Answer from the call that this person has left by the same request; None if there is none."""
+        """Answer from a call that this person has sent by the same request, and left; None: no such call."""
         left = self.first_waits.take(self.environ, self.clean_url, self.wait_seconds)
         if left is None:
             return None

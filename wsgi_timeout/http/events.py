@@ -71,9 +71,9 @@ class EventMarker:
         """Take `resumed` if the client has an id already, else `retry_ms` for its first event (0: none)."""
         #: Whether the client has an id of ours, and no later one of the app.
         self.marked = resumed
-        #: Whether nothing of an event that has not ended was seen.
+        #: Whether the stream stands between two events: all of the last one was seen.
         self.between = True
-        #: How what is put in between two events must end its lines.
+        #: The line end that the stream uses, for lines that are put in between two events.
         self.ending = b"\n"
         self._retry = b"" if resumed or not retry_ms else b"retry: %d" % retry_ms
         #: Whether the app sets ids of its own: nothing is put in from then on.

@@ -36,7 +36,7 @@ class GeventWorker(StopsGracefully, ggevent.GeventWorker):
         self._upload_places = Semaphore(max(1, self._settings.max_waiting // 2))
 
     def patch(self) -> None:
-        # Who has spawned a greenlet is remembered for debugging, by half a KB of each.
+        # gevent remembers for debugging which greenlet has spawned which: half a KB for each.
         gevent.config.track_greenlet_tree = "GEVENT_TRACK_GREENLET_TREE" in os.environ
         with warnings.catch_warnings():
             # redis-py has imported ssl by now; only its asyncio half keeps the unpatched module.

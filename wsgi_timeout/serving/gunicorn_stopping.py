@@ -27,7 +27,7 @@ class StopsGracefully:
 
     @property
     def alive(self) -> bool:
-        """Whether this process goes on; gunicorn sets it to False for every reason to stop but one."""
+        """Whether this process goes on; gunicorn sets it to False for nearly every reason to stop."""
         return self._alive
 
     @alive.setter

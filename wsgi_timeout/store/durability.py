@@ -125,7 +125,7 @@ def _seconds_of_a_sync(client: redis.Redis) -> float | None:
 
 
 def _refuse(said: str, client: Any) -> None:
-    """Raise `CannotSync` for what the server said of WAITAOF, but of a replica, which may be promoted."""
+    """Raise `CannotSync` for an error of WAITAOF; not for a replica's, which may be promoted later."""
     if "unknown command" in said.lower():
         raise _cannot(f"{_version(client)} knows no WAITAOF", "use Redis 7.2 or newer, or Valkey")
     if said.startswith("NOPERM"):

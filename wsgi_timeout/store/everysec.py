@@ -1,10 +1,10 @@
-"""When a server with `appendfsync everysec` has synced what it was sent: by looks, as WAITAOF may not tell.
+"""Waits until a server with `appendfsync everysec` has synced its file, by polling INFO instead of WAITAOF.
 
-Valkey (seen with 9.1.2), and Redis 7.4 until it was mended (https://github.com/redis/redis/pull/13793),
-answer WAITAOF before the sync: in the second after one they take all that is written for synced. What holds
-for every version: without a sync under way what was written is in the file before the server sleeps, and a
-second after the last sync began the next one does. So: two looks in a row that find none under way, a second,
-and two more.
+Valkey (seen with 9.1.2), and Redis 7.4 until it was fixed (https://github.com/redis/redis/pull/13793),
+answer WAITAOF too early: for a second after a sync they report later writes as synced. Two things hold for
+every version: while no sync is under way, a write is in the file before the server sleeps; and one second
+after a sync has begun, the next one begins. So this polls until two answers in a row show no sync under way,
+waits for that second, and polls in the same way again.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from typing import Any
 
 from wsgi_timeout.store.redis_errors import ConnectionLost, NotOnDisk
 
-#: A look at the server.
+#: The command that is polled.
 INFO = ("INFO", "server", "persistence")
 #: Seconds after which a sync has begun: the server's second, and a round of its timer.
 _SYNC_SECONDS = 1.1
-#: Seconds between two looks while a sync is under way.
+#: Seconds between two polls while a sync is under way.
 _PAUSE_SECONDS = 0.02
 
 
 def wait(first: bytes, look: Callable[[], Any], seconds: float) -> None:
-    """Return when all is on disk that was written before the `first` look, which came with it.
+    """Return when all is on disk that was written before the `first` answer to `INFO`.
 
-    `look` returns what the server answers to `INFO`. Raises `NotOnDisk` after so many seconds, and
+    `look` sends `INFO` again and returns the answer. Raises `NotOnDisk` after so many seconds, and
     `ConnectionLost` if this is another server, or was started anew.
     """
     deadline = time.monotonic() + seconds
@@ -37,7 +37,7 @@ def wait(first: bytes, look: Callable[[], Any], seconds: float) -> None:
 
 
 def _settle(run_id: bytes, look: Callable[[], Any], deadline: float) -> None:
-    """Return when two looks in a row found no sync under way."""
+    """Return when two answers in a row show no sync under way."""
     quiet = 0
     while quiet < 2:
         info = look()

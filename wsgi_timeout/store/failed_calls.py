@@ -42,7 +42,7 @@ class FailedCall:
     call: str
     outcome: str
     attempts: int
-    #: ISO 8601, timezone.utc.
+    #: ISO 8601, in UTC.
     when: str
     #: The reason, or a traceback.
     detail: str

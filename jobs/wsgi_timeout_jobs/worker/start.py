@@ -49,7 +49,7 @@ def run_worker(options: WorkerOptions, board: Board) -> None:
     board.offer(name, offered.queues)
     queue = f"{name}:{options.queue}" if options.queue else name
     serve_queue(queue, board.slots * options.processes)
-    # A spare process too is connected before it is needed.
+    # A spare process connects now as well, not only when it is needed.
     worker = _connected(options, offered, queue, board)
     if options.turn_fd < 0 or comes_to_its_turn(options.turn_fd):
         worker.run()

@@ -16,7 +16,8 @@ local function stock_worker(queue)
   return false
 end
 
--- By one command: the leases count three times, and what is over is the record, or the note.
+-- One EXISTS for two questions. The leases are named three times: the quotient by 3 says whether a worker lives, the
+-- remainder whether the record or the note exists.
 local there = redis.call('EXISTS', KEYS[4], KEYS[4], KEYS[4], KEYS[1], KEYS[7])
 if there % 3 > 0 then
   touch(KEYS[1])

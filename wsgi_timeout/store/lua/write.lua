@@ -5,7 +5,7 @@
 --       seconds that chunks are kept after they were read (0: until room is needed), max_buffered_bytes ('': the limit
 --       in the field '+')
 -- Returns {'ok' | 'full' | 'over' (max_buffered_bytes is used, and the call was not accepted yet) | 'fenced' | 'lost',
---   1 if there is a reader, after an 'ok' 1 if it has more to read than with a reader is kept}
+--   1 if there is a reader, after an 'ok': 1 if that reader is behind by more than the limit with a reader}
 local inboxes
 if ARGV[8] ~= '' then
   local r = hmget(KEYS[2], 'state', 'attempt', 'inboxes', 'unwanted')
