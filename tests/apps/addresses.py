@@ -11,6 +11,7 @@ import wsgi_timeout
 
 app = Flask(__name__)
 BODY = "0123456789" * 40
+CACHING = ("Cache-Control", "CDN-Cache-Control")
 
 
 class Number:
@@ -47,7 +48,8 @@ def progress():
 
 @app.route("/list", methods=["GET", "POST", "PUT"])
 def items():
-    return f"page {request.args.get('page')}"
+    headers = dict.fromkeys(CACHING, request.args["cache"]) if "cache" in request.args else {}
+    return f"page {request.args.get('page')}", headers
 
 
 @app.route("/copy")

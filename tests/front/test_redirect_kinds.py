@@ -74,6 +74,16 @@ def test_no_other_site_is_sent_a_result_url(port, policy, shown):
     assert ask(port, result).header("Referrer-Policy") == shown
 
 
+@pytest.mark.parametrize(
+    ("method", "shown"), [("GET", ["public, max-age=60"] * 2), ("PUT", ["private, no-store"])]
+)
+def test_no_cache_takes_the_answer_to_a_put_for_a_gets(port, method, shown):
+    """Behind a redirect a PUT's answer is fetched by a GET: there it may not be stored, a GET's own may."""
+    result = ready_result(port, f"/list?cache=public,+max-age=60&{SLOW}", method)
+    found = ask(port, result)
+    assert [value for name, value in found.headers if name.endswith("Cache-Control")] == shown
+
+
 def test_a_part_of_the_apps_own_page_does_not_lead_back_to_the_result_url(port):
     """After a POST `Location: #part` means the app's own address, which is asked for by a GET."""
     result = ready_result(port, f"/away?to=%23part&{SLOW}")

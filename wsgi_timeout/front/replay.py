@@ -13,6 +13,7 @@ from wsgi_timeout.front.delivery import Delivery
 from wsgi_timeout.front.places import Seat
 from wsgi_timeout.front.spool import Ahead, Spooler
 from wsgi_timeout.front.wait import Ready
+from wsgi_timeout.http.asked import SAFE, Asked
 from wsgi_timeout.store.record import Outcome, Snapshot, failure_of
 from wsgi_timeout.store.redis_errors import ANY, UNAVAILABLE
 from wsgi_timeout.store.streams import StreamReader
@@ -41,7 +42,7 @@ def answer(ready: Ready, delivery: Delivery, seat: Seat, start_response: StartRe
     assert snapshot.head is not None
     headers, pending = snapshot.head.headers, delivery.pending
     if pending.hop:
-        headers = policy.on_result_url(headers, pending.clean_url)
+        headers = policy.on_result_url(headers, pending.clean_url, storable=not _is_fetched(delivery))
     start_response(snapshot.head.status, headers)
     if delivery.method == "HEAD":
         chunks: Chunks = _nothing()
@@ -50,6 +51,12 @@ def answer(ready: Ready, delivery: Delivery, seat: Seat, start_response: StartRe
     else:
         chunks = stream(ready.reader, ready.first, seat.waiter, delivery.runtime.spooler)
     return Replay(chunks, ready.reader, delivery, seat.pass_on())
+
+
+def _is_fetched(delivery: Delivery) -> bool:
+    """Return whether a GET gets the answer to a POST, or to another method that is not safe."""
+    asked = delivery.pending.asked
+    return delivery.method in SAFE and bool(asked) and Asked.unpack(asked).method not in SAFE
 
 
 class BrokenOff(ResponseBroken):
