@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from call_steps import a_call, fresh_calls
 from commands import run, run_here
-from harness import RedisServer, ask, follow, until
+from harness import RedisServer, ask, environment, follow, until
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
@@ -174,6 +174,19 @@ def test_the_serve_of_this_folder_is_found(serve, folder, env):
     server.ctrl_c()
     assert server.popen.wait(20) == 0
     assert run("calls", env=env, cwd=folder)[0] == 2
+
+
+def test_output_that_nobody_reads_is_no_error(redis_server):
+    """Where the reader has gone, as `head` does, a command ends without a word."""
+    with fresh_calls(redis_server, "unread", workers=("a",)) as calls:
+        calls.enqueue(a_call())
+        read, write = os.pipe()
+        os.close(read)
+        env = {**environment(), "REDIS_URL": f"{redis_server.url}?db=1"}
+        command = [sys.executable, "-m", "wsgi_timeout.serving.cli", "calls"]
+        done = subprocess.run(command, env=env, stdout=write, stderr=subprocess.PIPE, check=False)
+        os.close(write)
+        assert (done.returncode, done.stderr) == (1, b"")
 
 
 def test_a_mistake_of_the_environment_is_told():

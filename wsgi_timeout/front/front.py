@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -20,6 +21,7 @@ from wsgi_timeout.front import error_pages, result_urls, resumed_stream, web_ser
 from wsgi_timeout.front.accept import NewCalls
 from wsgi_timeout.front.exchange import Exchange
 from wsgi_timeout.front.first_waits import FirstWaits
+from wsgi_timeout.front.platforms import warn_of_platform
 from wsgi_timeout.front.process import Runtime
 from wsgi_timeout.front.resumed_download import ResumedDownload, RunAnew, at_result_url, patience
 from wsgi_timeout.front.wait import ClientGone
@@ -82,6 +84,7 @@ class Front:
         self._wait_limit = float("inf")
         self._first_waits: FirstWaits
         log.info("requests to %s run as calls of the queue wt:%s", target or "this app", name)
+        warn_of_platform(routes.settings.wait_seconds, os.environ)
         if routes.durable:
             durability.log_cost(url)
 

@@ -22,7 +22,7 @@ from wsgi_timeout.store.calls import Calls
 from wsgi_timeout.store.connection import connect, connect_to_listen
 from wsgi_timeout.store.redis_errors import Silent
 from wsgi_timeout.store.time_limit import seconds_left
-from wsgi_timeout.store.web_list import WebProcess, process_here
+from wsgi_timeout.store.web_list import WebProcess, pid_namespace, process_here
 from wsgi_timeout.store.workers import Workers
 from wsgi_timeout.watching.housekeeper import Housekeeper
 from wsgi_timeout.watching.listener import Listener
@@ -118,4 +118,5 @@ def _described(server: WebServer, settings: Settings) -> WebProcess:
         secret=seals.fingerprint(),
         version=identity.version(),
         clock=time.time(),
+        pid_namespace=pid_namespace(),
     )

@@ -29,6 +29,8 @@ def at_redis(work: Callable[[redis.Redis], None]) -> None:
     try:
         with connect(url_here(), connections=1) as client:
             work(client)
+    except BrokenPipeError:  # not Redis: nobody reads our output any more, and click ends quietly
+        raise
     except AWAY as error:
         _fail(f"Redis does not answer: {error}; start it, or correct REDIS_URL")
     except (ConfigurationError, *ANY) as error:

@@ -4,40 +4,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import redis
 
 from wsgi_timeout.errors import ConfigurationError
+from wsgi_timeout.front.platforms import cut_by, shorter_than, wait_below
 from wsgi_timeout.serving import doctor_processes, doctor_redis, doctor_rights
 from wsgi_timeout.serving.doctor_proxy import Proxy
 from wsgi_timeout.serving.finding import Finding
 from wsgi_timeout.settings import SECRET_VARIABLE, Settings, check_secret_length
 from wsgi_timeout.store.redis_errors import ANY
 
-#: Seconds after which these platforms cut a request, by a variable that they set.
-PLATFORMS = {
-    "DYNO": ("Heroku", 30),
-    "AWS_LAMBDA_FUNCTION_NAME": ("AWS Lambda behind API Gateway", 29),
-    "K_SERVICE": ("Cloud Run, by its default", 300),
-    "WEBSITE_SITE_NAME": ("Azure App Service", 230),
-    "RENDER": ("Render", 100),
-    "FLY_APP_NAME": ("Fly.io", 60),
-    "RAILWAY_ENVIRONMENT": ("Railway", 900),
-    "GAE_ENV": ("App Engine standard", 60),
-    "VCAP_APPLICATION": ("Cloud Foundry", 900),
+#: What is looked at, by the name that stands where a look is refused.
+_CHECKS = {
+    "server": doctor_redis.server,
+    "memory": doctor_redis.memory,
+    "persistence": doctor_redis.persistence,
+    "durability": doctor_redis.durability,
+    "rights": doctor_rights.rights,
+    "clock": doctor_redis.clock,
+    "workers": doctor_processes.workers,
+    "web": doctor_processes.web,
 }
-
-_CHECKS = (
-    doctor_redis.server,
-    doctor_redis.memory,
-    doctor_redis.persistence,
-    doctor_redis.durability,
-    doctor_rights.rights,
-    doctor_redis.clock,
-    doctor_processes.workers,
-    doctor_processes.web,
-)
 
 
 def examine(
@@ -57,45 +47,64 @@ def examine(
         yield Finding("settings", "fail", str(error), "correct the environment")
         settings = Settings()
     else:
-        yield Finding("settings", "ok", "those of this environment can be read")
-    yield _wait(settings, environment)
+        yield Finding(
+            "settings", "ok", "the variables of this shell are good; running processes have their own"
+        )
     yield _secret(environment)
     try:
         client.ping()
     except ANY as error:
         yield Finding("redis", "fail", f"does not answer: {error}", "start it, or correct REDIS_URL")
+        yield from _of_shell(settings.wait_seconds, environment)
         return
-    for check in _CHECKS:
-        yield from _guarded(check, client, settings)
+    yield from _guarded("wait", partial(_waits, environment), client, settings)
+    for name, check in _CHECKS.items():
+        yield from _guarded(name, check, client, settings)
     if public_url:
         yield from Proxy(client, public_url).examine(probe_seconds)
 
 
 def _guarded(
-    check: Callable[[Any, Settings], Iterator[Finding]], client: redis.Redis, settings: Settings
+    name: str, check: Callable[[Any, Settings], Iterator[Finding]], client: redis.Redis, settings: Settings
 ) -> Iterator[Finding]:
     try:
         yield from check(client, settings)
     except ANY as error:
         command = re.search(r"run the '([^']+)' command", str(error))
         remedy = f"give this user +{command[1]}" if command else "give this user the right"
-        yield Finding(check.__name__, "warn", f"cannot be looked at: {error}", remedy)
+        yield Finding(name, "warn", f"cannot be looked at: {error}", remedy)
 
 
-def _wait(settings: Settings, environment: Mapping[str, str]) -> Finding:
-    wait = settings.wait_seconds
-    for variable, (platform, limit) in PLATFORMS.items():
-        if variable in environment and wait >= limit:
-            remedy = f"set WSGI_TIMEOUT_WAIT_SECONDS={limit - 5}"
-            return Finding("wait", "fail", f"{platform} cuts after {limit} s, a wait has {wait:g} s", remedy)
-    return Finding("wait", "ok", f"{wait:g} s; what proxies allow is measured by --public-url")
+def _waits(environment: Mapping[str, str], client: Any, settings: Settings) -> Iterator[Finding]:
+    """Look at the wait of the web processes that run; while there are none, at the one that is set here."""
+    waits: dict[float, list[str]] = {}
+    for name, _, process in doctor_processes.running_web(client):
+        waits.setdefault(process.wait_seconds, []).append(f"{process.process} of {name}")
+    for wait, processes in waits.items():
+        yield _wait(wait, f"in {', '.join(processes)}", environment)
+    if not waits:
+        yield from _of_shell(settings.wait_seconds, environment)
+
+
+def _of_shell(wait: float, environment: Mapping[str, str]) -> Iterator[Finding]:
+    yield _wait(wait, "for a web process with the variables of this shell; none runs", environment)
+
+
+def _wait(wait: float, whose: str, environment: Mapping[str, str]) -> Finding:
+    if found := cut_by(wait, environment):
+        platform, limit = found
+        remedy = f"set WSGI_TIMEOUT_WAIT_SECONDS={wait_below(limit)} for the web process"
+        return Finding("wait", "fail", f"{wait:g} s {whose}, and {platform} cuts after {limit} s", remedy)
+    shorter = shorter_than(wait)
+    told = f"; measure by --public-url if one of these is in front: {shorter}" if shorter else ""
+    return Finding("wait", "ok", f"{wait:g} s {whose}{told}")
 
 
 def _secret(environment: Mapping[str, str]) -> Finding:
     if environment.get(SECRET_VARIABLE):
         return Finding("secret", "ok", f"{SECRET_VARIABLE} is set")
     remedy = "set one in every process, as from `openssl rand -hex 32`"
-    return Finding("secret", "warn", f"{SECRET_VARIABLE} is not set here", remedy)
+    return Finding("secret", "warn", f"{SECRET_VARIABLE} is not set in this shell", remedy)
 
 
 def exit_code(findings: list[Finding]) -> int:

@@ -13,8 +13,10 @@ from wsgi_timeout.settings import SECRET_VARIABLE, Settings
 from wsgi_timeout.store import gauges, seals
 from wsgi_timeout.store.messages import WIRE_VERSION
 from wsgi_timeout.store.pauses import is_paused
-from wsgi_timeout.store.web_list import WebProcess, list_web
+from wsgi_timeout.store.web_list import SILENT_SECONDS, WebProcess, list_web
 from wsgi_timeout.store.worker_list import ListedWorker, list_workers
+
+_OTHER_SECRET = f"the {SECRET_VARIABLE} of this shell is another one"
 
 
 def workers(client: Any, settings: Settings) -> Iterator[Finding]:
@@ -42,10 +44,16 @@ def _of_name(name: str, of_name: list[ListedWorker]) -> Finding:
     if versions - {identity.version()}:
         what += f": wsgi-timeout {', '.join(sorted(versions))}, here {identity.version()}"
         return Finding("workers", "warn", what, "finish the upgrade: one version of wsgi-timeout everywhere")
-    if secrets - {seals.fingerprint()}:
-        what += f": not all have the {SECRET_VARIABLE} that is set here"
+    if len(secrets) > 1 or _is_other(secrets):
+        what += f": not all have the same {SECRET_VARIABLE}" if len(secrets) > 1 else f": {_OTHER_SECRET}"
         return Finding("workers", "fail", what, "set the same one in web processes and workers")
     return Finding("workers", "ok", f"{what}, wsgi-timeout {identity.version()}, wire {WIRE_VERSION}")
+
+
+def _is_other(secrets: set[str]) -> bool:
+    """Return whether processes have another secret than this shell, which may have none: it needs none."""
+    here = seals.fingerprint()
+    return bool(here) and secrets != {here}
 
 
 def _queue(client: Any, name: str, settings: Settings) -> Iterator[Finding]:
@@ -70,19 +78,36 @@ def _clocks(found: list[ListedWorker]) -> Iterator[Finding]:
             yield of_clock(f"{host}, of workers,", max(ahead, key=abs))
 
 
+def running_web(client: Any) -> list[tuple[str, float, WebProcess]]:
+    """Return the web processes that have not ended: name, Redis' clock when it told of itself, and what."""
+    found = list_web(client)
+    return [
+        (name, told, process)
+        for name, of_name in sorted(found.items())
+        for told, process in of_name
+        if not process.has_ended()
+    ]
+
+
 def web(client: Any, _settings: Settings) -> Iterator[Finding]:
     """Look at web processes that have handled a request: server, threads, timeouts against the wait."""
-    found = list_web(client)
+    found = running_web(client)
     if not found:
         remedy = "send a request through it, and look again"
-        yield Finding("web", "warn", "no web process has registered itself in the last minutes", remedy)
-    for name, of_name in sorted(found.items()):
-        for told, process in of_name:
-            yield _of_web(name, process)
-            yield of_clock(f"{process.process}, a web process,", process.clock - told)
+        yield Finding("web", "warn", "no web process has handled a request in the last minute", remedy)
+    now = client.time()[0]
+    for name, told, process in found:
+        if now - told > SILENT_SECONDS:
+            what = f"{process.process} of {name} has been silent for {now - told:.0f} s"
+            remedy = "unless it was stopped: it has died, hangs, or does not reach Redis; look at its log"
+            yield Finding("web", "warn", what, remedy)
+            continue
+        secrets = {worker.secret for worker in list_workers(client, name)}
+        yield _of_web(name, process, secrets)
+        yield of_clock(f"{process.process}, a web process,", process.clock - told)
 
 
-def _of_web(name: str, process: WebProcess) -> Finding:
+def _of_web(name: str, process: WebProcess, secrets: set[str]) -> Finding:
     threads = math.inf if process.threads is None else process.threads
     timeout = math.inf if process.timeout is None else process.timeout
     many = "any number of" if math.isinf(threads) else f"{threads:g}"
@@ -94,10 +119,13 @@ def _of_web(name: str, process: WebProcess) -> Finding:
     if threads <= process.max_waiting:
         what += f", not more than max_waiting={process.max_waiting}: waiting requests can use all of them"
         return Finding("web", "warn", what, f"{ours}, or give it more threads")
-    if process.secret != seals.fingerprint():
-        return Finding(
-            "web", "fail", f"{what}: its {SECRET_VARIABLE} is not the one here", "set the same one"
+    if secrets - {process.secret} or _is_other({process.secret}):
+        what += (
+            f": its workers have another {SECRET_VARIABLE}"
+            if secrets - {process.secret}
+            else f": {_OTHER_SECRET}"
         )
+        return Finding("web", "fail", what, "set the same one in web processes and workers")
     if process.version != identity.version():
         what += f": wsgi-timeout {process.version}, here {identity.version()}"
         return Finding("web", "warn", what, "finish the upgrade: one version of wsgi-timeout everywhere")

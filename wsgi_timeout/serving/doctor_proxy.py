@@ -11,22 +11,12 @@ from contextlib import closing
 from typing import Any
 from urllib.parse import urlsplit
 
+from wsgi_timeout.front.platforms import of_limit, wait_below
 from wsgi_timeout.serving.finding import Finding
 from wsgi_timeout.serving.health import READY
 from wsgi_timeout.serving.probe import PAUSE_SECONDS, PROBE
 from wsgi_timeout.store import keys
 
-#: Seconds after which proxies and platforms cut a request, by their defaults.
-LIMITS = {
-    29: "API Gateway",
-    30: "Heroku, CloudFront and Google Cloud's balancers",
-    45: "some hosted proxies",
-    60: "nginx, AWS ALB, HAProxy recipes and App Engine",
-    100: "Cloudflare, Render and DigitalOcean",
-    120: "App Runner and some CDNs",
-    230: "Azure App Service",
-    900: "Railway and Cloud Foundry",
-}
 #: A request body that is larger than what our server receives before it uses a thread.
 _BODY = bytes(400_000)
 #: Seconds that an answer may be late before it counts as missing.
@@ -140,13 +130,13 @@ class Proxy:
         took = time.monotonic() - began
         if held:
             return Finding("timeout", "ok", f"a request may take {seconds:g} s")
-        known = next((name for limit, name in LIMITS.items() if abs(limit - took) < 1.5), "")
-        what = f"the proxy {how} after {took:.0f} s" + (f", as {known} do" if known else "")
+        known = of_limit(took)
+        what = f"the proxy {how} after {took:.0f} s" + (f"; the limit of {known}" if known else "")
         return Finding(
             "timeout",
             "fail",
             what,
-            f"set WSGI_TIMEOUT_WAIT_SECONDS={max(1, int(took) - 5)}, or its timeout higher",
+            f"set WSGI_TIMEOUT_WAIT_SECONDS={wait_below(took)}, or its timeout higher",
         )
 
     def _allow(self, seconds: int) -> None:

@@ -28,7 +28,7 @@
     wt:doctor                  string  `wsgi-timeout doctor`,    deleted at once, else 5 s
                                        and `durability=fsync`
                                        at start
-    wt:web:<name>              hash    web processes, by web.lua 100 s after the last one told of itself
+    wt:web:<name>              hash    web processes, by web.lua 60 s after the last one told of itself
     wt:inbox:<random>          list    what changes a call       60 s after the last messages
     wt:held:<worker>           list    BLMOVE from the queue     none: goes with the worker's lease
                                string  recover.lua: no command   20 min

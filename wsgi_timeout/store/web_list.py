@@ -1,4 +1,4 @@
-"""The web processes of a Redis, as they describe themselves every half minute: for `wsgi-timeout doctor`."""
+"""The web processes of a Redis, as they describe themselves every 15 s, for `wsgi-timeout doctor`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import os
 import socket
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -15,9 +16,10 @@ from wsgi_timeout.store import keys
 from wsgi_timeout.store.connection import Commands, Scripts
 from wsgi_timeout.store.failed_calls import names
 
-#: Seconds between two descriptions of one process, and after which a silent one is forgotten.
-TOLD_SECONDS = 30.0
-_TTL = 100
+#: Seconds between two descriptions of one process, after which it is silent, and is forgotten.
+TOLD_SECONDS = 15.0
+SILENT_SECONDS = 35.0
+_TTL = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,23 @@ class WebProcess:
     version: str
     #: Its wall clock when it told this, in seconds since 1970.
     clock: float
+    #: Of the kernel: in which its number is unique; empty: not known.
+    pid_namespace: str = ""
+
+    def has_ended(self) -> bool:
+        """Return whether it is seen to be gone: it was one of this machine, and of this container."""
+        host, _, pid = self.process.rpartition(":")
+        if host != socket.gethostname() or not self.pid_namespace or self.pid_namespace != pid_namespace():
+            return False
+        return not Path("/proc", pid).exists()
+
+
+def pid_namespace() -> str:
+    """Return what tells this container's process numbers from those of others; empty: it is no Linux."""
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
 
 
 def process_here() -> str:
@@ -63,9 +82,12 @@ def list_web(client: redis.Redis) -> dict[str, list[tuple[float, WebProcess]]]:
             try:
                 told, _, described = value.partition(b" ")
                 values = json.loads(described)
-                process = WebProcess(**{field.name: values[field.name] for field in fields(WebProcess)})
+                known = {
+                    field.name: values[field.name] for field in fields(WebProcess) if field.name in values
+                }
+                process = WebProcess(**known)
                 found.setdefault(name, []).append((float(told), process))
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, AttributeError, TypeError):
                 continue
     return found
 
