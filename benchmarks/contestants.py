@@ -118,7 +118,7 @@ def dirty(server):
     return _peer(server, "gunicorn's dirty workers", "peers:dirty_web()", None, options)
 
 
-PEERS = (simple_worker, stock_worker, celery, dramatiq, huey, dirty)
+PEERS = (simple_worker, celery, dramatiq, huey, dirty)
 
 
 def _ready(contestant):

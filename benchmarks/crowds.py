@@ -12,7 +12,7 @@ import contestants
 import psutil
 import redis
 from harness import Gunicorn, Pool, RedisServer, until
-from rows import GEVENT_OURS, Row, detail, memory
+from rows import GEVENT_OURS, Row, commands, detail, memory
 
 #: Of one web process; there are three.
 CROWD = 10_000
@@ -120,10 +120,6 @@ def workers_of(webs, pool):
 def cpu_seconds(webs):
     processes = [child for web in webs for child in psutil.Process(web.pid).children(recursive=True)]
     return sum(sum(process.cpu_times()[:2]) for process in processes)
-
-
-def commands(client):
-    return sum(stats["calls"] for stats in client.info("commandstats").values())
 
 
 def _crowd(web, count, env):

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 import contestants
 from contestants import BIN, FOLDER
 from harness import Pool, Process
-from rows import Row, detail
+from rows import Row, at_once, detail
 
 NAMES = ("rq.SimpleWorker", "Celery", "Dramatiq", "Huey", "taskiq", "arq")
 
@@ -18,14 +18,13 @@ def functions(server, quick):
     """Latency of one after another, and throughput of many at a time, ours and each peer in turns."""
     rounds, count, crowd = (2, 50, 160) if quick else (5, 200, 800)
     rows = []
-    with _running(server, "ours") as ours:
-        for name in NAMES:
+    with at_once([_running(server, name) for name in ("ours", *NAMES)]) as (ours, *peers):
+        for name, peer in zip(NAMES, peers, strict=True):
             times, rates = {name: [], "ours": []}, {name: [], "ours": []}
-            with _running(server, name) as peer:
-                for _ in range(rounds):
-                    for one, ask in ((name, peer), ("ours", ours)):
-                        times[one].append(1e6 * ask(f"call {count}"))
-                        rates[one].append(crowd / ask(f"many {crowd}"))
+            for _ in range(rounds):
+                for one, ask in ((name, peer), ("ours", ours)):
+                    times[one].append(1e6 * ask(f"call {count}"))
+                    rates[one].append(crowd / ask(f"many {crowd}"))
             faster = statistics.median(times[name]) / statistics.median(times["ours"])
             more = statistics.median(rates["ours"]) / statistics.median(rates[name])
             rows += [

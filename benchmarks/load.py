@@ -10,13 +10,13 @@ import subprocess
 import time
 
 
-def latency(port, count, path="/"):
+def latency(port, count, path="/", headers=None):
     """Return the median seconds of `count` requests, one after the other on one connection."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     times = []
     for _ in range(count):
         started = time.perf_counter()
-        connection.request("GET", path)
+        connection.request("GET", path, headers=headers or {})
         answer = connection.getresponse()
         body = answer.read()
         times.append(time.perf_counter() - started)

@@ -11,25 +11,29 @@ import time
 from pathlib import Path
 
 import blocks
+import bodies
 import click
 import contestants
 import crowds
 import elsewhere
+import extras
 import functions
+import light
 import processes
 import psutil
-import rows
+import single
 import streams
+import waiting
 from harness import RedisServer
 from rich.console import Console
 from rich.table import Table
 
 ROWS = (
-    *(*rows.ROWS, *streams.ROWS, *blocks.ROWS, *crowds.ROWS),
-    *(*elsewhere.ROWS, *functions.ROWS, *processes.ROWS),
+    *(*single.ROWS, *waiting.ROWS, *bodies.ROWS, *light.ROWS),
+    *(*streams.ROWS, *blocks.ROWS, *crowds.ROWS),
+    *(*elsewhere.ROWS, *extras.ROWS, *functions.ROWS, *processes.ROWS),
 )
 RESULTS = Path(__file__).parent / "results.md"
-_MARKS = {True: "met", False: "NOT met", None: ""}
 
 
 @click.command()
@@ -58,7 +62,7 @@ def main(quick, names):
 def show(rows):
     table = Table("what", "figure", "goal", "")
     for row in rows:
-        table.add_row(row.what, row.figure, row.goal, _MARKS[row.met])
+        table.add_row(row.what, row.figure, row.goal, row.verdict)
     Console(width=160).print(table)
 
 
@@ -78,7 +82,7 @@ def report(rows, seconds):
         "",
         "| what | figure | goal | |",
         "|---|---|---|---|",
-        *(f"| {row.what} | {row.figure} | {row.goal} | {_MARKS[row.met]} |" for row in rows),
+        *(f"| {row.what} | {row.figure} | {row.goal} | {row.verdict} |" for row in rows),
         "",
         "## Behind the figures",
         "",

@@ -91,7 +91,7 @@ def silent_streams(server, quick):
             worker.resume()
         crowd.answers(60)
         idle = memory(site.web)
-        streams = _open_streams(site.port, count, 40)
+        streams = _open_streams(site.port, count, 12 if quick else 40)
         stream = (memory(site.web) - idle) / count / 1000
         before = client.info("commandstats")["cmdstat_evalsha"]["calls"]
         time.sleep(4)
