@@ -21,6 +21,10 @@ class Record:
     def write(self, chunk, *, last):
         self.events.append((chunk, last))
 
+    @property
+    def more(self):
+        return (lambda chunk: self.events.append((chunk, False))) if self.events else None
+
     def end(self):
         self.events.append("end")
 

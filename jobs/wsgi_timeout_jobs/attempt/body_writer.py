@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import repeat
 
 from wsgi_timeout.errors import CallInterrupted
 from wsgi_timeout.store.messages import CallRequest
@@ -165,7 +166,7 @@ class BodyWriter:
             self._busy = True
         pieces: list[bytes] = []
         with suppress(IndexError):  # whoever abandons it empties it
-            pieces.extend(self._pending.popleft() for _ in range(len(self._pending)))
+            pieces.extend(map(deque.popleft, repeat(self._pending, len(self._pending))))
         data = b"".join(pieces)
         self._taken += len(data)
         return data

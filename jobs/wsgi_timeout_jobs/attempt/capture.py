@@ -30,6 +30,10 @@ class Sink(Protocol):
     def write(self, chunk: bytes, *, last: bool) -> None:
         """Take a chunk; `last`: it is known that no other follows."""
 
+    @property
+    def more(self) -> Callable[[bytes], None] | None:
+        """What takes each block that follows, none of them empty; None: `write` does."""
+
     def end(self) -> None: ...
 
 
@@ -66,12 +70,14 @@ class Capture:
         self._iterable = cast("Iterable[bytes]", returned)
         # In a list the last chunk is known to be the last, so a small response needs no stream.
         known = len(self._iterable) if isinstance(self._iterable, list | tuple) else 0
-        write = self._sink.write
-        for number, chunk in enumerate(self._iterable, start=1):
-            if self._sent and not known and chunk.__class__ is bytes and chunk:
-                write(chunk, last=False)  # at once: it may be a line of thousands
-            else:
-                self._pass_on(chunk, last=number == known)
+        number, more = 0, None
+        for chunk in self._iterable:
+            if more is not None and chunk.__class__ is bytes and chunk:
+                more(chunk)  # it may be a line of thousands
+                continue
+            number += 1
+            self._pass_on(chunk, last=number == known)
+            more = None if known else self._sink.more
         self._begin()
         self._sink.end()
 

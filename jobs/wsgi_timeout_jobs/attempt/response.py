@@ -89,11 +89,13 @@ class Response:
         if lengths and lengths[-1].isdigit():
             self._length = int(lengths[-1])
 
+    @property
+    def more(self) -> Callable[[bytes], None] | None:
+        """What takes each block of a body of unknown length, once it has begun."""
+        return self._writer.send if self._writer and self._length is None and not self.recorded else None
+
     def write(self, chunk: bytes, *, last: bool) -> None:
         if self.recorded:
-            return
-        if self._writer and self._length is None and not last:
-            self._writer.send(chunk)  # as below; it may be a line of thousands
             return
         if not self._has_body():
             # The client can only see status and headers, which a server sends with the first byte.
