@@ -8,12 +8,18 @@ _OUTSIDE = re.compile(
     r"\[([^\]]+)\]\((?:\.\./)+(?:benchmarks|tests|examples|CONTRIBUTING|CHANGELOG|README)[^)]*\)"
 )
 
-_order: list[str] = []
+#: The pages in their order, below the title of their part of the navigation.
+_parts: dict[str, list[str]] = {}
 _pages: dict[str, tuple[str, str, str]] = {}
 
 
 def on_nav(nav, **_):
-    _order[:] = [page.file.src_uri for page in nav.pages]
+    _parts.clear()
+    for item in nav.items:
+        title = item.title if item.is_section else "Start"
+        _parts.setdefault(title, []).extend(
+            page.file.src_uri for page in (item.children if item.is_section else [item])
+        )
     return nav
 
 
@@ -29,10 +35,13 @@ def in_one(text):
 
 
 def on_post_build(config, **_):
-    pages = [(uri, *_pages[uri]) for uri in _order if uri in _pages]
-    lines = [f"# {config['site_name']}", "", f"> {config['site_description']}", ""]
-    lines += [f"- [{title}]({url})" for _, title, url, _ in pages]
+    lines = [f"# {config['site_name']}", "", f"> {config['site_description']}"]
+    for part, uris in _parts.items():
+        lines += ["", f"## {part}", ""]
+        lines += [f"- [{title}]({url})" for title, url, _ in (_pages[uri] for uri in uris)]
     site = Path(config["site_dir"])
     (site / "llms.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    whole = "\n\n".join(f"<!-- {uri} -->\n\n{in_one(text).strip()}" for uri, _, _, text in pages)
-    (site / "llms-full.txt").write_text(whole + "\n", encoding="utf-8")
+    whole = [
+        f"<!-- {uri} -->\n\n{in_one(_pages[uri][2]).strip()}" for uris in _parts.values() for uri in uris
+    ]
+    (site / "llms-full.txt").write_text("\n\n".join(whole) + "\n", encoding="utf-8")

@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import pkgutil
 import re
+import runpy
 import sys
 import textwrap
 from pathlib import Path
@@ -17,6 +18,7 @@ from wsgi_timeout.settings import Settings
 from wsgi_timeout.store import keys
 
 FOLDER = Path(__file__).parent / "reference"
+DRAWINGS = runpy.run_path(str(Path(__file__).with_name("_drawings.py")))["DRAWINGS"]
 
 
 def settings():
@@ -245,6 +247,8 @@ def with_recipes(text):
 
 
 def main():
+    for name, draw in DRAWINGS.items():
+        (FOLDER.parent / "images" / name).write_text(draw(), encoding="utf-8")
     for page in (FOLDER.parent / "how-to").glob("*.md"):
         page.write_text(with_recipes(page.read_text(encoding="utf-8")), encoding="utf-8")
     for name, make in PAGES.items():

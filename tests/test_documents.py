@@ -69,6 +69,14 @@ def test_the_reference_is_what_the_source_says(page):
     assert written == module.PAGES[page](), "run `make reference`"
 
 
+@pytest.mark.parametrize("drawing", reference().DRAWINGS)
+def test_a_drawing_is_what_its_steps_say(drawing):
+    """The drawings of the explanation are those that `make reference` draws."""
+    module = reference()
+    written = (module.FOLDER.parent / "images" / drawing).read_text(encoding="utf-8")
+    assert written == module.DRAWINGS[drawing](), "run `make reference`"
+
+
 def test_the_readme_is_short():
     """The README is at most 6 KB."""
     assert len((ROOT / "README.md").read_bytes()) <= 6 * 1024

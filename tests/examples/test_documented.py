@@ -25,7 +25,6 @@ MEASURED = re.compile(
 )
 MEASURED_BY = re.compile(r"make [a-z-]+|results\.md|tests/")
 LANGUAGES = {
-    "mermaid",
     "sh",
     "text",
     "python",
@@ -52,7 +51,7 @@ def test_blocks_are_of_known_kinds(page):
     """Each block names its language, and is run, or is a file or output, or its page says why not."""
     for block in blocks(page):
         assert block.language in LANGUAGES
-        if block.language not in {"sh", "python", "text", "mermaid"}:
+        if block.language not in {"sh", "python", "text"}:
             assert block.title or block.mark == "not run", f"a file needs its name:\n{block.text}"
         if block.runs and block.title and not block.title.startswith(("/", *RECIPES)):
             others = [other.text for other in blocks(page) if other != block and other.language != "text"]
