@@ -141,7 +141,7 @@ def test_whatever_does_not_fit_is_unknown(site, port, delivered, gate, seen):
             location.replace(call_id, call_id[:-1]),
             location.replace(f"{call_id}.{token}", call_id),
             location.replace(f"{call_id}.{token}", ""),
-            location.replace("__wsgi_timeout_hop=1", f"__wsgi_timeout_call={call_id}.{token}"),
+            location.replace("__wsgi_timeout_hop=1", f"__wsgi_timeout_call={call_id}.{other}"),
             location.replace("__wsgi_timeout_hop=1", f"__wsgi_timeout_status={call_id}.{token}"),
             f"/fast?{query}",
             f"{path}/?{query}",
