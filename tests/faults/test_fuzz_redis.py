@@ -67,7 +67,7 @@ def kinds(name, worker, inbox, call, digests):
         "wt:args:<id>": keys.arguments(call),
         "wt:value:<id>:<attempt>": keys.value(call, 1),
         "wt:delayed:<name>": keys.delayed(name),
-        "wt:asked:<name>": keys.asked(name),
+        "wt:abandon:<name>": keys.abandon_times(name),
         "wt:key:<name>:<digest>": keys.claim(name, digests.get("key", "d")),
         "wt:first:<name>:<digest>": keys.first_wait(name, digests.get("first", "d")),
         "wt:hand:<id>": keys.handover(call),

@@ -62,7 +62,7 @@ def test_a_caller_that_was_killed_is_waited_for_by_nobody(app, site, gate):
     until(lambda: site.runs("orphan"), what="the run")
     ((key, record),) = [(key, record) for key, record in records(site).items() if key not in before]
     assert int(record[b"result_ttl"]) <= 600
-    call_id, asked = key.decode().removeprefix(keys.call("")), keys.asked(f"{site.name}:functions")
+    call_id, asked = key.decode().removeprefix(keys.call("")), keys.abandon_times(f"{site.name}:functions")
     due = site.redis.client.zscore(asked, call_id)
     # While it lives it says again and again that it waits.
     until(lambda: site.redis.client.zscore(asked, call_id) > due, what="another word of the caller")
@@ -75,7 +75,7 @@ def test_a_caller_that_was_killed_is_waited_for_by_nobody(app, site, gate):
 
 def test_what_was_returned_leaves_no_note(app, site):
     """Once it has its result nothing says that its caller waits."""
-    asked = keys.asked(f"{site.name}:functions")
+    asked = keys.abandon_times(f"{site.name}:functions")
     before = set(site.redis.client.zrange(asked, 0, -1))
     assert app.add.remote(1, 2) == 3
     until(lambda: set(site.redis.client.zrange(asked, 0, -1)) <= before, what="no note")

@@ -17,25 +17,25 @@ def calls(redis_server, monkeypatch):
 
 
 def listed(calls):
-    return [call_id.decode() for call_id in calls.redis.zrange(keys.asked(calls.name), 0, -1)]
+    return [call_id.decode() for call_id in calls.redis.zrange(keys.abandon_times(calls.name), 0, -1)]
 
 
 def long_ago(calls, call):
     """Set the moment in which a call is abandoned to one that has passed."""
     calls.workers.recount()
-    calls.redis.zadd(keys.asked(calls.name), {call.id: 1})
+    calls.redis.zadd(keys.abandon_times(calls.name), {call.id: 1})
 
 
 def test_only_what_says_so_is_listed(calls):
     """A call without the setting costs nothing for it."""
     running(calls)
-    assert not calls.redis.exists(keys.asked(calls.name))
+    assert not calls.redis.exists(keys.abandon_times(calls.name))
 
 
 def test_a_running_call_nobody_asks_for_is_found(calls):
     """It is found once its time has passed, and not again at once; before that it is not."""
     call = running(calls, abandon_after=FOR_LONG)
-    left = calls.redis.zscore(keys.asked(calls.name), call.id) / 1000 - calls.redis.time()[0]
+    left = calls.redis.zscore(keys.abandon_times(calls.name), call.id) / 1000 - calls.redis.time()[0]
     assert FOR_LONG / 2 < left <= FOR_LONG + 1
     assert calls.workers.recount() == ([], [])
     long_ago(calls, call)
@@ -79,7 +79,7 @@ def test_after_a_silence_those_who_wait_have_time_to_say_so(calls):
     long_ago(calls, call)
     calls.redis.hset(calls.buffered, "@", 1)
     assert calls.workers.recount() == ([], [])
-    assert calls.redis.zscore(keys.asked(calls.name), call.id) > 1
+    assert calls.redis.zscore(keys.abandon_times(calls.name), call.id) > 1
 
 
 def test_what_has_ended_is_listed_no_more(calls):
@@ -87,5 +87,5 @@ def test_what_has_ended_is_listed_no_more(calls):
     call = ended(calls, abandon_after=FOR_LONG)
     long_ago(calls, call)
     assert calls.workers.recount() == ([], [])
-    assert not calls.redis.exists(keys.asked(calls.name))
+    assert not calls.redis.exists(keys.abandon_times(calls.name))
     assert not calls.workers.end(call.id, Outcome.CANCELLED, "", None)

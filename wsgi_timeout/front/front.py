@@ -101,7 +101,7 @@ class Front:
         with tracing.request(environ, start_response, hop=max(1, reference.hop) if reference else 0) as noted:
             counted = answers.counted(noted, self.name, environ[ROUTE_KEY])
             # Outermost: our own answers look for it in the `start_response` they are given.
-            start = cors.with_headers(environ, self._routes.settings.cors_origins, counted)
+            start = cors.allowing(environ, self._routes.settings.cors_origins, counted)
             if reference is not None and cors.is_preflight(environ):
                 return cors.preflight(environ, start)
             return self._answer(settings or self._routes.settings, reference, cookie, environ, start)

@@ -42,7 +42,7 @@ class Looks:
         self._wanted: list[_Look] = []
         self._thread: threading.Thread | None = None
 
-    def look(self, call_id: str, inbox: str) -> Future[bytes | None]:
+    def ask(self, call_id: str, inbox: str) -> Future[bytes | None]:
         """Return a future of the call's state; if an inbox is given, the call wakes it from now on.
 
         The future fails with what redis-py raises.

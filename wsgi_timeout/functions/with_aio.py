@@ -81,7 +81,7 @@ class _BoundGet(Generic[R]):
     async def _ended(self, here: Client, inbox: str, seconds: float) -> bool:
         """Return whether there is something to read: the call has ended, or does not exist."""
         with here.shield():
-            look = here.looks.look(self._call_id, inbox)
+            look = here.looks.ask(self._call_id, inbox)
         try:
             answer = asyncio.wrap_future(look)
             return await asyncio.wait_for(answer, _limit(seconds)) in {b"ended", None}

@@ -56,7 +56,7 @@ def start_ours(start_response: StartResponse, status: str, headers: Headers) -> 
         start_response(status, headers)
 
 
-def with_headers(environ: Mapping[str, Any], origins: str, start_response: StartResponse) -> StartResponse:
+def allowing(environ: Mapping[str, Any], origins: str, start_response: StartResponse) -> StartResponse:
     """Return a `start_response` that lets the allowed `origins` (the setting) read our own answers."""
     if not origins:
         return start_response

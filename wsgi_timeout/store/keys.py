@@ -10,7 +10,7 @@
     wt:args:<id>               hash    spawn: large arguments    as its call; 60 s until it is queued
     wt:value:<id>:<attempt>    hash    worker: a large result    as its call
     wt:delayed:<name>          zset    retry.lua                 none: a member goes when it is due
-    wt:asked:<name>            zset    enqueue, join, wanted     none: when each call is abandoned; a
+    wt:abandon:<name>          zset    enqueue, join, wanted     none: when each call is abandoned; a
                                                                  member goes with its call
     wt:key:<name>:<digest>     hash    web: an idempotency key   60 s until the body is in, then as long
                                                                  as a call may take and be kept
@@ -106,8 +106,8 @@ def delayed(name: str) -> str:
     return f"wt:delayed:{name}"
 
 
-def asked(name: str) -> str:
-    return f"wt:asked:{name}"
+def abandon_times(name: str) -> str:
+    return f"wt:abandon:{name}"
 
 
 def claim(name: str, digest: str) -> str:

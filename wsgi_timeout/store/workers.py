@@ -107,14 +107,14 @@ class Workers(Queue):
         Returns two lists of ids: calls that RQ's own tools removed from the queue, which this has ended, and
         running calls for which nobody has asked within their `abandon_after`.
         """
-        touched = [self.buffered, keys.delayed(self.name), keys.asked(self.name), self._sequence]
+        touched = [self.buffered, keys.delayed(self.name), keys.abandon_times(self.name), self._sequence]
         taken_out, unasked = self.scripts.run("recount", touched, [_RECOUNTED, _RECOUNT_MS])
         return [text(call_id) for call_id in taken_out], [text(call_id) for call_id in unasked]
 
     def wanted(self, ids: list[str]) -> None:
         """Record that requests wait for these calls, so that they are not abandoned."""
         for start in range(0, len(ids), _WANTED):
-            if not self.scripts.run("wanted", [keys.asked(self.name)], ids[start : start + _WANTED]):
+            if not self.scripts.run("wanted", [keys.abandon_times(self.name)], ids[start : start + _WANTED]):
                 return
 
     def reading(self, ids: list[str]) -> None:
@@ -137,7 +137,7 @@ class Workers(Queue):
             self._sequence: b"string",
             self.buffered: b"hash",
             keys.delayed(self.name): b"zset",
-            keys.asked(self.name): b"zset",
+            keys.abandon_times(self.name): b"zset",
             keys.failed(self.name): b"list",
             rq_state.QUEUES: b"set",
             rq_state.WORKERS: b"set",

@@ -124,7 +124,7 @@ class Housekeeper:
     def _look_at_workers(self) -> bool:
         """Look at the leases and at who holds them; return whether Redis has answered."""
         try:
-            leases = self._leases[self._workers.name].look()
+            leases = self._leases[self._workers.name].look_at_leases()
             seen = live_workers.find(self._workers, self._target, self._descriptions, leases)
         except ANY as error:
             self.trouble = str(error)

@@ -63,7 +63,7 @@ class LeaseWatch:
         self._part("types", self._mend, _EMPTY_MEND_SECONDS if empty else _MEND_SECONDS)
         if not looked:
             try:
-                self.look()
+                self.look_at_leases()
             except UNAVAILABLE:
                 return
         if empty:
@@ -78,7 +78,7 @@ class LeaseWatch:
             self._part("failed", self._look_at_failed, now)
         self._part("recount", self._recount)
 
-    def look(self) -> dict[bytes, bytes]:
+    def look_at_leases(self) -> dict[bytes, bytes]:
         """Look at the leases; return them by worker. Raises what redis-py raises."""
         try:
             leases = self._leases()

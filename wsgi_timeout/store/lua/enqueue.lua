@@ -52,7 +52,7 @@ if type(done) == 'table' then
   redis.call('HSET', KEYS[6], unpack(counts))
 end
 local untold = ARGV[8] == '0' and '0' or string.format('%d', now + ARGV[8])
-note_asked(ARGV[1], string.sub(KEYS[2], #'rq:queue:wt:' + 1), ARGV[9], now)
+note_request(ARGV[1], string.sub(KEYS[2], #'rq:queue:wt:' + 1), ARGV[9], now)
 local split = 10 + tonumber(ARGV[10])
 redis.call('HSET', KEYS[1], 'state', 'queued', 'attempt', '0', 'seq', seq, 'place', place, 'untold', untold,
   unpack(ARGV, 11, split))

@@ -22,7 +22,7 @@ if r[1] == 'running' and r[2] == ARGV[2] and r[3] == ARGV[3] then
     if outcome == 'lost' then outcome, detail = 'cancelled', 'its client left before it ended' end
   end
   finish(KEYS[1], KEYS[2], ARGV[1], r[5], ARGV[4], keep, outcome, detail, fields)
-  if r[17] and r[6] then redis.pcall('ZREM', 'wt:asked:' .. r[6], ARGV[1]) end
+  if r[17] and r[6] then redis.pcall('ZREM', 'wt:abandon:' .. r[6], ARGV[1]) end
   if outcome == 'done' and r[6] then
     local bytes = ARGV[8] == '' and fields[1] == 'head' and #ARGV[12] or response_bytes(ARGV[1], r[3])
     -- Where about as many are counted already, as those of its request, that is left to the recount.

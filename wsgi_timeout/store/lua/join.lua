@@ -9,6 +9,6 @@ local values = hmget(KEYS[1], unpack(ARGV, 2))
 -- The first field is the state: without it there is no such call, and one that has ended wakes nobody any more.
 if list and values[1] and values[1] ~= 'ended' then redis.call('HSET', KEYS[1], 'inboxes', list, 'untold', '0') end
 if values[1] and values[1] ~= 'ended' and r[2] then
-  note_asked(string.sub(KEYS[1], #'wt:call:' + 1), r[3], r[2], server_ms())
+  note_request(string.sub(KEYS[1], #'wt:call:' + 1), r[3], r[2], server_ms())
 end
 return values

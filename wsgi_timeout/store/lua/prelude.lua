@@ -53,8 +53,8 @@ local function wake(inboxes, message)
 end
 
 -- Notes that somebody asked for a call, which is abandoned `after` ms without such a request.
-local function note_asked(id, name, after, now)
-  if num(after, 0) > 0 then redis.pcall('ZADD', 'wt:asked:' .. name, now + after, id) end
+local function note_request(id, name, after, now)
+  if num(after, 0) > 0 then redis.pcall('ZADD', 'wt:abandon:' .. name, now + after, id) end
 end
 
 -- Returns this server's clock in ms.

@@ -7,7 +7,7 @@ expired_now(KEYS[1])
 local values = hmget(KEYS[1], unpack(ARGV))
 local ahead = 0
 if values[#ARGV - 1] and values[1] ~= 'ended' then
-  note_asked(string.sub(KEYS[1], #'wt:call:' + 1), values[3], values[#ARGV - 1], server_ms())
+  note_request(string.sub(KEYS[1], #'wt:call:' + 1), values[3], values[#ARGV - 1], server_ms())
 end
 if values[1] == 'queued' then
   local first = redis.call('LINDEX', 'rq:queue:wt:' .. values[3], 0)
