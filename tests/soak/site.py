@@ -172,9 +172,10 @@ class Faults(threading.Thread):
     def reload_web(self):
         """Have a gunicorn replace its workers, as a deploy by HUP does."""
         web = self._site.webs[self._random.randrange(len(TARGETS))]
-        old = {worker.pid for worker in web.workers()}
+        # Before it has one its master may not know the signal yet, and be ended by it.
+        old = until(lambda: {worker.pid for worker in web.workers()}, 60, "its first web process")
         web.popen.send_signal(signal.SIGHUP)
-        until(lambda: {worker.pid for worker in web.workers()} - old, 20, "a new web process")
+        until(lambda: {worker.pid for worker in web.workers()} - old, 60, "a new web process")
 
     def kill_redis(self):
         """Kill the server, and start it again from its append-only file."""
