@@ -136,12 +136,14 @@ def run(site, history, seconds, seed):
     faults = Faults(site, seed, calm, history.beside("faults"))
     for thread in (*clients, faults):
         thread.start()
-    time.sleep(seconds)
-    calm.set()
-    faults.join()
-    stopped.set()
-    for client in clients:
-        client.join()
+    try:
+        time.sleep(seconds)
+    finally:  # after a Ctrl-C too
+        calm.set()
+        faults.join()
+        stopped.set()
+        for client in clients:
+            client.join()
     return clients, faults
 
 
