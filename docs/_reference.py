@@ -51,6 +51,8 @@ More variables are no settings:
 | `WSGI_TIMEOUT_BIND` | where gunicorn listens with the shipped configuration |
 | `WSGI_TIMEOUT_LOG_LEVEL` | how much workers say; `INFO` |
 | `WSGI_TIMEOUT_TARGET` | the target of a stock `rq worker` |
+| `WSGI_TIMEOUT_PYTHON` | the interpreter that runs the app, as `--python` |
+| `PORT`, `WEB_CONCURRENCY` | set by platforms: the port of gunicorn with the shipped configuration, where `WSGI_TIMEOUT_BIND` is not set; its processes, 1 |
 """
 
 

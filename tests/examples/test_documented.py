@@ -92,6 +92,18 @@ def test_commands_in_sentences_are_understood(page):
         understood(found.replace("...", ""))
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_targets_and_variables_are_there(page):
+    """Each target of make that a page names is in the Makefile, each variable of ours is one that is read."""
+    text = page.read_text(encoding="utf-8")
+    targets = re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(re.findall(r"[`\n]make ([a-z0-9-]+)", text)) <= set(targets)
+    settings = (DOCS / "reference" / "settings.md").read_text(encoding="utf-8")
+    read = {f"WSGI_TIMEOUT_{row.upper()}" for row in re.findall(r"^\| `(\w+)` \|", settings, re.MULTILINE)}
+    read |= set(re.findall(r"^\| `(WSGI_TIMEOUT_\w+)` \|", settings, re.MULTILINE))
+    assert set(re.findall(r"WSGI_TIMEOUT_[A-Z_]*[A-Z]", text)) <= read
+
+
 def understood(line):
     """Fail if a command line of ours names a command or an option that is not there."""
     if "wsgi-timeout" not in line:
