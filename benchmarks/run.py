@@ -24,6 +24,7 @@ import psutil
 import single
 import streams
 import waiting
+import web_servers
 from harness import RedisServer
 from rich.console import Console
 from rich.table import Table
@@ -31,7 +32,7 @@ from rich.table import Table
 ROWS = (
     *(*single.ROWS, *waiting.ROWS, *bodies.ROWS, *light.ROWS),
     *(*streams.ROWS, *blocks.ROWS, *crowds.ROWS),
-    *(*elsewhere.ROWS, *extras.ROWS, *functions.ROWS, *processes.ROWS),
+    *(*elsewhere.ROWS, *extras.ROWS, *functions.ROWS, *processes.ROWS, *web_servers.ROWS),
 )
 RESULTS = Path(__file__).parent / "results.md"
 
