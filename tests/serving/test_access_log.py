@@ -32,16 +32,17 @@ def test_redirects_and_hops_have_their_calls_id(deploy, gate):
     location = ask(site.web.port, f"/gate?file={gate}").location
     gate.touch()
     assert ask(site.web.port, location).status == 200
+    assert ask(site.web.port, "/x" + location.replace("?", "%3F")).status == 404
     raw_request(site.web.port, b"GET /x%0aforged%1b[31m HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     call_id, token = re.search(r"=(fc-[\w-]+)\.([\w-]+)", location).groups()
     until(
         lambda: len(re.findall(rf" {re.escape(call_id)}$", site.web.output, re.MULTILINE)) == 2,
         what="two lines",
     )
-    assert token not in site.web.output
     until(lambda: r"/x\nforged\x1b[31m" in site.web.output, what="the escaped path")
     until(lambda: r"/x\nforged\x1b[31m" in site.pool.output, what="the same in the worker's log")
     assert "\x1b" not in site.web.output + site.pool.output
+    assert token not in site.web.output + site.pool.output
 
 
 def test_formatters_see_no_token(deploy, gate, tmp_path):

@@ -34,7 +34,8 @@ class Logger(GunicornLogger):
         ours = logging.getLogger("wsgi_timeout")
         ours.handlers, ours.propagate = self.error_log.handlers, False
         ours.setLevel(self.error_log.level)
-        for logger in (self.error_log, self.access_log):
+        # Ours too: a path may hold a whole result URL, escaped.
+        for logger in (self.error_log, self.access_log, ours):
             if not any(isinstance(item, _Redaction) for item in logger.filters):
                 logger.addFilter(_Redaction())
             if Settings.load().log_format == "json":
@@ -57,8 +58,7 @@ class Logger(GunicornLogger):
         atoms[CALL_ID_ATOM] = found[1] if found else environ.get(CALL_ID_KEY, "-")
         for name, value in atoms.items():
             if isinstance(value, str):
-                shown = value if value.isprintable() else printable(value)
-                atoms[name] = without_token(shown) if "wsgi_timeout" in shown else shown
+                atoms[name] = without_token(value if value.isprintable() else printable(value))
         return atoms
 
 

@@ -15,7 +15,7 @@ from typing import BinaryIO
 from wsgi_timeout.current import ENVIRON_KEY, PROGRESS_KEY, RunningCall, run_as
 from wsgi_timeout.errors import CallInterrupted, Fenced
 from wsgi_timeout.http.environ import restore
-from wsgi_timeout.http.printable import printable
+from wsgi_timeout.http.printable import printable, without_token
 from wsgi_timeout.metrics import ROUTE_KEY
 from wsgi_timeout.store import seals
 from wsgi_timeout.store.attempts import Attempts
@@ -105,7 +105,7 @@ class RequestRunner:
         if not is_told():
             return
         environ = request.environ
-        path = printable(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""))
+        path = without_token(printable(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")))
         what = f"{environ['REQUEST_METHOD']} {path}"
         route = environ.get(ROUTE_KEY, "*")
         tell_end(self.attempts.name, attempt, what, route, outcome, seconds, request_id_of(environ))
