@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import subprocess
 import time
 from array import array
 from pathlib import Path
@@ -56,6 +57,12 @@ def gate():
 @app.get("/pid")
 def pid():
     return {"pid": os.getpid(), "loaded_in": LOADED_IN}
+
+
+@app.get("/orphan")
+def orphan():
+    """Leave a process behind whose parent ends at once; answer with its id."""
+    return subprocess.run(["sh", "-c", "sleep 0.1 & echo $!"], stdout=subprocess.PIPE, check=True).stdout
 
 
 @app.get("/headers")

@@ -10,8 +10,9 @@ import sys
 import termios
 from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 import pytest
-from harness import APPS, Pool, ask, environment, until
+from harness import APPS, Pool, Process, ask, environment, until
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
@@ -82,3 +83,28 @@ def test_signals_that_mean_nothing_to_a_pool_end_nothing(deploy, tmp_path):
         site.pool.popen.send_signal(signal.SIGQUIT)
         assert systemd.recv(100) == b"STOPPING=1"
         assert site.pool.popen.wait(20) == 0
+
+
+#: Runs a command that adopts orphans, as PID 1 of a container does.
+ADOPTING = (
+    "import ctypes, os, sys; ctypes.CDLL(None).prctl(36, 1, 0, 0, 0); os.execv(sys.argv[1], sys.argv[1:])"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl")
+@pytest.mark.parametrize("half", ["worker", "serve"])
+def test_adopted_orphans_are_reaped(deploy, redis_server, tmp_path, half):
+    """As PID 1 of a container both commands reap processes that handlers have left behind."""
+    site = deploy(pool=("--processes", "1"))
+    site.pool.stop()
+    command = [sys.executable, "-m", "wsgi_timeout.serving.cli", half, "basic:app", "--name", site.name]
+    command += ["--data-dir", tmp_path, "--bind", "127.0.0.1:0"] if half == "serve" else []
+    env = {**site.env, "REDIS_URL": redis_server.url}
+    process = Process([sys.executable, "-c", ADOPTING, *command], env=env, cwd=APPS)
+    try:
+        process.wait_for("takes calls", 30)
+        orphan = int(ask(site.web.port, "/orphan").body)
+        until(lambda: not psutil.pid_exists(orphan), what="the end of the orphan")
+    finally:
+        assert process.stop() == 0

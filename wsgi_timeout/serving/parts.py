@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -100,6 +101,20 @@ class Part:
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+
+
+def reap_adopted(own: Collection[int]) -> None:
+    """Reap processes that have ended and that nobody else will: as PID 1 of a container we adopt orphans.
+
+    `own`: the ids of processes that somebody polls, and that are left to him.
+    """
+    if not hasattr(os, "waitid"):  # macOS, where we are never PID 1
+        return
+    with suppress(ChildProcessError):  # there are no children
+        while found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if found.si_pid in own:
+                return
+            os.waitpid(found.si_pid, 0)
 
 
 def start_pool(options: ServeOptions, environment: dict[str, str]) -> Part:

@@ -10,7 +10,14 @@ from collections import deque
 from collections.abc import Callable
 
 from wsgi_timeout.serving.embedded_redis import EmbeddedServer
-from wsgi_timeout.serving.parts import Part, ServeOptions, begin_serving, start_gunicorn, start_pool
+from wsgi_timeout.serving.parts import (
+    Part,
+    ServeOptions,
+    begin_serving,
+    reap_adopted,
+    start_gunicorn,
+    start_pool,
+)
 from wsgi_timeout.serving.signals import Signals
 
 #: Seconds of importing the app after which a line says what is waited for.
@@ -82,6 +89,7 @@ class Site:
             if ended := self._ended():
                 self._say(f"{' and '.join(ended)} ended unexpectedly: stopping all")
                 return 1
+            reap_adopted(self._own())
         parts = "web server, workers" + (", embedded server" if self._server else "")
         self._say(f"stopping: {parts} (again to hurry)")
         return 0
@@ -113,6 +121,12 @@ class Site:
             self._leaving.append(self._pool)
         self._pool = pool
         self._tell_web(signal.SIGHUP)
+
+    def _own(self) -> set[int]:
+        """Return the ids of all processes that this one has started."""
+        parts = [part for part in (self._web, self._pool, self._next_pool, *self._leaving) if part]
+        processes = [*(part.process for part in parts), *([self._server.process] if self._server else [])]
+        return {process.pid for process in processes if process}
 
     def _ended(self) -> list[str]:
         """Return the parts that have ended and cannot be replaced; a pool is replaced here."""
