@@ -23,8 +23,6 @@ from wsgi_timeout.setting_kinds import (
 )
 
 ENV_PREFIX = "WSGI_TIMEOUT_"
-#: Characters: 128 bits in hexadecimal.
-_LEAST_SECRET = 32
 #: Threads of a web process beyond `max_waiting`, for requests that do not wait: 503s, fast routes, status.
 RESERVE_THREADS = 16
 #: Environment variables of ours that are not settings.
@@ -33,8 +31,6 @@ LOG_LEVEL_VARIABLE = "WSGI_TIMEOUT_LOG_LEVEL"
 NAME_VARIABLE = "WSGI_TIMEOUT_NAME"
 SECRET_VARIABLE = "WSGI_TIMEOUT_SECRET"  # noqa: S105 - its name
 TARGET_VARIABLE = "WSGI_TIMEOUT_TARGET"
-#: The beginning of a secret that `serve` has made, since none was set.
-MADE_BY_SERVE = "made-by-serve-"
 PYTHON_VARIABLE = "WSGI_TIMEOUT_PYTHON"
 _OTHER_VARIABLES = frozenset(
     {BIND_VARIABLE, LOG_LEVEL_VARIABLE, NAME_VARIABLE, PYTHON_VARIABLE, SECRET_VARIABLE, TARGET_VARIABLE}
@@ -289,20 +285,6 @@ def _described(spec: dataclasses.Field[Any]) -> str:
 Settings.__doc__ = "\n".join(
     [(Settings.__doc__ or "").rstrip(), "", "    Fields:", *map(_described, dataclasses.fields(Settings))]
 )
-
-
-def check_secret_length() -> None:
-    """Refuse a secret that is too short. Called at the start of every process that serves.
-
-    Raises:
-        ConfigurationError: `WSGI_TIMEOUT_SECRET` is set, and has fewer than 32 characters.
-    """
-    secret = os.environ.get(SECRET_VARIABLE, "")
-    if secret and len(secret) < _LEAST_SECRET:
-        raise ConfigurationError(
-            f"{SECRET_VARIABLE} has {len(secret)} characters and must have {_LEAST_SECRET} at least, so that "
-            "nobody guesses it: set one as from `openssl rand -hex 32`"
-        )
 
 
 def environment_of(settings: Mapping[str, Any]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsgi_timeout import metrics, tracing
+from wsgi_timeout import metrics, secret, tracing
 from wsgi_timeout.errors import (
     HandlerRaised,
     ResponseBroken,
@@ -35,7 +35,7 @@ from wsgi_timeout.http.navigation import is_navigation, is_resumed_download
 from wsgi_timeout.http.routes import Routes
 from wsgi_timeout.metrics import ROUTE_KEY
 from wsgi_timeout.pages.pages import Pages, folders
-from wsgi_timeout.settings import Settings, check_secret_length
+from wsgi_timeout.settings import Settings
 from wsgi_timeout.store import durability
 from wsgi_timeout.store.enqueue import FirstWaitNoted
 from wsgi_timeout.target import check_name
@@ -71,7 +71,7 @@ class Front:
             templates: folders of the app's own in which `wsgi_timeout/` may hold pages.
         """
         self.name = check_name(name)
-        check_secret_length()
+        secret.check_length()
         serve_with(routes.settings)
         self._url = url
         self._routes = routes

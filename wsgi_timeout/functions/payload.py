@@ -7,14 +7,14 @@ covers the call's id and the payload's purpose, so that no payload can replace a
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from typing import Any, Literal
 
 import redis
 from itsdangerous import BadSignature, Signer
 
-from wsgi_timeout.errors import ConfigurationError, PayloadRefused, PayloadTooLarge
+from wsgi_timeout import secret
+from wsgi_timeout.errors import PayloadRefused, PayloadTooLarge
 from wsgi_timeout.needs import need
 from wsgi_timeout.settings import SECRET_VARIABLE
 
@@ -80,21 +80,10 @@ def read_chunks(client: redis.Redis, key: str, count: int) -> bytes | None:
     return None if None in chunks else b"".join(chunks)
 
 
-def check_secret() -> str:
-    """Return the secret; raises `ConfigurationError` if it is not set."""
-    secret = os.environ.get(SECRET_VARIABLE, "")
-    if not secret:
-        raise ConfigurationError(
-            f"{SECRET_VARIABLE} is not set: set one long random string for all processes that spawn, run or "
-            "get function calls, as from `openssl rand -hex 32`"
-        )
-    return secret
-
-
 def _signer(call_id: str, purpose: Purpose) -> Signer:
     # The library's own defaults are SHA-1 and a key derivation by concatenation.
     return Signer(
-        check_secret(),
+        secret.required(),
         salt=f"wsgi-timeout.{purpose}.{call_id}",
         key_derivation="hmac",
         digest_method=hashlib.sha256,

@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
+from wsgi_timeout import secret
 from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.front.front import Front
-from wsgi_timeout.functions import payload
 from wsgi_timeout.functions.function import Function
 from wsgi_timeout.http.mounts import Mount, Mounts
 from wsgi_timeout.http.routes import Routes
@@ -172,7 +172,7 @@ class Stub:
                 "@asgi_app() or @web_endpoint()"
             )
         if self.functions:
-            payload.check_secret()
+            secret.required()
         return Front(
             redis_url(), self.name, Routes(Settings.load()), mounts=self.mounts, templates=self._templates()
         )

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from wsgi_timeout import secret
 from wsgi_timeout import target as targets
 from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.log_format import JsonFormatter
@@ -19,7 +20,7 @@ from wsgi_timeout.needs import need
 from wsgi_timeout.serving.app_environment import app_options
 from wsgi_timeout.serving.parts import ServeOptions
 from wsgi_timeout.serving.serve import serve
-from wsgi_timeout.settings import LOG_LEVEL_VARIABLE, Settings, check_secret_length
+from wsgi_timeout.settings import LOG_LEVEL_VARIABLE, Settings
 
 _STDERR = 2
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -218,7 +219,7 @@ def _settings_for(url: str) -> Settings:
 def _run(command: Callable[[], int]) -> None:
     try:
         _open_standard_streams()
-        check_secret_length()
+        secret.check_length()
         _start_logging(os.environ.get(LOG_LEVEL_VARIABLE, "INFO"))
         code = command()
     except ConfigurationError as error:

@@ -9,12 +9,13 @@ from typing import Any
 
 import redis
 
+from wsgi_timeout import secret
 from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.front.platforms import cut_by, shorter_than, wait_below
 from wsgi_timeout.serving import doctor_processes, doctor_redis, doctor_rights
 from wsgi_timeout.serving.doctor_proxy import Proxy
 from wsgi_timeout.serving.finding import Finding
-from wsgi_timeout.settings import SECRET_VARIABLE, Settings, check_secret_length
+from wsgi_timeout.settings import SECRET_VARIABLE, Settings
 from wsgi_timeout.store.redis_errors import ANY
 
 #: What is looked at, by the name that stands where a look is refused.
@@ -42,7 +43,7 @@ def examine(
     """
     try:
         settings = Settings.load()
-        check_secret_length()
+        secret.check_length()
     except ConfigurationError as error:
         yield Finding("settings", "fail", str(error), "correct the environment")
         settings = Settings()

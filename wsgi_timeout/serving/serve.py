@@ -13,12 +13,12 @@ from typing import Any
 from wsgi_timeout import target as targets
 from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.http.routes import Routes
+from wsgi_timeout.secret import MADE_BY_SERVE
 from wsgi_timeout.serving.embedded_redis import EmbeddedServer, state_folder
 from wsgi_timeout.serving.parts import ServeOptions
 from wsgi_timeout.serving.signals import Signals
 from wsgi_timeout.serving.site import Site
 from wsgi_timeout.settings import (
-    MADE_BY_SERVE,
     RESERVE_THREADS,
     SECRET_VARIABLE,
     Settings,

@@ -14,7 +14,8 @@ import os
 from collections.abc import Iterable, Iterator
 
 from wsgi_timeout.errors import ConfigurationError, UploadBroken
-from wsgi_timeout.settings import MADE_BY_SERVE, SECRET_VARIABLE
+from wsgi_timeout.secret import MADE_BY_SERVE
+from wsgi_timeout.settings import SECRET_VARIABLE
 from wsgi_timeout.store.streams import CHUNK
 
 #: The field of a worker's description that holds the fingerprint of its secret.

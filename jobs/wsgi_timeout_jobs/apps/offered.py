@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeGuard
 
+from wsgi_timeout import secret
 from wsgi_timeout import target as targets
 from wsgi_timeout.errors import ConfigurationError
-from wsgi_timeout.functions import payload
 from wsgi_timeout.needs import need
 from wsgi_timeout.store.messages import INNER_ENTRY
 from wsgi_timeout_jobs.apps.other_python.app import OtherPythonApp
@@ -107,7 +107,7 @@ def _of_stub(stub: Stub, queue: str) -> Entries:
 
     if stub.functions:
         need("cloudpickle", "a stub with functions", "functions")
-        payload.check_secret()
+        secret.required()
     functions = {name: function.local for name, function in stub.functions.items()}
     apps: dict[str, WSGIApp] = {}
     if not queue:  # a process for functions builds no web apps, which may be large
