@@ -15,6 +15,10 @@ from call_steps import a_call, fresh_calls
 from commands import run, run_here
 from harness import RedisServer, ask, environment, follow, until
 
+from wsgi_timeout.serving.command_parts import duration
+from wsgi_timeout.serving.watch import of_failed
+from wsgi_timeout.store.failed_calls import FailedCall
+
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
 
@@ -174,6 +178,27 @@ def test_the_serve_of_this_folder_is_found(serve, folder, env):
     server.ctrl_c()
     assert server.popen.wait(20) == 0
     assert run("calls", env=env, cwd=folder)[0] == 2
+
+
+def test_times_have_units_and_failures_colors():
+    """Tables and `show` say times as people do, and `--watch --failed` shows its table in red."""
+    told = [duration(seconds) for seconds in (0, 59.94, 60, 3599, 3600, 86_399, 86_400, 266_400)]
+    assert told == [
+        "0.0 s",
+        "59.9 s",
+        "1 min 0 s",
+        "59 min 59 s",
+        "1 h 0 min",
+        "23 h 59 min",
+        "1 d 0 h",
+        "3 d 2 h",
+    ]
+    call = FailedCall(
+        "fc-1", "shop", "GET /", "lost", 2, "2026-11-28T00:00:00+00:00", "Traceback:\nits worker died"
+    )
+    shown = of_failed([call])
+    assert shown.colors == ["red"]
+    assert dict(zip(shown.heads, shown.rows[0], strict=True))["DETAIL"] == "its worker died"
 
 
 def test_output_that_nobody_reads_is_no_error(redis_server):

@@ -14,7 +14,7 @@ from wsgi_timeout.http.printable import printable
 from wsgi_timeout.serving.running import url_here
 from wsgi_timeout.store.call_list import history
 from wsgi_timeout.store.connection import connect
-from wsgi_timeout.store.failed_calls import names
+from wsgi_timeout.store.failed_calls import aligned, names
 from wsgi_timeout.store.redis_errors import ANY, AWAY
 
 name_option = click.option("--name", help="Those of the queue wt:NAME.  [default: of every queue]")
@@ -96,8 +96,5 @@ def duration(seconds: float) -> str:
 
 
 def table(kind: type, items: Iterable[Any]) -> Iterable[str]:
-    """Yield the lines of a table of dataclasses."""
-    rows = [columns_of(kind), *map(row_of, items)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip()
+    """Return the lines of a table of dataclasses."""
+    return aligned([columns_of(kind), *map(row_of, items)])

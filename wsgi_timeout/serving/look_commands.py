@@ -19,11 +19,11 @@ from wsgi_timeout.serving.command_parts import (
     show,
     table,
 )
+from wsgi_timeout.serving.watch import of_calls, of_failed
 from wsgi_timeout.serving.watch import watch as keep_showing
 from wsgi_timeout.store import rq_state
 from wsgi_timeout.store.call_list import STATES, ListedCall, list_calls
-from wsgi_timeout.store.failed_calls import failed_calls, names
-from wsgi_timeout.store.failed_calls import table as failed_table
+from wsgi_timeout.store.failed_calls import aligned, failed_calls, failed_rows, names
 from wsgi_timeout.store.pauses import is_paused
 from wsgi_timeout.store.worker_list import ListedWorker, list_workers
 
@@ -50,19 +50,24 @@ def calls_command(
     """
 
     def work(client: redis.Redis) -> None:
-        if failed:
+        if failed and watch:
+            keep_showing(client, name, lambda: of_failed(failed_calls(client, name, limit)))
+        elif failed:
             found = failed_calls(client, name, limit)
-            show((json.dumps(asdict(call)) for call in found) if as_json else failed_table(found))
-        elif watch and not as_json:
-            keep_showing(client, name, states or STATES, limit)
+            lines = aligned(failed_rows(found))
+            show((json.dumps(asdict(call)) for call in found) if as_json else lines)
+        elif watch:
+            keep_showing(client, name, lambda: of_calls(list_calls(client, name, states or STATES, limit)))
         else:
             listed = list_calls(client, name, states or STATES, limit)
             show((json.dumps(asdict(call)) for call in listed) if as_json else table(ListedCall, listed))
             for told in (*_pauses(client, name), *_not_shown(client, name, states, limit)):
                 click.echo(told, err=True)
 
-    if watch and (failed or as_json):
-        raise click.UsageError("--watch shows a table of all calls: leave out --failed and --json")
+    if watch and as_json:
+        raise click.UsageError(
+            "--watch shows a table: leave out --json, or ask again and again without --watch"
+        )
     with suppress(KeyboardInterrupt):
         at_redis(work)
 
@@ -96,9 +101,16 @@ def show_command(call_id: str, *, as_json: bool) -> None:
             show([json.dumps(found)])
         else:
             found |= {key: duration(found[key]) for key in ("age", "queued_for")}
-            show(f"{key:<13} {value}".rstrip() for key, value in found.items())
+            show(line for key, value in found.items() for line in _lines(key, str(value)))
 
     at_redis(work)
+
+
+def _lines(key: str, value: str) -> Iterator[str]:
+    """Yield a value beside its key, the further lines of a traceback below it."""
+    first, *further = value.splitlines() or [""]
+    yield f"{key:<13} {first}".rstrip()
+    yield from (f"{'':<13} {line}" for line in further)
 
 
 @click.command("workers")

@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import redis
 
 from wsgi_timeout.http.printable import printable
-from wsgi_timeout.serving.command_parts import columns_of, row_of, table
-from wsgi_timeout.store.call_list import ListedCall, list_calls
-from wsgi_timeout.store.failed_calls import names
+from wsgi_timeout.serving.command_parts import columns_of, row_of
+from wsgi_timeout.store.call_list import ListedCall
+from wsgi_timeout.store.failed_calls import FailedCall, aligned, failed_rows, names
 from wsgi_timeout.store.gauges import of_name
 from wsgi_timeout.store.pauses import is_paused
 
@@ -28,16 +28,36 @@ _COUNTS = {
 _COLORS = {"queued": "yellow", "running": "cyan", "delayed": "magenta"}
 
 
-def watch(client: redis.Redis, name: str | None, states: tuple[str, ...], limit: int) -> None:
-    """Show calls until Ctrl-C, in full screen if `rich` is installed; raises what redis-py raises."""
+class Shown(NamedTuple):
+    """One look: a table's heads and rows, and the color of each row, for `rich`."""
+
+    heads: list[str]
+    rows: list[list[str]]
+    colors: list[str]
+
+
+def watch(client: redis.Redis, name: str | None, look: Callable[[], Shown]) -> None:
+    """Show what `look` returns until Ctrl-C, in full screen if `rich` is installed; raises as redis-py."""
     with _screen() as draw:
         while True:
-            listed = list_calls(client, name, states, limit)
-            draw(list(_heads(client, name)), listed)
+            shown = look()
+            draw(list(_summaries(client, name)), shown)
             time.sleep(_SECONDS)
 
 
-def _heads(client: redis.Redis, name: str | None) -> Iterator[str]:
+def of_calls(calls: list[ListedCall]) -> Shown:
+    """Return what is shown of a list of calls."""
+    colors = ["red" if call.outcome not in {"", "done"} else _COLORS.get(call.state, "") for call in calls]
+    return Shown(columns_of(ListedCall), [row_of(call) for call in calls], colors)
+
+
+def of_failed(calls: list[FailedCall]) -> Shown:
+    """Return what is shown of failed calls."""
+    heads, *rows = failed_rows(calls)
+    return Shown(heads, rows, ["red"] * len(rows))
+
+
+def _summaries(client: redis.Redis, name: str | None) -> Iterator[str]:
     for each in [name] if name else names(client):
         gauges = {metric: value for metric, _, value in of_name(client, each)}
         counts = [f"{gauges.get(metric, 0):.0f} {word}" for metric, word in _COUNTS.items()]
@@ -47,31 +67,30 @@ def _heads(client: redis.Redis, name: str | None) -> Iterator[str]:
 
 
 @contextmanager
-def _screen() -> Iterator[Callable[[list[str], list[ListedCall]], None]]:
+def _screen() -> Iterator[Callable[[list[str], Shown], None]]:
     try:
         from rich.live import Live  # noqa: PLC0415 - no dependency of a deployment
     except ImportError:
         yield _plain
         return
     with Live(screen=True, auto_refresh=False) as live:
-        yield lambda heads, calls: live.update(_rich(heads, calls), refresh=True)
+        yield lambda summaries, shown: live.update(_rich(summaries, shown), refresh=True)
 
 
-def _plain(heads: list[str], calls: list[ListedCall]) -> None:
+def _plain(summaries: list[str], shown: Shown) -> None:
     click.clear()
-    for line in (*heads, *table(ListedCall, calls)):
+    for line in (*summaries, *aligned([shown.heads, *shown.rows])):
         click.echo(printable(line))
 
 
-def _rich(heads: list[str], calls: list[ListedCall]) -> Any:
+def _rich(summaries: list[str], shown: Shown) -> Any:
     from rich.console import Group  # noqa: PLC0415 - as above
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    shown = Table(expand=True, box=None, header_style="bold")
-    for column in columns_of(ListedCall):
-        shown.add_column(column, overflow="ellipsis", no_wrap=True)
-    for call in calls:
-        color = "red" if call.outcome not in {"", "done"} else _COLORS.get(call.state, "")
-        shown.add_row(*(Text(printable(word)) for word in row_of(call)), style=color)
-    return Group(*(Text(printable(head), style="bold") for head in heads), shown)
+    table = Table(expand=True, box=None, header_style="bold")
+    for head in shown.heads:
+        table.add_column(head, overflow="ellipsis", no_wrap=True)
+    for row, color in zip(shown.rows, shown.colors, strict=True):
+        table.add_row(*(Text(printable(word)) for word in row), style=color)
+    return Group(*(Text(printable(line), style="bold") for line in summaries), table)

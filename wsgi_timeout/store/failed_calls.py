@@ -93,9 +93,13 @@ def names(client: redis.Redis) -> list[str]:
     return sorted(queue.removeprefix(ours) for queue in queues if queue.startswith(ours))
 
 
-def table(calls: Iterable[FailedCall]) -> Iterator[str]:
-    """Yield the lines of a table, one for each call."""
-    rows = [_COLUMNS, *(_row(call) for call in calls)]
+def failed_rows(calls: Iterable[FailedCall]) -> list[list[str]]:
+    """Return the rows of a table, its heads first."""
+    return [list(_COLUMNS), *(list(_row(call)) for call in calls)]
+
+
+def aligned(rows: list[list[str]]) -> Iterator[str]:
+    """Yield the lines of a table."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip()
