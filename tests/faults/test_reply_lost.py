@@ -177,6 +177,22 @@ def test_a_small_request(site, proxy, seen, where):
 
 
 @pytest.mark.slow
+def test_a_cancel(site, hasty, proxy, seen):
+    """Who cancels a call is told 202, the handler ends, and the result is 410."""
+
+    def scenario(number):
+        tag = f"cancelled-{number}"
+        location = ask(hasty.port, f"/guarded?seconds=30&tag={tag}").location
+        until(lambda: site.runs(tag), what="the handler's begin")
+        status = location.replace("__wsgi_timeout_call", "__wsgi_timeout_status")
+        assert ask(hasty.port, status, "DELETE").status == 202
+        assert follow(hasty.port, location)[-1].status == 410
+        until(lambda: site.runs(f"{tag}-finally"), what="its finally")
+
+    seen("a run with a break", sweep(proxy, Break.AFTER, scenario, name=site.name, scripts={"end"}))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("where", Break)
 def test_a_redirected_request(site, hasty, proxy, seen, where):
     """A request that is redirected is run once and answered, and its result can be had again for a while."""

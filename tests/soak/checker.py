@@ -7,7 +7,9 @@ A client writes for each of its calls
     refused    503 before anything was accepted
     unknown    the connection broke before an answer: nobody can say whether the call was accepted
     accepted   it got a result URL, or a function's id
-    answer     the last answer: `status`, and whether its body was `right`: the call's own, and whole
+    shared     somebody else asked for the result too, and left
+    answer     the last answer: `status`, whether its body was `right`: the call's own, and whole; and whether
+               it came so `late` that the grace may have been over of what others were given
     gone       its client gave up waiting: too late, or the result URL was not known
     again      what a reload of its result URL gave after the answer; `late` if the grace may have been over
 
@@ -73,7 +75,7 @@ def _wrong_answers(kind, story, told, ends):
         # A download's last bytes are out before its handler's end, which a fault may then prevent.
         if answer["status"] == 200 and not ends and kind not in DOWNLOADS:
             yield f"{kind}, answered with 200, and no handler came to its end"
-        if answer["status"] == 410 and not told["cancelled"]:
+        if answer["status"] == 410 and not told["cancelled"] and not (told["shared"] and answer.get("late")):
             yield f"{kind}, told to be cancelled or delivered, and was neither"
     for again in (line for line in story if line["what"] == "again"):
         if again["status"] == 200 and not again["right"]:

@@ -32,6 +32,10 @@ FINE = {
         client("read", "accepted", "cancelled", "answer", status=410, right=False),
         handler("start"),
     ),
+    "shared, and late": (
+        client("read", "accepted", "shared", "answer", status=410, right=False, late=True),
+        handler("start", "end"),
+    ),
     "trimmed": (client("download", "accepted", "answer", status=409, right=False), handler("start")),
     "reloaded": (
         client("write", "accepted", "answer", "again", status=200, right=True, late=False),
@@ -93,6 +97,11 @@ BROKEN = {
     ),
     "a 410 for nothing": (
         client("read", "accepted", "answer", status=410, right=False),
+        handler("start", "end"),
+        "was neither",
+    ),
+    "a 410 for what was shared, soon": (
+        client("read", "accepted", "shared", "answer", status=410, right=False, late=False),
         handler("start", "end"),
         "was neither",
     ),

@@ -148,7 +148,7 @@ class Client(threading.Thread):
         if reply.status == 503:
             self._history.note(number, "refused")
             return
-        location = reply.location
+        location, followed = reply.location, time.monotonic()
         try:
             if kind == "function":
                 self._function(number, reply)
@@ -159,9 +159,8 @@ class Client(threading.Thread):
         except Gone as gone:
             self._history.note(number, "gone", why=str(gone))
             return
-        self._history.note(
-            number, "answer", status=reply.status, right=reply.body == self._content(number, size)
-        )
+        right = reply.body == self._content(number, size)
+        self._history.note(number, "answer", status=reply.status, right=right, late=self._is_late(followed))
         if kind == "reload" and location and reply.status == 200:
             self._reload(number, location, size)
 
@@ -173,9 +172,14 @@ class Client(threading.Thread):
         except Gone:
             self._history.note(number, "again", status="gone", right=False, late=False)
             return
-        late = time.monotonic() - answered > SURE
+        late = self._is_late(answered)
         right = reply.body == self._content(number, size)
         self._history.note(number, "again", status=reply.status, right=right, late=late)
+
+    @staticmethod
+    def _is_late(since):
+        """Whether the grace of a result that was delivered then may be over."""
+        return time.monotonic() - since > SURE
 
     def _send_half(self):
         """Open a connection that never gets further than half a head; close the oldest one."""
@@ -227,6 +231,7 @@ class Client(threading.Thread):
             another = http.client.HTTPConnection("127.0.0.1", self._port(), timeout=30)
             try:
                 another.request("GET", location)
+                self._history.note(number, "shared")
                 time.sleep(0.2)
             except OSError:
                 pass

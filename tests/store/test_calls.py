@@ -141,6 +141,16 @@ def test_cancel_after_the_end(calls):
     assert calls.look(other.id).detail == "first"
 
 
+def test_a_repeated_cancel_is_told_the_same(calls, monkeypatch):
+    """Who sends a cancel again, after a lost reply, is told that it was carried out."""
+    call = running(calls)
+    monkeypatch.setattr("wsgi_timeout.store.queue.now_ms", lambda: 1_000_000_000_000)
+    assert calls.end(call.id, Outcome.CANCELLED, "", 600) is True
+    before = everything(calls)
+    assert calls.end(call.id, Outcome.CANCELLED, "", 600) is True
+    assert everything(calls) == before
+
+
 def test_cancel_of_nothing(calls):
     """An unknown call cannot be ended, and is not made by trying."""
     assert calls.end("fc-unknown", Outcome.CANCELLED, "", 600) is False

@@ -1,11 +1,16 @@
 -- Ends a call from outside its handler: cancelled, timed out, lost. From now on writes of its attempt are refused.
+-- A repeat after a lost reply, which has the same time and outcome, is answered as the first time.
 -- KEYS: record, rq job
 -- ARGV: id, now ms, outcome, detail, result TTL s or '' for the record's own, attempt or '' for any
 -- Returns {'unknown'}, {'ended'} (it had ended before), or {'ok', the worker that must stop running it or '', '1' if
 --   the end must be on disk before anybody is told}
-local r = hmget(KEYS[1], 'state', 'worker', 'attempt', 'inboxes', 'name', 'stock', 'result_ttl', 'unwanted', 'untold', 'durable')
+local r = hmget(KEYS[1], 'state', 'worker', 'attempt', 'inboxes', 'name', 'stock', 'result_ttl', 'unwanted', 'untold', 'durable', 'ended',
+  'outcome')
 if not r[1] then return {'unknown'} end
-if r[1] == 'ended' then return {'ended'} end
+if r[1] == 'ended' then
+  if r[11] == ARGV[2] and r[12] == ARGV[3] then return {'ok', '', r[10] or ''} end
+  return {'ended'}
+end
 if ARGV[6] ~= '' and ARGV[6] ~= r[3] then return {'ended'} end
 local keep = seconds_kept(ARGV[5] ~= '' and ARGV[5] or r[7], ARGV[2], r[8], r[9])
 finish(KEYS[1], KEYS[2], ARGV[1], r[6], ARGV[2], keep, ARGV[3], ARGV[4], {})
