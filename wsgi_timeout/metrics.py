@@ -22,6 +22,8 @@ FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _LONG = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
 _HOPS = (0, 1, 2, 3, 5, 10, 20, 50, 100)
+#: How many routes one process tells apart: a program may have a thousand functions.
+MOST_ROUTES = 100
 
 
 class Family(NamedTuple):
@@ -77,6 +79,8 @@ class _Counting:
     families: dict[str, Any] = {}  # noqa: RUF012 - the process's own
     #: prometheus-client's registry for a process that counts for itself alone.
     registry: Any = None
+    #: The routes that were counted.
+    routes: set[str] = set()  # noqa: RUF012 - the process's own
 
 
 def start() -> None:
@@ -127,10 +131,21 @@ def count(metric: str, *labels: str, by: int = 1) -> None:
     """Raise a counter, or change a gauge; `labels` in the order of `FAMILIES`."""
     if _Counting.families:
         found = _Counting.families[f"wsgi_timeout_{metric}"]
-        (found.labels(*labels) if labels else found).inc(by)
+        (found.labels(*_bounded(metric, labels)) if labels else found).inc(by)
 
 
 def observe(metric: str, value: float, *labels: str) -> None:
     """Add one value to a histogram."""
     if _Counting.families:
-        _Counting.families[f"wsgi_timeout_{metric}"].labels(*labels).observe(max(0.0, value))
+        bounded = _bounded(metric, labels)
+        _Counting.families[f"wsgi_timeout_{metric}"].labels(*bounded).observe(max(0.0, value))
+
+
+def _bounded(metric: str, labels: tuple[str, ...]) -> tuple[str, ...]:
+    """Return labels whose route is one of the first that this process has counted, else `*`."""
+    if FAMILIES[f"wsgi_timeout_{metric}"].labels[:2] != _CALL or labels[1] in _Counting.routes:
+        return labels
+    if len(_Counting.routes) < MOST_ROUTES:
+        _Counting.routes.add(labels[1])
+        return labels
+    return (labels[0], "*", *labels[2:])

@@ -135,6 +135,20 @@ def test_a_process_without_the_setting_does_not_import_the_client():
     assert found.stdout == "False\n"
 
 
+def test_a_thousand_functions_make_a_hundred_series():
+    """A process tells its first hundred routes apart, and counts the others together."""
+    program = (
+        "from wsgi_timeout import metrics; metrics.start()\n"
+        "for i in range(1000): metrics.count('attempts_total', 'shop', f'function{i}', 'first')\n"
+        "[family] = [each for each in metrics.registry().collect() if each.name == 'wsgi_timeout_attempts']\n"
+        "samples = [each for each in family.samples if each.name.endswith('_total')]\n"
+        "values = {each.labels['route']: each.value for each in samples}\n"
+        "print(len(values), values['function99'], values['*'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "101 1.0 900.0\n"
+
+
 def test_a_port_that_is_taken_is_one_line(site, port):
     """A pool whose port is taken says so, and ends."""
     command = [sys.executable, "-m", "wsgi_timeout.serving.cli", "worker", "basic:app"]
