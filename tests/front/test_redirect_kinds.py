@@ -4,7 +4,7 @@ import asyncio
 import json
 
 import pytest
-from harness import ask, follow
+from harness import ask, follow, raw_request
 from result_urls import MARK, ready_result, status_url
 
 SLOW = "seconds=0.5"
@@ -82,6 +82,13 @@ def test_no_cache_takes_the_answer_to_a_put_for_a_gets(port, method, shown):
     result = ready_result(port, f"/list?cache=public,+max-age=60&{SLOW}", method)
     found = ask(port, result)
     assert [value for name, value in found.headers if name.endswith("Cache-Control")] == shown
+
+
+def test_a_get_that_announces_a_body_and_sends_none_is_answered(port):
+    """`curl -H "Transfer-Encoding: chunked" -d ...` does so after a 303: nobody waits for that body."""
+    result = ready_result(port, f"/list?page=5&{SLOW}")
+    lines = f"GET {result} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    assert raw_request(port, lines.encode(), timeout=40).endswith(b"page 5")
 
 
 def test_a_part_of_the_apps_own_page_does_not_lead_back_to_the_result_url(port):

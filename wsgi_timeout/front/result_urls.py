@@ -42,6 +42,8 @@ from wsgi_timeout.store.redis_errors import UNAVAILABLE, unavailable_is_refusal
 from wsgi_timeout.store.time_limit import within
 from wsgi_timeout.watching.waiter import Waiter
 
+#: Seconds that the body of a GET may pause.
+_PAUSE_SECONDS = 1.0
 #: Outcomes that are no failures of the app.
 _FINE = frozenset({None, Outcome.DONE, Outcome.CANCELLED})
 
@@ -128,16 +130,19 @@ def _respond(request: _Request, seat: Seat, deadline: float) -> Iterable[bytes]:
 def drain(environ: dict[str, Any], settings: Settings) -> float:
     """Read and drop a request's body; return how many seconds that took.
 
-    `curl -X POST -L` sends its body with every hop.
+    `curl -X POST -L` sends its body with every hop. With `-H "Transfer-Encoding: chunked"` it announces one
+    with a GET, and sends none: that is not waited for, as no app would.
     """
-    began = time.monotonic()
+    began, safe = time.monotonic(), environ["REQUEST_METHOD"] in SAFE
+    patience = min(_PAUSE_SECONDS, settings.upload_timeout) if safe else settings.upload_timeout
     try:
         upload = Upload(environ, settings.max_request_body)
         if not upload.empty:
-            with impatient(environ, settings.upload_timeout):
+            with impatient(environ, patience):
                 upload.discard()
     except UploadStalled:
-        raise
+        if not safe:
+            raise
     except (UploadBroken, BodyTooLarge):
         pass  # the server closes the connection by itself
     return time.monotonic() - began
