@@ -29,7 +29,7 @@ from wsgi_timeout_jobs.pool.metrics_port import MetricsPort
 from wsgi_timeout_jobs.pool.options import PoolOptions
 from wsgi_timeout_jobs.pool.pauses import Pauses
 from wsgi_timeout_jobs.pool.queue_keeper import QueueKeeper
-from wsgi_timeout_jobs.pool.records import SILENT_SECONDS, ended_elsewhere, is_left
+from wsgi_timeout_jobs.pool.records import Records
 from wsgi_timeout_jobs.pool.rq_commands import Command, CommandChannel
 from wsgi_timeout_jobs.pool.signals import install, tell_systemd, wait
 
@@ -42,8 +42,6 @@ _RENEWALS = 3.3
 _LOOK_SECONDS = 1.0
 #: Seconds between two looks for cancels and `rq suspend` while nothing runs.
 _IDLE_SECONDS = 1.0
-#: Seconds between two checks of the records of running calls.
-_RECORDS_SECONDS = 2.0
 
 
 class Pool:
@@ -67,13 +65,12 @@ class Pool:
         )
         self._log_once = LogOnce("pool")
         self._away = False
-        #: Since when Redis has answered each time, on the monotonic clock.
-        self._unbroken_since = time.monotonic()
+        self._records = Records(
+            self._redis, self._children, self._deadlines, patience=settings.reader_timeout / 2
+        )
         self._pauses = Pauses()
-        self._next_renewal = self._next_look = self._next_records = self._next_cancels = 0.0
+        self._next_renewal = self._next_look = self._next_cancels = 0.0
         self._empty = Emptiness(self._inbox)
-        #: The attempts that ran at the last check of records.
-        self._ran: set[tuple[str, int]] = set()
         self._looked_at_server = False
         self._ready_fd = options.ready_fd
         self._told_ready = False
@@ -148,7 +145,7 @@ class Pool:
             self._settle,
             self._look_at_queues,
             self._receive_cancels,
-            self._look_at_records,
+            self._records.check,
             self._receive_commands,
             # Last, since a full Redis refuses it.
             self._tell_rq,
@@ -157,7 +154,7 @@ class Pool:
         if all(self._answers(part) for part in parts):
             self._away = False
         else:
-            self._unbroken_since = time.monotonic()
+            self._records.note_away()
 
     def _answers(self, part: Callable[[], None]) -> bool:
         """Do a part; return False if Redis is away, and the other parts need not be tried."""
@@ -236,38 +233,6 @@ class Pool:
         for child, running in self._children.running():
             if running.call_id.encode() in cancelled:
                 self._deadlines.interrupt(child, running, Outcome.CANCELLED)
-
-    def _look_at_records(self) -> None:
-        """Interrupt handlers whose call has ended or runs elsewhere: the message about it may be lost."""
-        now = time.monotonic()
-        if now < self._next_records:
-            return
-        self._next_records = now + _RECORDS_SECONDS
-        # After a call's response was recorded its handler may go on, and its record may be deleted.
-        there = [(child, running) for child, running in self._children.running() if not running.recorded]
-        long = [(child, running) for child, running in there if running.attempt_of in self._ran]
-        self._ran = {running.attempt_of for _, running in there}
-        if not long:
-            return
-        pipe = self._redis.pipeline(transaction=False)
-        for _, running in long:
-            pipe.hmget(keys.call(running.call_id), "state", "attempt", "outcome", "head")
-            body = keys.response_body(running.call_id, running.attempt)
-            pipe.hmget(body, "left", "readers", "window", "seen", "marked")
-        pipe.time()
-        *found, (seconds, _) = pipe.execute()
-        for (child, running), record, stream in zip(long, found[::2], found[1::2], strict=True):
-            if running not in child.board.running():
-                continue
-            if ended_elsewhere(running, record):
-                self._deadlines.interrupt(child, running, Outcome.CANCELLED, ended=True)
-            elif stream[1] and now - self._unbroken_since < 2 * SILENT_SECONDS:
-                pass  # its web process may be coming back to Redis as well
-            elif is_left(record[3], stream, seconds, self._settings.reader_timeout / 2):
-                # The handler's next write is then refused; without one the next check interrupts it.
-                self._deadlines.record(
-                    child, running, Outcome.CANCELLED, "nobody reads its response any more"
-                )
 
     def _receive_commands(self) -> None:
         for command in self._commands.received([child.name for child in self._children]):
