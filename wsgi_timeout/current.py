@@ -7,7 +7,7 @@ import operator
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import wraps
@@ -53,6 +53,22 @@ def enter_worker() -> None:
     """Make this process a worker: fronts that are built in it run their app in place."""
     global _worker  # noqa: PLW0603 - a process becomes one once, before it loads the app
     _worker = os.getpid()
+
+
+class _Shield:
+    """Holds interrupts back; outside workers there are none."""
+
+    hold: Callable[[], AbstractContextManager[None]] = nullcontext
+
+
+def shield_with(hold: Callable[[], AbstractContextManager[None]]) -> None:
+    """Have `shield` use `hold`, as a worker does whose handlers can be interrupted."""
+    _Shield.hold = hold
+
+
+def shield() -> AbstractContextManager[None]:
+    """Hold interrupts back in a `with` block, in which they would leave a connection or a lock in use."""
+    return _Shield.hold()
 
 
 #: The queue whose calls this process takes; empty outside workers.

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from functools import cached_property, partial
 from typing import Any
 
 import redis
 
+from wsgi_timeout.current import shield
 from wsgi_timeout.functions.looks import Looks
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.store import durability
@@ -25,17 +25,6 @@ _THREADS = 8
 
 _lock = threading.Lock()
 _clients: dict[tuple[int, str], Client] = {}
-
-
-class _Shield:
-    """Holds interrupts back while a client is used; outside workers there are none."""
-
-    hold: Callable[[], AbstractContextManager[None]] = nullcontext
-
-
-def shield_with(hold: Callable[[], AbstractContextManager[None]]) -> None:
-    """Have clients use `hold` around code that an exception from a signal handler must not break off."""
-    _Shield.hold = hold
 
 
 class Client:
@@ -76,7 +65,7 @@ class Client:
     @staticmethod
     def shield() -> AbstractContextManager[None]:
         """Hold interrupts back in a `with` block, in which they would leave a connection or a lock in use."""
-        return _Shield.hold()
+        return shield()
 
 
 def client() -> Client:
@@ -85,7 +74,7 @@ def client() -> Client:
     key = (os.getpid(), url)
     if found := _clients.get(key):
         return found
-    with _Shield.hold(), _lock:
+    with shield(), _lock:
         if key not in _clients:
             _clients[key] = Client(url)
         return _clients[key]

@@ -1,4 +1,4 @@
-"""Serves a pool's metrics on a port, in a process of its own, which answers also while the pool is busy."""
+"""A pool's metrics on a port, served by a process of its own, which answers also while the pool is busy."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import socket
 import subprocess
 import sys
 import time
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 from wsgi_timeout import metrics
 from wsgi_timeout.errors import ConfigurationError
-from wsgi_timeout.watching.exposition import Exposition, make_folder, remove_folder
-from wsgi_timeout_jobs.process.dies_with_parent import die_with_parent
+from wsgi_timeout.watching.exposition import make_folder, remove_folder
 
 log = logging.getLogger("wsgi_timeout.pool")
 
+#: What that process runs; a pool without it need not import an HTTP server.
+_SERVER = "wsgi_timeout_jobs.pool.metrics_server"
 #: Seconds between two starts of that process.
 _PAUSE_SECONDS = 5.0
 
@@ -49,7 +49,7 @@ class MetricsPort:
         if time.monotonic() < self._next_start or (self._process and self._process.poll() is None):
             return
         self._next_start = time.monotonic() + _PAUSE_SECONDS
-        command = [sys.executable, "-m", __name__, str(self._sock.fileno()), str(os.getpid())]
+        command = [sys.executable, "-m", _SERVER, str(self._sock.fileno()), str(os.getpid())]
         env = {**os.environ, "REDIS_URL": self._url}
         self._process = subprocess.Popen(command, env=env, pass_fds=[self._sock.fileno()])
 
@@ -60,33 +60,3 @@ class MetricsPort:
             self._process.terminate()
             self._process.wait()
         remove_folder()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    exposition: Exposition
-    timeout = 10  # seconds; clients are answered one after the other
-
-    def do_GET(self) -> None:
-        content_type, body = self.exposition.answer()
-        self.send_response(200)
-        self.send_header("Content-Type", content_type)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Log nothing of scrapes."""
-
-
-def main(descriptor: int, parent: int) -> None:
-    """Answer scrapes on a listening socket until the pool ends."""
-    die_with_parent(parent)
-    _Handler.exposition = Exposition(os.environ["REDIS_URL"])
-    server = HTTPServer(("", 0), _Handler, bind_and_activate=False)
-    server.socket.close()
-    server.socket = socket.socket(fileno=descriptor)
-    server.serve_forever()
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 
+from wsgi_timeout.current import shield_with
 from wsgi_timeout.errors import CallInterrupted
-from wsgi_timeout.functions.client import shield_with
 
 #: Not SIGALRM nor SIGUSR1: apps use those.
 SIGNAL = signal.SIGUSR2

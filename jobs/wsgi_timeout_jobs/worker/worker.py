@@ -10,6 +10,7 @@ import threading
 import time
 from contextlib import suppress
 from functools import partial
+from typing import TYPE_CHECKING
 
 from rq.serializers import JSONSerializer
 from rq.worker import BaseWorker
@@ -24,7 +25,6 @@ from wsgi_timeout.store.redis_errors import ANY
 from wsgi_timeout.store.workers import Workers
 from wsgi_timeout.watching.listener import Listener
 from wsgi_timeout_jobs.apps.offered import Entries
-from wsgi_timeout_jobs.attempt.function import FunctionRunner
 from wsgi_timeout_jobs.attempt.persist import ends_process_on_error, until_redis_answers
 from wsgi_timeout_jobs.attempt.request import RequestRunner
 from wsgi_timeout_jobs.process.board import Board
@@ -33,6 +33,9 @@ from wsgi_timeout_jobs.process.interrupts import SIGNAL, Interrupts, ignore
 from wsgi_timeout_jobs.process.options import WorkerOptions
 from wsgi_timeout_jobs.process.registration import refuse_conflict, register
 from wsgi_timeout_jobs.worker.intake import Intake
+
+if TYPE_CHECKING:
+    from wsgi_timeout_jobs.attempt.function import FunctionRunner
 
 log = logging.getLogger("wsgi_timeout.worker")
 
@@ -100,6 +103,8 @@ class CallWorker(BaseWorker):
     def _runner(self) -> RequestRunner | FunctionRunner:
         attempts, interrupts, board = self._attempts, self._interrupts, self._board
         if self._options.queue:
+            from wsgi_timeout_jobs.attempt.function import FunctionRunner  # noqa: PLC0415 - not for web calls
+
             return FunctionRunner(self._offered.functions, attempts, interrupts, board)
         return RequestRunner(self._offered.apps, attempts, self._listener, interrupts, board)
 

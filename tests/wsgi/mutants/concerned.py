@@ -79,6 +79,7 @@ _TESTS = {
     f"{JOBS}pool/deadlines.py": "jobs/test_pool_decisions.py faults/test_interrupts.py",
     f"{JOBS}pool/forked.py": "jobs/test_pool_decisions.py serving/test_serve.py",
     f"{JOBS}pool/metrics_port.py": "serving/test_metrics.py",
+    f"{JOBS}pool/metrics_server.py": "serving/test_metrics.py",
     f"{JOBS}pool/options.py": _POOL,
     f"{JOBS}pool/pool.py": _POOL,
     f"{JOBS}pool/queue_keeper.py": f"{_POOL} jobs/test_stock_rq.py",
