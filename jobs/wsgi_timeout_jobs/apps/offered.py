@@ -103,8 +103,7 @@ class _Warned:
 
 
 def _of_stub(stub: Stub, queue: str) -> Entries:
-    from wsgi_timeout.functions import payload  # noqa: PLC0415 - for stubs only, as the next
-    from wsgi_timeout_jobs.apps.build import ByPath, build  # noqa: PLC0415
+    from wsgi_timeout_jobs.apps.build import ByPath, build  # noqa: PLC0415 - it imports `integrations`
 
     if stub.functions:
         need("cloudpickle", "a stub with functions", "functions")
