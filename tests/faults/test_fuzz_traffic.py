@@ -157,10 +157,10 @@ def test_junk_in_what_calls_use(deploy, redis_server, seen):
             return follow(site.web.port, "/fast")[-1].status == 200
 
         written = time.monotonic()
-        until(served, 20, f"a new call after {junk.done[-12:]}")
+        until(served, 60, f"a new call after {junk.done[-12:]}")
         seconds.append(time.monotonic() - written)
     seen("a new call is served", seconds)
-    until(lambda: follow(site.web.port, "/remote", "POST")[-1].status == 200, 30, "a function's result")
+    until(lambda: follow(site.web.port, "/remote", "POST")[-1].status == 200, 60, "a function's result")
     assert site.pool.popen.poll() is None
     assert site.web.popen.poll() is None
     # What is odd in a key that all share must not reach the next test.
