@@ -6,6 +6,7 @@ import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from call_steps import a_call, fresh_calls
@@ -14,7 +15,9 @@ from harness import Deployment, Process, RedisServer, ask, until
 
 from wsgi_timeout import identity
 from wsgi_timeout.front import platforms
+from wsgi_timeout.serving import doctor_redis
 from wsgi_timeout.serving.doctor import examine, exit_code
+from wsgi_timeout.settings import Settings
 from wsgi_timeout.store import pauses, web_list
 from wsgi_timeout.store.connection import connect
 from wsgi_timeout.store.messages import WIRE_VERSION
@@ -255,6 +258,57 @@ def test_missing_rights_are_named(server):
     assert code == 1, checks
     assert checks["rights"][0] == "fail"
     assert checks["server"][0] == "warn"
+
+
+class Elsewhere(BaseHTTPRequestHandler):
+    """What is no web process of ours may say: `ok` to whatever is fetched, nothing to a POST."""
+
+    ready = b"ok\n"
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.ready)))
+        self.end_headers()
+        self.wfile.write(self.ready)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_url_that_leads_elsewhere_is_named(server, monkeypatch):
+    """A public URL that leads to something else fails; one that lets no POST through cannot be looked at."""
+    with HTTPServer(("127.0.0.1", 0), Elsewhere) as elsewhere, ThreadPoolExecutor(1) as threads:
+        threads.submit(elsewhere.serve_forever)
+        try:
+            url = f"http://127.0.0.1:{elsewhere.server_port}"
+            assert found(server.url, public_url=url)[0]["proxy"][0] == "warn"
+            monkeypatch.setattr(Elsewhere, "ready", b"welcome\n")
+            assert "answers 200, not our web process" in found(server.url, public_url=url)[0]["public URL"][1]
+        finally:
+            elsewhere.shutdown()
+
+
+def test_what_no_server_here_says_is_named(server, monkeypatch):
+    """An old Redis, a disk that takes no writes, a clock that is wrong, a durability that cannot be kept."""
+
+    class Said:
+        """A server's answers."""
+
+        def __init__(self, **values):
+            self.info, self.time = lambda *_: values, lambda: (int(time.time()) - 60, 0)
+
+    def first(check, **values):
+        [finding] = list(check(Said(**values), Settings()))[:1]
+        return finding.verdict, finding.what
+
+    assert first(doctor_redis.server, redis_version="6.0.16") == ("fail", "redis 6.0.16")
+    assert first(doctor_redis.persistence, aof_enabled=1, aof_last_write_status="err")[0] == "fail"
+    verdict, what = first(doctor_redis.clock)
+    assert (verdict, "the clock of this machine is +6" in what) == ("warn", True)
+    monkeypatch.setenv("WSGI_TIMEOUT_DURABILITY", "fsync")
+    assert found(server.url)[0]["durability"][0] == "ok"
+    server.client.config_set("appendonly", "no")
+    assert found(server.url)[0]["durability"][0] == "fail"
 
 
 def test_a_cluster_and_a_silent_server_are_named(server):
