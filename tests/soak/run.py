@@ -151,7 +151,7 @@ def leftovers(redis, begin):
     """Return what was not cleaned up, once every result has had its time."""
     wrong = kept_for_nobody(redis.client)
     try:
-        until(lambda: not list(redis.client.scan_iter("wt:call:*")), 90, "the end of every record")
+        until(lambda: not list(redis.client.scan_iter("wt:call:*")), 150, "the end of every record")
         until(
             lambda: not any(map(counted(redis.client), redis.client.scan_iter("wt:buffered:*"))),
             15,

@@ -19,8 +19,9 @@ SETTINGS = {
     "lease_seconds": 2,
     "interrupt_grace": 2,
     "delivery_grace": 10,
-    "result_ttl": 30,
-    "function_result_ttl": 30,
+    # Longer than a client may wait for its next answer while a busy machine starts web processes anew.
+    "result_ttl": 60,
+    "function_result_ttl": 60,
     "buffer": 1 << 20,
     "unread_timeout": 10,
     "secret": "soak" * 8,
