@@ -19,7 +19,7 @@ VENVS = TOP / ".venv-stacks"
 
 #: Python, and what an app of that year pins, from the oldest to the newest.
 STACKS = {
-    "2021": ("3.10", "flask==2.0.3 werkzeug==2.0.3 gunicorn==20.1.0 redis==4.6.0 rq==1.15.1 click==8.0.4"),
+    "2021": ("3.10", "flask==2.0.3 werkzeug==2.0.3 gunicorn==20.1.0 redis==4.3.4 rq==1.15.1 click==8.0.4"),
     "2022": ("3.10", "flask==2.2.5 werkzeug==2.2.3 gunicorn==20.1.0 redis==4.6.0 rq==1.16.2 click==8.1.3"),
     "2023": ("3.11", "flask==3.0.0 gunicorn==21.2.0 redis==5.0.1 rq==1.15.1 itsdangerous==2.1.2"),
     "2024": ("3.12", "flask==3.0.3 gunicorn==23.0.0 redis==5.2.1 rq==2.0.0"),

@@ -72,12 +72,14 @@ def _client(url: str, connections: int, socket_timeout: float, retries: int) -> 
         if found:
             kind = following(kind)
             options["primary"] = Primary(found, options, own)
+        limits = {"socket_timeout": socket_timeout}
+        if "path" not in options or redis.VERSION >= (4, 6):  # before, a unix socket takes no such limit
+            limits["socket_connect_timeout"] = socket_timeout
         waiting_pool: Any = WaitingPool  # its base has no annotations
         pool = waiting_pool(
             **options,
             max_connections=connections,
-            socket_timeout=socket_timeout,
-            socket_connect_timeout=socket_timeout,
+            **limits,
             # Retried after a closed connection, not after a timeout: a silent server is not asked again.
             connection_class=kind,
             retry=Retry(ConstantBackoff(_RETRY_PAUSE_SECONDS), retries, (ConnectionLost,)),
