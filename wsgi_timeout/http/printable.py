@@ -7,12 +7,12 @@ import re
 from wsgi_timeout.http.urls import TOKEN
 
 #: Characters of an id or a token, plain or escaped any number of times, as in `_`, `%5F`, `%255F`.
-_SYMBOLS = r"(?:[\w-]{1,8}+|%(?:25)*+(?:2[Dd]|3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa]|5[Ff])){1,40}+"
+_SYMBOLS = r"(?:[\w-]{1,8}|%(?:25)*(?:2[Dd]|3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa]|5[Ff])){1,40}"
 #: An id with its token, whatever stands before it: our parameter in any spelling, an event's id, a cookie.
-#: Without backtracking, since clients choose what is logged.
+#: Without backtracking, since clients choose what is logged: what a lookahead has matched stays as it is.
 _ID_AND_TOKEN = re.compile(
-    rf"((?:f|%(?:25)*+66)(?:c|%(?:25)*+63)(?:-|%(?:25)*+2[Dd])(?=[\w%-]{{8}}){_SYMBOLS})"
-    rf"(?:\.|%(?:25)*+2[Ee])(?=[\w%-]{{16}}){_SYMBOLS}",
+    r"(?P<shown>(?:f|%(?:25)*66)(?:c|%(?:25)*63)(?:-|%(?:25)*2[Dd])(?=[\w%-]{8})"
+    rf"(?=(?P<id>{_SYMBOLS}))(?P=id))(?:\.|%(?:25)*2[Ee])(?=[\w%-]{{16}})(?=(?P<token>{_SYMBOLS}))(?P=token)",
     re.ASCII,
 )
 # C0, DEL and C1 control characters (also as bytes of UTF-8 read as Latin-1), and Unicode's line ends.
@@ -28,4 +28,4 @@ def without_token(text: str) -> str:
     """Return the text without the tokens of our URLs: whoever has a token can read the result."""
     if "fc-" not in text and "%" not in text and "wsgi_timeout" not in text:
         return text
-    return _ID_AND_TOKEN.sub(r"\1.-", TOKEN.sub(r"\1.-", text))
+    return _ID_AND_TOKEN.sub(r"\g<shown>.-", TOKEN.sub(r"\1.-", text))

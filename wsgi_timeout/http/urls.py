@@ -22,7 +22,7 @@ from wsgi_timeout.http import parameters
 from wsgi_timeout.http.parameters import CALL, HOP, MARK, OFFSET, STATUS
 
 #: Matches a token in a line to be logged, with what stands before it.
-TOKEN = re.compile(r"(__wsgi_timeout_(?:call|status)(?:=|%3[Dd])[^.&\s]{0,99}+)\.[^&\s\"'<>]+")
+TOKEN = re.compile(r"(__wsgi_timeout_(?:call|status)(?:=|%3[Dd])[^.&\s]{0,99})\.[^&\s\"'<>]+")
 
 _REFERENCE = re.compile(r"(fc-[A-Za-z0-9_-]{8,64})\.([A-Za-z0-9_-]{16,128})")
 _ABSOLUTE_FORM = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
