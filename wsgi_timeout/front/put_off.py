@@ -13,7 +13,7 @@ _FULL_SECONDS = 1.0
 
 
 class PutOff(BaseException):
-    """Tells the server to run this request again soon; a `BaseException`, so that no app catches it."""
+    """Tells the server to run this request again soon; a `BaseException`, which no middleware catches."""
 
 
 def hold_back(environ: Mapping[str, Any], most_seconds: float) -> None:

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: Says how the running deployment is named; set by `serve` and `worker`, whose `--name` decides.
 
 #: The queue of plain functions, after the stub's name.
 FUNCTIONS = "functions"
@@ -50,7 +49,7 @@ class Stub:
                 environment's `WSGI_TIMEOUT_NAME`, which `--name` sets, decides over it.
 
         Raises:
-            ConfigurationError: the name is no text, or has other characters than letters, digits and _-.
+            ConfigurationError: the name is no text, or has other characters than letters, digits, _, - and .
         """
         if name is not None and not isinstance(name, str):
             raise ConfigurationError(f"Stub({name!r}): the name is text, as in Stub('ocr')")

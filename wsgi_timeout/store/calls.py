@@ -29,7 +29,7 @@ from wsgi_timeout.store.streams import StreamReader
 
 T = TypeVar("T")
 
-#: How often a call is read whose end Redis loses each time before that is on disk.
+#: How often a call is read again when Redis comes back without its end, before that was on disk.
 _READS = 3
 
 

@@ -32,11 +32,11 @@ class LiveWorkers:
     mounts: Mounts | None
     #: Whether any worker lives.
     alive: bool = False
-    #: The problem if all of them have another wire version and cannot read our calls; else empty.
+    #: Why none of them can read our calls, where all have another wire version; else empty.
     other_version: str = ""
     #: One of them runs other code than this process, under a name that many apps have (`app`, `main`).
     other_code: bool = False
-    #: The problem if all of them have another secret and would run no call of ours; else empty.
+    #: Why none of them would run our calls, where all have another secret; else empty.
     other_secret: str = ""
 
 
