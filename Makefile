@@ -122,7 +122,7 @@ soak: $(VENV)/.installed-dev ## Mixed traffic under random faults for ten minute
 bench: $(VENV)/.installed-bench wrk ## Run the benchmark, about 15 minutes, and write benchmarks/results.md
 	PYTHONPATH=tests:benchmarks $(BIN)/python benchmarks/run.py $(ARGS)
 
-bench-quick: $(VENV)/.installed-bench wrk ## The same with smaller crowds and fewer rounds, under two minutes
+bench-quick: $(VENV)/.installed-bench wrk ## Most of it, with smaller crowds and fewer rounds, two minutes; ARGS='functions extras'
 	PYTHONPATH=tests:benchmarks $(BIN)/python benchmarks/run.py --quick $(ARGS)
 
 slow-clients: $(VENV)/.installed-bench ## What others feel of clients that are slow on purpose, four minutes; ARGS='heads tls'
