@@ -107,8 +107,10 @@ def redis_commands(server, quick):
     for start in (contestants.floor, contestants.ours, contestants.simple_worker):
         with start(server) as one:
             before = _round_trips(client)
-            counted[one.name] = commands_a_call(client, one.port, count)
-            trips[one.name] = (_round_trips(client) - before) / count
+            # SimpleWorker takes its time, and its commands hardly vary.
+            sent = count // 5 if one.name == "rq.SimpleWorker" else count
+            counted[one.name] = commands_a_call(client, one.port, sent)
+            trips[one.name] = (_round_trips(client) - before) / sent
     return [
         Row(
             "Redis commands a call",
