@@ -17,6 +17,7 @@ from wsgi_timeout.serving.doctor_proxy import Proxy
 from wsgi_timeout.serving.finding import Finding
 from wsgi_timeout.settings import SECRET_VARIABLE, Settings
 from wsgi_timeout.store.redis_errors import ANY
+from wsgi_timeout.store.worker_list import list_workers
 
 #: What is looked at, by the name that stands where a look is refused.
 _CHECKS = {
@@ -51,7 +52,6 @@ def examine(
         yield Finding(
             "settings", "ok", "the variables of this shell are good; running processes have their own"
         )
-    yield _secret(environment)
     try:
         client.ping()
     except ANY as error:
@@ -59,6 +59,7 @@ def examine(
         yield from _of_shell(settings.wait_seconds, environment)
         return
     yield from _guarded("wait", partial(_waits, environment), client, settings)
+    yield from _guarded("secret", partial(_secret, environment), client, settings)
     for name, check in _CHECKS.items():
         yield from _guarded(name, check, client, settings)
     if public_url:
@@ -101,11 +102,18 @@ def _wait(wait: float, whose: str, environment: Mapping[str, str]) -> Finding:
     return Finding("wait", "ok", f"{wait:g} s {whose}{told}")
 
 
-def _secret(environment: Mapping[str, str]) -> Finding:
-    if environment.get(SECRET_VARIABLE):
-        return Finding("secret", "ok", f"{SECRET_VARIABLE} is set")
-    remedy = "set one in every process, as from `openssl rand -hex 32`"
-    return Finding("secret", "warn", f"{SECRET_VARIABLE} is not set in this shell", remedy)
+def _secret(environment: Mapping[str, str], client: Any, _settings: Settings) -> Iterator[Finding]:
+    """Look whether the processes that run have a secret; while there are none, whether this shell has."""
+    running = {process.secret for _, _, process in doctor_processes.running_web(client)}
+    running |= {worker.secret for worker in list_workers(client)}
+    if running and "" not in running:
+        yield Finding("secret", "ok", f"the processes that run have a {SECRET_VARIABLE}")
+    elif not running and environment.get(SECRET_VARIABLE):
+        yield Finding("secret", "ok", f"{SECRET_VARIABLE} is set in this shell; no process runs")
+    else:
+        whose = "in all processes that run" if running else "in this shell; no process runs"
+        remedy = "set one in every process, as from `openssl rand -hex 32`, against who can write to Redis"
+        yield Finding("secret", "warn", f"{SECRET_VARIABLE} is not set {whose}", remedy)
 
 
 def exit_code(findings: list[Finding]) -> int:
