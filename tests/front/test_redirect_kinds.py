@@ -23,7 +23,7 @@ def port(site):
 
 def test_a_redirect_says_what_it_is_as_json(port):
     """Where JSON is accepted the redirect's body has the state and both URLs, absolute."""
-    answer = ask(port, f"/list?{SLOW}", headers={"Accept": "application/json", "Host": "shop.example"})
+    answer = ask(port, f"/list?{SLOW}", headers={"Accept": "Application/JSON", "Host": "shop.example"})
     assert (answer.status, answer.header("Content-Type")) == (303, "application/json")
     assert answer.json == {
         "state": "running",

@@ -303,6 +303,7 @@ def test_a_prefix_is_believed_from_trusted_peers(peer, trusted, prefix):
         ("/\\evil.com", "/evil.com"),
         ("/one, /two", "/one"),
         ("/a b", "/a%20b"),
+        ("/a?b#c", "/a%3Fb%23c"),
     ],
 )
 def test_a_prefix_leads_nowhere_else(value, prefix):

@@ -31,7 +31,7 @@ def to_result_url(
     environ, settings = exchange.environ, exchange.settings
     origin = urls.origin(environ, settings.public_url)
     result_url, status_url = origin + pending.next_url, origin + pending.status_url
-    if "application/json" in environ.get("HTTP_ACCEPT", "") or asks_for_202(environ):
+    if "application/json" in environ.get("HTTP_ACCEPT", "").lower() or asks_for_202(environ):
         found = {"state": state(), "result_url": result_url, "status_url": status_url}
         body, content_type = json.dumps(found).encode() + b"\n", "application/json"
     else:

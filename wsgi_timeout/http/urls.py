@@ -30,7 +30,7 @@ _PATH_SAFE = "/;=,:@&+$!*'()~"
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
 _LEADING_SLASHES = re.compile(r"^[/\\]+")
 #: What may not stand in a path of ours as it is.
-_UNSAFE = re.compile(r"""[^!-~]|[\\"<>#]""")
+_UNSAFE = re.compile(r"""[^!-~]|[\\"<>#?]""")
 #: A path in canonical form: without escapes and without segments that begin with a dot.
 _PLAIN = re.compile(r"(?:/(?:[A-Za-z0-9_~-][A-Za-z0-9._~-]*)?)+")
 
