@@ -115,7 +115,8 @@ Scrape both halves: what web processes see stands with them, what workers see at
 {chr(10).join(rows)}
 
 - `name` is the queue's, without `wt:`. `route` is a pattern of `routes` or `only` (the first 100), else `*`, a web function's
-  `/label`, or a function's name: never a path. It is `unknown` for a call that was ended from outside its handler.
+  `/label`, or a function's name: never a path. A process tells 100 of them apart, the others are `*` too. It is `unknown` for
+  a call that was ended from outside its handler.
 - `outcome`: done, raised, broken, lost, timeout, cancelled, unread. `code`: the status. `reason` of a refusal: the name of the
   error. `kind` of an attempt: first, again. `result` of a recovered call: requeued, lost, dropped.
 - Gauges from Redis are the same in every process that is scraped: take `max by (name)`.
