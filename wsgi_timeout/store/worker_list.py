@@ -115,7 +115,7 @@ def _ahead(clock: str, told: str) -> float | None:
         seconds, microseconds = told.split()
         own = datetime.fromisoformat(clock.replace("Z", "+00:00")).timestamp()
         return own - int(seconds) - int(microseconds) / 1e6
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 
