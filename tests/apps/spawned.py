@@ -125,6 +125,7 @@ async def awaited(seconds):
 
 @stub.function()
 def raises(error):
+    note("raises")
     raise error
 
 
@@ -135,6 +136,7 @@ def raises_stubborn():
 
 @stub.function()
 def raises_unspeakable():
+    note("raises")
     raise UnspeakableError
 
 

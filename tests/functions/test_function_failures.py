@@ -27,17 +27,12 @@ pytestmark = pytest.mark.usefixtures("here")
 
 
 #: The web calls' queue has one process, and each of the three queues of functions has its own.
-ALL = 1 + 3 * PROCESSES
 
 
-def settled(site):
-    """Return the ids of the worker processes, once those that a test has interrupted are replaced."""
-
-    def found():
-        pids = {process.pid for process in site.pool.workers()}
-        return pids if len(pids) == ALL else None
-
-    return until(found, 20, "as many processes as were asked for")
+def lives(site):
+    """Return whether the worker process lives that the last exception was raised in."""
+    raised_in = int(site.runs("raises")[-1].split()[1])
+    return raised_in in {process.pid for process in site.pool.workers()}
 
 
 class TestFailures:
@@ -89,11 +84,10 @@ class TestFailures:
     )
     def test_what_would_end_a_process_ends_the_call(self, app, site, error):
         """A `BaseException` of a function fails its call, and ends neither the worker nor who asks."""
-        before = settled(site)
         with pytest.raises(RemoteError, match=f"the function raised {type(error).__name__}") as raised:
             app.raises.remote(error)
         assert type(raised.value.__cause__) is type(error)
-        assert before <= {process.pid for process in site.pool.workers()}
+        assert lives(site)
 
     def test_an_exception_that_cannot_be_rebuilt_comes_by_name(self, app):
         """An exception whose pickle cannot be read comes with its name, its text and its traceback."""
@@ -103,11 +97,10 @@ class TestFailures:
 
     def test_an_exception_that_cannot_be_told_comes_by_name(self, app, site):
         """An exception with neither pickle nor text fails its call, and not its worker."""
-        before = settled(site)
         with pytest.raises(RemoteError, match=r"spawned\.UnspeakableError") as raised:
             app.raises_unspeakable.remote()
         assert "in raises_unspeakable" in raised.value.__notes__[0]
-        assert before <= {process.pid for process in site.pool.workers()}
+        assert lives(site)
 
     def test_a_long_exception_is_shortened(self, app):
         """Of an exception over `max_payload` the name and both ends of its text come."""
