@@ -26,9 +26,6 @@ from wsgi_timeout.functions.client import client
 pytestmark = pytest.mark.usefixtures("here")
 
 
-#: The web calls' queue has one process, and each of the three queues of functions has its own.
-
-
 def lives(site):
     """Return whether the worker process lives that the last exception was raised in."""
     raised_in = int(site.runs("raises")[-1].split()[1])
