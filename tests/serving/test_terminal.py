@@ -23,7 +23,7 @@ app = Flask(__name__)
 def fast():
     return "fast"
 
-@app.get("/slow/<name>")
+@app.route("/slow/<name>", methods=["GET", "POST"])
 def slow(name):
     time.sleep(float(request.args["seconds"]))
     return "slow"
@@ -94,11 +94,11 @@ def interrupt(terminal):
 
 
 def test_a_call_is_a_line(terminal):
-    """A fast request and a redirected one are a line each, with state, time and hops."""
+    """A fast request and a redirected one are a line each, with its own method, state, time and hops."""
     assert requests.get(f"{terminal.url}/fast", timeout=30).text == "fast"
-    assert requests.get(f"{terminal.url}/slow/one?seconds=1.2", timeout=30).text == "slow"
+    assert requests.post(f"{terminal.url}/slow/one?seconds=1.2", timeout=30).text == "slow"
     fast = terminal.wait_for(r"GET +/fast +200 +[\d.]+ s *\r\n")
-    slow = terminal.wait_for(r"GET +/slow/one +200 +(\d+\.\d) s +(\d) hops?\r\n")
+    slow = terminal.wait_for(r"POST +/slow/one +200 +(\d+\.\d) s +(\d) hops?\r\n")
     assert terminal.shown.count("/slow/one") == 1
     assert float(slow[1]) >= 1.2
     assert int(slow[2]) >= 2

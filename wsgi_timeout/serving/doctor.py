@@ -98,7 +98,7 @@ def _wait(wait: float, whose: str, environment: Mapping[str, str]) -> Finding:
         remedy = f"set WSGI_TIMEOUT_WAIT_SECONDS={wait_below(limit)} for the web process"
         return Finding("wait", "fail", f"{wait:g} s {whose}, and {platform} cuts after {limit} s", remedy)
     shorter = shorter_than(wait)
-    told = f"; measure by --public-url if one of these is in front: {shorter}" if shorter else ""
+    told = f"; too long behind one of these, which --public-url measures: {shorter}" if shorter else ""
     return Finding("wait", "ok", f"{wait:g} s {whose}{told}")
 
 

@@ -218,7 +218,7 @@ def _announce(
     say(f"serving {options.target} on {_address(sock)}  (Ctrl-C stops)")
     say(f"  queue wt:{name}, {options.processes} worker processes, {options.threads} thread(s) each")
     if options.processes > 1:
-        say("  they share no memory: --processes 1 --threads 8 for an app that keeps sessions in memory")
+        say("  they share no memory: --processes 1 --threads 8 for sessions in memory (cookies are fine)")
     if loaded.wait_for_response:
         say(f"  a request waits up to {loaded.wait_seconds:g} s, then is redirected (303) to its result URL")
     else:

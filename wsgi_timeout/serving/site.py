@@ -91,7 +91,7 @@ class Site:
                 return 1
             reap_adopted(self._own())
         parts = "web server, workers" + (", embedded server" if self._server else "")
-        self._say(f"stopping: {parts} (again to hurry)")
+        self._say(f"stopping: {parts}; handlers that run may finish first (again to hurry)")
         return 0
 
     def stop(self) -> None:

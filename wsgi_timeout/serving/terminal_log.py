@@ -29,8 +29,8 @@ class TerminalLogger(Logger):
 
     def __init__(self, cfg: Any) -> None:
         super().__init__(cfg)
-        #: For each call when it began, in monotonic seconds, and how often it was redirected.
-        self._calls: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        #: For each call its method, when it began, in monotonic seconds, and how often it was redirected.
+        self._calls: OrderedDict[str, tuple[str, float, int]] = OrderedDict()
 
     def access(self, resp: Any, req: Any, environ: Any, request_time: Any) -> None:
         """Write a line if this request was the last of its call."""
@@ -39,8 +39,9 @@ class TerminalLogger(Logger):
         headers = {(name.lower(), value) for name, value in resp.headers}
         redirect = next((value for name, value in headers if name in {"location", "refresh"}), "")
         if found := _CALL.search(redirect):
-            began, hops = self._calls.pop(found[1], (time.monotonic() - seconds, 0))
-            self._calls[found[1]] = began, hops + (atoms["s"] == "303")
+            first = atoms["m"], time.monotonic() - seconds, 0
+            method, began, hops = self._calls.pop(found[1], first)
+            self._calls[found[1]] = method, began, hops + (atoms["s"] == "303")
             if len(self._calls) > _MOST_CALLS:
                 self._calls.popitem(last=False)
             return
@@ -51,11 +52,12 @@ class TerminalLogger(Logger):
             return
         if call is not None and atoms["s"] == "303":
             return
-        began, hops = self._calls.pop(call[1], (0.0, 0)) if call else (0.0, 0)
-        self._line(atoms, time.monotonic() - began if began else seconds, hops)
+        first = atoms["m"], time.monotonic() - seconds, 0
+        method, began, hops = self._calls.pop(call[1], first) if call else first
+        self._line(method, atoms, time.monotonic() - began, hops)
 
-    def _line(self, atoms: dict[str, Any], seconds: float, hops: int) -> None:
+    def _line(self, method: str, atoms: dict[str, Any], seconds: float, hops: int) -> None:
         state = f"{atoms['s']} {_STATES.get(atoms['s'], '')}".strip()
         redirects = f"{hops} hop{'s' * (hops != 1)}" if hops else ""
-        line = f"{atoms['m']:<7} {atoms['U']:<32} {state:<13} {seconds:7.1f} s   {redirects}".rstrip()
+        line = f"{method:<7} {atoms['U']:<32} {state:<13} {seconds:7.1f} s   {redirects}".rstrip()
         self.access_log.info("%s", line)
