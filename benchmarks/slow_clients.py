@@ -64,11 +64,15 @@ KINDS = {
     "drips": Kind("205 drip an upload", 205, post("/slow?seconds=0", 60_000), b"y", 3),
     "tls": Kind("420 half TLS hellos", 420, b"\x16\x03\x01\x02\x00\x01\x00", b"\x01", 3, tls=True),
     "over": Kind(
-        "2 read 40 MB at 20 KB/s, `max_result` 20 MB",
+        "2 read 40 MB at 20 KB/s, `max_result` 20 MB, `max_response_file` 1 GB",
         2,
         get("/big?size=40000000"),
         read=4096,
-        settings=(("WSGI_TIMEOUT_MAX_RESULT", "20000000"), ("WSGI_TIMEOUT_BUFFER", "10000000")),
+        settings=(
+            ("WSGI_TIMEOUT_MAX_RESULT", "20000000"),
+            ("WSGI_TIMEOUT_BUFFER", "10000000"),
+            ("WSGI_TIMEOUT_MAX_RESPONSE_FILE", "1000000000"),
+        ),
     ),
 }
 

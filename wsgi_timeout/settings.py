@@ -100,9 +100,7 @@ class Settings:
         256 * _MIB, "bytes", "how far a response may grow that nobody reads yet", least=1
     )
     max_response_file: int = number(
-        1024 * _MIB,
-        "bytes",
-        "up to which size a slow client's response lies in a file; 0: none",
+        0, "bytes", "how much of a response the web process keeps in a file for a slow client; 0: nothing"
     )
     max_spooled_body: int = number(
         64 * _MIB, "bytes", "how much of a request body lies in Redis before its call begins", least=1

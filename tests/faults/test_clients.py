@@ -203,10 +203,14 @@ def is_whole(response, size):
 
 
 def test_readers_who_take_nothing_hold_no_worker(site):
-    """Each of four threads writes a response over `max_result` that nobody reads yet: others are served."""
-    responses = [begin_large(site.web.port, "held", LARGE) for _ in range(4)]
-    until(lambda: not site.redis.client.zcard(f"rq:wip:wt:{site.name}"), what="the end of the handlers")
-    assert all(is_whole(response, LARGE) for response in responses)
+    """With `max_response_file` nobody who does not read holds one of four threads, over `max_result` too."""
+    web = site.start_web(gateway=f"buffer={BUFFER}, max_result={BUFFER}, max_response_file={64 * MIB}")
+    try:
+        responses = [begin_large(web.port, "held", LARGE) for _ in range(4)]
+        until(lambda: not site.redis.client.zcard(f"rq:wip:wt:{site.name}"), what="the end of the handlers")
+        assert all(is_whole(response, LARGE) for response in responses)
+    finally:
+        web.stop()
 
 
 def test_a_full_file_leaves_a_response_at_its_readers_pace(site):
