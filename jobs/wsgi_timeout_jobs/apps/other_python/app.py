@@ -213,9 +213,10 @@ class _Exchange:
 
     def _raise(self, parts: list[bytes]) -> NoReturn:
         _, interrupted, _, _, traceback = (part.decode("utf-8", "replace") for part in parts)
+        raised = AppRaised(f"\n{traceback}")
         if interrupted and self._interruption:
-            raise CallInterrupted(self._interruption)
-        raise AppRaised(f"\n{traceback}")
+            raise CallInterrupted(self._interruption) from raised  # for the log: where it stood
+        raise raised
 
     def _pass_interrupts_on(self) -> None:
         """From now on pass interrupts on to the app process."""
