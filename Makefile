@@ -88,7 +88,7 @@ coverage: $(VENV)/.installed-dev $(VENV)/redis-6.2 tools ## Run the tests, and l
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
 
-test-docs: $(VENV)/.installed-dev tools ## Follow each page of the documentation, its commands in a clean folder
+test-docs: $(VENV)/.installed-dev $(VENV)/.installed-third-party tools ## Follow each page of the documentation, its commands in a clean folder
 	$(PYTEST) --dist load -m followed tests/examples $(ARGS)  # each page by itself
 
 test-stacks: ## Run the contract tests beside versions of 2021 to 2026; ARGS='2021 2025'
@@ -259,7 +259,7 @@ endef
 
 # Without them their tests are skipped, but under CI=true, where they fail.
 tools:
-	$(call programs,chromium:chromium chromedriver:chromium-driver curl:curl tesseract:tesseract-ocr nginx:nginx-light haproxy:haproxy litmus:litmus openssl:openssl redis-check-rdb:redis-tools promtool:prometheus systemd-analyze:systemd $(FONT):fonts-dejavu-core)
+	$(call programs,chromium:chromium chromedriver:chromium-driver curl:curl tesseract:tesseract-ocr nginx:nginx-light haproxy:haproxy litmus:litmus openssl:openssl redis-check-rdb:redis-tools promtool:prometheus systemd-analyze:systemd kubectl:kubernetes-client $(FONT):fonts-dejavu-core)
 
 tesseract:
 	$(call programs,tesseract:tesseract-ocr)

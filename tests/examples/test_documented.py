@@ -6,19 +6,22 @@ import re
 import shlex
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
 import psutil
 import pytest
 from documents import DOCS, EXAMPLES, PAGES, ROOT, Script, blocks, commands, free_ports, name
-from harness import environment
+from harness import environment, is_missing
 
 from wsgi_timeout.serving.cli import main as cli
 
 #: These are followed from a clone on, by test_first_steps.py.
 FIRST_STEPS = {ROOT / "README.md", DOCS / "tutorial.md", *EXAMPLES}
 RECIPES = ("deploy/", "examples/")
+#: Files that no block needs to name: kubectl finds its own by this name.
+KNOWN = ("/", *RECIPES, "kustomization.yaml")
 #: Figures that only a measurement can give: settings and limits are round numbers of s, KiB and MiB.
 MEASURED = re.compile(
     r"\b\d[\d.,]* (?:ms|us|KB|[KM](?:i?B)/s|(?:requests|calls|events)(?:/s| a second))(?!\w)"
@@ -53,7 +56,7 @@ def test_blocks_are_of_known_kinds(page):
         assert block.language in LANGUAGES
         if block.language not in {"sh", "python", "text"}:
             assert block.title or block.mark == "not run", f"a file needs its name:\n{block.text}"
-        if block.runs and block.title and not block.title.startswith(("/", *RECIPES)):
+        if block.runs and block.title and not block.title.startswith(KNOWN):
             others = [other.text for other in blocks(page) if other != block and other.language != "text"]
             assert any(Path(block.title).stem in text for text in others), f"nothing uses {block.title}"
 
@@ -144,6 +147,9 @@ def test_figures_name_what_measured_them(page):
 @pytest.mark.parametrize("page", FOLLOWED, ids=name)
 def test_a_page_is_followed(page, tmp_path, redis_server):
     """Its files in a clean folder, its commands in order: none fails, and each prints what the page says."""
+    for module in imported(page):
+        if find_spec(module) is None:
+            is_missing(module)
     folder = tmp_path / "here"
     folder.mkdir()
     ports = free_ports()
@@ -151,16 +157,31 @@ def test_a_page_is_followed(page, tmp_path, redis_server):
         "redis://localhost:6379/0": redis_server.url,
         "/path/to/the/clone": str(ROOT),
         " /etc/": " etc/",
+        "honcho start -f deploy/Procfile -p 8000": f"honcho start -f deploy/Procfile -p {ports[8000]}",
+        "https://key@sentry.example.com": "http://key@127.0.0.1:9",
     }
     redis_server.client.flushall()
     script = Script(page, folder, ports, changes)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin"
     env = {**environment(), "PATH": path, "PYTHONPATH": "", "XDG_STATE_HOME": str(tmp_path / "state")}
-    env["WSGI_TIMEOUT_BIND"] = f"127.0.0.1:{ports[8000]}"
+    if "honcho" not in page.read_text(encoding="utf-8"):  # it gives gunicorn a port by $PORT
+        env["WSGI_TIMEOUT_BIND"] = f"127.0.0.1:{ports[8000]}"
     printed, errors = run(script, folder, env)
     logs = "\n".join(f"{log.name}:\n{log.read_text()}" for log in folder.glob("*.log"))
     complaints = script.complaints(printed)
     assert not complaints, "\n".join([*complaints, errors, logs])
+
+
+def imported(page):
+    """Return the top modules that the Python of a page imports, but those that the page itself writes."""
+    found = blocks(page)
+    own = {Path(block.title).stem for block in found if block.title}
+    code = [ast.parse(block.text) for block in found if block.language == "python"]
+    nodes = [node for tree in code for node in ast.walk(tree)]
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+    tops = {name.partition(".")[0] for name in names} - own
+    return sorted(top for top in tops if not top.startswith("wsgi_timeout"))
 
 
 def run(script, folder, env):

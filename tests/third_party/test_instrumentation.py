@@ -13,12 +13,11 @@ import requests
 from documents import blocks
 from harness import ROOT, Serve, ask, is_missing, until
 
-#: The files that the documentation shows, by a word in them.
+#: The files that the documentation shows, by their names.
 PAGE = {
-    word: block.text
+    block.title: block.text
     for block in blocks(ROOT / "docs" / "how-to" / "instrumentation.md")
-    for word in ("child_exit", "sentry_sdk", "opentelemetry")
-    if block.title == "gunicorn.conf.py" and word in block.text
+    if block.title
 }
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -76,7 +75,7 @@ METERING = f"""
 import os
 raw_env = ["PROMETHEUS_MULTIPROC_DIR=" + os.environ["NOTES"]]
 os.makedirs(os.environ["NOTES"])
-{PAGE["child_exit"]}
+{PAGE["prometheus_conf.py"]}
 """
 
 
@@ -113,7 +112,7 @@ def note(event, hint):
         print(json.dumps([event["exception"]["values"][-1]["type"], os.getpid()]), file=notes)
     return event  # one that is dropped would not be known when it comes again
 
-{PAGE["sentry_sdk"].replace(ADDRESS, NOTING)}
+{PAGE["sentry_conf.py"].replace(ADDRESS, NOTING)}
 
 def worker_exit(server, worker):
     import sentry_sdk
@@ -149,7 +148,7 @@ TO_NOTES = """ConsoleSpanExporter(
     out=open(os.environ["NOTES"], "a"), formatter=lambda span: span.to_json(indent=None) + "\\n")"""
 TRACING = f"""
 import os
-{PAGE["opentelemetry"].replace("ConsoleSpanExporter()", TO_NOTES)}
+{PAGE["opentelemetry_conf.py"].replace("ConsoleSpanExporter()", TO_NOTES)}
     server.log.info("Worker spawned (pid: %s)", worker.pid)
 """
 
