@@ -210,6 +210,17 @@ def listen():
     return sock
 
 
+def socket_activation(sock):
+    """Return words before a command that hand it a socket as systemd does; to be passed to it besides."""
+    code = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+    return [sys.executable, "-c", code, sock.fileno()]
+
+
 class Pool(Process):
     """`wsgi-timeout worker`, up when its first process has loaded the app."""
 

@@ -4,11 +4,12 @@ import random
 import re
 import signal
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
 import requests
-from harness import Process, until
+from harness import Process, listen, socket_activation, until
 from serve_command import COMMAND, alive, inside
 
 
@@ -164,6 +165,23 @@ class TestStopping:
         again = serve("shop:app", *words)
         assert again.url == server.url
         assert again.get(accepted["result_url"]).text == "hello"
+
+    @pytest.mark.slow
+    def test_a_socket_of_systemds_stays_open(self, folder, env):
+        """While serve is stopped and started on a socket that systemd has, a request waits in line for it."""
+        with listen() as door, ThreadPoolExecutor(1) as thread:
+            command = [*socket_activation(door), *COMMAND, "shop:app"]
+            url = f"http://127.0.0.1:{door.getsockname()[1]}/"
+            server = Process(command, env=env, cwd=folder, pass_fds=(door.fileno(),))
+            try:
+                server.wait_for(f"serving shop:app on {url}", 30)
+                assert requests.get(url, timeout=30).text == "hello"
+                assert server.stop(seconds=40) == 0
+                waiting = thread.submit(requests.get, url, timeout=60)
+                server = Process(command, env=env, cwd=folder, pass_fds=(door.fileno(),))
+                assert waiting.result().text == "hello"
+            finally:
+                server.stop()
 
     def test_a_killed_serve_leaves_no_process_behind(self, serve):
         """When serve is killed, all that it started ends too."""

@@ -5,8 +5,11 @@ gunicorn -c python:wsgi_timeout.gunicorn_conf 'wsgi_timeout:gateway("legacy:app"
 
 from __future__ import annotations
 
+import fcntl
 import os
 from typing import Any
+
+from gunicorn.systemd import SD_LISTEN_FDS_START
 
 from wsgi_timeout.serving.gunicorn_threads import limits
 from wsgi_timeout.settings import BIND_VARIABLE, RESERVE_THREADS, Settings
@@ -62,3 +65,14 @@ def on_starting(server: Any) -> None:
     """Say once what an old gunicorn cannot do (a hook of gunicorn's)."""
     if told := limits():
         server.log.warning(told)
+
+
+def pre_exec(server: Any) -> None:
+    """Put sockets that systemd opened where a new master looks for them, at USR2 (a hook of gunicorn's)."""
+    if not server.systemd:
+        return
+    # gunicorn has moved them, and passes on their number alone.
+    copies = [fcntl.fcntl(each.fileno(), fcntl.F_DUPFD, 64) for each in server.LISTENERS]
+    for place, copy in enumerate(copies, SD_LISTEN_FDS_START):
+        os.dup2(copy, place)
+        os.close(copy)

@@ -15,6 +15,7 @@ from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.http.routes import Routes
 from wsgi_timeout.secret import MADE_BY_SERVE
 from wsgi_timeout.serving.embedded_redis import EmbeddedServer, state_folder
+from wsgi_timeout.serving.listening import listen
 from wsgi_timeout.serving.parts import ServeOptions
 from wsgi_timeout.serving.signals import Signals
 from wsgi_timeout.serving.site import Site
@@ -39,7 +40,7 @@ def serve(options: ServeOptions, say: Callable[[str], None]) -> int:
     """
     targets.name_of(options.target)  # raises before anything is started
     settings = _settings(options)
-    sock = _listen(options.bind)
+    sock = listen(options.bind)
     signals = Signals()
     server: EmbeddedServer | None = None
     site: Site | None = None
@@ -84,46 +85,6 @@ def _settings(options: ServeOptions) -> dict[str, Any]:
         targets.check_name(options.name)
     Routes(Settings.load(**settings), only=options.only, except_=options.except_)
     return settings
-
-
-def _listen(bind: str) -> socket.socket:
-    if bind.startswith("unix:"):
-        return _listen_at(Path(bind.removeprefix("unix:")))
-    host, colon, port = bind.rpartition(":")
-    host = host.strip("[]") or "0.0.0.0"  # as gunicorn reads ":8000"
-    if not (colon and port.isdigit()):  # a port alone must not listen on every address
-        raise ConfigurationError(f"--bind {bind!r}: write HOST:PORT, as in 127.0.0.1:8000")
-    try:
-        family = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0][0]
-        sock = socket.create_server((host, int(port)), family=family, backlog=2048)
-    except (OSError, OverflowError) as error:
-        # create_server() adds words of its own to an errno's; getaddrinfo()'s numbers are below zero.
-        number = getattr(error, "errno", None) or 0
-        reason = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or error
-        raise ConfigurationError(
-            f"cannot listen on {bind}: {reason}; choose another with --bind HOST:PORT"
-        ) from None
-    sock.set_inheritable(True)
-    return sock
-
-
-def _listen_at(path: Path) -> socket.socket:
-    """Listen on a unix socket; a file that nobody listens on is left over, and replaced."""
-    sock = socket.socket(socket.AF_UNIX)
-    try:
-        if path.is_socket():
-            with socket.socket(socket.AF_UNIX) as other:
-                if other.connect_ex(str(path)) != 0:
-                    path.unlink()  # else bind() says that it is in use
-        sock.bind(str(path))
-        sock.listen(2048)
-    except OSError as error:
-        sock.close()
-        raise ConfigurationError(
-            f"cannot listen on unix:{path}: {error.strerror or error}; choose another path with --bind"
-        ) from None
-    sock.set_inheritable(True)
-    return sock
 
 
 def _ping(url: str) -> None:
