@@ -15,7 +15,7 @@ FONT = /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
 PYTEST = $(BIN)/python -m pytest -n 4 --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help run ocr chat shop polling old-flask test docs docs-serve reference screenshots recordings release-dry-run coverage test-long test-docs test-stacks test-resolve test-other-python test-mutants test-faults-20 test-power test-image soak bench bench-quick slow-clients client-limits scaling lint types wheel lock audit ci clean wrk tools tesseract
+.PHONY: help run ocr chat shop polling old-flask test docs docs-serve reference screenshots recordings release release-dry-run coverage test-long test-docs test-stacks test-resolve test-other-python test-mutants test-faults-20 test-power test-image soak bench bench-quick slow-clients client-limits scaling lint types wheel lock audit ci clean wrk tools tesseract
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -149,8 +149,13 @@ docs-serve: $(VENV)/.installed-docs ## Show the documentation's site at http://1
 reference: $(VENV)/.installed ## Write the pages of docs/reference that are made of the source
 	$(BIN)/python docs/_reference.py
 
-release-dry-run: $(VENV)/.installed-release ## Build sdist and wheel, check them, and serve the example from each
+release-dry-run: $(VENV)/.installed-release ## Build sdists and wheels of both distributions, check them, serve the example from each
 	.ci/release-dry-run $(BIN)
+
+release: $(VENV)/.installed-release ## The same, then upload them; refused without public addresses, or a tag
+	$(BIN)/python .ci/publishable.py
+	.ci/release-dry-run $(BIN)
+	$(BIN)/twine upload dist/*
 
 lint: $(VENV)/.installed-dev ## Check style and format
 	$(BIN)/ruff check

