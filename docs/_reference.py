@@ -28,10 +28,13 @@ def settings():
     ]
     return f"""# Settings
 
-Each can be given as the environment variable `WSGI_TIMEOUT_<NAME>`, as in
-`WSGI_TIMEOUT_WAIT_SECONDS=25`, as a keyword argument of `gateway`, `wsgi_blueprint` and `RequestTimeouts`,
-and for the last two as `WSGI_TIMEOUT_<NAME>` in Flask's config. A keyword wins over the config, the config
-over the environment. Options of `serve` stand for four of them: `--wait` is `wait_seconds`, `--timeout` is
+Each can be given in three ways:
+
+- as the environment variable `WSGI_TIMEOUT_<NAME>`, as in `WSGI_TIMEOUT_WAIT_SECONDS=25`;
+- as a keyword argument of `gateway`, `wsgi_blueprint` and `RequestTimeouts`;
+- for the last two as `WSGI_TIMEOUT_<NAME>` in Flask's config.
+
+A keyword wins over the config, the config over the environment. Options of `serve` stand for four of them: `--wait` is `wait_seconds`, `--timeout` is
 `timeout`, `--no-wait` is `wait_for_response=false`, and `--web-threads` sets `max_waiting`. Give web
 processes and workers the same environment. A process reads it once, when it starts, or at its first `spawn`.
 
