@@ -15,7 +15,6 @@ from wsgi_timeout.errors import (
     CallRefused,
     CallUnknown,
     ResultTrimmed,
-    TooManyWaiting,
     UploadBroken,
     UploadStalled,
 )
@@ -24,7 +23,7 @@ from wsgi_timeout.front.delivery import Delivery
 from wsgi_timeout.front.exchange import Exchange
 from wsgi_timeout.front.places import Seat
 from wsgi_timeout.front.process import Runtime
-from wsgi_timeout.front.put_off import hold_back
+from wsgi_timeout.front.put_off import seat_or_put_off
 from wsgi_timeout.front.resumed_download import RunAnew
 from wsgi_timeout.front.wait import RETRY_SECONDS, ClientGone, call_state, wait
 from wsgi_timeout.front.waiting_page import Visit
@@ -79,18 +78,13 @@ def _answer_status(exchange: Exchange, pending: Pending, then: str) -> Iterable[
 
 
 def _answer_result(exchange: Exchange, pending: Pending) -> Iterable[bytes]:
-    runtime, settings, environ = exchange.runtime, exchange.settings, exchange.environ
-    try:
-        seated = runtime.seat(pending.call_id, environ, hop=pending.hop)
-    except TooManyWaiting:
-        # Its call was accepted, so it must not end in a 503: it is redirected to come again. Not at
-        # once, since clients follow a limited number of redirects.
-        if not runtime.listener.draining:
-            hold_back(environ, settings.wait_seconds)
+    settings, environ = exchange.settings, exchange.environ
+    seated = seat_or_put_off(exchange, pending)
+    if seated is None:
         return redirects.to_result_url(exchange, pending)
     with seated as seat:
         deadline = time.monotonic() + settings.wait_seconds
-        found = find(runtime, pending, seat.waiter, deadline)
+        found = find(exchange.runtime, pending, seat.waiter, deadline)
         # Only now: no body is read of a request without a valid token.
         deadline += drain(environ, settings)
         if found is None:

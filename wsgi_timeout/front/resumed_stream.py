@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from wsgi_timeout.errors import CallUnknown, ResultTrimmed, TooManyWaiting
+from wsgi_timeout.errors import CallUnknown, ResultTrimmed
 from wsgi_timeout.front import event_stream, redirects, replay
 from wsgi_timeout.front.delivery import Delivery
 from wsgi_timeout.front.event_stream import END
 from wsgi_timeout.front.exchange import Exchange
 from wsgi_timeout.front.places import Seat
-from wsgi_timeout.front.put_off import hold_back
+from wsgi_timeout.front.put_off import seat_or_put_off
 from wsgi_timeout.front.result_urls import drain, find
 from wsgi_timeout.front.wait import Ready
 from wsgi_timeout.http import answers, parameters, urls
@@ -62,20 +62,15 @@ def answer(exchange: Exchange) -> Iterable[bytes] | None:
 
 
 def _resume(exchange: Exchange, at: StreamPosition, hop: int) -> Iterable[bytes] | None:
-    runtime, settings, environ = exchange.runtime, exchange.settings, exchange.environ
-    path = urls.canonical_path(environ)
-    pending = Pending(at.call_id, at.token, path, exchange.own_url(), max(1, hop))
-    deadline = time.monotonic() + settings.wait_seconds
-    try:
-        seated = runtime.seat(pending.call_id, environ, hop=pending.hop)
-    except TooManyWaiting:
-        # A 503 would end an EventSource for good; a redirect it follows, and sends its last id again.
-        if not runtime.listener.draining:
-            hold_back(environ, settings.wait_seconds)
+    environ = exchange.environ
+    pending = Pending(at.call_id, at.token, urls.canonical_path(environ), exchange.own_url(), max(1, hop))
+    deadline = time.monotonic() + exchange.settings.wait_seconds
+    seated = seat_or_put_off(exchange, pending)
+    if seated is None:
         return redirects.to_result_url(exchange, pending)
     with seated as seat:
         try:
-            found = find(runtime, pending, seat.waiter, deadline)
+            found = find(exchange.runtime, pending, seat.waiter, deadline)
             if found is None:
                 seat.keep_place()
                 return redirects.to_result_url(exchange, pending)
