@@ -8,6 +8,11 @@ SESSIONS = {}
 
 
 def app(environ, start_response):
+    """Answer `/` with a session; `/renewed` sets an id that is new each time."""
+    if environ["PATH_INFO"] == "/renewed":
+        renewed = ("Set-Cookie", f"RENEWED_ID={uuid.uuid4().hex}; Path=/")
+        start_response("200 OK", [("Content-Type", "text/html"), renewed])
+        return [b"renewed"]
     cookie = SimpleCookie(environ.get("HTTP_COOKIE", "")).get("SESSION_ID")
     headers = [("Content-Type", "text/html")]
     if cookie is None or cookie.value not in SESSIONS:

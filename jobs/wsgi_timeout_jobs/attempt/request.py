@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO
 
@@ -54,7 +54,8 @@ class RequestRunner:
     listener: Listener
     interrupts: Interrupts
     board: Board
-    sessions: SessionSigns = field(default_factory=SessionSigns)
+    #: None: the pool has one process.
+    sessions: SessionSigns | None = None
 
     def run(self, slot: int, taken: Taken) -> None:
         """Run one attempt to its end. If this raises, the process must end, so that the call is recovered."""
@@ -92,7 +93,7 @@ class RequestRunner:
             response.close()
             self.board.clear(slot, failed=response.failed)
         self._tell_end(attempt, request, response.outcome, time.monotonic() - started)
-        if response.head:
+        if self.sessions and response.head:
             self.sessions.look(request.environ, response.head)
 
     def _unsealed(self, taken: Taken) -> CallRequest:

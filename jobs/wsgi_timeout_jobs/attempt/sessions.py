@@ -2,119 +2,158 @@
 
 Several worker processes then lose each other's sessions: a client comes with the session id that another
 process has given it, this one does not know it, and sets a new one, on every request. A login never lasts.
+
+A cookie that is new each time by right, a login, and an id of yesterday look alike at first. So all of this
+must be seen: the process that has set an id keeps it, more often than by chance, and never replaces it, and
+one client's id was replaced several times by processes that had not set it. Rather no line than a wrong one.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import re
-import threading
 import time
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping
-from http.cookies import CookieError, SimpleCookie
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Mapping
 
 from wsgi_timeout.http.printable import printable
 from wsgi_timeout.store.messages import ResponseHead
+from wsgi_timeout_jobs.process.cookie_table import CookieTable, Counts
 
 log = logging.getLogger("wsgi_timeout.worker")
 
-T = TypeVar("T")
-V = TypeVar("V")
-
-#: Names of cookies that hold the id of a session: session, PHPSESSID, sid, connect.sid.
-_NAME = re.compile(r"sess|(?:^|[._-])sid$", re.IGNORECASE)
-_MAYBE = re.compile("sess|sid", re.IGNORECASE)
 #: An id is short and without a dot; a session that is the cookie itself, signed, is new each time by right.
-_ID = re.compile(r"[A-Za-z0-9_+/=-]{6,64}")
-#: Requests of one client, one after another, that tell it: one alone may be from before a restart.
-_TIMES = 3
-#: Seconds within which they come: people log in again, too.
-_WITHIN = 600
-#: What tells clients apart.
-_CLIENT = ("REMOTE_ADDR", "HTTP_X_FORWARDED_FOR", "HTTP_USER_AGENT")
-#: Clients and ids that are remembered.
-_MOST = 2000
+_ID = re.compile(r"[A-Za-z0-9_+/=-]{6,80}")
+#: Replacements of one client's id, one after another, that tell it.
+_TIMES = 4
+#: Requests with an id that was kept by the process that had set it.
+_KEPT = 4
+#: How likely it may be that those were kept by chance.
+_CHANCE = 1e-4
+#: Seconds that a process in doubt stands aside, and how often those of a pool do it at most.
+_ASIDE_SECONDS = 3.0
+_ASIDES = 20
+_LOOK_SECONDS = 0.02
+#: What is no page: the app may not have looked at the session.
+_NO_PAGE = re.compile(r"(image|font|video|audio)/|text/css|\w+/javascript", re.IGNORECASE)
+#: Cookies of one request that are looked at.
+_MOST = 20
 
 
 class SessionSigns:
-    """What one worker process saw of the cookies that its app sets; it speaks once."""
+    """Looks at the cookies of one worker process' responses; all processes of a pool speak once."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._given: OrderedDict[str, None] = OrderedDict()
-        #: When the cookie of a client was replaced, one time after another.
-        self._replaced: OrderedDict[tuple[str, ...], list[float]] = OrderedDict()
-        #: Cookies that are new each time by right.
-        self._renewed: set[str] = set()
-        self._said = False
+    def __init__(self, table: CookieTable, *, process: int = 0, stands_aside: bool = False) -> None:
+        """Share `table` with the other processes; `process` is this one's pid by default.
+
+        `stands_aside`: `look` may last some seconds, so that another process takes the next calls.
+        """
+        self._table = table
+        self._process = process or os.getpid()
+        self._stands_aside = stands_aside
 
     def look(self, environ: Mapping[str, str], head: ResponseHead) -> None:
         """Look at one response, and log a line at the sign."""
-        if self._said:
+        if self._table.said:
             return
-        now = {name: value for name, value in _cookies_set(head) if _NAME.search(name)}
-        sent = _parsed(environ.get("HTTP_COOKIE", ""))
-        if not now and not sent:
-            return
-        with self._lock:
-            for name, before in sent.items():
-                if _NAME.search(name) and _ID.fullmatch(before):
-                    self._compare(name, before, now.get(name, before), environ, head)
-            for value in now.values():
-                _remember(self._given, value, None)
+        now = dict(_cookies_set(head))
+        for name, before in _cookies_sent(environ.get("HTTP_COOKIE", "")):
+            if _ID.fullmatch(before):
+                after = now.pop(name, before)
+                if after != before:
+                    self._replaced(name, before, after)
+                elif _is_a_page(head):
+                    self._kept(name, before)
+        for name, value in now.items():
+            self._set(name, value, 0)
 
-    def _compare(
-        self, name: str, before: str, after: str, environ: Mapping[str, str], head: ResponseHead
-    ) -> None:
-        client = (name, *(environ.get(key, "") for key in _CLIENT))
-        if before == after:
-            if _is_a_page(head):  # the app knew that session; what is no page may not have looked
-                self._replaced.pop(client, None)
+    def _kept(self, name: str, value: str) -> None:
+        """Note that the app knew an id, or did not look."""
+        cookie, counts = self._table.find(name, value), self._table.counts(name)
+        if cookie is None:  # of another pool, or of long ago
             return
-        if before in self._given:
-            self._renewed.add(name)  # of this process, and replaced all the same
-        if name not in self._renewed and _ID.fullmatch(after):
-            self._was_replaced(name, client)
+        if cookie.process == self._process:
+            counts.kept += 1
+        else:
+            counts.kept_by_another += 1
+            self._table.note(name, value, 0, cookie.process)
+        self._table.count(name, counts)
 
-    def _was_replaced(self, name: str, client: tuple[str, ...]) -> None:
-        now = time.monotonic()
-        times = [at for at in self._replaced.get(client, ()) if now - at < _WITHIN]
-        _remember(self._replaced, client, [*times, now])
-        if len(times) + 1 >= _TIMES:
-            self._said = True
-            log.warning(
-                "the cookie %s that another process had set for a client was set anew %d times: an app that "
-                "keeps sessions in memory needs one process, --processes 1 --threads 8",
-                printable(name),
-                _TIMES,
-            )
+    def _replaced(self, name: str, before: str, after: str) -> None:
+        cookie, counts = self._table.find(name, before), self._table.counts(name)
+        if cookie is None:
+            self._set(name, after, 0)
+            return
+        if cookie.process == self._process:
+            counts.replaced += 1
+        else:
+            counts.replaced_by_another += 1
+        self._table.count(name, counts)
+        self._set(name, after, cookie.replacements + 1)
+        if cookie.replacements + 1 < _TIMES:
+            return
+        if _is_sure(counts):
+            self._speak(name, cookie.replacements + 1)
+        elif self._stands_aside and not _is_known(counts):
+            self._stand_aside(name)
+
+    def _set(self, name: str, value: str, replacements: int) -> None:
+        if not _ID.fullmatch(value):
+            return
+        if self._table.find(name, value):  # set again: it names the process, say, or a language
+            counts = self._table.counts(name)
+            counts.replaced += 1
+            self._table.count(name, counts)
+        else:
+            self._table.note(name, value, replacements, self._process)
+
+    def _stand_aside(self, name: str) -> None:
+        # Idle processes take turns. Of one client that sends request after request none gets two in a row,
+        # and none sees its own cookie again, unless the others let it.
+        if self._table.may_stand_aside(_ASIDE_SECONDS, _ASIDES):
+            end = time.monotonic() + _ASIDE_SECONDS
+            while time.monotonic() < end and not _is_known(self._table.counts(name)):
+                time.sleep(_LOOK_SECONDS)
+
+    def _speak(self, name: str, times: int) -> None:
+        self._table.said = True
+        log.warning(
+            "the cookie %s that another process had set for a client was set anew, %d times one after "
+            "another: an app that keeps sessions in memory needs one process, --processes 1 --threads 8",
+            printable(name),
+            times,
+        )
+
+
+def _is_known(counts: Counts) -> bool:
+    """Return whether it is known what the process that has set an id does with it."""
+    return counts.replaced > 0 or counts.kept >= _KEPT
+
+
+def _is_sure(counts: Counts) -> bool:
+    if counts.replaced or counts.kept < _KEPT:
+        return False
+    # If all processes replace as often as the others' are replaced: how likely is it that none was?
+    elsewhere = counts.kept_by_another / (counts.kept_by_another + counts.replaced_by_another)
+    return elsewhere**counts.kept < _CHANCE
 
 
 def _is_a_page(head: ResponseHead) -> bool:
-    types = [value.lower() for name, value in head.headers if name.lower() == "content-type"]
-    return head.status.startswith("200") and any("html" in each or "json" in each for each in types)
+    types = [value for name, value in head.headers if name.lower() == "content-type"]
+    return head.status.startswith("200") and not any(map(_NO_PAGE.match, types))
 
 
-def _remember(where: OrderedDict[T, V], key: T, value: V) -> None:
-    where[key] = value
-    where.move_to_end(key)
-    while len(where) > _MOST:
-        where.popitem(last=False)
-
-
-def _cookies_set(head: ResponseHead) -> Iterable[tuple[str, str]]:
+def _cookies_set(head: ResponseHead) -> Iterator[tuple[str, str]]:
     for header, text in head.headers:
         if header.lower() == "set-cookie":
-            name, _, value = text.partition(";")[0].partition("=")
-            yield name.strip(), value.strip().strip('"')
+            yield from _pairs([text.partition(";")[0]])
 
 
-def _parsed(text: str) -> dict[str, str]:
-    if not text or not _MAYBE.search(text):  # parsing costs more than looking
-        return {}
-    try:
-        return {name: morsel.value for name, morsel in SimpleCookie(text).items()}
-    except CookieError:
-        return {}
+def _cookies_sent(text: str) -> Iterable[tuple[str, str]]:
+    return _pairs(text.split(";", _MOST)[:_MOST]) if text else ()
+
+
+def _pairs(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for text in texts:
+        name, _, value = text.partition("=")
+        yield name.strip(), value.strip().strip('"')

@@ -22,6 +22,7 @@ from wsgi_timeout_jobs.pool.child import Child
 from wsgi_timeout_jobs.pool.forked import EXIT_LOAD_FAILED, EXIT_RELOAD, HELD, be_child
 from wsgi_timeout_jobs.pool.options import PoolOptions
 from wsgi_timeout_jobs.process.board import Board, Running
+from wsgi_timeout_jobs.process.cookie_table import CookieTable
 from wsgi_timeout_jobs.process.gunicorn_hooks import GunicornHooks, HookedWorker
 from wsgi_timeout_jobs.process.options import WorkerOptions
 
@@ -55,6 +56,7 @@ class Children:
         self._hooks: GunicornHooks | None = None
         if options.gunicorn and not options.python:
             self._hooks = GunicornHooks(options.gunicorn, served.target, options.processes)
+        self._cookies = CookieTable(options.processes) if options.processes > 1 else None
         self._by_pid: dict[int, Child] = {}
         #: The target's queues of functions, without its name; known once a child has loaded it.
         self._queues: tuple[str, ...] = ()
@@ -170,6 +172,7 @@ class Children:
             python=self._options.python,
             reload=self._options.reload,
             loaded=hooked.loaded if hooked else None,
+            cookies=self._cookies,
         )
         with hooked.living() if hooked else nullcontext():
             run_worker(options, board)

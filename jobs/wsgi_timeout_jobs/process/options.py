@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from wsgi_timeout_jobs.process.cookie_table import CookieTable
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
@@ -35,3 +37,5 @@ class WorkerOptions:
     reload: bool = False
     #: Called with the loaded target; None: nothing is called.
     loaded: Callable[[Any], None] | None = None
+    #: The cookies that the processes of the pool set; None: there is one process.
+    cookies: CookieTable | None = None

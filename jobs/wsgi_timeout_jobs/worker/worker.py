@@ -27,6 +27,7 @@ from wsgi_timeout.watching.listener import Listener
 from wsgi_timeout_jobs.apps.offered import Entries
 from wsgi_timeout_jobs.attempt.persist import ends_process_on_error, until_redis_answers
 from wsgi_timeout_jobs.attempt.request import RequestRunner
+from wsgi_timeout_jobs.attempt.sessions import SessionSigns
 from wsgi_timeout_jobs.process.board import Board
 from wsgi_timeout_jobs.process.dies_with_parent import wake_parent
 from wsgi_timeout_jobs.process.interrupts import SIGNAL, Interrupts, ignore
@@ -106,7 +107,9 @@ class CallWorker(BaseWorker):
             from wsgi_timeout_jobs.attempt.function import FunctionRunner  # noqa: PLC0415 - not for web calls
 
             return FunctionRunner(self._offered.functions, attempts, interrupts, board)
-        return RequestRunner(self._offered.apps, attempts, self._listener, interrupts, board)
+        cookies, alone = self._options.cookies, board.slots == 1
+        sessions = SessionSigns(cookies, stands_aside=alone) if cookies else None
+        return RequestRunner(self._offered.apps, attempts, self._listener, interrupts, board, sessions)
 
     def _look_whether_paused(self) -> None:
         """Ask whether the name is paused, before the first call; later the pool tells of pauses."""
