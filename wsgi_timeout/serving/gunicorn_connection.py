@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 from typing import Any
@@ -70,6 +71,17 @@ class Connection(gthread.TConn):
             return self.sock.recv(_READ) + self._decrypted()
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
             raise BlockingIOError from error
+
+    def comes_within(self, seconds: float) -> bool:
+        """Block until the client sends something, `seconds` at most; return whether it has.
+
+        Not with TLS, where what has come may be no data; nor if there is data already.
+        """
+        if isinstance(self.sock, ssl.SSLSocket) or self.paced.ahead or self.parser.unreader.buf.getvalue():
+            return False
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN)
+        return bool(poll.poll(1000 * seconds))
 
     def _decrypted(self) -> bytes:
         """Return what TLS has received already, which `poll` does not show."""

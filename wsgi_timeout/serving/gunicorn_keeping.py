@@ -14,12 +14,16 @@ from wsgi_timeout.serving.gunicorn_connection import Connection
 from wsgi_timeout.serving.gunicorn_draining import DrainingWorker
 from wsgi_timeout.serving.thread_pool import Done, ThreadPool
 
+#: Seconds for which a thread waits for the next request of the connection that it has just answered.
+_NEXT_SECONDS = 0.005
+
 
 class KeepingWorker(DrainingWorker):
     """After nearly every request its thread puts the connection back among those that are waited for."""
 
     # gunicorn has no annotations.
     tpool: ThreadPool
+    alive: bool
     keepalived_conns: deque[Any]
     nr_conns: int
     #: Whether connections are received by threads.
@@ -30,7 +34,7 @@ class KeepingWorker(DrainingWorker):
         raise NotImplementedError
 
     def get_thread_pool(self) -> ThreadPool:
-        return ThreadPool(self.cfg.threads, self.handle, self._handled)
+        return ThreadPool(self.cfg.threads, self.handle, self._has_next, self._handled)
 
     def run(self) -> None:
         try:
@@ -41,9 +45,27 @@ class KeepingWorker(DrainingWorker):
     def enqueue_req(self, conn: Any) -> None:
         self.tpool.submit(conn)
 
+    def take_next(self, conn: Connection) -> bool:
+        """Receive what has come of a connection's next request; return whether that is all of it."""
+        raise NotImplementedError
+
+    def _is_kept(self, conn: Connection, done: Done) -> bool:
+        """Return whether a connection waits for its next request, and nothing else is to be done for it."""
+        return done.exception() is None and done.result() is True and not (self.by_threads or conn.uploads)
+
+    def _has_next(self, conn: Connection, done: Done) -> bool:
+        """Wait a moment for a connection's next request, in the thread that has handled the last one.
+
+        A client that goes on at once need not wait for two threads then: the main one, which waits for all
+        connections, and another one, to which that would hand it.
+        """
+        if not (self.alive and self._is_kept(conn, done) and self.tpool.is_roomy):
+            return False
+        return conn.comes_within(_NEXT_SECONDS) and self.take_next(conn)
+
     def _handled(self, conn: Connection, done: Done) -> None:
         """Go on with a connection, in the thread that has handled its request."""
-        if done.exception() is None and done.result() is True and not (self.by_threads or conn.uploads):
+        if self._is_kept(conn, done):
             # The main thread need not wake for what happens with nearly every request.
             if data := conn.leftover():
                 self.method_queue.defer(self.begin, conn, data)

@@ -153,10 +153,7 @@ class PatientWorker(KeepingWorker):
             self.nr_conns -= 1
             conn.close()
             return
-        conn.data_ready = True
-        conn.paced.put_ahead(arrival.data)
-        conn.paced.allow(self._settings.upload_timeout)
-        conn.repeat = repeat_of(arrival.data) if arrival.missing == 0 else None
+        self._put_ahead(conn, arrival)
         if arrival.missing == 0:
             self.enqueue_req(conn)
             return
@@ -167,6 +164,25 @@ class PatientWorker(KeepingWorker):
             self._upload_line.append(conn)
         else:
             self._refuse(conn, _TOO_MANY)
+
+    def _put_ahead(self, conn: Connection, arrival: Arrival) -> None:
+        """Have gunicorn's parser read what has arrived."""
+        conn.data_ready = True
+        conn.paced.put_ahead(arrival.data)
+        conn.paced.allow(self._settings.upload_timeout)
+        conn.repeat = repeat_of(arrival.data) if arrival.missing == 0 else None
+
+    def take_next(self, conn: Connection) -> bool:
+        settings = self._settings
+        arrival = Arrival(conn, seconds=settings.head_timeout, rate=settings.min_upload_rate)
+        with suppress(OSError):  # the main thread sees it again
+            arrival.feed(conn.receive(), settings.upload_timeout)
+        if arrival.ready and arrival.missing == 0:
+            self._put_ahead(conn, arrival)
+            return True
+        # The main thread waits for the rest.
+        conn.paced.put_ahead(arrival.data)
+        return False
 
     def _start_upload(self, conn: Connection) -> None:
         self._upload_places -= 1

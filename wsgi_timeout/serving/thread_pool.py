@@ -38,15 +38,34 @@ class Done:
 class ThreadPool:
     """Runs `handle` for connections, at most `most` at a time."""
 
-    def __init__(self, most: int, handle: Callable[[Any], Any], done: Callable[[Any, Done], object]) -> None:
-        """`done` is called with a connection and its outcome, in the thread that has handled it."""
+    def __init__(
+        self,
+        most: int,
+        handle: Callable[[Any], Any],
+        again: Callable[[Any, Done], bool],
+        done: Callable[[Any, Done], object],
+    ) -> None:
+        """Set it up; all functions are called in the thread that handles a connection.
+
+        Args:
+            most: how many threads there may be.
+            handle: handles one request of a connection.
+            again: returns whether its next one is here already, so that this thread handles that too.
+            done: is called with a connection and its outcome, when it is not.
+        """
         self._most = most
         self._handle = handle
+        self._again = again
         self._done = done
         self._waiting: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._threads = 0
         self._lock = threading.Lock()
         self._busy = 0
+
+    @property
+    def is_roomy(self) -> bool:
+        """Whether at least half of the threads have nothing to do, or are not even started."""
+        return 2 * self._busy <= self._most
 
     def submit(self, conn: Any) -> None:
         """Have a thread handle a connection: for the main thread."""
@@ -73,12 +92,17 @@ class ThreadPool:
 
     def _run(self) -> None:
         while (conn := self._waiting.get()) is not None:
-            try:
-                done = Done(self._handle(conn))
-            except BaseException as error:  # noqa: BLE001 - the main thread decides what follows
-                done = Done(None, error)
+            done = self._handled(conn)
+            while self._again(conn, done):
+                done = self._handled(conn)
             # First: the next request of this connection may find this thread free.
             with self._lock:
                 self._busy -= 1
             self._done(conn, done)
             del conn, done
+
+    def _handled(self, conn: Any) -> Done:
+        try:
+            return Done(self._handle(conn))
+        except BaseException as error:  # noqa: BLE001 - the main thread decides what follows
+            return Done(None, error)
