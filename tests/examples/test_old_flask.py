@@ -2,30 +2,19 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from harness import TESTS, Serve, ask, follow, is_missing
+from harness import TESTS, Serve, ask, follow
+from other_pythons import interpreter
 
 EXAMPLE = TESTS.parent / "examples" / "old_flask"
 
 
-def old_python(version):
-    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
-    places = [*sorted(pyenv.glob(f"{version}.*/bin/python")), shutil.which(f"python{version}")]
-    for place in filter(None, places):
-        if not subprocess.run([place, "-c", "import pip"], capture_output=True, check=False).returncode:
-            return str(place)
-    is_missing(f"Python {version}")
-    return ""
-
-
 def environment_of_its_own(version, folder):
     """Return a Python that has what the app pins, in a venv; in a virtualenv for 2.7."""
-    base, own = old_python(version), folder / "old"
+    base, own = interpreter(version, needs="pip"), folder / "old"
     pip = ["-m", "pip", "install", "-q", "--disable-pip-version-check"]
     if version == "2.7":
         tools = folder / "tools"

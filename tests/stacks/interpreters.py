@@ -12,12 +12,15 @@ VENVS = Path(__file__).resolve().parents[2] / ".venv-stacks"
 ON_CI = os.environ.get("CI") == "true"
 
 
-def python(version: str) -> str:
-    """Return an interpreter that runs, empty if there is none; a shim on the PATH may fail when it is run."""
+def python(version: str, needs: str = "sys") -> str:
+    """Return an interpreter that runs and has the modules it `needs`, of pyenv or the PATH; empty: none has.
+
+    A shim on the PATH may fail when it is run.
+    """
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
-    places = [shutil.which(f"python{version}"), *sorted(pyenv.glob(f"{version}.*/bin/python"))]
+    places = [*sorted(pyenv.glob(f"{version}.*/bin/python")), shutil.which(f"python{version}")]
     for place in filter(None, places):
-        command = [place, "-c", "import ensurepip, venv"]
+        command = [place, "-c", f"import {needs}"]
         if subprocess.run(command, capture_output=True, check=False).returncode == 0:
             return str(place)
     return ""

@@ -112,7 +112,7 @@ def tested(name: str, files: tuple[str, ...], more: list[str]) -> bool | None:
     """Run the tests on one stack; None if its Python is not here."""
     version, pins = STACKS[name]
     print(f"=== {name}: Python {version}, {pins}", flush=True)
-    interpreter = python(version)
+    interpreter = python(version, needs="ensurepip, venv")
     if not interpreter:
         print(f"    no Python {version} is here")
         return False if ON_CI else None
