@@ -23,6 +23,7 @@ from wsgi_timeout.settings import Settings
 from wsgi_timeout.store import keys, time_limit
 from wsgi_timeout.store.calls import Calls
 from wsgi_timeout.store.connection import Commands, connect
+from wsgi_timeout.store.record import Origin
 from wsgi_timeout.store.time_limit import within
 
 #: Seconds that a silent server is given in these tests: who depends on a reply runs into a test's timeout.
@@ -54,7 +55,7 @@ def runtime(server):
 def call(server):
     calls = BothHalves(connect(server.url, connections=1), "cut")
     be_born(calls, "cut-w1")
-    return queued(calls, asked=b"asked")
+    return queued(calls, origin=Origin(b"asked"))
 
 
 def fall_silent(server, client):

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from dataclasses import replace
 
 import pytest
 from call_steps import (
@@ -25,7 +26,7 @@ from harness import until
 
 from wsgi_timeout.errors import Fenced, RedisUnavailable
 from wsgi_timeout.store import keys, rq_state
-from wsgi_timeout.store.record import Attempt, Outcome, Snapshot, Taken
+from wsgi_timeout.store.record import Attempt, Outcome, Snapshot, Taken, Times
 from wsgi_timeout.store.streams import StreamReader
 
 NAME = "calls"
@@ -141,7 +142,13 @@ def test_a_small_response_comes_with_the_wake(calls, size):
     (wake,) = calls.redis.lrange(keys.inbox("waiting"), 0, -1)
     call_id, _, carried = wake.partition(b" ")
     assert call_id == call.id.encode()
-    assert Snapshot.carried(carried) == calls.look(call.id)
+    told = Snapshot.carried(carried)
+    assert told == calls.look(call.id)
+    assert all((told.times.created, told.times.started, told.times.ended))
+    # A process of an earlier version sends no times, one of a later version may send more.
+    rest = carried[carried.index(b" ") :]
+    assert Snapshot.carried(b"1" + rest) == replace(told, times=Times())
+    assert Snapshot.carried(b"1:2:3:4:5:6" + rest) is None
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from wsgi_timeout.store.connection import connect
 from wsgi_timeout.store.enqueue import FirstWaitNoted
 from wsgi_timeout.store.first_waits import FirstWaitNotes, Left
 from wsgi_timeout.store.messages import CallRequest
-from wsgi_timeout.store.record import NewCall, new_id
+from wsgi_timeout.store.record import NewCall, Origin, new_id
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def queued(calls, note=""):
     call = NewCall(
         *(new_id(), "token", "/", "GET", request, 1, 1000, 60.0, 10**12),
         needs_worker=False,
-        asked=b"asked",
+        origin=Origin(b"asked"),
         first_wait=note,
     )
     calls.enqueue(call, "inbox")
@@ -47,7 +47,7 @@ def test_a_call_is_taken_over_when_its_client_has_left(calls, noted):
     assert there.take(note, "b", 10, 5) < 5
     assert calls.redis.lrange("wt:inbox:here", 0, -1) == [call_id.encode()]
     here.leave(note, call_id)
-    taken = Left(call_id, "token", b"asked")
+    taken = Left(call_id, "token", Origin(b"asked", "*"))
     assert there.take(note, "b", 10, 5) == there.take(note, "b", 10, 5) == taken
     assert isinstance(there.take(note, "c", 10, 5), float)
     # It is not the first one's any more, whatever that one does.

@@ -166,6 +166,9 @@ def test_an_idempotent_call_is_run_again(calls, method):
     hold(calls, W2)
     assert calls.attempts.take(call.id, W2).attempt.number == 2
     assert calls.workers.recover(W2, None, "died again") == [(call.id, "lost")]
+    times = calls.look(call.id).times
+    assert times.created <= times.queued <= times.started <= times.ended
+    assert times.queue_seconds == (times.started - times.queued) / 1000
     now = calls.look(call.id)
     assert (now.state, now.outcome, now.detail) == ("ended", Outcome.LOST, "died again")
 

@@ -11,23 +11,23 @@ from functools import partial
 from wsgi_timeout.current import CALL_ID_KEY
 from wsgi_timeout.errors import UpgradeUnsupported
 from wsgi_timeout.front import event_stream, idempotency, redirects
+from wsgi_timeout.front.call_line import CallLine, Sent
 from wsgi_timeout.front.delivery import Delivery
 from wsgi_timeout.front.exchange import Exchange
 from wsgi_timeout.front.places import Seat
-from wsgi_timeout.front.process import Runtime
 from wsgi_timeout.front.submit import Submission
 from wsgi_timeout.front.told_early import ToldEarly
 from wsgi_timeout.front.wait import ClientGone, Ready, call_state, wait
 from wsgi_timeout.front.waiting_page import Visit
 from wsgi_timeout.http import prefer, urls
 from wsgi_timeout.http.asked import SAFE, Asked
-from wsgi_timeout.http.environ import without_conditions
+from wsgi_timeout.http.environ import request_id, without_conditions
 from wsgi_timeout.http.mounts import Mounts
 from wsgi_timeout.http.navigation import is_resumed_download
 from wsgi_timeout.http.pending import Pending
 from wsgi_timeout.http.request_body import Upload
 from wsgi_timeout.metrics import ROUTE_KEY
-from wsgi_timeout.store.record import new_id, new_token
+from wsgi_timeout.store.record import Origin, new_id, new_token
 from wsgi_timeout.store.redis_errors import UNAVAILABLE
 
 #: Seconds after which one of our own clients is told its call's URLs, to show progress or to cancel.
@@ -76,7 +76,7 @@ class NewCalls:
                 del sent, upload  # thousands may wait
             if settings.wait_for_response:
                 return _respond(exchange, pending, seat, visit, key)
-            if waits_first and (ready := _wait(exchange.runtime, seat, waits_first, keyed=key is not None)):
+            if waits_first and (ready := _wait(exchange, pending, seat, waits_first, keyed=key is not None)):
                 return _deliver(exchange, pending, seat, ready)
         return visit.accepted(pending) if visit is not None else redirects.accepted(exchange, pending)
 
@@ -107,8 +107,8 @@ def _pending(exchange: Exchange, path: str, *, keyed: bool) -> Pending:
     settings, environ = exchange.settings, exchange.environ
     kept = settings.result_ttl if keyed else 0.0
     asked = Asked.by(environ, waits=settings.wait_for_response, kept_seconds=kept).pack()
-    clean_url, route = exchange.own_url(), environ[ROUTE_KEY]
-    return Pending(new_id(), new_token(), path, clean_url, hop=0, asked=asked, route=route)
+    origin = Origin(asked, environ[ROUTE_KEY], request_id(environ))
+    return Pending(new_id(), new_token(), path, exchange.own_url(), 0, origin)
 
 
 def _first_wait(exchange: Exchange, visit: Visit | None) -> float:
@@ -125,17 +125,18 @@ def _untold_seconds(exchange: Exchange, visit: Visit | None) -> float:
     return _first_wait(exchange, visit) / 2
 
 
-def _wait(runtime: Runtime, seat: Seat, seconds: float, *, keyed: bool) -> Ready | None:
+def _wait(exchange: Exchange, pending: Pending, seat: Seat, seconds: float, *, keyed: bool) -> Ready | None:
     """Wait for a call whose URL nobody was told: once its client disconnects, nobody can ask for it.
 
     `keyed`: the request has an idempotency key, by which a repeat of it still can.
     """
     try:
-        return wait(runtime, seat, seconds, look_first=False)
+        return wait(exchange.runtime, seat, seconds, look_first=False)
     except ClientGone:
         if not keyed:
             with suppress(*UNAVAILABLE):  # its result is then kept for `result_ttl`
-                runtime.calls.abandon(seat.waiter.call_id)
+                exchange.runtime.calls.abandon(pending.call_id)
+            CallLine(pending, None, exchange.method).write(Sent.NOTHING)
         raise
 
 
@@ -149,7 +150,7 @@ def _respond(
     if visit is not None and exchange.method == "GET":
         ready = visit.first_waits.wait(exchange.environ, pending, seat, seconds)
     else:
-        ready = _wait(runtime, seat, seconds, keyed=key is not None)
+        ready = _wait(exchange, pending, seat, seconds, keyed=key is not None)
     if ready is None:
         if visit is not None:
             told = visit.redirect(pending)

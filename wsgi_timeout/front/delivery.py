@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from wsgi_timeout import metrics
 from wsgi_timeout.compat import Self
+from wsgi_timeout.front.call_line import CallLine, Sent
 from wsgi_timeout.front.exchange import Exchange
 from wsgi_timeout.front.process import Runtime
 from wsgi_timeout.http.asked import Asked
 from wsgi_timeout.http.pending import Pending
-from wsgi_timeout.http.printable import printable
-from wsgi_timeout.store.record import Outcome, Snapshot
+from wsgi_timeout.store.record import Snapshot
 from wsgi_timeout.store.redis_errors import ANY
 
 log = logging.getLogger("wsgi_timeout")
@@ -40,18 +40,25 @@ class Delivery:
         """Return the delivery of a call's response to one request."""
         return cls(exchange.runtime, pending, snapshot, exchange.method, exchange.settings.delivery_grace)
 
-    def finish(self, *, whole: bool, failed: bool = False) -> None:
-        """Record how the response ended.
+    def finish(self, sent: Sent, *, broke: bool = False, ended_ms: int = 0) -> None:
+        """Log and record how the response ended.
 
         Args:
-            whole: its last byte was sent.
-            failed: the client was told that the app failed: by an error, or by a body that breaks off.
+            sent: what the client got.
+            broke: the response itself broke off: it is not the client that left.
+            ended_ms: when the attempt ended whose response was streamed; 0: not known.
         """
-        self._log(whole=whole)
-        if whole:
-            metrics.observe("hops", self.pending.hop, self.runtime.calls.name, self.pending.route)
-        call = Asked.unpack(self.pending.asked) if self.pending.asked else None
+        CallLine(self.pending, self.snapshot, self.method).write(sent, broke=broke, ended_ms=ended_ms)
+        if sent is Sent.WHOLE:
+            metrics.observe("hops", self.pending.hop, self.runtime.calls.name, self.pending.origin.route)
+        self.settle(sent, failed=broke or sent is Sent.ERROR)
+
+    def settle(self, sent: Sent = Sent.WHOLE, *, failed: bool = False) -> None:
+        """Record that the client got its response; `failed`: it was told that the app failed."""
+        asked = self.pending.origin.asked
+        call = Asked.unpack(asked) if asked else None
         kept_seconds = call.kept_seconds if call else 0.0
+        whole = sent in {Sent.WHOLE, Sent.NOTHING}
         over = whole or (failed and call is not None and call.waits and not kept_seconds)
         if self.pending.hop == 0 and not kept_seconds:
             self._forget(whole=whole)
@@ -67,32 +74,6 @@ class Delivery:
                 calls.abandon(call_id)
         self.runtime.listener.forget_soon(calls.name, call_id, self.snapshot.attempt)
 
-    def _log(self, *, whole: bool) -> None:
-        if not log.isEnabledFor(logging.INFO):
-            return
-        pending, attempt = self.pending, self.snapshot.attempt
-        outcome = self.snapshot.outcome or (Outcome.DONE if whole else Outcome.BROKEN)
-        log.info(
-            "%s %s %s attempt %d %s, %s after %d hops, route %s",
-            pending.call_id,
-            self.method,
-            printable(pending.path),
-            attempt,
-            outcome,
-            "sent" if whole else "not sent in full",
-            pending.hop,
-            pending.route,
-            extra={
-                "fields": {
-                    "call": pending.call_id,
-                    "route": pending.route,
-                    "attempt": attempt,
-                    "outcome": outcome,
-                    "hops": pending.hop,
-                }
-            },
-        )
-
     def _deliver(self, grace_seconds: float) -> None:
         pending = self.pending
         try:
@@ -102,7 +83,7 @@ class Delivery:
                 pending.path,
                 self.snapshot.attempt,
                 grace_seconds,
-                pending.asked,
+                pending.origin.asked,
                 pending.hop,
             )
         except ANY as error:

@@ -17,10 +17,12 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 from urllib.parse import urlsplit
 
+from wsgi_timeout.front.call_line import CallLine, Sent
 from wsgi_timeout.front.places import Seat
 from wsgi_timeout.front.process import Runtime
 from wsgi_timeout.front.wait import ClientGone, Ready, wait
@@ -53,6 +55,17 @@ _VARYING = CONDITIONS | {
 _PERSONAL = ("HTTP_COOKIE", "HTTP_AUTHORIZATION", "REMOTE_USER")
 
 
+@dataclass(frozen=True, order=True, slots=True)
+class _Left:
+    """A call whose client has left."""
+
+    #: When it is given up, on the monotonic clock.
+    due: float
+    note: str
+    pending: Pending = field(compare=False)
+    kept_seconds: float = field(compare=False)
+
+
 class FirstWaits:
     """The first waits of one web process."""
 
@@ -60,8 +73,8 @@ class FirstWaits:
         self._runtime = runtime
         self._notes = FirstWaitNotes(runtime.calls, runtime.listener.inbox)
         self._lock = threading.Lock()
-        #: A heap of calls whose clients have left: when to forget each, its note, id, and seconds it is kept.
-        self._left: list[tuple[float, str, str, float]] = []
+        #: A heap of calls whose clients have left.
+        self._left: list[_Left] = []
         self._sweeper: threading.Timer | None = None
 
     def note(self, environ: Mapping[str, Any], clean_url: str) -> str:
@@ -143,15 +156,15 @@ class FirstWaits:
         else:
             self._begin(environ, pending, 0.0, left=True)
         with self._lock:
-            heapq.heappush(self._left, (time.monotonic() + kept, note, pending.call_id, kept))
-            if self._sweeper is not None and self._left[0][2] == pending.call_id:
+            heapq.heappush(self._left, _Left(time.monotonic() + kept, note, pending, kept))
+            if self._sweeper is not None and self._left[0].pending is pending:
                 self._sweeper.cancel()
                 self._sweeper = None
             self._sweep_later()
 
     def _sweep_later(self) -> None:
         if self._sweeper is None and self._left:
-            seconds = max(0.0, self._left[0][0] - time.monotonic())
+            seconds = max(0.0, self._left[0].due - time.monotonic())
             self._sweeper = threading.Timer(seconds, self._sweep)
             self._sweeper.daemon = True
             self._sweeper.start()
@@ -161,13 +174,14 @@ class FirstWaits:
         due = []
         with self._lock:
             self._sweeper = None
-            while self._left and self._left[0][0] <= time.monotonic():
+            while self._left and self._left[0].due <= time.monotonic():
                 due.append(heapq.heappop(self._left))
             self._sweep_later()
-        for _, note, call_id, kept in due:
+        for left in due:
             with suppress(*UNAVAILABLE):  # it is kept for `result_ttl` then
-                if self._notes.expire(note, call_id, kept):
-                    self._runtime.calls.abandon(call_id)
+                if self._notes.expire(left.note, left.pending.call_id, left.kept_seconds):
+                    self._runtime.calls.abandon(left.pending.call_id)
+                    CallLine(left.pending, None, "GET").write(Sent.NOTHING)
 
 
 def _kept_seconds(environ: Mapping[str, Any]) -> float:

@@ -131,12 +131,12 @@ class Key:
             found = find(runtime, pending, seat.waiter, deadline)
             if found is not None and not isinstance(found, Snapshot):
                 raise CallUnknown("the result of this key's request is not kept any more")
-            if found is not None and not Asked.unpack(found.asked).waits:
+            if found is not None and not Asked.unpack(found.origin.asked).waits:
                 return redirects.accepted(exchange, replace(pending, hop=0))
             ready = wait(runtime, seat, deadline - time.monotonic(), look_first=True) if found else None
             if found is None or ready is None:
                 seat.keep_place()
                 return redirects.to_result_url(exchange, pending, partial(call_state, runtime, seat))
-            pending = replace(pending, asked=found.asked)
+            pending = replace(pending, origin=found.origin)
             delivery = Delivery.of(exchange, pending, ready.snapshot)
             return replay.answer(ready, delivery, seat, start_response)

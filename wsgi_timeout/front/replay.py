@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from wsgi_timeout.errors import ResponseBroken
 from wsgi_timeout.front import policy
+from wsgi_timeout.front.call_line import Sent
 from wsgi_timeout.front.delivery import Delivery
 from wsgi_timeout.front.places import Seat
 from wsgi_timeout.front.spool import Ahead, Spooler
@@ -37,7 +38,7 @@ def answer(ready: Ready, delivery: Delivery, seat: Seat, start_response: StartRe
     """
     snapshot = ready.snapshot
     if snapshot.outcome not in {None, Outcome.DONE, Outcome.BROKEN}:
-        delivery.finish(whole=False, failed=True)
+        delivery.finish(Sent.ERROR)
         raise failure_of(snapshot.outcome or Outcome.UNREAD)(snapshot.detail)
     assert snapshot.head is not None
     headers, pending = snapshot.head.headers, delivery.pending
@@ -55,7 +56,7 @@ def answer(ready: Ready, delivery: Delivery, seat: Seat, start_response: StartRe
 
 def _is_fetched(delivery: Delivery) -> bool:
     """Return whether a GET gets the answer to a POST, or to another method that is not safe."""
-    asked = delivery.pending.asked
+    asked = delivery.pending.origin.asked
     return delivery.method in SAFE and bool(asked) and Asked.unpack(asked).method not in SAFE
 
 
@@ -71,15 +72,16 @@ class Replay:
         self._reader = reader
         self._delivery = delivery
         self._seat = seat
-        self._whole = False
-        self._failed = False
+        self._sent: Sent | None = Sent.PART
+        self._broke = False
         self._closed = False
 
     def __iter__(self) -> Iterator[bytes]:
         try:
-            self._whole = (yield from self._chunks) is not False
+            # False: it ended between two events, and its client comes again for the next one.
+            self._sent = None if (yield from self._chunks) is False else Sent.WHOLE
         except BrokenOff:
-            self._failed = True
+            self._broke = True
             raise
 
     def close(self) -> None:
@@ -89,10 +91,17 @@ class Replay:
         with self._seat:
             with suppress(ValueError):  # it runs, in a thread that goes on after its request
                 self._chunks.close()
-            self._delivery.finish(whole=self._whole, failed=self._failed)
+            if self._sent:
+                self._finish(self._sent)
             # Afterwards: it wakes the writer, which then ends if nobody can ask for the response again.
             if self._reader:
                 _leave(self._reader)
+
+    def _finish(self, sent: Sent) -> None:
+        ended_ms, broke = 0, self._broke
+        if self._reader:
+            ended_ms, broke = self._reader.ended_ms, broke or self._reader.end == "broken"
+        self._delivery.finish(sent, broke=broke, ended_ms=ended_ms)
 
     def __del__(self) -> None:
         # Some middleware replaces our answer with its own and never closes ours. A garbage collection may
@@ -105,7 +114,7 @@ def pass_over(ready: Ready, delivery: Delivery) -> None:
     """Drop a response that does not fit this request's conditions; the client it was for has left."""
     if ready.reader:
         _leave(ready.reader)
-    delivery.finish(whole=True)
+    delivery.finish(Sent.NOTHING)
 
 
 def _leave(reader: StreamReader) -> None:

@@ -32,7 +32,6 @@ from wsgi_timeout.http.asked import SAFE, Asked, wants_another_run
 from wsgi_timeout.http.navigation import is_prefetch, is_resumed_download
 from wsgi_timeout.http.pending import Pending
 from wsgi_timeout.http.request_body import Upload, impatient
-from wsgi_timeout.metrics import ROUTE_KEY
 from wsgi_timeout.retrying import retry
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.store.calls import Calls
@@ -51,8 +50,7 @@ def answer(exchange: Exchange, reference: urls.Reference, visit: Visit | None) -
     """Answer a request that carries our parameter; it never reaches the app."""
     environ, method = exchange.environ, exchange.method
     path, clean_url = urls.canonical_path(environ), exchange.own_url()
-    hop, route = max(1, reference.hop), environ.get(ROUTE_KEY, "*")
-    pending = Pending(reference.call_id, reference.token, path, clean_url, hop, route=route)
+    pending = Pending(reference.call_id, reference.token, path, clean_url, max(1, reference.hop))
     if is_prefetch(environ):
         raise CallRefused("a prefetch must not use up a result")
     if reference.kind == "status":
@@ -92,8 +90,8 @@ def _answer_result(exchange: Exchange, pending: Pending) -> Iterable[bytes]:
             # call: a response may already have arrived with the listener's wake.
             seat.keep_place()
             return redirects.to_result_url(exchange, pending)
-        pending = replace(pending, asked=found.asked)
-        call = Asked.unpack(found.asked)
+        pending = replace(pending, origin=found.origin)
+        call = Asked.unpack(found.origin.asked)
         tracing.in_trace_of(environ, call.trace)
         request = _Request(Asked.on_result_url(environ), call, pending, exchange)
         if request.is_new(found):
@@ -178,7 +176,7 @@ def find(runtime: Runtime, pending: Pending, waiter: Waiter, deadline: float) ->
 
 def _authorize(calls: Calls, pending: Pending) -> Snapshot | Tombstone:
     found = calls.authorize(pending.call_id, pending.token, pending.path) if pending.call_id else None
-    if found is None or not found.asked:
+    if found is None or not found.origin.asked:
         raise CallUnknown("there is no such call, or not for this URL")
     return found
 

@@ -74,9 +74,9 @@ def _resume(exchange: Exchange, at: StreamPosition, hop: int) -> Iterable[bytes]
             if found is None:
                 seat.keep_place()
                 return redirects.to_result_url(exchange, pending)
-            if Asked.by(environ).query != Asked.unpack(found.asked).query:
+            if Asked.by(environ).query != Asked.unpack(found.origin.asked).query:
                 return None
-            pending = replace(pending, asked=found.asked)
+            pending = replace(pending, origin=found.origin)
             return _ResumedStream(exchange, at, pending, seat, deadline).answer(found)
         except CallUnknown:
             return None

@@ -137,11 +137,10 @@ class Submission:
             max_buffered_bytes=settings.max_buffered_bytes,
             payload_key=keys.request_body(self._call_id) if body is None else "",
             queue_ttl=settings.queue_ttl,
-            asked=self._pending.asked,
+            origin=self._pending.origin,
             untold_seconds=self._untold_seconds,
             left=self._left(),
             abandon_after=settings.abandon_after,
-            route=self._environ.get(metrics.ROUTE_KEY, ""),
             first_wait=self._first_wait,
             durable=settings.durable,
         )

@@ -63,7 +63,7 @@ class Visit(BrowserAnswers):
         if left is None:
             return None
         ticket = Ticket(left.call_id, left.token)
-        return self._deliver(ticket, replace(self.pending(ticket, hop=1), asked=left.asked), first=True)
+        return self._deliver(ticket, replace(self.pending(ticket, hop=1), origin=left.origin), first=True)
 
     def redirect(self, pending: Pending) -> Iterable[bytes]:
         """Redirect a first request whose wait is over; the page is shown after the redirect."""
@@ -103,7 +103,7 @@ class Visit(BrowserAnswers):
         except UNAVAILABLE:
             # The call was accepted and goes on: the page finds it again when Redis is back.
             return self.page(pending, {})
-        return self.announce(ticket, found) or self._deliver(ticket, replace(pending, asked=found.asked))
+        return self.announce(ticket, found) or self._deliver(ticket, replace(pending, origin=found.origin))
 
     def _is_old(self, call_id: str) -> bool:
         """Return whether the call ended so long ago that this person wants a new one."""
@@ -125,7 +125,7 @@ class Visit(BrowserAnswers):
             if first and ready.snapshot.outcome is Outcome.CANCELLED:
                 return None  # it was cancelled because its first client had disconnected
             delivery = Delivery.of(self, pending, ready.snapshot)
-            if not self._takes(ready.snapshot, pending.asked):
+            if not self._takes(ready.snapshot, pending.origin.asked):
                 replay.pass_over(ready, delivery)
                 return None
             return self._answer(ticket, delivery, ready, seat)
@@ -143,7 +143,7 @@ class Visit(BrowserAnswers):
             return replay.answer(ready, delivery, seat, start)
         except CallFailed as failure:
             # The person has seen the error: opening the address again is a new try.
-            delivery.finish(whole=True)
+            delivery.settle()
             if isinstance(failure, HandlerRaised):
                 raise
             return error_pages.answer(
@@ -190,7 +190,8 @@ class Visit(BrowserAnswers):
 
     def _is_for(self, found: Snapshot) -> bool:
         """Return whether this request asks for the same as the call's own, for instance by the same query."""
-        return bool(found.asked) and Asked.by(self.environ).is_for(Asked.unpack(found.asked))
+        asked = found.origin.asked
+        return bool(asked) and Asked.by(self.environ).is_for(Asked.unpack(asked))
 
     def _takes(self, snapshot: Snapshot, asked: bytes) -> bool:
         """Return whether a response fits this request's conditions and credentials."""

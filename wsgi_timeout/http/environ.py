@@ -7,6 +7,7 @@ from typing import Any, BinaryIO, TextIO
 
 from wsgi_timeout.http import parameters
 from wsgi_timeout.http.file_wrapper import FileWrapper
+from wsgi_timeout.http.printable import printable, without_token
 from wsgi_timeout.metrics import ROUTE_KEY
 
 WSGIEnvironment = dict[str, Any]
@@ -48,6 +49,9 @@ PRECONDITIONS = (
     "HTTP_IF_MODIFIED_SINCE",
     "HTTP_IF_UNMODIFIED_SINCE",
 )
+#: How many characters of a client's X-Request-ID are logged.
+_LONGEST_ID = 128
+
 CONDITIONS = frozenset({*PRECONDITIONS, "HTTP_IF_RANGE", "HTTP_RANGE"})
 
 
@@ -116,3 +120,9 @@ def restore(
         }
     )
     return environ
+
+
+def request_id(environ: Mapping[str, Any]) -> str:
+    """Return the request's X-Request-ID as it may stand in logs; empty: it has none."""
+    given: str = environ.get("HTTP_X_REQUEST_ID", "")[:_LONGEST_ID]
+    return without_token(printable(given.encode("ascii", "backslashreplace").decode()))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from wsgi_timeout.http import urls
+from wsgi_timeout.store.record import Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +20,8 @@ class Pending:
     clean_url: str
     #: How many redirects the client has followed; 0: it was not told the result URL.
     hop: int
-    #: What the call's own request asked for: a packed `http.asked.Asked`.
-    asked: bytes = b""
-    #: The pattern by which the request was captured.
-    route: str = "*"
+    #: Of the call's own request.
+    origin: Origin = field(default_factory=Origin)
 
     @property
     def next_url(self) -> str:

@@ -54,8 +54,8 @@ class Attempts(Queue):
             return None
         if not answer:
             return None
-        taken, run, request, more, age_ms, seal, durable = answer
-        attempt = Attempt(text(taken), int(run), worker, max(0, age_ms) / 1000, bool(durable))
+        taken, run, request, more, queued_ms, seal, durable = answer
+        attempt = Attempt(text(taken), int(run), worker, max(0, queued_ms) / 1000, bool(durable))
         if attempt.durable and not self.is_on_disk(attempt.call_id, "running", attempt.number, worker):
             # As when the connection breaks: this worker then looks at what it holds.
             raise ConnectionLost("Redis came back without this attempt")

@@ -22,7 +22,7 @@ import msgpack
 from wsgi_timeout.store import keys, rq_state
 from wsgi_timeout.store.connection import Scripts
 from wsgi_timeout.store.enqueue import Enqueueing
-from wsgi_timeout.store.record import Outcome, Snapshot, Tombstone, now_ms
+from wsgi_timeout.store.record import Origin, Outcome, Snapshot, Tombstone, now_ms
 from wsgi_timeout.store.redis_errors import UNAVAILABLE, ConnectionLost
 from wsgi_timeout.store.status import STATUS_FIELDS, read_status
 from wsgi_timeout.store.streams import StreamReader
@@ -95,7 +95,7 @@ class Calls(Enqueueing):
     def _authorize(self, call_id: str, token: str, path: str) -> Snapshot | Tombstone | None:
         record = keys.call(call_id)
         pipe = self.redis.pipeline(transaction=False)
-        pipe.hmget(record, ("token", "path", "name", "asked", *Snapshot.FIELDS))
+        pipe.hmget(record, ("token", "path", "name", *Origin.FIELDS, *Snapshot.FIELDS))
         pipe.hget(keys.tombstones(self.name), call_id)
         found, grave = pipe.execute(raise_on_error=False)
         for answer in (found, grave):
@@ -103,16 +103,19 @@ class Calls(Enqueueing):
                 raise answer
         if isinstance(found, Exception):
             return None  # the key has another type: no record of ours
-        known, its_path, name, asked, *values = found
+        known, its_path, name, *rest = found
         if known is not None:
             same = hmac.compare_digest(known, token.encode()) and its_path == path.encode()
-            return Snapshot.read(values, asked or b"") if same and name == self.name.encode() else None
+            if not same or name != self.name.encode():
+                return None
+            split = len(Origin.FIELDS)
+            return Snapshot.read(rest[split:], Origin.read(rest[:split]))
         if isinstance(grave, bytes):
             with suppress(ValueError, TypeError, msgpack.UnpackException):  # no tombstone of ours
                 delivered_ms, digest, asked, *_ = msgpack.unpackb(grave)
                 recent = now_ms() - delivered_ms <= keys.TOMBSTONE_TTL * 1000
                 if recent and hmac.compare_digest(digest, self._digest(token, path)):
-                    return Tombstone(int(delivered_ms), asked)
+                    return Tombstone(int(delivered_ms), Origin(asked))
         return None
 
     def status(self, call_id: str) -> dict[str, Any]:

@@ -95,13 +95,10 @@ class Enqueueing(Queue):
         }
         if not call.payload_key:
             record["bytes"] = len(packed)
-        if call.asked:
-            record["asked"] = call.asked
+        record |= call.origin.fields()
         # A function's arguments carry a signature of their own.
         if isinstance(call.request, CallRequest) and (seal := seals.seal(packed, call.id, self.name)):
             record["seal"] = seal
-        if call.route:
-            record["route"] = call.route
         if inbox:
             record["inboxes"] = inbox
         if call.durable:

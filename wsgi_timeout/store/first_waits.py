@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from wsgi_timeout.store import keys
 from wsgi_timeout.store.calls import Calls
-from wsgi_timeout.store.record import text
+from wsgi_timeout.store.record import Origin, text
 
 #: Seconds for which a call is kept after its client disconnected, in case the person comes back.
 KEPT_SECONDS = 10.0
@@ -25,8 +25,7 @@ class Left:
 
     call_id: str
     token: str
-    #: What the call's request asked for, packed.
-    asked: bytes
+    origin: Origin
 
 
 class FirstWaitNotes:
@@ -77,7 +76,7 @@ class FirstWaitNotes:
             return None
         if len(found) == 1:
             return int(found[0]) / 1000
-        return Left(text(found[0]), text(found[1]), found[2])
+        return Left(text(found[0]), text(found[1]), Origin.read(found[2:]))
 
     def leave(self, note: str, call_id: str, kept: float = KEPT_SECONDS) -> None:
         """Record that the client of a call has disconnected; the call is kept for `kept` seconds."""

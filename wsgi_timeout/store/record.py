@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from wsgi_timeout.compat import Self, StrEnum
 from wsgi_timeout.errors import (
@@ -83,6 +85,30 @@ def outcome_of(raw: bytes) -> Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """What a call's record says of the request that made it; empty for a function call."""
+
+    #: What it asked for: a packed `http.asked.Asked`.
+    asked: bytes = b""
+    #: The pattern that it was captured by.
+    route: str = ""
+    #: Its X-Request-ID, as it may stand in logs.
+    request_id: str = ""
+
+    FIELDS: ClassVar = ("asked", "route", "request_id")
+
+    @classmethod
+    def read(cls, values: Iterable[bytes | None]) -> Self:
+        asked, route, request_id = values
+        return cls(asked or b"", text(route or b"*"), text(request_id or b""))
+
+    def fields(self) -> dict[str, bytes | str]:
+        """Return what the record keeps of it: nothing of what is empty."""
+        found = {name: getattr(self, name) for name in self.FIELDS}
+        return {name: value for name, value in found.items() if value}
+
+
+@dataclass(frozen=True, slots=True)
 class NewCall:
     """A call that is to be queued."""
 
@@ -104,8 +130,7 @@ class NewCall:
     payload_bytes: int = 0
     #: Whether the call is refused while no live worker could run it.
     needs_worker: bool = True
-    #: What the request asked for: a packed `http.asked.Asked`; empty for a function call.
-    asked: bytes = b""
+    origin: Origin = Origin()
     #: Seconds after its acceptance in which nobody is told its result URL. A small response that comes within
     #: them is kept as long as the client may wait for it, and not for `result_ttl`.
     untold_seconds: float = 0.0
@@ -113,12 +138,43 @@ class NewCall:
     left: bool = False
     #: Seconds after which it is ended if nobody asks for it; 0: never.
     abandon_after: float = 0.0
-    #: The pattern that its request was captured by; empty for a function call.
-    route: str = ""
     #: The key of a note: if there is one, the call is not accepted (`store.first_waits`); empty: none.
     first_wait: str = ""
     #: Whether it is accepted, begun and ended only when that is on disk.
     durable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """When a call was accepted, and how far its last attempt is; in ms since 1970, 0: not (yet)."""
+
+    created: int = 0
+    #: When it was queued again, for another attempt.
+    queued: int = 0
+    #: When a worker took it.
+    started: int = 0
+    ended: int = 0
+
+    FIELDS: ClassVar = ("created", "queued", "started", "ended")
+
+    @classmethod
+    def read(cls, values: Iterable[bytes | None]) -> Self:
+        return cls(*map(number, values))
+
+    @property
+    def queue_seconds(self) -> float | None:
+        """How long it waited in the queue before its last attempt, or until it ended there."""
+        return _seconds_between(self.queued or self.created, self.started or self.ended)
+
+    @property
+    def run_seconds(self) -> float | None:
+        """How long its last attempt ran; None: it runs still, or never began."""
+        return _seconds_between(self.started, self.ended)
+
+
+def _seconds_between(start: int, end: int) -> float | None:
+    # The clocks of two machines differ: what ended has not begun later.
+    return max(0, end - start) / 1000 if start and end else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,21 +189,25 @@ class Snapshot:
     #: A small response body; None: the body is in the stream of `attempt`.
     body: bytes | None
     delivered_ms: int | None
-    #: What the request asked for, packed; filled by `authorize` only.
-    asked: bytes = b""
+    #: Filled by `authorize` only.
+    origin: Origin = Origin()
     #: Whether nobody may be told of its end before that is on disk.
     durable: bool = False
+    times: Times = Times()
 
-    FIELDS = ("state", "outcome", "detail", "attempt", "head", "body", "delivered", "durable")
+    FIELDS: ClassVar = (
+        *("state", "outcome", "detail", "attempt", "head", "body", "delivered", "durable"),
+        *Times.FIELDS,
+    )
 
     @classmethod
-    def read(cls, values: list[bytes | None], asked: bytes = b"") -> Self:
-        state, outcome, detail, attempt, head, body, delivered, durable = values
+    def read(cls, values: list[bytes | None], origin: Origin = Origin()) -> Self:
+        state, outcome, detail, attempt, head, body, delivered, durable, *times = values
         try:
             unpacked = ResponseHead.unpack(head) if head else None
         except OtherVersion:
             # Its response is of another wire version: to this process it looks like a running call.
-            return cls("running", None, "", number(attempt), None, None, None, asked)
+            return cls("running", None, "", number(attempt), None, None, None, origin)
         return cls(
             text(state) if state else None,
             outcome_of(outcome) if outcome else None,
@@ -156,18 +216,21 @@ class Snapshot:
             unpacked,
             body,
             number(delivered) if delivered else None,
-            asked,
+            origin,
             bool(durable),
+            Times.read(times),
         )
 
     @classmethod
     def carried(cls, message: bytes) -> Self | None:
         """Unpack a small response that came with a wake, see `finish.lua`; None if it cannot be read."""
         try:
-            attempt, size, rest = message.split(b" ", 2)
-            head = ResponseHead.unpack(rest[: int(size)])
-            return cls("ended", Outcome.DONE, "", int(attempt), head, rest[int(size) :], None)
-        except (ValueError, ConfigurationError):
+            stamps, size, rest = message.split(b" ", 2)
+            attempt, *times = stamps.split(b":")
+            head, body = ResponseHead.unpack(rest[: int(size)]), rest[int(size) :]
+            known = Times.read(times)
+            return cls("ended", Outcome.DONE, "", int(attempt), head, body, None, times=known)
+        except (ValueError, TypeError, ConfigurationError):
             return None
 
     @property
@@ -182,8 +245,8 @@ class Attempt:
     call_id: str
     number: int
     worker: str
-    #: Seconds from the call's acceptance to this run.
-    age_seconds: float = field(default=0.0, compare=False)
+    #: Seconds that its call waited in the queue before this run.
+    queue_seconds: float = field(default=0.0, compare=False)
     #: Whether its call is begun and ended only when that is on disk.
     durable: bool = field(default=False, compare=False)
 
@@ -206,5 +269,4 @@ class Tombstone:
     """What is kept of a delivered call."""
 
     delivered_ms: int
-    #: What the request asked for, packed.
-    asked: bytes = b""
+    origin: Origin = Origin()

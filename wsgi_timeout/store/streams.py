@@ -6,6 +6,7 @@ A stream is one hash: chunks under their numbers, and
     read     chunks acknowledged            kept     bytes in Redis now
     readers  inboxes woken by a chunk       writer   inbox woken by room
     end      `complete` or `broken`         uploader inbox of the request body's sender
+    ended    of a response: when its attempt ended, in ms
     gone     bytes of the chunks before `first`
     left     when the last reader went away, in seconds of Redis' clock
     old, mark, marked   of a resumable stream: chunks before `old` are older than its window; once the
@@ -25,6 +26,7 @@ from dataclasses import dataclass
 from wsgi_timeout.errors import BytesFull, Fenced, ResultTrimmed, StreamLost
 from wsgi_timeout.store import keys
 from wsgi_timeout.store.connection import Scripts
+from wsgi_timeout.store.record import number
 
 #: The largest chunk in bytes: larger values would stall Redis for everybody else.
 CHUNK = 256 * 1024
@@ -166,6 +168,8 @@ class StreamReader:
         self._large = False
         #: `complete` or `broken` once the last chunk was returned; empty before.
         self.end = ""
+        #: When the attempt ended that wrote it, in ms since 1970, known with its `end`; 0: not known.
+        self.ended_ms = 0
         #: There is no such stream: it has not begun, was deleted, or belongs to another attempt.
         self.missing = False
 
@@ -174,7 +178,7 @@ class StreamReader:
 
         Raises `ResultTrimmed` if the next chunk was deleted after another reader had read it.
         """
-        answer, end, *chunks = self._scripts.run(
+        answer, end, ended, *chunks = self._scripts.run(
             "read",
             [self._key, keys.call(self._call_id)],
             [
@@ -197,6 +201,7 @@ class StreamReader:
         self._number += len(chunks)
         self._large = bool(chunks) and len(chunks[-1]) >= _LARGE
         self.end = end.decode(errors="replace")
+        self.ended_ms = number(ended)
         return list(chunks)
 
     def _large_chunks(self, count: int) -> list[bytes | None]:

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from wsgi_timeout.current import ENVIRON_KEY, PROGRESS_KEY, RunningCall, run_as
 from wsgi_timeout.errors import CallInterrupted, Fenced
-from wsgi_timeout.http.environ import restore
+from wsgi_timeout.http.environ import request_id, restore
 from wsgi_timeout.http.printable import printable, without_token
 from wsgi_timeout.metrics import ROUTE_KEY
 from wsgi_timeout.store import seals
@@ -24,7 +24,7 @@ from wsgi_timeout.store.record import Attempt, Outcome, Taken
 from wsgi_timeout.store.streams import StreamReader
 from wsgi_timeout.watching.listener import Listener
 from wsgi_timeout_jobs.apps.offered import WSGIApp
-from wsgi_timeout_jobs.attempt.account import is_told, request_id_of, tell_end
+from wsgi_timeout_jobs.attempt.account import is_told, tell_end
 from wsgi_timeout_jobs.attempt.capture import Capture
 from wsgi_timeout_jobs.attempt.persist import read_request
 from wsgi_timeout_jobs.attempt.report import Reports
@@ -109,7 +109,7 @@ class RequestRunner:
         path = without_token(printable(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")))
         what = f"{environ['REQUEST_METHOD']} {path}"
         route = environ.get(ROUTE_KEY, "*")
-        tell_end(self.attempts.name, attempt, what, route, outcome, seconds, request_id_of(environ))
+        tell_end(self.attempts.name, attempt, what, route, outcome, seconds, request_id(environ))
 
     def _respond(self, attempt: Attempt, request: CallRequest, response: Response) -> None:
         capture = Capture(response)

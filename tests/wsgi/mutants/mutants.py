@@ -313,8 +313,8 @@ MUTANTS = [
     Mutant(
         "52",
         REPLAY,
-        "        self._whole = False\n",
-        "        self._whole = True\n",
+        "        self._sent: Sent | None = Sent.PART\n",
+        "        self._sent: Sent | None = Sent.WHOLE\n",
         "tests/wsgi/test_bodies.py::test_a_download_that_was_broken_off_is_fetched_again",
     ),
     Mutant(

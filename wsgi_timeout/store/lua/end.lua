@@ -18,11 +18,7 @@ if r[3] ~= '0' then
   -- The name is read from the record, since the caller may know the id only.
   redis.pcall('ZREM', 'rq:wip:wt:' .. r[5], ARGV[1] .. ':' .. r[3])
   local body = 'wt:out:' .. ARGV[1] .. ':' .. r[3]
-  if redis.call('EXISTS', body) == 1 then
-    redis.call('HSET', body, 'end', 'broken')
-    redis.call('EXPIRE', body, keep)
-    wake(hget(body, 'readers'), ARGV[1])
-  end
+  if redis.call('EXISTS', body) == 1 then end_stream(body, ARGV[1], 'broken', ARGV[2], keep) end
 end
 wake(r[4], ARGV[1])
 if r[1] ~= 'running' then return {'ok', '', r[10] or ''} end

@@ -5,7 +5,7 @@
 --       'head', head, 'body', body (of a small response; else other fields and values, as 'chunks', count for a
 --       function's large result)
 local r = hmget(KEYS[1], 'state', 'worker', 'attempt', 'inboxes', 'stock', 'name', 'method', 'path',
-  'created', 'started', 'unwanted', 'untold', 'begun', 'route', 'durable', 'bytes', 'abandon')
+  'created', 'started', 'unwanted', 'untold', 'begun', 'route', 'durable', 'bytes', 'abandon', 'queued')
 local answer = 'ok'
 if r[1] == 'running' and r[2] == ARGV[2] and r[3] == ARGV[3] then
   local fields = {}
@@ -32,15 +32,15 @@ if r[1] == 'running' and r[2] == ARGV[2] and r[3] == ARGV[3] then
       r[13] or ARGV[4], r[14] or ''})
   end
   if ARGV[8] ~= '' and not r[11] then
-    redis.call('HSET', KEYS[5], 'end', outcome == 'done' and 'complete' or 'broken')
-    redis.call('EXPIRE', KEYS[5], keep)
-    wake(hget(KEYS[5], 'readers'), ARGV[1])
+    end_stream(KEYS[5], ARGV[1], outcome == 'done' and 'complete' or 'broken', ARGV[4], keep)
   end
   if ARGV[9] == 'chunks' then redis.call('EXPIRE', 'wt:value:' .. ARGV[1] .. ':' .. ARGV[3], ARGV[7]) end
   local message = ARGV[1]
-  -- A small response is sent with the wake, so that waiters need not read it; unless it must be on disk first.
+  -- A small response is sent with the wake, so that waiters need not read it; unless it must be on disk first. With its
+  -- attempt and times: accepted, queued again, taken, ended.
   if not r[15] and ARGV[9] == 'head' and ARGV[5] == 'done' and #ARGV[10] + #ARGV[12] <= CARRIED then
-    message = message .. ' ' .. ARGV[3] .. ' ' .. #ARGV[10] .. ' ' .. ARGV[10] .. ARGV[12]
+    local stamps = string.format('%s:%d:%d:%d:%s', ARGV[3], counter(r[9]), counter(r[18]), counter(r[10]), ARGV[4])
+    message = message .. ' ' .. stamps .. ' ' .. #ARGV[10] .. ' ' .. ARGV[10] .. ARGV[12]
   end
   wake(r[4], message)
 elseif r[1] ~= 'ended' or r[2] ~= ARGV[2] or r[3] ~= ARGV[3] then

@@ -2,15 +2,15 @@
 -- KEYS: note
 -- ARGV: inbox of the web process that asks, a random word for this request, most ms since the disconnect, TTL s
 -- Returns nothing if there is no such call; {ms since it began} if its client seems to be connected (its web process is
---   woken to check that); else {call id, token, what its request asked for}
+--   woken to check that); else {call id, token, what its request asked for, its route, its X-Request-ID}
 local r = hmget(KEYS[1], 'call', 'token', 'inbox', 'began', 'gone', 'by')
 if not r[1] then return false end
-local call = hmget('wt:call:' .. r[1], 'state', 'delivered', 'asked')
+local call = hmget('wt:call:' .. r[1], 'state', 'delivered', 'asked', 'route', 'request_id')
 if not call[1] or call[2] then
   redis.call('UNLINK', KEYS[1])
   return false
 end
-local taken, now = {r[1], r[2], call[3] or ''}, server_ms()
+local taken, now = {r[1], r[2], call[3] or '', call[4] or '', call[5] or ''}, server_ms()
 if r[6] == ARGV[2] then return taken end
 local gone = num(r[5], 0)
 if gone == 0 then

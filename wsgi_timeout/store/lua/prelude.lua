@@ -200,7 +200,15 @@ end
 -- Marks a call as queued again, with a new `queue_ttl`.
 local function requeue(record, now)
   local patience = hget(record, 'queue_ttl')
-  redis.call('HSET', record, 'state', 'queued', 'expires', string.format('%d', now + num(patience, 86400000)))
+  redis.call('HSET', record, 'state', 'queued', 'queued', string.format('%d', now), 'started', '',
+    'expires', string.format('%d', now + num(patience, 86400000)))
+end
+
+-- Ends the stream of a response: 'complete' or 'broken'. Its readers learn from it when the attempt ended.
+local function end_stream(body, id, how, now, keep)
+  redis.call('HSET', body, 'end', how, 'ended', now)
+  redis.call('EXPIRE', body, keep)
+  wake(hget(body, 'readers'), id)
 end
 
 -- Ends a call that no worker has taken within `queue_ttl`: nobody expects it to run any more. Returns whether it did.

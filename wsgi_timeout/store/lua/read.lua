@@ -2,17 +2,18 @@
 -- KEYS: stream, record
 -- ARGV: id, number, how many at most, reader's inbox, '1' if it is a response, attempt that reads its request or '',
 --       '1' to return the number of chunks only
--- Returns {'ok' | 'trimmed' | 'missing', 'complete' | 'broken' | '' (not ended), chunk... | how many}
+-- Returns {'ok' | 'trimmed' | 'missing', 'complete' | 'broken' | '' (not ended), ms when its attempt ended or '',
+--   chunk... | how many}
 write_though_full(KEYS[1])
-local s = hmget(KEYS[1], 'count', 'first', 'read', 'end', 'readers', 'writer')
-if not s[1] and not s[4] then return {'missing', ''} end
+local s = hmget(KEYS[1], 'count', 'first', 'read', 'end', 'readers', 'writer', 'ended')
+if not s[1] and not s[4] then return {'missing', '', ''} end
 -- A worker that was taken for dead must not acknowledge chunks that the next attempt has yet to read.
 if ARGV[6] ~= '' then
   local r = hmget(KEYS[2], 'state', 'attempt')
-  if r[1] ~= 'running' or r[2] ~= ARGV[6] then return {'missing', ''} end
+  if r[1] ~= 'running' or r[2] ~= ARGV[6] then return {'missing', '', ''} end
 end
 local number, count = tonumber(ARGV[2]), num(s[1], 0)
-if number < num(s[2], 0) then return {'trimmed', ''} end
+if number < num(s[2], 0) then return {'trimmed', '', ''} end
 local list = with_word(s[5], ARGV[4])
 if list then redis.call('HSET', KEYS[1], 'readers', list) end
 -- Once its first byte was read, a response must not be replaced by another run's. The record may have expired.
@@ -31,9 +32,9 @@ if list and s[6] then
 end
 local last = math.min(number + tonumber(ARGV[3]), count) - 1
 -- The end is returned with the last chunk, never before it.
-local answer = {'ok', last + 1 < count and '' or s[4] or ''}
+local answer = {'ok', last + 1 < count and '' or s[4] or '', s[7] or ''}
 if ARGV[7] == '1' then
-  answer[3] = last - number + 1
+  answer[4] = last - number + 1
   return answer
 end
 for i = number, last do answer[#answer + 1] = hget(KEYS[1], i) end

@@ -37,11 +37,7 @@ for i = #ids, 1, -1 do
     else
       what = stopped and 'cancelled' or 'lost'
       finish(record, job, id, r[9], ARGV[3], r[8], what, stopped and 'cancelled' or ARGV[4], {})
-      if redis.call('EXISTS', body) == 1 then
-        redis.call('HSET', body, 'end', 'broken')
-        redis.call('EXPIRE', body, r[8])
-        wake(hget(body, 'readers'), id)
-      end
+      if redis.call('EXISTS', body) == 1 then end_stream(body, id, 'broken', ARGV[3], r[8]) end
       wake(r[7], id)
     end
   elseif not r[1] then

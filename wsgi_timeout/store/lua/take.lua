@@ -3,7 +3,7 @@
 -- KEYS: rq queue, rq wip, held
 -- ARGV: id ('' = the next), worker, now ms, now ISO, '1' if RQ's own worker runs it, our wire version
 -- Returns nil (nothing to run: the id is dropped); 'other' (a request of another wire version, which went to the end of the
---   queue for a worker that can read it); or {id, attempt, request, 1 if others waited before it, ms since it was accepted,
+--   queue for a worker that can read it); or {id, attempt, request, 1 if others waited before it, ms that it was queued,
 --   the request's seal, '1' if the start must be on disk before the handler runs}
 local id = ARGV[1]
 if id == '' then
@@ -12,7 +12,8 @@ if id == '' then
   if not id then return false end
 end
 local record, job = 'wt:call:' .. id, 'rq:job:' .. id
-local r = hmget(record, 'state', 'worker', 'attempt', 'request', 'expires', 'left', 'created', 'seal', 'durable', 'place')
+local r = hmget(record, 'state', 'worker', 'attempt', 'request', 'expires', 'left', 'created', 'seal', 'durable', 'place',
+  'queued')
 local mine = r[1] == 'running' and r[2] == ARGV[2]
 -- This worker was frozen, and its calls were recovered meanwhile: if it began one now, nobody would recover that.
 if r[6] and not with_word(r[6], ARGV[2]) and not (is_list(KEYS[3]) and redis.call('LPOS', KEYS[3], id)) then
@@ -44,4 +45,4 @@ if not mine then
   -- +inf: RQ's clean-up of started jobs goes by score, and must never find ours.
   redis.pcall('ZADD', KEYS[2], '+inf', id .. ':' .. attempt)
 end
-return {id, attempt, r[4], num(r[10], 1) > 1 and 1 or 0, tonumber(ARGV[3]) - num(r[7], ARGV[3]), r[8] or '', r[9] or ''}
+return {id, attempt, r[4], num(r[10], 1) > 1 and 1 or 0, tonumber(ARGV[3]) - num(r[11] or r[7], ARGV[3]), r[8] or '', r[9] or ''}
