@@ -99,8 +99,14 @@ def test_what_a_file_cannot_do_is_said(folder, redis_server):
         assert "hooks do not reach an app under --python" in pool.output
     finally:
         pool.stop()
-    for file, said in (("other.py", "there is no such file"), ("wrong.py", "umask = 'x'")):
-        (folder / "wrong.py").write_text("umask = 'x'")
+    for file, text, said in (
+        ("other.py", None, "there is no such file"),
+        ("wrong.py", "umask = 'x'", "umask = 'x'"),
+        ("half.py", "raw_env = ['HALF']", r"raw_env = \['HALF'\]: write KEY=VALUE"),
+        ("raises.py", "import nowhere", "'raises.py' raised ModuleNotFoundError, see above"),
+    ):
+        if text:
+            (folder / file).write_text(text)
         options = ("--gunicorn-config", file)
         pool = Pool("hooked:app", None, redis_server.url, *options, env=env, cwd=folder, wait=False)
         pool.wait_for(said)

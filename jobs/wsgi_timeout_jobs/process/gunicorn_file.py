@@ -7,6 +7,7 @@ import importlib.machinery
 import importlib.util
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ class GunicornFile:
     """A gunicorn configuration file, or a module as `python:MODULE`."""
 
     def __init__(self, location: str) -> None:
-        """Read it; raises `ConfigurationError`, or what the file itself raises."""
+        """Read it; raises `ConfigurationError`."""
         # Imported here, so that without this option a worker imports nothing of gunicorn.
         try:
             from gunicorn.config import Config  # noqa: PLC0415
@@ -35,7 +36,7 @@ class GunicornFile:
         #: gunicorn's configuration: the file's values, gunicorn's defaults for all others.
         self.cfg: Any = Config()
         self._given = []
-        for name, value in _names_in(location).items():
+        for name, value in _read(location).items():
             if name in self.cfg.settings:
                 self._set(name, value)
                 self._given.append(name)
@@ -50,7 +51,12 @@ class GunicornFile:
 
     def apply(self) -> None:
         """Apply the settings to this process and those that it forks; raises `ConfigurationError`."""
-        os.environ.update(self.cfg.env)
+        try:
+            os.environ.update(self.cfg.env)
+        except RuntimeError:
+            raise ConfigurationError(
+                f"--gunicorn-config {self._location!r}: raw_env = {self.cfg.raw_env!r}: write KEY=VALUE"
+            ) from None
         if "chdir" in self._given:
             try:
                 os.chdir(self.cfg.chdir)
@@ -93,6 +99,18 @@ def _import_from(folder: str) -> None:
     if folder not in sys.path:
         sys.path.insert(0, folder)
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH")]))
+
+
+def _read(location: str) -> dict[str, Any]:
+    try:
+        return _names_in(location)
+    except ConfigurationError:
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        raise ConfigurationError(
+            f"--gunicorn-config {location!r} raised {type(error).__name__}, see above"
+        ) from error
 
 
 def _names_in(location: str) -> dict[str, Any]:
