@@ -210,6 +210,18 @@ def listen():
     return sock
 
 
+def nameless_bytes(web):
+    """Return how many bytes lie in files of its processes that have no name; its log is not meant."""
+    log, total = Path(f"/proc/{web.pid}/fd/1").stat().st_ino, 0
+    for link in [link for each in web.workers() for link in Path(f"/proc/{each.pid}/fd").iterdir()]:
+        with contextlib.suppress(FileNotFoundError):
+            named = str(link.readlink())
+            on_disk = named.endswith("(deleted)") and not named.startswith(("/dev/", "/memfd"))
+            if on_disk and link.stat().st_ino != log:
+                total += link.stat().st_size
+    return total
+
+
 def socket_activation(sock):
     """Return words before a command that hand it a socket as systemd does; to be passed to it besides."""
     code = """

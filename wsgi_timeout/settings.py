@@ -105,6 +105,9 @@ class Settings:
     max_spooled_body: int = number(
         64 * _MIB, "bytes", "how much of a request body lies in Redis before its call begins", least=1
     )
+    max_request_file: int = number(
+        0, "bytes", "how much more of a request body the web process takes into a file before its call begins"
+    )
     unread_timeout: float = number(
         600.0,
         "s",

@@ -5,7 +5,7 @@ import threading
 import time
 
 import pytest
-from harness import ask, follow, until
+from harness import ask, follow, nameless_bytes, until
 from uploader import BUFFER, MIB, Uploader, content, pieces
 
 
@@ -111,3 +111,42 @@ def test_an_upload_is_accepted_without_wait(site, port, gate):
         assert last.json == {"length": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     finally:
         web.stop()
+
+
+@pytest.fixture(scope="module")
+def filing(site):
+    """A web process on the same name that takes more than the buffer into a file before a call begins."""
+    web = site.start_web(gateway=f"max_request_file={4 * MIB}")
+    yield web
+    web.stop()
+
+
+def test_with_a_file_a_slow_upload_holds_no_worker(filing):
+    """With `max_request_file` a call with a large body begins when that is in; others are served before."""
+    data = content(3 * MIB)
+    clients = [Uploader(filing.port, "/hash", f"Content-Length: {len(data)}") for _ in range(2)]
+    for client in clients:
+        client.send(data[:-1])
+    assert ask(filing.port, "/fast").status == 200
+    for client in clients:
+        client.send(data[-1:])
+        assert hashlib.sha256(data).hexdigest().encode() in client.answer()
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_larger_than_its_file_arrives_whole(filing, chunked):
+    """What `max_request_file` does not take in is read by the handler as it comes."""
+    data = content(8_000_000)
+    answer = ask(filing.port, "/hash", "POST", body=pieces(data) if chunked else data)
+    assert answer.json == {"length": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def test_an_upload_that_breaks_off_in_its_file_runs_nothing(site, filing):
+    """A client that leaves before its body is in the file has started no handler, and its file is gone."""
+    client = Uploader(filing.port, "/hash?tag=broken-in-file", f"Content-Length: {3 * MIB}")
+    client.send(bytes(2 * MIB))
+    until(lambda: nameless_bytes(filing), what="a file")
+    client.reset()
+    until(lambda: not nameless_bytes(filing), what="the end of the file")
+    assert ask(filing.port, "/fast").status == 200
+    assert not site.runs("broken-in-file")

@@ -11,6 +11,7 @@ from itertools import chain
 
 from wsgi_timeout.errors import RedisUnavailable, StreamLost, UploadBroken, WsgiTimeoutError
 from wsgi_timeout.front.process import Runtime
+from wsgi_timeout.front.upload_file import UploadFile
 from wsgi_timeout.http.request_body import Upload
 from wsgi_timeout.retrying import retry
 from wsgi_timeout.settings import Settings
@@ -51,6 +52,7 @@ class LargeBody:
         self._chunks = chunks
         #: The chunk for which the buffer had no room.
         self._left: list[bytes] = []
+        self._file = UploadFile(settings.max_request_file)
         before = _before_its_call(upload, settings)
         limits = Limits(seals.sealed_size(settings.buffer), seals.sealed_size(before))
         budget = Budget(runtime.calls.buffered, settings.max_buffered_bytes)
@@ -61,7 +63,7 @@ class LargeBody:
         self._deadline = math.inf
 
     def fill_buffer(self, patiently: Patiently) -> bool:
-        """Send what fits the buffer; return whether that was the whole body.
+        """Send what fits the buffer, and take in the rest if it may lie here; return whether all was sent.
 
         Nothing was accepted yet when this raises.
 
@@ -73,6 +75,7 @@ class LargeBody:
             for chunk in self._chunks:
                 if not self._offer_early(chunk):
                     self._left = [chunk]
+                    self._file.fill(self._chunks)
                     return False
             patiently(self._writer.close, "complete", UPLOAD_TTL)
         except StreamLost as error:
@@ -95,6 +98,10 @@ class LargeBody:
             # No chunk was taken yet, so there is no call to queue.
             raise RedisUnavailable("Redis does not take this request's body") from error
 
+    def close(self) -> None:
+        """Remove what was kept of the body on this machine."""
+        self._file.close()
+
     def send_rest(self) -> None:
         """Send what did not fit; return when all is sent, or when the handler wants no more of it.
 
@@ -115,7 +122,7 @@ class LargeBody:
             self._waiter.for_response()
 
     def _offer_rest(self) -> bool:
-        for chunk in chain(self._left, self._chunks):
+        for chunk in chain(self._left, self._file.chunks(), self._chunks):
             while not self._offer(chunk):
                 if not self._wait_for_room():
                     return False

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from contextlib import suppress
 from typing import IO
 
 from wsgi_timeout.errors import ResponseBroken, ResultTrimmed
+from wsgi_timeout.front.temporary_files import disk_has_room, open_file
 from wsgi_timeout.log_once import LogOnce
 from wsgi_timeout.store.redis_errors import UNAVAILABLE
 from wsgi_timeout.store.streams import CHUNK, READ_AHEAD, StreamReader
@@ -32,10 +32,6 @@ _SLOW_SECONDS = 0.25
 _REST_SECONDS = 2.0
 #: Reads of one response in a row: then the others have their turn.
 _READS = 32
-#: This part of the disk stays free.
-_FREE = 0.1
-#: For large temporary files, on disk where /tmp is in memory (the Filesystem Hierarchy Standard, 5.15).
-_LARGE_FILES = "/var/tmp"  # noqa: S108 - the files have no name there
 
 
 class Spooler:
@@ -193,12 +189,11 @@ class Ahead:
             return False
         try:
             if self._file is None:
-                self._file = tempfile.TemporaryFile(dir=_folder(), buffering=0)  # noqa: SIM115 - closed in close()
-            disk = os.fstatvfs(self._file.fileno())
+                self._file = open_file()
+            return disk_has_room(self._file)
         except OSError as error:
             self._give_up(error)
             return False
-        return disk.f_bavail >= disk.f_blocks * _FREE
 
     def _keep(self, data: bytes) -> None:
         """Append to the file; what it does not take stays in memory, and is the last that is read ahead."""
@@ -231,9 +226,3 @@ class Ahead:
             os.ftruncate(self._file.fileno(), 0)
             self._read = self._written = 0
         return data
-
-
-def _folder() -> str:
-    if "TMPDIR" not in os.environ and os.access(_LARGE_FILES, os.W_OK):
-        return _LARGE_FILES
-    return tempfile.gettempdir()

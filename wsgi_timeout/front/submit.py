@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from functools import partial
 from typing import Any
 
@@ -84,12 +84,13 @@ class Submission:
             self._enqueue(body)
             return
         large = LargeBody(self._runtime, self._settings, self._call_id, self._waiter, upload)
-        with self._runtime.uploads.hold(keys.request_body(self._call_id)):
-            complete = large.fill_buffer(self._patiently)
-            # The buffer is full: the handler now reads while the rest arrives.
-            self._enqueue(None)
-        if not complete:
-            large.send_rest()
+        with closing(large):
+            with self._runtime.uploads.hold(keys.request_body(self._call_id)):
+                complete = large.fill_buffer(self._patiently)
+                # The buffer is full: the handler now reads while the rest arrives.
+                self._enqueue(None)
+            if not complete:
+                large.send_rest()
 
     def _enqueue(self, body: bytes | None) -> None:
         # During a deploy there may be no worker for a moment. And if a reply was lost, the call may have
