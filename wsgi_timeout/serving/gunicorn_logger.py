@@ -14,7 +14,7 @@ from wsgi_timeout.current import CALL_ID_KEY
 from wsgi_timeout.errors import HandlerRaised
 from wsgi_timeout.http.printable import printable, without_token
 from wsgi_timeout.log_format import JsonFormatter
-from wsgi_timeout.serving.health import is_health_check
+from wsgi_timeout.serving.health import is_routine
 from wsgi_timeout.settings import Settings
 
 #: For access log formats, as `%(...)s`: the id of the call that a request became, or that its URL names.
@@ -43,8 +43,8 @@ class Logger(GunicornLogger):
                     handler.setFormatter(JsonFormatter())
 
     def access(self, resp: Any, req: Any, environ: Any, request_time: Any) -> None:
-        """Log a request, except a balancer's health check that succeeds."""
-        if not (is_health_check(environ) and str(resp.status).startswith("200")):
+        """Log a request, except balancers' health checks and Prometheus' scrapes."""
+        if not is_routine(environ, str(resp.status)):
             super().access(resp, req, environ, request_time)
 
     def atoms(self, resp: Any, req: Any, environ: Any, request_time: Any) -> dict[str, Any]:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 _PREFIX = "/__wsgi_timeout/"
 LIVE = _PREFIX + "live"
 READY = _PREFIX + "ready"
-#: Paths that are asked so often that they are not logged.
-UNLOGGED = {LIVE, READY}
+#: The path at which this process answers Prometheus, if it does.
+SCRAPED: set[str] = set()
 
 
 def with_health(app: WSGIApplication, is_ready: Callable[[], bool]) -> WSGIApplication:
@@ -40,6 +40,11 @@ def with_health(app: WSGIApplication, is_ready: Callable[[], bool]) -> WSGIAppli
     return outer
 
 
-def is_health_check(environ: dict[str, Any]) -> bool:
-    """Return whether a request is a health check or a scrape of metrics, which are not logged."""
-    return environ.get("PATH_INFO") in UNLOGGED
+def is_routine(environ: dict[str, Any], status: str) -> bool:
+    """Return whether a request is left out of the access log: a health check, or a scrape that succeeded.
+
+    So is the 503 of `ready` before a drain, which several balancers ask for each second of every deploy:
+    it is no failure that anybody should be alarmed by.
+    """
+    path = environ.get("PATH_INFO")
+    return path in {LIVE, READY} or (path in SCRAPED and status.startswith("200"))

@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from wsgi_timeout import metrics
-from wsgi_timeout.serving.health import UNLOGGED
+from wsgi_timeout.serving.health import SCRAPED
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.store.connection import redis_url
 from wsgi_timeout.watching.exposition import Exposition
@@ -24,7 +24,7 @@ def with_metrics(load: Callable[[], WSGIApplication]) -> WSGIApplication:
     metrics.start()
     app = load()
     exposition = cache(lambda: Exposition(redis_url()))
-    UNLOGGED.add(path)
+    SCRAPED.add(path)
 
     def outer(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         if environ.get("PATH_INFO") != path:
