@@ -45,9 +45,11 @@ def crowd(port, data, size=70):
         b"POST /fast HTTP/1.1\r\nHost: x\r\nContent-Length: 6000000\r\n\r\nx",
         b"POST /fast HTTP/1.1\r\nHost: x\r\nContent-Length: 6000000\r\n\r\n" + b"x" * 100_000,
         b"POST /fast HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nfffff\r\nx",
+        b"POST /fast HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nX-Sum: ",
+        b"POST /fast HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\n\n",
         f"POST {MADE_UP} HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\nx".encode(),
     ],
-    ids=["heads", "bodies", "begun bodies", "chunked bodies", "result URLs"],
+    ids=["heads", "bodies", "begun bodies", "chunked bodies", "trailers", "bad line ends", "result URLs"],
 )
 def test_a_crowd_that_sends_drop_by_drop_stops_nobody(web, beginning):
     """Beside more half requests than threads others get the app's answer, and the half ones are given up."""
@@ -82,6 +84,16 @@ def test_a_head_may_come_in_pieces(web):
         answers(client, 1)
         client.sendall(body[30:])
         answers(client, 1)
+
+
+@pytest.mark.parametrize("end", ["0\r\nX-Sum: 1\r\n\r\n", "0;last=1\r\n\r\n", "000\r\nX: 1\r\nY: 2\r\n\r\n"])
+def test_trailers_and_extensions_end_a_chunked_body(web, end):
+    """A chunked request ends with its last chunk, however that is written, and another one may follow."""
+    request = "POST /fast HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n" + end
+    with socket.create_connection(("127.0.0.1", web.port), timeout=20) as client:
+        for count in (1, 2):
+            client.sendall(count * request.encode())
+            answers(client, count)
 
 
 def answers(client, count):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from wsgi_timeout.http.parameters import MARK
-from wsgi_timeout.serving.paced_socket import END_OF_CHUNKS
+from wsgi_timeout.serving.chunked_end import ChunkedEnd
 
 #: Bytes of a body that are received without a thread: as much as is stored with a call, without a stream.
 BODY_AHEAD = 64 * 1024
@@ -41,6 +41,8 @@ class Arrival:
         self.ready = False
         #: Bytes of the body that have not arrived; None: unknown, 0: it is complete.
         self.missing: int | None = 0
+        #: Where a chunked body ends; None for any other.
+        self.chunks: ChunkedEnd | None = None
         self._clock = clock
         self._rate = rate
         self.deadline = clock() + seconds
@@ -53,6 +55,8 @@ class Arrival:
         self.data += data
         if self._head_end:
             self.deadline = min(self._clock() + body_seconds, self.deadline + len(data) / self._rate)
+            if self.chunks:
+                self.chunks.feed(data)
         elif end := self._find_head():
             self._head_end = end
             self.deadline = self._clock() + body_seconds
@@ -78,13 +82,14 @@ class Arrival:
         head = bytes(self.data[: self._head_end]).lower()
         length = _LENGTH.search(head) if b"content-length" in head else None
         self._body = None if _CHUNKED in head else int(length[1]) if length else 0
+        self.chunks = ChunkedEnd(self.data[self._head_end :]) if self._body is None else None
         if self._body != 0 and (_CONTINUE.search(head) or _MARK in head.partition(b"\r\n")[0]):
             self.ready = True
 
     def _look_at_body(self) -> None:
         there = len(self.data) - self._head_end
         if self._body is None:
-            self.missing = 0 if self.data.endswith(END_OF_CHUNKS) else None
+            self.missing = 0 if self.chunks and self.chunks.come else None
         else:
             self.missing = max(0, self._body - there)
         self.ready = self.ready or self.missing == 0 or there >= BODY_AHEAD

@@ -19,8 +19,9 @@ from gunicorn.workers import ggevent
 from wsgi_timeout.front.web_server_limits import served_settings
 from wsgi_timeout.http.parameters import MARK
 from wsgi_timeout.serving.arrival import BODY_AHEAD
+from wsgi_timeout.serving.chunked_end import ChunkedEnd
 from wsgi_timeout.serving.gunicorn_stopping import StopsGracefully
-from wsgi_timeout.serving.paced_socket import END_OF_CHUNKS, PacedSocket
+from wsgi_timeout.serving.paced_socket import PacedSocket
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.watching import listener
 
@@ -106,12 +107,15 @@ class GeventWorker(StopsGracefully, ggevent.GeventWorker):
         if length is None and not isinstance(reader, ChunkedReader):
             return 0
         there: bytes = req.unreader.buf.getvalue()
+        chunks = ChunkedEnd(there + paced.ahead) if length is None else None
+        if chunks:
+            paced.follow(chunks)
         if not (MARK in (req.query or "") or getattr(req, "_expected_100_continue", True)):
             wanted = BODY_AHEAD if length is None else min(BODY_AHEAD, length)
-            paced.fill(wanted - len(there), END_OF_CHUNKS if length is None else b"", there)
+            paced.fill(wanted - len(there))
         if length is not None:
             return max(0, length - len(there) - len(paced.ahead))
-        return 0 if (there + paced.ahead).endswith(END_OF_CHUNKS) else None
+        return 0 if chunks and chunks.come else None
 
     def server_class(self, sock: Any, *, spawn: Any, **options: Any) -> StreamServer:
         """Build gunicorn's default server, and remember it."""

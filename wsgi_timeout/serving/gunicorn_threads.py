@@ -170,6 +170,8 @@ class PatientWorker(KeepingWorker):
         conn.data_ready = True
         conn.paced.put_ahead(arrival.data)
         conn.paced.allow(self._settings.upload_timeout)
+        if arrival.chunks:
+            conn.paced.follow(arrival.chunks)
         conn.repeat = repeat_of(arrival.data) if arrival.missing == 0 else None
 
     def take_next(self, conn: Connection) -> bool:

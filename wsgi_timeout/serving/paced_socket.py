@@ -7,8 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-#: What a chunked body ends with; if data of a body looks like it, only its thread is used too early.
-END_OF_CHUNKS = b"0\r\n\r\n"
+from wsgi_timeout.serving.chunked_end import ChunkedEnd
 
 
 class PacedSocket:
@@ -29,27 +28,30 @@ class PacedSocket:
         self._allowance = self._most = 0.0
         #: Bytes of the body that are still to come; None: nobody knows.
         self._missing: int | None = None
+        self._chunks: ChunkedEnd | None = None
         self._on_whole: Callable[[], None] | None = None
 
     def allow(self, seconds: float) -> None:
-        """Begin with a full allowance."""
+        """Begin with a full allowance, for a body that is not chunked unless `follow` is called."""
         self._allowance = self._most = seconds
+        self._chunks = None
+
+    def follow(self, chunks: ChunkedEnd) -> None:
+        """Tell `chunks`, which knows all that was received so far, what comes."""
+        self._chunks = chunks
 
     def expect(self, missing: int | None, on_whole: Callable[[], None]) -> None:
-        """Have `on_whole` called when so many more bytes were read, or when a chunked body ends."""
+        """Have `on_whole` called when so many more bytes were read; None: when the chunks end."""
         self._missing, self._on_whole = missing, on_whole
 
     def put_ahead(self, data: bytes | bytearray) -> None:
         """Have `recv` return this before it reads from the socket."""
         self.ahead += data
 
-    def fill(self, size: int, end: bytes, before: bytes) -> None:
-        """Receive until `size` bytes or `end` are there, or the client stops, or is too slow.
-
-        `before`: what the reader has already.
-        """
+    def fill(self, size: int) -> None:
+        """Receive until `size` bytes or the last chunk are there, or the client stops, or is too slow."""
         with suppress(OSError):
-            while len(self.ahead) < size and not (end and (before[-len(end) :] + self.ahead).endswith(end)):
+            while len(self.ahead) < size and not (self._chunks and self._chunks.come):
                 data = self._receive(size - len(self.ahead), 0)
                 if not data:
                     return
@@ -81,6 +83,8 @@ class PacedSocket:
             with suppress(OSError):  # it may be closed by now
                 self._sock.settimeout(before)
         self._allowance = min(self._most, self._allowance + len(data) / self._least_rate)
+        if self._chunks:
+            self._chunks.feed(data)
         self._count(data)
         return data
 
@@ -91,7 +95,7 @@ class PacedSocket:
             self._missing -= len(data)
             whole = self._missing <= 0
         else:
-            whole = data.endswith(END_OF_CHUNKS)
+            whole = self._chunks is not None and self._chunks.come
         if whole or not data:
             self._on_whole()
             self._on_whole = None
