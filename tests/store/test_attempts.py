@@ -25,6 +25,7 @@ from call_steps import (
 from harness import until
 
 from wsgi_timeout.errors import Fenced, RedisUnavailable
+from wsgi_timeout.functions.ended import EndedCall
 from wsgi_timeout.store import keys, rq_state
 from wsgi_timeout.store.record import Attempt, Outcome, Snapshot, Taken, Times
 from wsgi_timeout.store.streams import StreamReader
@@ -149,6 +150,28 @@ def test_a_small_response_comes_with_the_wake(calls, size):
     rest = carried[carried.index(b" ") :]
     assert Snapshot.carried(b"1" + rest) == replace(told, times=Times())
     assert Snapshot.carried(b"1:2:3:4:5:6" + rest) is None
+
+
+@pytest.mark.parametrize("size", [0, 1, 3000])
+def test_a_small_result_comes_with_the_wake(calls, size):
+    """Who waits for a function has its small result with the wake, the same as in the record."""
+    call = running(calls, inbox="waiting")
+    value = (b"a b\n\x00\xff" * 600)[:size]
+    calls.attempts.finish(Attempt(call.id, 1, W1), Outcome.DONE, 600, value=value)
+    (wake,) = calls.redis.lrange(keys.inbox("waiting"), 0, -1)
+    call_id, _, carried = wake.partition(b" ")
+    assert call_id == call.id.encode()
+    ended = EndedCall.carried(call.id, carried)
+    assert (ended.outcome, ended.body, ended.attempt) == (Outcome.DONE, value, 1)
+    assert calls.look(call.id).body == value
+
+
+def test_large_results_and_exceptions_are_asked_for(calls):
+    """A wake carries no large result, and no exception, whose traceback lies in the record."""
+    for outcome, value in ((Outcome.DONE, b"x" * 5000), (Outcome.RAISED, b"x")):
+        call = running(calls, inbox="waiting")
+        calls.attempts.finish(Attempt(call.id, 1, W1), outcome, 600, value=value)
+        assert calls.redis.rpop(keys.inbox("waiting")) == call.id.encode()
 
 
 @pytest.mark.parametrize(

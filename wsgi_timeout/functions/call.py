@@ -197,6 +197,8 @@ class FunctionCall(Generic[R]):
                 return None
             # Without a wake it joins again, which tells Redis that somebody waits.
             joined = waiter.wait(min(left, _RECHECK_SECONDS)) and joined
+            if waiter.carried and (carried := EndedCall.carried(self.object_id, waiter.carried)):
+                return carried
 
     def _look(self, here: Client, deadline: float | None, record: Any = None) -> EndedCall | None:
         """Return how the call ended, by `record` if that was read just now; raises `OutputExpiredError`."""

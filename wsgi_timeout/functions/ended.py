@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from wsgi_timeout.compat import add_note
+from wsgi_timeout.compat import Self, add_note
 from wsgi_timeout.errors import OutputExpiredError, RemoteError, WsgiTimeoutError
 from wsgi_timeout.functions import payload
 from wsgi_timeout.store.record import Outcome, failure_of
@@ -26,6 +26,15 @@ class EndedCall:
     #: The packed result or exception; None: there is none, or it has expired.
     body: bytes | None
     attempt: int
+
+    @classmethod
+    def carried(cls, call_id: str, message: bytes) -> Self | None:
+        """Unpack a small result that came with a wake, see `finish.lua`; None if it cannot be read."""
+        try:
+            stamps, _, body = message.split(b" ", 2)
+            return cls(call_id, Outcome.DONE, "", body, int(stamps.partition(b":")[0]))
+        except ValueError:
+            return None
 
     def result(self) -> Any:
         """Return what the function returned; raises what `FunctionCall.get` raises for an ended call."""

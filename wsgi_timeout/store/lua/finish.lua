@@ -37,10 +37,12 @@ if r[1] == 'running' and r[2] == ARGV[2] and r[3] == ARGV[3] then
   if ARGV[9] == 'chunks' then redis.call('EXPIRE', 'wt:value:' .. ARGV[1] .. ':' .. ARGV[3], ARGV[7]) end
   local message = ARGV[1]
   -- A small response is sent with the wake, so that waiters need not read it; unless it must be on disk first. With its
-  -- attempt and times: accepted, queued again, taken, ended.
-  if not r[15] and ARGV[9] == 'head' and ARGV[5] == 'done' and #ARGV[10] + #ARGV[12] <= CARRIED then
+  -- attempt and times: accepted, queued again, taken, ended. So is a function's small result, which has no head.
+  local head, body = '', nil
+  if ARGV[9] == 'head' then head, body = ARGV[10], ARGV[12] elseif ARGV[9] == 'body' then body = ARGV[10] end
+  if not r[15] and body and ARGV[5] == 'done' and #head + #body <= CARRIED then
     local stamps = string.format('%s:%d:%d:%d:%s', ARGV[3], counter(r[9]), counter(r[18]), counter(r[10]), ARGV[4])
-    message = message .. ' ' .. stamps .. ' ' .. #ARGV[10] .. ' ' .. ARGV[10] .. ARGV[12]
+    message = message .. ' ' .. stamps .. ' ' .. #head .. ' ' .. head .. body
   end
   wake(r[4], message)
 elseif r[1] ~= 'ended' or r[2] ~= ARGV[2] or r[3] ~= ARGV[3] then
