@@ -12,6 +12,7 @@ from contextlib import suppress
 import pytest
 import redis
 from harness import ask, follow, until
+from junk import VALUES, kinds, write_junk
 
 from wsgi_timeout.store import keys, rq_state
 
@@ -19,38 +20,6 @@ SEED = int(os.environ.get("SEED", "20261128"))
 ROUNDS = int(os.environ.get("ROUNDS", "30"))
 #: Seconds within which a new call is served: ten times what it takes on an idle machine, at the worst.
 SERVED = 60
-
-#: What somebody may have written.
-VALUES = [
-    b"",
-    b"\xff\xfe",
-    b"-1",
-    b"1e400",
-    b"9" * 40,
-    b"nan",
-    b"{}",
-    b"[" * 20_000,
-    b"\x01\xff\xff",
-    b"\x01\x90",
-]
-FIELDS = (
-    *(
-        "state",
-        "attempt",
-        "worker",
-        "expires",
-        "queue_ttl",
-        "result_ttl",
-        "max_attempts",
-        "repeatable",
-        "left",
-    ),
-    *("request", "head", "body", "chunks", "inboxes", "token", "path", "name", "seq", "progress", "outcome"),
-    *("delivered", "created", "due", "handed", "stock", "count", "first", "read", "kept", "end", "readers"),
-    *("unwanted", "untold", "abandon", "gone", "mark", "marked", "old", "inbox", "call", "digest", "body"),
-    *("writer", "uploader", "wire", "target", "pool", "mounts", "status", "data", "*", "+", ">", "@"),
-)
-
 
 #: What the table of keys lists, and no junk is written to, with the reason.
 LEFT_OUT = {
@@ -60,66 +29,10 @@ LEFT_OUT = {
 }
 
 
-def kinds(name, worker, inbox, call, digests):
-    """Return a key of each kind, by how the table of keys spells it."""
-    return {
-        "wt:call:<id>": keys.call(call),
-        "wt:in:<id>": keys.request_body(call),
-        "wt:out:<id>:<attempt>": keys.response_body(call, 1),
-        "wt:args:<id>": keys.arguments(call),
-        "wt:value:<id>:<attempt>": keys.value(call, 1),
-        "wt:delayed:<name>": keys.delayed(name),
-        "wt:abandon:<name>": keys.abandon_times(name),
-        "wt:key:<name>:<digest>": keys.claim(name, digests.get("key", "d")),
-        "wt:first:<name>:<digest>": keys.first_wait(name, digests.get("first", "d")),
-        "wt:hand:<id>": keys.handover(call),
-        "wt:gone:<name>": keys.tombstones(name),
-        "wt:gone-ids:<name>": keys.tombstone_ids(name),
-        "wt:failed:<name>": keys.failed(name),
-        "wt:done:<name>": keys.done(name),
-        "wt:inbox:<random>": keys.inbox(inbox),
-        "wt:held:<worker>": keys.held(worker),
-        "wt:leases:<name>": keys.leases(name),
-        "wt:web:<name>": keys.web(name),
-        "wt:buffered:<name>": keys.buffered(name),
-        "wt:sequence:<name>": keys.sequence(name),
-        "wt:worker:<worker>": keys.worker(worker),
-        "rq:queue:wt:<name>": rq_state.queue_key(name),
-        "rq:queue:wt:<name>:intermediate": rq_state.intermediate_key(name),
-        "rq:failed:wt:<name>": rq_state.failed_key(name),
-        "rq:canceled:wt:<name>": rq_state.canceled_key(name),
-        "rq:wip:wt:<name>": rq_state.started_key(name),
-        "rq:job:<id>": rq_state.job_key(call),
-        "rq:worker:<worker>": rq_state.worker_key(worker),
-        "rq:queues": rq_state.QUEUES,
-        "rq:workers": rq_state.WORKERS,
-        "rq:workers:wt:<name>": rq_state.workers_of_queue_key(name),
-    }
-
-
 def test_every_kind_of_key_is_meant():
     """What the table of keys lists is junked, or left out for a stated reason."""
     listed = set(re.findall(r"^    ((?:wt|rq):\S+) ", keys.__doc__, re.MULTILINE))
     assert listed <= {*kinds("n", "w", "i", "c", {}), *LEFT_OUT}
-
-
-def write_junk(client, rng, key):
-    """Put one odd thing into a key, or in its place."""
-    value = rng.choice(VALUES)
-    kind = client.type(key).decode()
-    if rng.random() < 0.4 or kind == "none":
-        client.delete(key)
-        kind = rng.choice(["string", "list", "hash", "set", "zset"])
-    put = {
-        "string": lambda: client.set(key, value),
-        "list": lambda: client.rpush(key, value),
-        "hash": lambda: client.hset(key, rng.choice(FIELDS), value),
-        "set": lambda: client.sadd(key, value),
-        "zset": lambda: client.zadd(key, {value: rng.choice([0, -1, 1e300, float("inf")])}),
-    }[kind]
-    with suppress(redis.exceptions.ResponseError):  # a process has made another kind of it meanwhile
-        put()
-    return f"{kind} {key}: {value[:20]!r}"
 
 
 #: What a browser sends when a person goes to a page.

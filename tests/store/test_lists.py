@@ -7,7 +7,7 @@ import pytest
 from call_steps import W1, W2, fresh_calls, queued, running
 
 from wsgi_timeout.store import keys, rq_state
-from wsgi_timeout.store.failed_calls import failed_calls
+from wsgi_timeout.store.failed_calls import failed_calls, names
 from wsgi_timeout.store.record import Outcome
 from wsgi_timeout.store.worker_list import list_workers
 
@@ -45,3 +45,12 @@ def test_as_many_failed_calls_are_listed_as_were_asked_for(calls):
     for call_id in ids:
         calls.end(call_id, Outcome.CANCELLED, "cancelled", 600)
     assert [call.id for call in failed_calls(calls.redis, calls.name, 2)] == [ids[3], ids[2]]
+
+
+def test_a_list_of_queues_that_was_replaced_is_made_anew(calls):
+    """The names are found again after others have deleted the list of queues, or put junk in its place."""
+    for change in (calls.redis.delete, lambda key: calls.redis.set(key, "junk")):
+        change(rq_state.QUEUES)
+        assert names(calls.redis) == []
+        calls.workers.mend()
+        assert names(calls.redis) == [calls.name]

@@ -12,6 +12,7 @@ import redis
 from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.http.printable import printable
 from wsgi_timeout.serving.running import url_here
+from wsgi_timeout.store import junk
 from wsgi_timeout.store.call_list import history
 from wsgi_timeout.store.connection import connect
 from wsgi_timeout.store.failed_calls import aligned, names
@@ -25,10 +26,17 @@ _UNITS = ((60, "min", 1, "s"), (3600, "h", 60, "min"), (86400, "d", 3600, "h"))
 
 
 def at_redis(work: Callable[[redis.Redis], None]) -> None:
-    """Run `work` with a client for REDIS_URL, or for this folder's `serve`; an error exits with 2."""
+    """Run `work` with a client for REDIS_URL, or for this folder's `serve`; an error exits with 2.
+
+    What is in our keys and none of ours is named on stderr, once a key.
+    """
     try:
-        with connect(url_here(), connections=1) as client:
-            work(client)
+        with connect(url_here(), connections=1) as client, junk.collected() as odd:
+            try:
+                work(client)
+            finally:
+                for key, what in odd.items():
+                    click.echo(printable(f"{key} is left out: {what}"), err=True)
     except BrokenPipeError:  # not Redis: nobody reads our output any more, and click ends quietly
         raise
     except AWAY as error:

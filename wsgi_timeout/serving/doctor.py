@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from wsgi_timeout.serving import doctor_processes, doctor_redis, doctor_rights
 from wsgi_timeout.serving.doctor_proxy import Proxy
 from wsgi_timeout.serving.finding import Finding
 from wsgi_timeout.settings import SECRET_VARIABLE, Settings
+from wsgi_timeout.store import junk
 from wsgi_timeout.store.redis_errors import ANY
 from wsgi_timeout.store.worker_list import list_workers
 
@@ -58,10 +60,13 @@ def examine(
         yield Finding("redis", "fail", f"does not answer: {error}", "start it, or correct REDIS_URL")
         yield from _of_shell(settings.wait_seconds, environment)
         return
-    yield from _guarded("wait", partial(_waits, environment), client, settings)
-    yield from _guarded("secret", partial(_secret, environment), client, settings)
-    for name, check in _CHECKS.items():
-        yield from _guarded(name, check, client, settings)
+    with junk.collected() as odd:
+        yield from _guarded("wait", partial(_waits, environment), client, settings)
+        yield from _guarded("secret", partial(_secret, environment), client, settings)
+        for name, check in _CHECKS.items():
+            yield from _guarded(name, check, client, settings)
+    for key, what in odd.items():
+        yield Finding("junk", "warn", f"{key}: {what}", _remedy_of_junk(key, what))
     if public_url:
         yield from Proxy(client, public_url).examine(probe_seconds)
 
@@ -114,6 +119,12 @@ def _secret(environment: Mapping[str, str], client: Any, _settings: Settings) ->
         whose = "in all processes that run" if running else "in this shell; no process runs"
         remedy = "set one in every process, as from `openssl rand -hex 32`, against who can write to Redis"
         yield Finding("secret", "warn", f"{SECRET_VARIABLE} is not set {whose}", remedy)
+
+
+def _remedy_of_junk(key: str, what: str) -> str:
+    remedy = "it is left out; look who else writes to this database"
+    # Only then is nothing of ours lost with it.
+    return f"{remedy}, and `redis-cli UNLINK {shlex.quote(key)}`" if what == junk.OTHER_TYPE else remedy
 
 
 def exit_code(findings: list[Finding]) -> int:

@@ -11,6 +11,7 @@ from wsgi_timeout.serving.doctor_redis import of_clock
 from wsgi_timeout.serving.finding import Finding
 from wsgi_timeout.settings import SECRET_VARIABLE, Settings
 from wsgi_timeout.store import gauges, seals
+from wsgi_timeout.store.failed_calls import names
 from wsgi_timeout.store.messages import WIRE_VERSION
 from wsgi_timeout.store.pauses import is_paused
 from wsgi_timeout.store.web_list import SILENT_SECONDS, WebProcess, list_web
@@ -24,10 +25,25 @@ def workers(client: Any, settings: Settings) -> Iterator[Finding]:
     found = list_workers(client)
     if not found:
         yield Finding("workers", "fail", "none is running", "start them: wsgi-timeout worker TARGET")
-    for name in sorted({worker.name for worker in found}):
-        yield _of_name(name, [worker for worker in found if worker.name == name])
-        yield from _queue(client, name, settings)
+    of_web = {name for name, _, _ in running_web(client)}
+    for name in names(client):
+        of_name = [worker for worker in found if worker.name == name]
+        if of_name:
+            yield _of_name(name, of_name)
+        elif found:
+            yield from _unserved(client, name, of_web)
+        if of_name or name in of_web:
+            yield from _queue(client, name, settings)
     yield from _clocks(found)
+
+
+def _unserved(client: Any, name: str, of_web: set[str]) -> Iterator[Finding]:
+    """Tell of a name without workers if anybody needs them; it may be of an app that is not used any more."""
+    queued = _gauges(client, name).get("queued_calls", 0)
+    if queued or name in of_web:
+        what = f"none of {name} is running, and {queued:.0f} calls wait"
+        remedy = f"start them: wsgi-timeout worker TARGET, with --name {name.partition(':')[0]}"
+        yield Finding("workers", "fail", what, remedy)
 
 
 def _of_name(name: str, of_name: list[ListedWorker]) -> Finding:
@@ -60,13 +76,17 @@ def _queue(client: Any, name: str, settings: Settings) -> Iterator[Finding]:
     if is_paused(client, name):
         remedy = f"`wsgi-timeout resume {name.partition(':')[0]}`, or `rq resume`"
         yield Finding("queue", "warn", f"queue wt:{name} is paused: no calls are taken", remedy)
-    found = {metric: value for metric, _, value in gauges.of_name(client, name)}
+    found = _gauges(client, name)
     age = found.get("queue_head_age_seconds", 0.0)
     if age > settings.slow_queue_seconds:
         what = (
             f"the first of {found.get('queued_calls', 0):.0f} calls of wt:{name} has waited for {age:.0f} s"
         )
         yield Finding("queue", "warn", what, "start more workers, or look at `wsgi-timeout calls`")
+
+
+def _gauges(client: Any, name: str) -> dict[str, float]:
+    return {metric: value for metric, _, value in gauges.of_name(client, name)}
 
 
 def _clocks(found: list[ListedWorker]) -> Iterator[Finding]:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field, fields
-from datetime import datetime, timezone
 from typing import Any
 
 import msgpack
 import redis
 
-from wsgi_timeout.store import keys, rq_state
-from wsgi_timeout.store.failed_calls import described, failed_entries, fields_of, names
+from wsgi_timeout.store import junk, keys, rq_state
+from wsgi_timeout.store.failed_calls import described, failed_entries, iso, listed_fields, names
 from wsgi_timeout.store.record import now_ms, number
 
 STATES = ("queued", "running", "delayed", "ended")
@@ -24,6 +22,7 @@ _FIELDS = (
     "state",
     "outcome",
     "created",
+    "queued",
     "started",
     "ended",
     "delivered",
@@ -37,6 +36,7 @@ _FIELDS = (
     "route",
     "begun",
     "hops",
+    "request_id",
 )
 #: What an entry of the list of calls that are done holds; `finish.lua` writes it.
 _DONE = ("id", "method", "path", "attempt", "ended", "created", "started", "begun", "route")
@@ -45,6 +45,7 @@ _DONE = ("id", "method", "path", "attempt", "ended", "created", "started", "begu
 #: The times of a call, as they are shown, by its record's fields.
 _TIMES = {
     "queued": "created",
+    "queued_again": "queued",
     "taken": "started",
     "first_byte": "begun",
     "due": "due",
@@ -102,19 +103,21 @@ def history(client: redis.Redis, call_id: str) -> dict[str, Any] | None:
     If its result has expired, only what the lists of ended calls say of it.
     """
     commands: Any = client
-    values = _decoded(commands.hmget(keys.call(call_id), _FIELDS))
+    key = keys.call(call_id)
+    values = _decoded(junk.read(key, lambda: commands.hmget(key, _FIELDS), [None] * len(_FIELDS)))
     if not values.get("state"):
         values = _from_lists(commands, call_id)
         if not values:
             return None
     if values.get("outcome") == "done":
         values.setdefault("begun", values.get("ended", ""))
-    times = {label: _iso(values[field]) for label, field in _TIMES.items() if values.get(field)}
+    times = {label: iso(values[field]) for label, field in _TIMES.items() if values.get(field)}
     call = _listed(call_id, values)
     shown = {field.name: getattr(call, field.name) for field in fields(call)}
     hops = {"hops": number(values["hops"])} if "hops" in values else {}
+    sent = {"request_id": values["request_id"]} if "request_id" in values else {}
     limit = {"max_attempts": number(values["max_attempts"])} if "max_attempts" in values else {}
-    return {**shown, **limit, **times, **hops, "detail": values.get("detail", "")}
+    return {**shown, **sent, **limit, **times, **hops, "detail": values.get("detail", "")}
 
 
 def _from_lists(commands: Any, call_id: str) -> dict[str, str]:
@@ -127,25 +130,28 @@ def _from_lists(commands: Any, call_id: str) -> dict[str, str]:
 
 def _delivered(commands: Any, name: str, call_id: str) -> dict[str, str]:
     """Return what a tombstone tells: there is none of a call whose result URL nobody was told."""
-    grave = commands.hget(keys.tombstones(name), call_id)
+    key = keys.tombstones(name)
+    grave = junk.read(key, lambda: commands.hget(key, call_id), None)
     if grave is None:
         return {"detail": NOT_KEPT}
     try:
         delivered, _, _, hops = msgpack.unpackb(grave)
-    except (ValueError, TypeError, msgpack.UnpackException):
+    except junk.UNREADABLE:
+        junk.note_entry(key, grave)
         return {}
     return {"delivered": str(delivered), "hops": str(hops), "detail": NOT_KEPT}
 
 
 def _ids(commands: Any, name: str, state: str, limit: int) -> list[str]:
+    last = limit - 1
     if state == "queued":
-        found = commands.lrange(rq_state.queue_key(name), 0, limit - 1)
-    elif state == "running":
-        found = [
-            member.rpartition(b":")[0] for member in commands.zrange(rq_state.started_key(name), 0, limit - 1)
-        ]
+        key = rq_state.queue_key(name)
+        found = junk.read(key, lambda: commands.lrange(key, 0, last), [])
     else:
-        found = commands.zrange(keys.delayed(name), 0, limit - 1)
+        key = rq_state.started_key(name) if state == "running" else keys.delayed(name)
+        found = junk.read(key, lambda: commands.zrange(key, 0, last), [])
+    if state == "running":
+        found = [member.rpartition(b":")[0] for member in found]
     return [call_id.decode(errors="replace") for call_id in found]
 
 
@@ -154,10 +160,9 @@ def _live(commands: Any, ids: list[str], state: str) -> Iterator[ListedCall]:
     for call_id in ids:
         pipe.hmget(keys.call(call_id), _FIELDS)
     for call_id, found in zip(ids, pipe.execute(raise_on_error=False) if ids else (), strict=True):
-        if isinstance(found, list):  # an error: the key has another type, and is none of ours
-            values = _decoded(found)
-            if values.get("state") == state:
-                yield _listed(call_id, values)
+        values = _decoded(junk.answer(keys.call(call_id), found, [None] * len(_FIELDS)))
+        if values.get("state") == state:
+            yield _listed(call_id, values)
 
 
 def _decoded(values: list[bytes | None]) -> dict[str, str]:
@@ -173,6 +178,7 @@ def _listed(call_id: str, values: dict[str, str]) -> ListedCall:
     created = number(values.get("created")) or now
     ended = number(values.get("ended")) or now
     taken = number(values.get("started"))
+    queued = number(values.get("queued")) or created
     return ListedCall(
         id=call_id,
         name=values.get("name", ""),
@@ -183,7 +189,7 @@ def _listed(call_id: str, values: dict[str, str]) -> ListedCall:
         attempts=number(values.get("attempt")),
         worker=values.get("worker", "") if taken else "",
         age=_seconds(ended - created),
-        queued_for=_seconds((taken or ended) - created),
+        queued_for=_seconds((taken or ended) - queued),
         progress=_progress(values.get("progress", "")),
         waited_for=len(values.get("inboxes", "").split()) if values["state"] != "ended" else 0,
     )
@@ -210,18 +216,11 @@ def _ended(commands: Any, name: str, limit: int) -> list[ListedCall]:
 
 
 def _done_entries(commands: Any, name: str, limit: int) -> Iterator[dict[str, str]]:
-    for packed in commands.lrange(keys.done(name), 0, limit - 1):
-        with suppress(Exception):  # no entry of ours
-            yield {"name": name, **fields_of(_DONE, packed)}
+    key = keys.done(name)
+    for packed in junk.read(key, lambda: commands.lrange(key, 0, limit - 1), []):
+        if values := listed_fields(key, _DONE, packed):
+            yield {"name": name, **values}
 
 
 def _seconds(milliseconds: int) -> float:
     return round(max(0, milliseconds) / 1000, 1)
-
-
-def _iso(milliseconds: str) -> str:
-    try:
-        moment = datetime.fromtimestamp(number(milliseconds) / 1000, timezone.utc)
-    except (ValueError, OverflowError, OSError):
-        return ""
-    return moment.isoformat(timespec="milliseconds")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -12,8 +11,8 @@ import msgpack
 import redis
 
 from wsgi_timeout.compat import Self
-from wsgi_timeout.store import keys, rq_state
-from wsgi_timeout.store.record import text
+from wsgi_timeout.store import junk, keys, rq_state
+from wsgi_timeout.store.record import number, text
 
 #: What an entry of the list holds; `list_failed` in prelude.lua writes it.
 _ENTRY = (
@@ -48,17 +47,27 @@ class FailedCall:
     detail: str
 
     @classmethod
-    def unpack(cls, name: str, packed: bytes) -> Self:
-        read = fields_of(_ENTRY, packed)
-        when = datetime.fromtimestamp(int(read["ended"]) / 1000, timezone.utc).isoformat(timespec="seconds")
+    def of(cls, read: dict[str, str]) -> Self:
         call = described(read["method"], read["path"])
-        return cls(read["id"], name, call, read["outcome"], int(read["attempt"]), when, read["detail"])
+        when = iso(read["ended"], "seconds")
+        attempts = number(read["attempt"])
+        return cls(read["id"], read["name"], call, read["outcome"], attempts, when, read["detail"])
 
 
-def fields_of(entry: tuple[str, ...], packed: bytes) -> dict[str, str]:
-    """Return the fields of an entry in a list of ended calls; raises if nobody of ours wrote it."""
-    words = [word.decode(errors="replace") for word in msgpack.unpackb(packed, raw=True)]
-    return dict(zip(entry, words, strict=True))
+def listed_fields(key: str, entry: tuple[str, ...], packed: bytes) -> dict[str, str]:
+    """Return the fields of an entry in a list of ended calls; none, and note it, if it is none of ours."""
+    try:
+        words = [word.decode(errors="replace") for word in msgpack.unpackb(packed, raw=True)]
+        return dict(zip(entry, words, strict=True))
+    except junk.UNREADABLE:
+        junk.note_entry(key, packed)
+        return {}
+
+
+def iso(milliseconds: str | bytes, precision: str = "milliseconds") -> str:
+    """Return a time of Redis as ISO 8601, in UTC; empty for what is none."""
+    moment = datetime.fromtimestamp(number(milliseconds) / 1000, timezone.utc)
+    return moment.isoformat(timespec=precision)
 
 
 def described(method: str, path: str) -> str:
@@ -69,26 +78,27 @@ def described(method: str, path: str) -> str:
 def failed_entries(client: redis.Redis, name: str, limit: int) -> Iterator[dict[str, str]]:
     """Yield the fields of the last calls of one name that were not done; the newest first."""
     commands: Any = client
-    for packed in commands.lrange(keys.failed(name), 0, limit - 1):
-        with suppress(Exception):  # no entry of ours
-            yield {"name": name, **fields_of(_ENTRY, packed)}
+    key = keys.failed(name)
+    for packed in junk.read(key, lambda: commands.lrange(key, 0, limit - 1), []):
+        if values := listed_fields(key, _ENTRY, packed):
+            yield {"name": name, **values}
 
 
 def failed_calls(client: redis.Redis, name: str | None, limit: int) -> list[FailedCall]:
     """Return the last `limit` failed calls of one name, or of each name; the newest first."""
-    commands: Any = client  # redis-py's annotations know no bytes
-    found = []
-    for each in [name] if name else names(client):
-        for packed in commands.lrange(keys.failed(each), 0, limit - 1):
-            with suppress(Exception):  # an entry that is not ours is left out
-                found.append(FailedCall.unpack(each, packed))
+    found = [
+        FailedCall.of(values)
+        for each in ([name] if name else names(client))
+        for values in failed_entries(client, each, limit)
+    ]
     return sorted(found, key=lambda call: call.when, reverse=True)[:limit]
 
 
 def names(client: redis.Redis) -> list[str]:
     """Return the names that workers have served, including those of functions."""
     commands: Any = client
-    queues = [text(queue) for queue in commands.smembers(rq_state.QUEUES)]
+    there = junk.read(rq_state.QUEUES, lambda: commands.smembers(rq_state.QUEUES), set())
+    queues = [text(queue) for queue in there]
     ours = rq_state.queue_key("")
     return sorted(queue.removeprefix(ours) for queue in queues if queue.startswith(ours))
 

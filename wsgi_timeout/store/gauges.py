@@ -8,7 +8,7 @@ from typing import Any
 
 import redis
 
-from wsgi_timeout.store import keys, rq_state
+from wsgi_timeout.store import junk, keys, rq_state
 from wsgi_timeout.store.failed_calls import names
 from wsgi_timeout.store.record import number, text
 from wsgi_timeout.store.redis_errors import ErrorReply
@@ -33,14 +33,17 @@ def read(client: redis.Redis) -> list[Gauge]:
 def of_name(client: redis.Redis, name: str) -> list[Gauge]:
     """Return the gauges of one name; raises what redis-py raises."""
     commands: Any = client
+    queue, bytes_kept = rq_state.queue_key(name), keys.buffered(name)
+    read = [queue, rq_state.started_key(name), keys.delayed(name), keys.leases(name), bytes_kept, queue]
     pipe = commands.pipeline(transaction=False)
-    pipe.llen(rq_state.queue_key(name))
+    pipe.llen(queue)
     pipe.zcard(rq_state.started_key(name))
     pipe.zcard(keys.delayed(name))
     pipe.hlen(keys.leases(name))
-    pipe.hmget(keys.buffered(name), "*", "+")
-    pipe.lindex(rq_state.queue_key(name), 0)
-    *counts, budget, head = pipe.execute(raise_on_error=False)
+    pipe.hmget(bytes_kept, "*", "+")
+    pipe.lindex(queue, 0)
+    replies = zip(read, pipe.execute(raise_on_error=False), strict=True)
+    *counts, budget, head = (junk.answer(key, reply, None) for key, reply in replies)
     metrics = ("queued_calls", "running_calls", "delayed_calls", "workers")
     found: list[Gauge] = [
         (metric, (name,), count) for metric, count in zip(metrics, counts, strict=True) if type(count) is int
@@ -57,5 +60,6 @@ def age_of(commands: Any, head: object) -> float:
     """Return for how many seconds a queued call has waited; 0 if `head` is None."""
     if not isinstance(head, bytes):
         return 0.0
-    created = commands.hget(keys.call(text(head)), "created")
+    key = keys.call(text(head))
+    created = junk.read(key, lambda: commands.hget(key, "created"), None)
     return max(0.0, time.time() - number(created) / 1000) if created else 0.0

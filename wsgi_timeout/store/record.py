@@ -19,6 +19,8 @@ from wsgi_timeout.errors import (
 )
 from wsgi_timeout.store.messages import CallRequest, FunctionRequest, OtherVersion, ResponseHead
 
+#: More than any number of ours, as Lua's numbers are exact so far.
+_MOST = 1 << 53
 #: Methods that may run again after a worker died (RFC 9110 section 9.2.2).
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
 
@@ -54,11 +56,12 @@ def text(raw: bytes) -> str:
 
 
 def number(raw: bytes | str | None) -> int:
-    """Return a value from Redis as an integer; 0 if it is none."""
+    """Return a value from Redis as an integer; 0 if it is none, or none that we write."""
     try:
-        return int(raw or 0)
+        found = int(raw or 0)
     except ValueError:
         return 0
+    return found if abs(found) < _MOST else 0
 
 
 def new_id() -> str:

@@ -7,12 +7,13 @@ import math
 import os
 import socket
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import redis
 
-from wsgi_timeout.store import keys
+from wsgi_timeout.store import junk, keys
 from wsgi_timeout.store.connection import Commands, Scripts
 from wsgi_timeout.store.failed_calls import names
 
@@ -20,6 +21,8 @@ from wsgi_timeout.store.failed_calls import names
 TOLD_SECONDS = 15.0
 SILENT_SECONDS = 35.0
 _TTL = 60
+#: More than any number that a process tells.
+_MOST = 1e15
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,13 @@ class WebProcess:
     clock: float
     #: Of the kernel: in which its number is unique; empty: not known.
     pid_namespace: str = ""
+
+    def is_sound(self) -> bool:
+        """Return whether each value is of its type: anybody may have written them."""
+        texts = (self.process, self.server, self.secret, self.version, self.pid_namespace)
+        optional = [value for value in (self.threads, self.timeout) if value is not None]
+        numbers = (*optional, self.max_waiting, self.wait_seconds, self.clock)
+        return all(isinstance(value, str) for value in texts) and all(map(_is_number, numbers))
 
     def has_ended(self) -> bool:
         """Return whether it is seen to be gone: it was one of this machine, and of this container."""
@@ -78,18 +88,29 @@ def list_web(client: redis.Redis) -> dict[str, list[tuple[float, WebProcess]]]:
     commands: Any = client  # redis-py's annotations know no bytes
     found: dict[str, list[tuple[float, WebProcess]]] = {}
     for name in names(client):
-        for value in commands.hvals(keys.web(name)):
-            try:
-                told, _, described = value.partition(b" ")
-                values = json.loads(described)
-                known = {
-                    field.name: values[field.name] for field in fields(WebProcess) if field.name in values
-                }
-                process = WebProcess(**known)
-                found.setdefault(name, []).append((float(told), process))
-            except (ValueError, AttributeError, TypeError):
-                continue
+        key = keys.web(name)
+        for value in junk.read(key, partial(commands.hvals, key), []):
+            if read := _read(value):
+                found.setdefault(name, []).append(read)
+            else:
+                junk.note_entry(key, value)
     return found
+
+
+def _read(value: bytes) -> tuple[float, WebProcess] | None:
+    """Return what a process told of itself, and when; None if it is junk."""
+    told, _, described = value.partition(b" ")
+    try:
+        values = json.loads(described)
+        known = {field.name: values[field.name] for field in fields(WebProcess) if field.name in values}
+        process, when = WebProcess(**known), float(told)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return (when, process) if process.is_sound() and _is_number(when) else None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _MOST
 
 
 def _finite(value: Any) -> Any:

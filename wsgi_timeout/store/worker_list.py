@@ -6,11 +6,12 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import redis
 
-from wsgi_timeout.store import keys, rq_state, seals
+from wsgi_timeout.store import junk, keys, rq_state, seals
 from wsgi_timeout.store.failed_calls import names
 from wsgi_timeout.store.pauses import is_paused
 
@@ -57,12 +58,16 @@ def list_workers(client: redis.Redis, name: str | None = None) -> list[ListedWor
     found = []
     for each in [name] if name else names(client):
         stopped = is_paused(client, each)
-        for worker in sorted(key.decode(errors="replace") for key in commands.hkeys(keys.leases(each))):
+        leases = keys.leases(each)
+        there = junk.read(leases, partial(commands.hkeys, leases), [])
+        for worker in sorted(key.decode(errors="replace") for key in there):
             pipe = commands.pipeline(transaction=False)
             pipe.hmget(keys.worker(worker), _SERVES)
             pipe.hmget(rq_state.worker_key(worker), _RQ)
             pipe.lrange(keys.held(worker), 0, 9)
-            serves, rq, held = (_texts(answer) for answer in pipe.execute(raise_on_error=False))
+            read = (keys.worker(worker), rq_state.worker_key(worker), keys.held(worker))
+            replies = zip(read, pipe.execute(raise_on_error=False), strict=True)
+            serves, rq, held = (_texts(junk.answer(key, reply, [])) for key, reply in replies)
             target, wire, parent, version, secret, clock, told = serves or [""] * 7
             hostname, pid, state, birth, heartbeat, done = rq or [""] * 6
             found.append(
@@ -105,7 +110,10 @@ def renewed(client: redis.Redis, workers: Iterable[ListedWorker], seconds: float
 
 
 def _leases(commands: Any, workers: dict[bytes, str]) -> dict[bytes, bytes]:
-    found = {name: commands.hgetall(keys.leases(name)) for name in set(workers.values())}
+    found = {}
+    for name in set(workers.values()):
+        key = keys.leases(name)
+        found[name] = junk.read(key, partial(commands.hgetall, key), {})
     return {worker: found[name][worker] for worker, name in workers.items() if worker in found[name]}
 
 
@@ -119,5 +127,5 @@ def _ahead(clock: str, told: str) -> float | None:
         return None
 
 
-def _texts(answer: Any) -> list[str]:
-    return [(item or b"").decode(errors="replace") for item in answer] if isinstance(answer, list) else []
+def _texts(answer: list[bytes | None]) -> list[str]:
+    return [(item or b"").decode(errors="replace") for item in answer]

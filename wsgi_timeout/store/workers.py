@@ -146,10 +146,13 @@ class Workers(Queue):
         pipe = self.redis.pipeline(transaction=False)
         for key in wanted:
             pipe.type(key)
-        kinds = zip(wanted.items(), pipe.execute(), strict=True)
-        wrong = [key for (key, kind), found in kinds if found not in {kind, b"none"}]
+        found = dict(zip(wanted, pipe.execute(), strict=True))
+        wrong = [key for key, kind in wanted.items() if found[key] not in {kind, b"none"}]
         if wrong:
             self.redis.unlink(*wrong)
+        if found[self._leases] == b"hash" and found[rq_state.QUEUES] != b"set":
+            # By this list operators' commands and RQ's find the queues; workers add theirs when they start.
+            self.redis.sadd(rq_state.QUEUES, self._queue)
         return wrong
 
     def recover(self, worker: str, lease: bytes | None, detail: str) -> list[tuple[str, str]] | None:

@@ -16,12 +16,12 @@ local keep = seconds_kept(ARGV[5] ~= '' and ARGV[5] or r[7], ARGV[2], r[8], r[9]
 finish(KEYS[1], KEYS[2], ARGV[1], r[6], ARGV[2], keep, ARGV[3], ARGV[4], {})
 if r[3] ~= '0' then
   -- The name is read from the record, since the caller may know the id only.
-  redis.pcall('ZREM', 'rq:wip:wt:' .. r[5], ARGV[1] .. ':' .. r[3])
-  local body = 'wt:out:' .. ARGV[1] .. ':' .. r[3]
+  redis.pcall('ZREM', 'rq:wip:wt:' .. (r[5] or ''), ARGV[1] .. ':' .. (r[3] or ''))
+  local body = 'wt:out:' .. ARGV[1] .. ':' .. (r[3] or '')
   if redis.call('EXISTS', body) == 1 then end_stream(body, ARGV[1], 'broken', ARGV[2], keep) end
 end
 wake(r[4], ARGV[1])
 if r[1] ~= 'running' then return {'ok', '', r[10] or ''} end
 -- Tell the pool of the worker that runs it.
-wake(hget('wt:worker:' .. r[2], 'pool'), ARGV[1])
-return {'ok', r[2], r[10] or ''}
+wake(hget('wt:worker:' .. (r[2] or ''), 'pool'), ARGV[1])
+return {'ok', r[2] or '', r[10] or ''}

@@ -179,6 +179,12 @@ local function seconds_kept(keep, now, unwanted, untold)
   return keep
 end
 
+-- Returns seconds that can be a TTL; a day in place of what is none.
+local function ttl(value)
+  local seconds = tonumber(value or 86400) or -1
+  return seconds >= 0 and seconds < 2^31 and math.floor(seconds) or 86400
+end
+
 -- Ends a call; only this function writes an outcome. `keep`: for how many seconds it is kept if nobody reads it.
 -- RQ's job is deleted; but a stock worker of RQ still uses it, and deletes it itself.
 -- The request is deleted, since headers and bodies hold credentials, and it will not run again.
@@ -188,7 +194,7 @@ local function finish(record, job, id, stock, now, keep, outcome, detail, fields
   if stock then redis.call('UNLINK', input, arguments) else redis.call('UNLINK', job, input, arguments) end
   redis.call('HSET', record, 'state', 'ended', 'outcome', outcome, 'detail', detail, 'ended', now, 'request', '',
     unpack(fields))
-  redis.call('EXPIRE', record, num(keep, 86400))
+  redis.call('EXPIRE', record, ttl(keep))
   if outcome == 'done' then return end
   local r = hmget(record, 'name', 'attempt')
   -- Part of a large result is of no use.
@@ -207,7 +213,7 @@ end
 -- Ends the stream of a response: 'complete' or 'broken'. Its readers learn from it when the attempt ended.
 local function end_stream(body, id, how, now, keep)
   redis.call('HSET', body, 'end', how, 'ended', now)
-  redis.call('EXPIRE', body, keep)
+  redis.call('EXPIRE', body, ttl(keep))
   wake(hget(body, 'readers'), id)
 end
 
