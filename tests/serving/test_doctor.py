@@ -104,6 +104,8 @@ def test_each_failure_is_named(server, monkeypatch):
     """No worker, eviction, no append-only file, a replica and others: a line with its remedy for each."""
     server.client.config_set("maxmemory-policy", "allkeys-lru")
     server.client.config_set("appendonly", "no")
+    assert found(server.url, {})[0]["secret"][0] == "ok"  # only this user can open its socket
+    server.folder.chmod(0o755)
     checks, code = found(server.url, {})
     assert code == 1, checks
     assert checks["workers"] == ("fail", "none is running")
@@ -133,6 +135,11 @@ def test_failures_of_workers_are_named(server):
 
         both(version=identity.version(), wire=WIRE_VERSION, secret="")
         assert found(url)[0]["workers"][0] == "ok"
+        calls.redis.sadd("rq:queues", "rq:queue:wt:unserved")
+        assert found(url)[0]["workers"][0] == "ok"  # of an app that is not used any more
+        calls.redis.rpush("rq:queue:wt:unserved", "fc-waits")
+        assert found(url)[0]["workers"] == ("fail", "none of unserved is running, and 1 calls wait")
+        calls.redis.srem("rq:queues", "rq:queue:wt:unserved")
         for field, other, verdict, word in [
             ("target", "other:app", "fail", "more than one app"),
             ("wire", "99", "warn", f"wire version {WIRE_VERSION}, 99"),

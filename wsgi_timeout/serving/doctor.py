@@ -108,17 +108,29 @@ def _wait(wait: float, whose: str, environment: Mapping[str, str]) -> Finding:
 
 
 def _secret(environment: Mapping[str, str], client: Any, _settings: Settings) -> Iterator[Finding]:
-    """Look whether the processes that run have a secret; while there are none, whether this shell has."""
+    """Look whether the processes that run have a secret; while there are none, whether this shell has.
+
+    A Redis that only its user can open, as that of `serve`, needs none: `serve` makes one for functions.
+    """
     running = {process.secret for _, _, process in doctor_processes.running_web(client)}
     running |= {worker.secret for worker in list_workers(client)}
+    whose = "in all processes that run" if running else "in this shell; no process runs"
     if running and "" not in running:
         yield Finding("secret", "ok", f"the processes that run have a {SECRET_VARIABLE}")
     elif not running and environment.get(SECRET_VARIABLE):
         yield Finding("secret", "ok", f"{SECRET_VARIABLE} is set in this shell; no process runs")
+    elif doctor_redis.is_private(client):
+        what = (
+            f"{SECRET_VARIABLE} is not set, and not needed: only this user can open the socket of this Redis"
+        )
+        yield Finding("secret", "ok", what)
     else:
-        whose = "in all processes that run" if running else "in this shell; no process runs"
-        remedy = "set one in every process, as from `openssl rand -hex 32`, against who can write to Redis"
-        yield Finding("secret", "warn", f"{SECRET_VARIABLE} is not set {whose}", remedy)
+        what = f"{SECRET_VARIABLE} is not set {whose}: who can write to this Redis can change queued requests"
+        remedy = (
+            "nothing to do if only your own processes reach it, by firewall or password, and no functions "
+            "are spawned; else set one and the same in every process, as from `openssl rand -hex 32`"
+        )
+        yield Finding("secret", "warn", what, remedy)
 
 
 def _remedy_of_junk(key: str, what: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from wsgi_timeout.serving.finding import Finding
@@ -106,3 +107,12 @@ def of_clock(whose: str, ahead: float) -> Finding:
         what = f"the clock of {whose} is {ahead:+.0f} s from that of Redis' machine"
         return Finding("clocks", "warn", what, "run an NTP client on both")
     return Finding("clocks", "ok", f"{whose} is {ahead:+.2f} s from Redis' machine")
+
+
+def is_private(client: Any) -> bool:
+    """Return whether Redis listens on a unix socket that only this user can open."""
+    path = client.connection_pool.connection_kwargs.get("path")
+    try:
+        return bool(path) and any(not each.stat().st_mode & 0o077 for each in (Path(path), Path(path).parent))
+    except OSError:
+        return False
