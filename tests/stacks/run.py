@@ -35,6 +35,7 @@ CONTRACT = (
     "tests/faults/test_worker_killed.py",
     "tests/functions/test_functions.py",
     "tests/jobs/test_own_queue.py",
+    "tests/serving/test_stopping.py",
 )
 #: The most telling ones of each, in half a minute a stack: what CI runs on all stacks.
 QUICK = {
@@ -78,6 +79,10 @@ QUICK = {
         "TestWhileItRuns::test_a_running_call_is_cancelled",
     ),
     "tests/jobs/test_own_queue.py": ("test_an_apps_own_queue_and_worker_beside_ours",),
+    "tests/serving/test_stopping.py": (
+        "TestStopping::test_ctrl_c_lets_a_waiting_request_go_on_later",
+        "TestStopping::test_hup_loads_the_app_anew",
+    ),
 }
 TOOLS = (
     "bottle",

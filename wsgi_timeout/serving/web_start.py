@@ -8,12 +8,13 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 
-import gunicorn.__main__ as gunicorn_main
+import gunicorn
+from gunicorn.app.wsgiapp import WSGIApplication
 
 #: What a web process imports for its first request. Nothing of the app: a worker imports that after its fork.
 _MODULES = (
-    "gunicorn.app.wsgiapp",
     "gunicorn.arbiter",
     "wsgi_timeout.gunicorn_conf",
     "wsgi_timeout.gunicorn_worker",
@@ -32,9 +33,9 @@ def main() -> None:
     with open(pipe) as told:
         app = told.read()
     if app:
-        # As `python -m gunicorn` has it.
-        sys.argv = [str(gunicorn_main.__file__), *sys.argv[2:], app]
-        gunicorn_main.run(prog="gunicorn")
+        # As `python -m gunicorn` has it. Not imported: before gunicorn 22 it would run at once.
+        sys.argv = [str(Path(gunicorn.__file__).with_name("__main__.py")), *sys.argv[2:], app]
+        WSGIApplication("%(prog)s [OPTIONS] [APP_MODULE]", prog="gunicorn").run()
 
 
 if __name__ == "__main__":
