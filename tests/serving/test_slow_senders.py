@@ -96,6 +96,14 @@ def test_trailers_and_extensions_end_a_chunked_body(web, end):
             answers(client, count)
 
 
+@pytest.mark.parametrize("head", ["Transfer-Encoding: 9", "Transfer-Encoding: chunked\r\nContent-Length: 3"])
+def test_a_coding_that_is_refused_is_not_waited_for(web, head):
+    """A request whose body has no end that a server may believe in is refused by its head."""
+    with socket.create_connection(("127.0.0.1", web.port), timeout=20) as client:
+        client.sendall(f"POST /fast HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n".encode())
+        assert client.recv(100)[9:12] in {b"400", b"501"}
+
+
 def answers(client, count):
     seen = b""
 

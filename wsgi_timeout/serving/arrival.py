@@ -18,7 +18,8 @@ _LARGEST_HEAD = 64 * 1024
 _PROXY_SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 # Of a head in lower case.
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*(?=\r\n)")
-_CHUNKED = b"\r\ntransfer-encoding:"
+_CODED = b"\r\ntransfer-encoding:"
+_CHUNKED = re.compile(rb"\r\ntransfer-encoding:[^\r]*chunked")
 _CONTINUE = re.compile(rb"\r\nexpect:[ \t]*100-continue")
 _MARK = MARK.encode()
 
@@ -81,7 +82,10 @@ class Arrival:
     def _read_head(self) -> None:
         head = bytes(self.data[: self._head_end]).lower()
         length = _LENGTH.search(head) if b"content-length" in head else None
-        self._body = None if _CHUNKED in head else int(length[1]) if length else 0
+        self._body = int(length[1]) if length else 0
+        if _CODED in head:
+            # gunicorn refuses other codings at once, or a length beside them (RFC 9112 section 6.3).
+            self._body = None if _CHUNKED.search(head) and not length else 0
         self.chunks = ChunkedEnd(self.data[self._head_end :]) if self._body is None else None
         if self._body != 0 and (_CONTINUE.search(head) or _MARK in head.partition(b"\r\n")[0]):
             self.ready = True
