@@ -8,8 +8,10 @@ A block is run, or its page says why not. What stands above a block, unseen by r
     <!-- instead: PATTERN -->       the same, when the one before was stopped
 """
 
+import functools
 import re
 import socket
+import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +30,7 @@ _BLOCK = re.compile(
     r"^(?:<!-- (not run|goes on|instead): (.*?) -->\n+)?( *)```([^\s`]*)([^\n]*)\n(.*?)^\3```$",
     re.MULTILINE | re.DOTALL,
 )
+OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 #: Ports that pages name.
 PORTS = (8000, 8001, 8080)
 
@@ -53,6 +56,23 @@ def blocks(page):
         plain = re.sub(rf"^{indent}", "", text, flags=re.MULTILINE)
         found.append(Block(language, title[1] if title else "", plain, mark, remark))
     return found
+
+
+def inline(page):
+    """Return the pieces of code in a page's sentences and tables."""
+    prose = re.sub(r"^ *```.*?^ *```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return [" ".join(code.split()) for code in re.findall(r"`([^`\n]+(?:\n[^`\n]+)?)`", prose)]
+
+
+@functools.cache
+def named():
+    """Return the words, and the options, of all files of the repository that are no documentation."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    kinds = {".py", ".lua", ".mjs", ".js", ".html", ".css", ".toml", ".yml", ".cfg", ".conf", ".json", ""}
+    files = [ROOT / file for file in listed.split()]
+    texts = [file.read_text(encoding="utf-8") for file in files if file.suffix in kinds and file.is_file()]
+    whole = "\n".join([listed, *texts])
+    return set(re.findall(r"\w+", whole)), set(OPTION.findall(whole))
 
 
 def name(page):

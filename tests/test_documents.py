@@ -4,7 +4,7 @@ import importlib.util
 import re
 
 import pytest
-from documents import PAGES, name
+from documents import OPTION, PAGES, blocks, inline, name, named
 from harness import ROOT
 
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
@@ -17,6 +17,20 @@ PACKAGES = [
 
 #: Sites that pages link to: nobody checks whether they answer, so they are few.
 ALLOWED = ("https://python-rq.org", "https://keepachangelog.com/", "https://semver.org/")
+
+#: Options in sentences that are other programs': pip's, rq's, curl's, podman's, servers', and CSS variables.
+OTHERS_OPTIONS = {
+    *("--editable", "--group", "--no-deps", "--url", "--serializer", "--data-binary", "--digest"),
+    *("--anyauth", "--follow", "--health-cmd", "--http", "--interface", "--request-timeout"),
+    *("--socket-timeout", "--access-logformat", "--logformat", "--accent", "--logo"),
+}
+#: A file of ours in a sentence.
+OURS = re.compile(r"(?:tests|docs|examples|deploy|benchmarks|clients|wsgi_timeout|F|T)/[\w./-]+")
+#: Names in sentences that are Celery's, gunicorn's, nginx's, systemd's.
+OTHERS_NAMES = {
+    *("update_state", "soft_time_limit", "autoretry_for", "dirty_timeout", "http_referer"),
+    *("KillMode", "TimeoutStopSec", "ListenStream"),
+}
 
 #: The words that the design defines.
 WORDS = (
@@ -90,6 +104,21 @@ def test_links_lead_somewhere(page):
     inside = [link for link in links if "://" not in link]
     assert [link for link in inside if not (page.parent / link).exists()] == []
     assert [link for link in links if "://" in link and not link.startswith(ALLOWED)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_what_sentences_name_is_there(page):
+    """Each option, name of code and file in a sentence is one of ours, or known as another program's."""
+    words, options = named()
+    own = {*re.findall(r"\w+", " ".join(block.title for block in blocks(page))), *OTHERS_NAMES}
+    for code in inline(page):
+        assert set(OPTION.findall(code)) <= options | OTHERS_OPTIONS, code
+        assert set(re.findall(r"\b[a-z]+(?:_[a-z0-9]+)+\b", code)) <= words | own, code
+        assert set(re.findall(r"\b[A-Z][a-z]+(?:[A-Z][a-z]+)+\b", code)) <= words | own, code
+        if file := OURS.match(code):
+            path = re.sub(r"^T/", "tests/", re.sub(r"^F/", "tests/faults/", file[0]))
+            packed = path.replace("wsgi_timeout/clients", "clients")
+            assert any((ROOT / place).exists() for place in (path, packed)), code
 
 
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*/")), ids=lambda folder: folder.name)
