@@ -15,7 +15,7 @@ FONT = /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
 PYTEST = $(BIN)/python -m pytest -n 4 --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help run ocr chat shop polling old-flask test docs docs-serve reference screenshots recordings release release-dry-run coverage test-long test-docs test-stacks test-resolve test-other-python test-mutants test-faults-20 test-power test-image soak bench bench-quick slow-clients client-limits scaling lint types wheel lock audit ci clean wrk tools tesseract
+.PHONY: help run ocr chat shop polling old-flask test docs docs-serve reference screenshots recordings release release-dry-run coverage test-long test-docs test-stacks test-resolve test-other-python test-mutants test-faults-20 test-power test-image test-systemd soak bench bench-quick slow-clients client-limits scaling lint types wheel lock audit ci clean wrk tools tesseract
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -113,8 +113,13 @@ test-faults-20: $(VENV)/.installed-dev ## Run the fault tests that take times, t
 test-power: $(VENV)/.installed-dev ## Cut Redis' power 200 times under traffic, ten minutes; ARGS='--appendfsync everysec', ARGS=--cost
 	PYTHONPATH=tests:tests/apps $(BIN)/python -m faults.power $(ARGS)
 
-test-image: $(VENV)/.installed-dev ## Build deploy/Containerfile by buildah, as root, and run both halves from the image
+test-image: $(VENV)/.installed-dev ## Follow the page on containers by podman, as root: build the image, run both halves
+	$(call programs,podman:podman netavark:netavark crun:crun debootstrap:debootstrap)
 	PYTHONPATH=tests $(BIN)/python tests/image.py
+
+test-systemd: $(VENV)/.installed-dev ## Follow the page on systemd, as root, on a Debian that systemd-nspawn boots
+	$(call programs,systemd-nspawn:systemd-container debootstrap:debootstrap)
+	PYTHONPATH=tests $(BIN)/python tests/systemd_machine.py
 
 soak: $(VENV)/.installed-dev ## Mixed traffic under random faults for ten minutes; ARGS='--seconds 60 --seeds 7,8'
 	PYTHONPATH=tests:tests/apps $(BIN)/python -m soak.run $(ARGS)

@@ -1,8 +1,8 @@
 """The code blocks of the documentation, and a page as one script of bash that does what a reader would.
 
-A block is run, or its page says why not. What stands above a block, unseen by readers:
+Every block is run. What stands above one, unseen by readers:
 
-    <!-- not run: WHY -->           it is parsed only
+    <!-- by: make TARGET -->        that target runs it, in its page's order: it needs root
     <!-- goes on: PATTERN -->       its command goes on in a terminal of its own; the next
                                     block follows when it has said PATTERN
     <!-- instead: PATTERN -->       the same, when the one before was stopped
@@ -27,7 +27,7 @@ PAGES = [
     *sorted(path for path in DOCS.rglob("*.md") if path.name != "decisions.md"),
 ]
 _BLOCK = re.compile(
-    r"^(?:<!-- (not run|goes on|instead): (.*?) -->\n+)?( *)```([^\s`]*)([^\n]*)\n(.*?)^\3```$",
+    r"^(?:<!-- (by|goes on|instead): (.*?) -->\n+)?( *)```([^\s`]*)([^\n]*)\n(.*?)^\3```$",
     re.MULTILINE | re.DOTALL,
 )
 OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
@@ -39,13 +39,13 @@ class Block(NamedTuple):
     language: str
     title: str
     text: str
-    #: "not run", "goes on", "instead" or nothing, and what stands behind it.
+    #: "by", "goes on", "instead" or nothing, and what stands behind it.
     mark: str
     remark: str
 
     @property
     def runs(self):
-        return self.mark != "not run"
+        return self.mark != "by"
 
 
 def blocks(page):
@@ -108,6 +108,7 @@ class Script:
     """A page as bash: its files, its programs and its commands, in their order.
 
     `ports` and `changes` replace what a test cannot use as it stands: ports, the address of Redis.
+    `by` is the target of make whose blocks it runs besides.
     """
 
     START = """set -m
@@ -121,8 +122,9 @@ waits() {
     cat "$1"; return 1
 }"""
 
-    def __init__(self, page, folder, ports, changes=()):
+    def __init__(self, page, folder, ports, changes=(), by=""):
         self._folder = folder
+        self._by = by
         self._changes = {f"127.0.0.1:{named}": f"127.0.0.1:{free}" for named, free in ports.items()}
         self._changes["listen 8080"] = f"listen {ports[8080]}"
         self._changes.update(changes)
@@ -136,7 +138,7 @@ waits() {
         self.lines.append("printf '\\n@@@\\n'")
 
     def _add(self, block, says):
-        if not block.runs or block.title.startswith("/"):
+        if block.title.startswith("/") or (not block.runs and block.remark != self._by):
             return
         number = len(self.expected)
         text = self._changed(block.text if block.title else _bound(block.text))
@@ -145,7 +147,7 @@ waits() {
         elif block.language == "python":
             self._write(f"block-{number}.py", text)
             self._run(f"python block-{number}.py", says)
-        elif block.language == "sh" and block.mark:
+        elif block.language == "sh" and block.mark and block.runs:
             log = f"goes-on-{number}.log"
             before = "kill -INT -- -$going; wait $going || true" if block.mark == "instead" else ""
             self._run(

@@ -20,6 +20,8 @@ from wsgi_timeout.serving.cli import main as cli
 #: These are followed from a clone on, by test_first_steps.py.
 FIRST_STEPS = {ROOT / "README.md", DOCS / "tutorial.md", *EXAMPLES}
 RECIPES = ("deploy/", "examples/")
+#: What follows a page as root, where its blocks need that.
+FOLLOWERS = {"make test-image", "make test-systemd"}
 #: Files that no block needs to name: kubectl finds its own by this name.
 KNOWN = ("/", *RECIPES, "kustomization.yaml")
 #: Figures that only a measurement can give: settings and limits are round numbers of s, KiB and MiB.
@@ -51,11 +53,12 @@ FOLLOWED = [
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_blocks_are_of_known_kinds(page):
-    """Each block names its language, and is run, or is a file or output, or its page says why not."""
+    """Each block names its language, and is run, or is a file or output; a target of make runs a few."""
     for block in blocks(page):
         assert block.language in LANGUAGES
+        assert block.runs or block.remark in FOLLOWERS
         if block.language not in {"sh", "python", "text"}:
-            assert block.title or block.mark == "not run", f"a file needs its name:\n{block.text}"
+            assert block.title, f"a file needs its name:\n{block.text}"
         if block.runs and block.title and not block.title.startswith(KNOWN):
             others = [other.text for other in blocks(page) if other != block and other.language != "text"]
             assert any(Path(block.title).stem in text for text in others), f"nothing uses {block.title}"
