@@ -4,9 +4,10 @@ import os
 import socket
 
 import pytest
-from call_steps import W1, W2, fresh_calls, queued, running
+from call_steps import HEAD, W1, W2, fresh_calls, hold, queued, running
 
 from wsgi_timeout.store import keys, rq_state
+from wsgi_timeout.store.call_list import list_calls
 from wsgi_timeout.store.failed_calls import failed_calls, names
 from wsgi_timeout.store.record import Outcome
 from wsgi_timeout.store.worker_list import list_workers
@@ -54,3 +55,19 @@ def test_a_list_of_queues_that_was_replaced_is_made_anew(calls):
         assert names(calls.redis) == []
         calls.workers.mend()
         assert names(calls.redis) == [calls.name]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.DONE, Outcome.RAISED])
+def test_a_call_that_ran_twice_is_listed_with_its_last_wait(calls, outcome):
+    """The wait of an ended call that ran twice is the one before its last run; its age is the whole."""
+    calls.redis.delete(keys.done(calls.name), keys.failed(calls.name))
+    call = running(calls, W1)
+    calls.redis.hincrby(keys.call(call.id), "created", -60_000)
+    calls.workers.recover(W1, None, "died")
+    hold(calls, W2)
+    attempt = calls.attempts.take(call.id, W2).attempt
+    assert attempt.queue_seconds < 30
+    response = (HEAD, b"") if outcome == Outcome.DONE else None
+    calls.attempts.finish(attempt, outcome, 600, response=response)
+    (listed,) = list_calls(calls.redis, calls.name, ("ended",), 10)
+    assert (listed.attempts, listed.age > 59, listed.queued_for < 30) == (2, True, True)

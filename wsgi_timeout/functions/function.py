@@ -18,7 +18,7 @@ from wsgi_timeout.retrying import retry
 from wsgi_timeout.store import keys
 from wsgi_timeout.store.calls import Calls
 from wsgi_timeout.store.messages import FunctionRequest
-from wsgi_timeout.store.record import NewCall, new_id
+from wsgi_timeout.store.record import NewCall, Origin, new_id
 from wsgi_timeout.store.redis_errors import UNAVAILABLE, unavailable_is_refusal
 from wsgi_timeout.store.workers import Workers
 
@@ -164,6 +164,7 @@ class Function(Generic[P, R]):
             max_queued=settings.max_spawned,
             max_buffered_bytes=settings.max_buffered_bytes,
             queue_ttl=queue_ttl,
+            origin=Origin(route=name),
             payload_key="" if inline else keys.arguments(call_id),
             payload_bytes=0 if inline else len(blob),
             needs_worker=waits,

@@ -47,7 +47,8 @@ def _unserved(client: Any, name: str, of_web: set[str]) -> Iterator[Finding]:
 
 
 def _of_name(name: str, of_name: list[ListedWorker]) -> Finding:
-    targets = {worker.target for worker in of_name}
+    # One whose record has expired, or was deleted, tells nothing.
+    targets = {worker.target for worker in of_name} - {""}
     wires = {worker.wire for worker in of_name} - {""}
     versions = {worker.version for worker in of_name} - {""}
     secrets = {worker.secret for worker in of_name}

@@ -18,6 +18,8 @@ from wsgi_timeout.store.gauges import of_name
 from wsgi_timeout.store.pauses import is_paused
 
 _SECONDS = 1.0
+#: Characters of a column that is not shortened.
+_SHORT = 9
 #: The counts of a name above the table, each with its word.
 _COUNTS = {
     "queued_calls": "queued",
@@ -89,8 +91,13 @@ def _rich(summaries: list[str], shown: Shown) -> Any:
     from rich.text import Text  # noqa: PLC0415
 
     table = Table(expand=True, box=None, header_style="bold")
-    for head in shown.heads:
-        table.add_column(head, overflow="ellipsis", no_wrap=True)
+    # A narrow terminal has no room for columns in which nothing stands. Ids are needed whole, and what is
+    # short; the others share what is left.
+    told = [at for at in range(len(shown.heads)) if any(row[at] != "-" for row in shown.rows)]
+    for at in told:
+        longest = max(len(row[at]) for row in shown.rows)
+        whole = longest if at == 0 or longest <= _SHORT else None
+        table.add_column(shown.heads[at], overflow="ellipsis", no_wrap=True, min_width=whole)
     for row, color in zip(shown.rows, shown.colors, strict=True):
-        table.add_row(*(Text(printable(word)) for word in row), style=color)
+        table.add_row(*(Text(printable(row[at])) for at in told), style=color)
     return Group(*(Text(printable(line), style="bold") for line in summaries), table)

@@ -39,7 +39,7 @@ _FIELDS = (
     "request_id",
 )
 #: What an entry of the list of calls that are done holds; `finish.lua` writes it.
-_DONE = ("id", "method", "path", "attempt", "ended", "created", "started", "begun", "route")
+_DONE = ("id", "method", "path", "attempt", "ended", "created", "started", "begun", "route", "queued")
 
 
 #: The times of a call, as they are shown, by its record's fields.
@@ -116,7 +116,9 @@ def history(client: redis.Redis, call_id: str) -> dict[str, Any] | None:
     shown = {field.name: getattr(call, field.name) for field in fields(call)}
     hops = {"hops": number(values["hops"])} if "hops" in values else {}
     sent = {"request_id": values["request_id"]} if "request_id" in values else {}
-    limit = {"max_attempts": number(values["max_attempts"])} if "max_attempts" in values else {}
+    # Of a function it is 1: its retries are another thing, and part of its signed request.
+    limited = "max_attempts" in values and values.get("method") != "CALL"
+    limit = {"max_attempts": number(values["max_attempts"])} if limited else {}
     return {**shown, **sent, **limit, **times, **hops, "detail": values.get("detail", "")}
 
 

@@ -27,6 +27,7 @@ _ENTRY = (
     "started",
     "begun",
     "route",
+    "queued",
 )
 _COLUMNS = ("ID", "NAME", "CALL", "OUTCOME", "ATTEMPTS", "WHEN", "DETAIL")
 
@@ -55,10 +56,13 @@ class FailedCall:
 
 
 def listed_fields(key: str, entry: tuple[str, ...], packed: bytes) -> dict[str, str]:
-    """Return the fields of an entry in a list of ended calls; none, and note it, if it is none of ours."""
+    """Return the fields of an entry in a list of ended calls; none, and note it, if it is none of ours.
+
+    The last one is left out of a call that was queued only once.
+    """
     try:
         words = [word.decode(errors="replace") for word in msgpack.unpackb(packed, raw=True)]
-        return dict(zip(entry, words, strict=True))
+        return dict(zip(entry[: max(len(words), len(entry) - 1)], words, strict=True))
     except junk.UNREADABLE:
         junk.note_entry(key, packed)
         return {}

@@ -29,7 +29,7 @@ if r[1] == 'running' and r[2] == ARGV[2] and r[3] == ARGV[3] then
     local saved = num(r[16], -1) - bytes
     if saved < 0 or saved > CARRIED then count_call(r[6], ARGV[1], bytes) end
     list_done(r[6], {ARGV[1], r[7] or '', string.sub(r[8] or '', 1, 200), r[3], ARGV[4], r[9] or ARGV[4], r[10] or ARGV[4],
-      r[13] or ARGV[4], r[14] or ''})
+      r[13] or ARGV[4], r[14] or '', r[18] or nil})
   end
   if ARGV[8] ~= '' and not r[11] then
     end_stream(KEYS[5], ARGV[1], outcome == 'done' and 'complete' or 'broken', ARGV[4], keep)

@@ -111,10 +111,10 @@ end
 
 -- Adds a call with another outcome than 'done' to the list that `wsgi-timeout calls --failed` shows, of the last thousand.
 local function list_failed(record, id, now, outcome, detail)
-  local r = hmget(record, 'name', 'method', 'path', 'attempt', 'created', 'started', 'begun', 'route')
+  local r = hmget(record, 'name', 'method', 'path', 'attempt', 'created', 'started', 'begun', 'route', 'queued')
   local key = 'wt:failed:' .. r[1]
   local entry = {id, r[2], string.sub(r[3], 1, 200), outcome, r[4], now, string.sub(detail, -500), r[5] or '', r[6] or '',
-    r[7] or '', r[8] or ''}
+    r[7] or '', r[8] or '', r[9] or nil}
   redis.pcall('LPUSH', key, cmsgpack.pack(entry))
   redis.pcall('LTRIM', key, 0, 999)
   redis.call('EXPIRE', key, FAILED_TTL)
