@@ -38,6 +38,28 @@ def test_a_place_is_given_back_after_an_error():
             raise ValueError("as intended")
 
 
+@pytest.mark.parametrize(("threads", "more"), [(float("inf"), 3), (2 + HOP_RESERVE + 3, 3), (4, 0)])
+def test_a_response_on_its_way_takes_no_place(threads, more):
+    """What is sent lets others wait, as long as the server has threads for both."""
+    places = Places(2, threads)
+    sent = []
+    for _ in range(more):
+        sent += take(places, 1)
+        sent[-1].deliver()
+    waiting = take(places, 2)
+    with pytest.raises(TooManyWaiting):
+        places.take()
+    waiting[0].deliver()
+    if threads == float("inf"):
+        waiting += take(places, 1)
+    else:
+        with pytest.raises(TooManyWaiting):
+            places.take()
+    for place in (*sent, *waiting):
+        place.__exit__(None, None, None)
+    take(places, 2)
+
+
 def test_a_place_is_kept_for_the_next_hop():
     """A place that was left with a redirect is its call's for a moment, and nobody else's."""
     places = Places(1)

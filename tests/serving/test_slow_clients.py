@@ -67,13 +67,13 @@ def slow_to_close(port):
     return client
 
 
-def slow_to_read(port):
+def slow_to_read(port, size=30_000_000):
     """Return a connection on which a large response stands still after its beginning."""
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     client.connect(("127.0.0.1", port))
-    client.sendall(b"GET /big?size=30000000 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-    assert client.recv(100)
+    client.sendall(b"GET /big?size=%d HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % size)
+    assert client.recv(100).startswith(b"HTTP/1.1 200")
     return client
 
 
@@ -103,6 +103,18 @@ def test_slow_clients_delay_nobody(web, slow, seen):
     seen("each of 200 requests alone", [took / 1000 for took in alone])
     seen("each of 200 requests beside slow clients", [took / 1000 for took in beside])
     assert p99(beside) < bound
+
+
+def test_readers_who_take_nothing_leave_room_to_wait(site, worker_class):
+    """Beside more clients that stop reading than requests may wait, others are served."""
+    web = site.start_web(*worker_class, gateway="max_waiting=4")
+    try:
+        clients = [slow_to_read(web.port, size=5_000_000) for _ in range(12)]
+        assert [ask(web.port, "/fast").status for _ in range(5)] == [200] * 5
+        for client in clients:
+            client.close()
+    finally:
+        web.stop()
 
 
 def p99(values):

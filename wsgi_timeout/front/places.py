@@ -24,7 +24,8 @@ class Places:
 
     A redirected client comes back at once, for a call that was accepted long ago: its place is kept for a
     moment, so that a new request cannot take it. After a deploy the client comes to a process that has kept
-    no place for it: therefore hops have a higher limit than new requests.
+    no place for it: therefore hops have a higher limit than new requests. A response on its way to a slow
+    client waits no longer, and takes none of the `max_waiting` places; only threads are kept free beside it.
     """
 
     def __init__(self, limit: int, threads: float = math.inf, name: str = "") -> None:
@@ -39,10 +40,12 @@ class Places:
         metrics.count("waiting_requests_max", name, by=limit)
         self.limit = limit
         self._hops = max(limit, min(2 * limit + HOP_RESERVE, threads - HOP_RESERVE))
+        #: How many requests may wait or be answered.
+        self._all = max(limit, threads - HOP_RESERVE)
         #: Functions that close responses nobody has closed; filled without a lock, see `Seat.close_later`.
         self.closing: deque[Callable[[], None]] = deque()
         self._lock = threading.Lock()
-        self._taken = 0
+        self._taken = self._delivering = 0
         self._kept: dict[str, float] = {}
 
     def take(self, call_id: str = "") -> Place:
@@ -52,17 +55,26 @@ class Places:
             while self._kept and next(iter(self._kept.values())) <= now:
                 del self._kept[next(iter(self._kept))]
             kept = self._kept.pop(call_id, None) is not None
-            limit = self._hops if call_id else self.limit
+            limit = min(self._hops if call_id else self.limit, self._all - self._delivering)
             if not kept and self._taken + len(self._kept) >= limit:
                 raise TooManyWaiting(f"{self.limit} requests wait in this process already (max_waiting)")
             self._taken += 1
         metrics.count("waiting_requests", self._name)
         return Place(self)
 
-    def give_back(self, kept_for: str) -> None:
-        metrics.count("waiting_requests", self._name, by=-1)
+    def deliver(self) -> None:
+        """Note that a request waits no longer: its response is sent."""
         with self._lock:
             self._taken -= 1
+            self._delivering += 1
+
+    def give_back(self, kept_for: str, *, delivering: bool) -> None:
+        metrics.count("waiting_requests", self._name, by=-1)
+        with self._lock:
+            if delivering:
+                self._delivering -= 1
+            else:
+                self._taken -= 1
             if kept_for:
                 self._kept[kept_for] = time.monotonic() + _KEPT_SECONDS
 
@@ -70,18 +82,25 @@ class Places:
 class Place:
     """One place that a request has taken; it is given back at the end of a `with` block."""
 
-    __slots__ = ("kept_for", "places")
+    __slots__ = ("_delivering", "kept_for", "places")
 
     def __init__(self, places: Places) -> None:
         self.places = places
         #: The call for whose next hop the place is kept; empty: for none.
         self.kept_for = ""
+        self._delivering = False
+
+    def deliver(self) -> None:
+        """Make room for another one that waits."""
+        if not self._delivering:
+            self._delivering = True
+            self.places.deliver()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.places.give_back(self.kept_for)
+        self.places.give_back(self.kept_for, delivering=self._delivering)
 
 
 class Seat:
@@ -99,8 +118,9 @@ class Seat:
         self._place.kept_for = self.waiter.call_id
 
     def pass_on(self) -> Self:
-        """Keep the seat beyond this `with` block: who gets it ends it by a block of their own."""
+        """Keep the seat for a response on its way, beyond this `with` block; it is ended by another one."""
         self._passed_on = True
+        self._place.deliver()
         return self
 
     def close_later(self, close: Callable[[], None]) -> None:
