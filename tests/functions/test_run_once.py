@@ -54,6 +54,15 @@ def test_the_file_is_private(notes):
     assert (notes / "wsgi-timeout" / "runs.sqlite").stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.usefixtures("notes")
+def test_what_has_expired_is_found_by_its_time():
+    """To forget expired notes, those of all other calls are not read, nor the file locked meanwhile."""
+    run_once.begin("fc-kept", 1, time.time() + 1000)
+    (file,) = run_once._State.files.values()
+    plan = file.execute(f"EXPLAIN QUERY PLAN {run_once._FORGET}", (time.time(),)).fetchall()
+    assert all("runs_until" in step for *_, step in plan)
+
+
 @pytest.mark.slow
 def test_a_call_that_is_put_back_into_the_queue_does_not_run_again(redis_server, tmp_path):
     """Its record is restored as it was before it ran: it is refused, by another process of the pool too."""

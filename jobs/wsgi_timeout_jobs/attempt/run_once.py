@@ -30,6 +30,9 @@ _FORGET_EVERY = 200
 _NO_MORE = 1_000_000
 
 _TABLE = "CREATE TABLE IF NOT EXISTS runs (id TEXT PRIMARY KEY, count INTEGER, until REAL) WITHOUT ROWID"
+#: Without it what has expired is looked for in all notes: for 0.4 s in half a million, the file locked.
+_INDEX = "CREATE INDEX IF NOT EXISTS runs_until ON runs (until)"
+_FORGET = "DELETE FROM runs WHERE until < ?"
 _NOTE = (
     "INSERT INTO runs VALUES (?, 1, ?) ON CONFLICT (id) DO UPDATE SET count = count + 1 WHERE count < ? "
     "RETURNING count"
@@ -91,7 +94,7 @@ def _noted(call_id: str, runs: int, until: float, now: float) -> bool:
             file = _file()
             _State.notes += 1
             if _State.notes % _FORGET_EVERY == 1:
-                file.execute("DELETE FROM runs WHERE until < ?", (now,))
+                file.execute(_FORGET, (now,))
             # All rows: with the last one the statement commits itself.
             return bool(file.execute(_NOTE, (call_id, until, runs)).fetchall())
     except (OSError, sqlite3.Error) as error:
@@ -115,6 +118,7 @@ def _file() -> sqlite3.Connection:
         file.execute("PRAGMA synchronous = OFF")
         file.execute("PRAGMA journal_mode = WAL")
         file.execute(_TABLE)
+        file.execute(_INDEX)
         _State.files[pid] = file
     return _State.files[pid]
 
