@@ -30,7 +30,7 @@ from wsgi_timeout.store.messages import FunctionRequest
 from wsgi_timeout.store.record import Attempt, Outcome, Taken
 from wsgi_timeout.store.redis_errors import ANY
 from wsgi_timeout_jobs.attempt import run_once
-from wsgi_timeout_jobs.attempt.account import tell_end
+from wsgi_timeout_jobs.attempt.account import is_told, tell_end
 from wsgi_timeout_jobs.attempt.persist import (
     read_request,
     until_redis_answers,
@@ -87,9 +87,11 @@ class FunctionRunner:
                 outcome = self._settle(attempt, request, ending, deadline)
         finally:
             self.board.clear(slot, failed=outcome is not Outcome.DONE)
-        route = request.function if request.function in self.functions else metrics.UNKNOWN_ROUTE
-        what, seconds = f"{request.function}()", time.monotonic() - started
-        tell_end(self.attempts.name, attempt, what, route, outcome, seconds, goes_on=ending.pause is not None)
+        if is_told():
+            route = request.function if request.function in self.functions else metrics.UNKNOWN_ROUTE
+            what, seconds = f"{request.function}()", time.monotonic() - started
+            again = ending.pause is not None
+            tell_end(self.attempts.name, attempt, what, route, outcome, seconds, goes_on=again)
 
     def _attempt(self, attempt: Attempt, request: FunctionRequest) -> _Ending:
         """Run the function; return how it ended, which is not recorded yet."""
