@@ -52,7 +52,7 @@ More variables are no settings:
 | `WSGI_TIMEOUT_SECRET` | signs the arguments and results of functions, and seals requests; 32 characters or more, the same in every process |
 | `WSGI_TIMEOUT_NAME` | the name of the queue, as `--name` |
 | `WSGI_TIMEOUT_BIND` | where gunicorn listens with the shipped configuration |
-| `WSGI_TIMEOUT_LOG_LEVEL` | how much workers say; `INFO` |
+| `WSGI_TIMEOUT_LOG_LEVEL` | how much both halves say; `INFO`, under gunicorn its `--log-level` |
 | `WSGI_TIMEOUT_TARGET` | the target of a stock `rq worker` |
 | `WSGI_TIMEOUT_PYTHON` | the interpreter that runs the app, as `--python` |
 | `PORT`, `WEB_CONCURRENCY` | set by platforms: the port of gunicorn with the shipped configuration, where `WSGI_TIMEOUT_BIND` is not set; its processes, 1 |

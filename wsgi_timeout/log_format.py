@@ -1,12 +1,16 @@
-"""Log lines as JSON, one object per line: `log_format=json`."""
+"""What is logged, and how: the level of the environment, and lines as JSON (`log_format=json`)."""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
+
+from wsgi_timeout.errors import ConfigurationError
+from wsgi_timeout.settings import LOG_LEVEL_VARIABLE
 
 #: Members of a line of gunicorn's access log, by its atoms.
 _ACCESS = {
@@ -19,6 +23,7 @@ _ACCESS = {
     "call": "{wsgi_timeout.call_id}e",
     "request_id": "{x-request-id}i",
 }
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _NUMBERS = {"status": int, "bytes": int, "seconds": float}
 
 
@@ -44,3 +49,11 @@ def _of_request(atoms: Mapping[str, Any]) -> dict[str, Any]:
         if name in shown:
             shown[name] = kind(shown[name])
     return shown
+
+
+def level(default: int | str) -> int | str:
+    """Return the level that the environment sets for our lines; raises `ConfigurationError` for no level."""
+    given = os.environ.get(LOG_LEVEL_VARIABLE, "")
+    if given and given.upper() not in _LEVELS:
+        raise ConfigurationError(f"{LOG_LEVEL_VARIABLE}={given!r}: use DEBUG, INFO, WARNING or ERROR")
+    return given.upper() or default

@@ -29,6 +29,13 @@ class TestTargets:
         assert data.stat().st_mode & 0o777 == 0o700
         assert f"data in {data}\n" in server.output
 
+    def test_both_halves_log_a_line_a_call(self, serve):
+        """Where its output is no terminal, each half's log has its line of a call."""
+        server = serve("shop:app")
+        assert server.get().status_code == 200
+        until(lambda: server.output.count(" GET / attempt 1 done") == 2, what="both lines")
+        assert " GET / attempt 1 done 200, queued " in server.output
+
     def test_a_bare_wsgi_callable_is_served(self, serve, folder):
         """Any WSGI callable will do, whatever it is called."""
         (folder / "plain.py").write_text(BARE)

@@ -12,15 +12,14 @@ from typing import Any
 
 import click
 
-from wsgi_timeout import secret
+from wsgi_timeout import log_format, secret
 from wsgi_timeout import target as targets
 from wsgi_timeout.errors import ConfigurationError
-from wsgi_timeout.log_format import JsonFormatter
 from wsgi_timeout.needs import need
 from wsgi_timeout.serving.app_environment import app_options
 from wsgi_timeout.serving.parts import ServeOptions
 from wsgi_timeout.serving.serve import serve
-from wsgi_timeout.settings import LOG_LEVEL_VARIABLE, Settings
+from wsgi_timeout.settings import Settings
 
 _STDERR = 2
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -220,7 +219,7 @@ def _run(command: Callable[[], int]) -> None:
     try:
         _open_standard_streams()
         secret.check_length()
-        _start_logging(os.environ.get(LOG_LEVEL_VARIABLE, "INFO"))
+        _start_logging()
         code = command()
     except ConfigurationError as error:
         click.echo(f"wsgi-timeout: {error}", err=True)
@@ -237,16 +236,14 @@ def _open_standard_streams() -> None:
     sys.stderr = sys.stderr or os.fdopen(_STDERR, "w", closefd=False)
 
 
-def _start_logging(level: str) -> None:
-    if level.upper() not in {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}:
-        raise ConfigurationError(f"WSGI_TIMEOUT_LOG_LEVEL={level!r}: use DEBUG, INFO, WARNING or ERROR")
+def _start_logging() -> None:
     # Not the root logger: the app's basicConfig() has no effect once that has a handler.
     ours = logging.getLogger("wsgi_timeout")
-    ours.setLevel(level.upper())
+    ours.setLevel(log_format.level("INFO"))
     ours.propagate = False
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
-        JsonFormatter()
+        log_format.JsonFormatter()
         if Settings.load().log_format == "json"
         else logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     )

@@ -10,10 +10,10 @@ from typing import Any
 from gunicorn.glogging import Logger as GunicornLogger
 from gunicorn.instrument.statsd import Statsd
 
+from wsgi_timeout import log_format
 from wsgi_timeout.current import CALL_ID_KEY
 from wsgi_timeout.errors import HandlerRaised
 from wsgi_timeout.http.printable import printable, without_token
-from wsgi_timeout.log_format import JsonFormatter
 from wsgi_timeout.serving.health import is_routine
 from wsgi_timeout.settings import Settings
 
@@ -33,14 +33,14 @@ class Logger(GunicornLogger):
         super().setup(cfg)
         ours = logging.getLogger("wsgi_timeout")
         ours.handlers, ours.propagate = self.error_log.handlers, False
-        ours.setLevel(self.error_log.level)
+        ours.setLevel(log_format.level(self.error_log.level))
         # Ours too: a path may hold a whole result URL, escaped.
         for logger in (self.error_log, self.access_log, ours):
             if not any(isinstance(item, _Redaction) for item in logger.filters):
                 logger.addFilter(_Redaction())
             if Settings.load().log_format == "json":
                 for handler in logger.handlers:
-                    handler.setFormatter(JsonFormatter())
+                    handler.setFormatter(log_format.JsonFormatter())
 
     def access(self, resp: Any, req: Any, environ: Any, request_time: Any) -> None:
         """Log a request, except balancers' health checks and Prometheus' scrapes."""

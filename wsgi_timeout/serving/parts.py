@@ -148,6 +148,8 @@ def start_gunicorn(options: ServeOptions, environment: dict[str, str], sock: soc
     command += ["--reload"] if options.reload and (options.only or options.except_) else []
     if _is_terminal(sys.stdout):
         command += ["--logger-class", "wsgi_timeout.serving.terminal_log.TerminalLogger"]
+    else:  # as the workers: both halves log a line a call
+        environment = {LOG_LEVEL_VARIABLE: "INFO", **environment}
     # It could name a worker class that does not drain, or --daemon, which would leave gunicorn behind.
     own = {name: value for name, value in environment.items() if name != "GUNICORN_CMD_ARGS"}
     part = Part("the web server", command, own, (sock.fileno(), read))

@@ -15,6 +15,7 @@ from typing import Any
 
 from wsgi_timeout.http.parameters import CALL, MARK
 from wsgi_timeout.serving.gunicorn_logger import Logger
+from wsgi_timeout.serving.health import is_routine
 
 _CALL = re.compile(rf"{CALL}=(fc-[A-Za-z0-9_-]+)\.")
 #: A cookie that holds a call: see `wsgi_timeout.http.cookies`.
@@ -34,6 +35,8 @@ class TerminalLogger(Logger):
 
     def access(self, resp: Any, req: Any, environ: Any, request_time: Any) -> None:
         """Write a line if this request was the last of its call."""
+        if is_routine(environ, str(resp.status)):
+            return
         atoms = self.atoms(resp, req, environ, request_time)
         seconds = request_time.total_seconds()
         headers = {(name.lower(), value) for name, value in resp.headers}
