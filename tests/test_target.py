@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import select
 import subprocess
 import sys
@@ -222,7 +223,7 @@ def test_no_such_attribute(legacy):
 def test_no_default_attribute(folder):
     """A module without an app of a usual name asks for one."""
     (folder / "unusual.py").write_text("wsgi = print")
-    with pytest.raises(TargetError, match="name the app, as in unusual:app"):
+    with pytest.raises(TargetError, match="no app was found in it; name it, as in unusual:NAME"):
         load("unusual")
 
 
@@ -277,18 +278,28 @@ def test_an_error_of_the_factory_passes_through(folder):
 
 
 @pytest.mark.parametrize(
-    "source",
+    ("source", "call"),
     [
-        "def app(): return lambda environ, start_response: []",
-        "def app(config): return lambda environ, start_response: []",
-        "from os import getcwd as app",
+        ("def app(): return lambda environ, start_response: []", "()"),
+        ("def app(config, *, debug=False): return lambda environ, start_response: []", "('CONFIG')"),
+        ("def app(config, /, a, b, *, c, **more): pass", "('CONFIG', 'A', 'B', c='C')"),
+        ("from os import getcwd as app", "()"),
     ],
 )
-def test_what_takes_no_request(folder, source):
+def test_what_takes_no_request(folder, source, call):
     """A factory that is not called is refused when it is loaded, with what to write."""
     (folder / "factory.py").write_text(source)
-    with pytest.raises(TargetError, match=r"call a factory, as in shop:create_app\(\)"):
+    with pytest.raises(TargetError, match=re.escape(f"call a factory, as in factory:app{call}")):
         load("factory:app")
+
+
+def test_a_factory_that_lacks_an_argument(folder):
+    """What a factory needs is named; its own error is not taken for it."""
+    (folder / "factory.py").write_text("def create_app(config, debug=False): return int(None)")
+    with pytest.raises(TargetError, match=re.escape("'config': write factory:create_app('CONFIG')")):
+        load("factory:create_app(debug=True)")
+    with pytest.raises(TypeError):
+        load("factory:create_app('CONFIG')")
 
 
 def test_an_asgi_app_is_for_workers(folder):

@@ -18,7 +18,8 @@ from typing import Any
 
 from wsgi_timeout import target_files
 from wsgi_timeout.errors import ConfigurationError, TargetError
-from wsgi_timeout.target_hints import from_above, in_its_package, where_it_may_be
+from wsgi_timeout.target_apps import call_of, is_asgi, takes_a_request
+from wsgi_timeout.target_hints import from_above, in_its_package, name_its_app, where_it_may_be
 
 _DEFAULT_ATTRS = ("app", "application")
 _GENERIC = frozenset([
@@ -134,10 +135,10 @@ def load(target: str, *, asgi: bool = False) -> Any:
             f"target {target!r} is an ASGI app, which workers run and a web process does not: "
             "leave --only and --except out"
         )
-    if not _takes_a_request(app):
+    if not takes_a_request(app):
         raise TargetError(
             f"target {target!r} is {app!r}, which does not take (environ, start_response) as a WSGI app: "
-            "call a factory, as in shop:create_app()"
+            f"call a factory, as in {_written(module_name, expression)}{call_of(app)}"
         )
     return app
 
@@ -156,26 +157,6 @@ def _poll_kept() -> Iterator[None]:
             select.poll = poll  # type: ignore[misc]
 
 
-def is_asgi(app: Any) -> bool:
-    """Return whether this is an ASGI app: a coroutine function, or an object with such a `__call__`."""
-    if inspect.isclass(app):
-        return False
-    called: Any = app if inspect.isroutine(app) else type(app).__call__
-    return inspect.iscoroutinefunction(called)
-
-
-def _takes_a_request(app: Any) -> bool:
-    try:
-        signature = inspect.signature(app)
-    except Exception:  # noqa: BLE001 - none is told, or its annotations raise
-        return True
-    try:
-        signature.bind({}, None)
-    except TypeError:
-        return False
-    return True
-
-
 def _split(target: str) -> tuple[str, str]:
     if found := target_files.read(target):
         return found.module, found.expression
@@ -186,7 +167,8 @@ def _split(target: str) -> tuple[str, str]:
             f"target {target!r} is a folder: name the app in it{where_it_may_be('', Path(module))}"
         )
     if not _is_file(module) and not all(part.isidentifier() for part in module.split(".")):
-        raise TargetError(f"target {target!r}: write module:app, module:factory() or file.py:app")
+        line = f"{module}.py:{expression or 'app'}" if Path(f"{module}.py").is_file() else ""
+        raise TargetError(f"target {target!r}: write {line or 'module:app, module:factory() or file.py:app'}")
     return module, expression
 
 
@@ -237,7 +219,8 @@ def _load_module(target: str, name: str) -> Any:
 def _load_file(name: str) -> Any:
     path = Path(name).resolve()
     if not path.is_file():
-        raise TargetError(f"target {name!r}: no such file: {path}")
+        there = f"; there is {name}.py" if Path(f"{name}.py").is_file() else ""
+        raise TargetError(f"target {name!r}: no such file: {path}{there}")
     sys.path.insert(0, os.fspath(path.parent))
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
@@ -258,7 +241,7 @@ def _evaluate(target: str, module: Any, expression: str) -> Any:
         for attr in _DEFAULT_ATTRS:
             if hasattr(module, attr):
                 return getattr(module, attr)
-        raise TargetError(f"target {target!r}: name the app, as in {target}:app")
+        raise TargetError(f"target {target!r}{name_its_app(target, getattr(module, '__file__', None))}")
     try:
         tree = ast.parse(expression, mode="eval").body
     except SyntaxError:
@@ -274,7 +257,22 @@ def _evaluate(target: str, module: Any, expression: str) -> Any:
         raise TargetError(
             f"target {target!r}: a factory takes literals only, as in create_app('prod')"
         ) from None
+    _check_arguments(target, found, args, kwargs)
     return found(*args, **kwargs)
+
+
+def _check_arguments(target: str, factory: Any, args: list[Any], kwargs: dict[str, Any]) -> None:
+    try:
+        inspect.signature(factory).bind(*args, **kwargs)
+    except ValueError:  # it has no signature
+        return
+    except TypeError as error:
+        line = target.partition("(")[0] + call_of(factory)
+        raise TargetError(f"target {target!r}: {error}: write {line}, with values of yours") from None
+
+
+def _written(module: str, expression: str) -> str:
+    return f"{module}:{(expression or 'app').partition('(')[0]}"
 
 
 def _attribute(target: str, module: Any, node: ast.expr) -> Any:

@@ -174,7 +174,7 @@ class TestErrors:
             (["nothing:app"], {}, r"no module named 'nothing'"),
             (["shop:nothing"], {}, r"has no attribute 'nothing'; its callables: .*app"),
             (["shop:__name__"], {}, r"is not a WSGI callable"),
-            (["jobs"], {}, r"name the app, as in jobs:app"),
+            (["jobs"], {}, r"no app was found in it; name it, as in jobs:NAME"),
             ([":app"], {}, r"write module:app, module:factory\(\) or file.py:app"),
             (["shop:app)"], {}, r"'app\)' is not a name or a call"),
             (["no/such.py:app"], {}, r"no such file: /.*/no/such.py"),

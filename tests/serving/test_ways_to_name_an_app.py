@@ -1,11 +1,14 @@
 """Ways to name an app, and where it listens: --app-dir, --env-file, ASGI apps, unix sockets, hints."""
 
+import os
 import socket
 import subprocess
 import sys
 
 import pytest
 from harness import Serve, ask, environment
+
+from wsgi_timeout.serving import app_environment
 
 SERVE = [sys.executable, "-m", "wsgi_timeout.serving.cli", "serve"]
 ASGI = """
@@ -103,6 +106,16 @@ class ServeOnSocket(Serve):
             "shop/web.py:app",
             "it is part of a package: shop.web:app",
         ),
+        ({"my-shop.py": ""}, "my_shop:app", "there is my-shop.py"),
+        ({"my-shop.py": ""}, "my-shop:app", "write my-shop.py:app"),
+        ({"shop/web.py": ""}, "shop/web", "there is shop/web.py"),
+        ({"shop.py": ""}, "shop.app", "shop is a file: name the app in it, as in shop:app"),
+        ({"src/shop/__init__.py": ""}, ".", "there is, in src/, shop: add --app-dir src"),
+        ({"shop/__init__.py": ""}, ".", "name the app in it; there is shop"),
+        ({"shop.py": "def create_app(): pass"}, "shop", "name the app, as in shop:create_app()"),
+        ({"shop.py": "def make_app(env): pass"}, "shop.py", "name the app, as in shop.py:make_app('ENV')"),
+        ({"shop.py": "from flask import Flask\nweb = Flask('shop')"}, "shop", "as in shop:web"),
+        ({"shop/__init__.py": "", "shop/wsgi.py": "application = print()"}, "shop", "shop.wsgi:application"),
     ],
     ids=[
         "an empty folder",
@@ -112,6 +125,16 @@ class ServeOnSocket(Serve):
         "a relative import",
         "a folder",
         "a file of a package",
+        "a name with a dash",
+        "a dash for a module",
+        "a file without .py",
+        "a dot for a colon",
+        "a folder with src",
+        "a package",
+        "a factory",
+        "a factory with an argument",
+        "an app of another name",
+        "a module of a package",
     ],
 )
 def test_a_hint_says_which_line_would_work(tmp_path, files, target, words):
@@ -120,6 +143,31 @@ def test_a_hint_says_which_line_would_work(tmp_path, files, target, words):
     folder.mkdir()
     written(folder, files)
     assert words in refused(folder, target)
+
+
+def test_what_an_env_file_may_have(tmp_path, monkeypatch):
+    """A byte order mark, comments, quotes, escapes, several lines, CRLF: as python-dotenv reads them."""
+    (tmp_path / "my.env").write_bytes(
+        b'\xef\xbb\xbf# first\r\nWT_A = plain # comment\r\nexport WT_B="a # \\"b\\" \\n" # comment\n'
+        b"  # indented\n\nWT_C='$A \\n'\nWT_D=\"two\nlines\"\nWT_E=#a=b\nWT_F=\nWT_G=it's"
+    )
+    for name in "ABCDEFG":
+        monkeypatch.setenv(f"WT_{name}", "")
+        del os.environ[f"WT_{name}"]
+    app_environment._read_env_file(None, None, tmp_path / "my.env")
+    found = [os.environ[f"WT_{name}"] for name in "ABCDEFG"]
+    assert found == ["plain", 'a # "b" \n', "$A \\n", "two\nlines", "#a=b", "", "it's"]
+
+
+def test_a_module_with_the_name_of_one_of_pythons(tmp_path):
+    """An app's `queue.py` does not hide the standard library's from us; as the target it is to be renamed."""
+    small = "def app(e, s):\n    s('200 OK', [])\n    return [b'there']\n"
+    written(tmp_path, {"queue.py": "", "signal.py": "", "small.py": small})
+    served = Serve("small:app", folder=tmp_path, state=tmp_path / "state")
+    try:
+        assert ask(served.port, "/").text == "there"
+    finally:
+        served.stop()
 
 
 def test_a_line_that_is_no_setting_is_refused(tmp_path):

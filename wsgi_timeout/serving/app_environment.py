@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,15 @@ from pathlib import Path
 import click
 
 from wsgi_timeout.settings import PYTHON_VARIABLE
+
+#: One entry of an --env-file, as python-dotenv has it: quoted values may have several lines, a comment
+#: follows a blank. Or an empty line, or a comment alone.
+_LINE = re.compile(
+    r"""[ \t]*(?:(?:export[ \t]+)?([^\s=#'"]+)[ \t]*=[ \t]*(?:'([^']*)'|"((?:[^"\\]|\\.)*)"|([^\n]*?)))?"""
+    r"""[ \t\r]*(?:(?<!\S)#[^\n]*)?(?:\n|\Z)""",
+    re.DOTALL,
+)
+_ESCAPE = re.compile(r"\\([\\'\"nrt])")
 
 
 def _import_from(_context: click.Context, _parameter: click.Parameter, folder: str | None) -> None:
@@ -22,15 +32,21 @@ def _import_from(_context: click.Context, _parameter: click.Parameter, folder: s
 
 def _read_env_file(_context: click.Context, _parameter: click.Parameter, file: str | None) -> None:
     """`--env-file`: set what the environment does not have; raises `click.BadParameter`."""
-    for line in Path(file).read_text("utf-8").splitlines() if file else ():
-        name, equals, text = line.strip().removeprefix("export ").partition("=")
-        if not name or name.startswith("#"):
-            continue
-        if not equals:
+    text, at = (Path(file).read_text("utf-8-sig") if file else ""), 0
+    while at < len(text):
+        found = _LINE.match(text, at)
+        if found is None:
+            line = text[at:].partition("\n")[0]
             raise click.BadParameter(f"{file}: {line!r} is not NAME=VALUE")
-        text = text.strip()
-        quoted = len(text) > 1 and text[0] == text[-1] and text[0] in {"'", '"'}
-        os.environ.setdefault(name.strip(), text[1:-1] if quoted else text)
+        name, as_it_is, escaped, plain = found.groups()
+        if name:
+            quoted = as_it_is if escaped is None else _ESCAPE.sub(_unescaped, escaped)
+            os.environ.setdefault(name, plain if quoted is None else quoted)
+        at = found.end()
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    return {"n": "\n", "r": "\r", "t": "\t"}.get(found[1], found[1])
 
 
 def app_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -20,6 +20,10 @@ from wsgi_timeout.settings import LOG_LEVEL_VARIABLE
 _STOP_SECONDS = 35.0
 _POLL_SECONDS = 0.02
 
+#: An app's `queue.py` must not take the place of the standard library's: its folder comes onto the path
+#: when the app is loaded.
+PYTHON = [sys.executable, *(["-P"] if sys.version_info >= (3, 11) else [])]
+
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
@@ -120,7 +124,7 @@ def reap_adopted(own: Collection[int]) -> None:
 def start_pool(options: ServeOptions, environment: dict[str, str]) -> Part:
     """Start the pool of workers; its `ready_pipe` tells when one has loaded the app."""
     read, write = os.pipe()
-    command = [sys.executable, "-m", "wsgi_timeout.serving.cli", "worker", options.target]
+    command = [*PYTHON, "-m", "wsgi_timeout.serving.cli", "worker", options.target]
     command += ["--name", options.name] if options.name else []
     command += ["--processes", str(options.processes), "--threads", str(options.threads)]
     command += ["--function-processes", str(options.function_processes), "--spare", str(options.spare)]
@@ -141,7 +145,7 @@ def start_gunicorn(options: ServeOptions, environment: dict[str, str], sock: soc
     """Start gunicorn, with our configuration alone, on a socket that we keep; it serves after `begin`."""
     read, write = os.pipe()
     bind = f"fd://{sock.fileno()}"
-    command = [sys.executable, "-m", "wsgi_timeout.serving.web_start", str(read)]
+    command = [*PYTHON, "-m", "wsgi_timeout.serving.web_start", str(read)]
     command += ["-c", "python:wsgi_timeout.gunicorn_conf", "-b", bind]
     command += ["--log-level", "warning"]
     command += ["--threads", str(options.web_threads)] if options.web_threads else []

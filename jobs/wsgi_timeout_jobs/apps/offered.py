@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from wsgi_timeout import secret
-from wsgi_timeout import target as targets
 from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.needs import need
 from wsgi_timeout.store.messages import INNER_ENTRY
+from wsgi_timeout.target_apps import is_asgi
 from wsgi_timeout_jobs.apps.other_python.app import OtherPythonApp
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def of_target(app: Any, *, queue: str) -> Entries:
         return _of_stub(app, queue)
     if queue:
         raise ConfigurationError(f"{app!r} is no Stub: it has no functions for a queue {queue!r}")
-    if targets.is_asgi(app):
+    if is_asgi(app):
         from wsgi_timeout_jobs.apps.asgi import AsgiBridge  # noqa: PLC0415 - most targets have none
 
         return Entries({"": AsgiBridge(app)})

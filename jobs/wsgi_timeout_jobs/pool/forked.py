@@ -13,6 +13,7 @@ from contextlib import suppress
 from wsgi_timeout import tracing
 from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.reloading import Reloader
+from wsgi_timeout.target_hints import why_it_failed
 from wsgi_timeout_jobs.apps.other_python.process import AppChanged
 from wsgi_timeout_jobs.process.board import Board
 from wsgi_timeout_jobs.process.descendants import descendants, kill_all
@@ -70,7 +71,8 @@ def be_child(
 def _complaint(error: BaseException, board: Board, target: str) -> str:
     if isinstance(error, ConfigurationError):
         return f"wsgi-timeout: {error}\n"
-    end = "" if board.ready else f"wsgi-timeout: importing {target!r} failed, see above\n"
+    failed = f"wsgi-timeout: importing {target!r} failed, see above{why_it_failed(target, error)}\n"
+    end = "" if board.ready else failed
     return "".join(traceback.format_exception(error)) + end
 
 

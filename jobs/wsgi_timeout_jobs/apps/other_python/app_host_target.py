@@ -131,7 +131,8 @@ def evaluate(target, module, expression):
         for name in ("app", "application"):
             if hasattr(module, name):
                 return getattr(module, name)
-        raise TargetError("target %r: name the app, as in %s:app" % (target, target))
+        file = os.path.abspath(getattr(module, "__file__", None) or "")
+        raise TargetError("target %r" % target, "unnamed", file[:-1] if file.endswith(".pyc") else file)
     try:
         tree = ast.parse(expression, mode="eval").body
         call = tree if isinstance(tree, ast.Call) else None

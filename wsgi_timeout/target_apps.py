@@ -1,0 +1,98 @@
+"""What is an app: of a file, without importing it, and of a callable, by its signature."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+_USUAL = frozenset(["app", "application"])
+_FACTORY = re.compile(r"^(create|make|build|get|new)_(\w+_)?(app|application|wsgi)$|^app_factory$|^factory$")
+_MAKES_APPS = re.compile(
+    r"(^|\.)(Flask|FastAPI|Starlette|Quart|Bottle|Dash|Sanic|Litestar|WSGIApplication|Stub|"
+    r"get_wsgi_application|get_asgi_application|make_wsgi_app|(create|make|build)_app)$"
+)
+
+
+def is_asgi(app: Any) -> bool:
+    """Return whether this is an ASGI app: a coroutine function, or an object with such a `__call__`."""
+    if inspect.isclass(app):
+        return False
+    called: Any = app if inspect.isroutine(app) else type(app).__call__
+    return inspect.iscoroutinefunction(called)
+
+
+def takes_a_request(app: Any) -> bool:
+    """Return whether it can be called with (environ, start_response)."""
+    try:
+        signature = inspect.signature(app)
+    except Exception:  # noqa: BLE001 - none is told, or its annotations raise
+        return True
+    try:
+        signature.bind({}, None)
+    except TypeError:
+        return False
+    return True
+
+
+def apps_in(target: str, file: Path) -> list[str]:
+    """Return targets for the apps and factories of a file, and of modules beside an `__init__.py`."""
+    found = [f"{target}:{name}" for name in _names_of_apps(file)]
+    if file.name == "__init__.py" and not target.endswith(".py"):
+        for module in ("wsgi", "app", "application", "main", "web", "asgi", "server"):
+            below = file.with_name(f"{module}.py")
+            found += [f"{target}.{module}:{name}" for name in _names_of_apps(below)]
+    return found
+
+
+def _names_of_apps(file: Path) -> list[str]:
+    """Return the apps and factories in a source file, as they are written after the colon of a target."""
+    try:
+        body = ast.parse(file.read_text("utf-8", "replace")).body
+    except (OSError, SyntaxError, ValueError):
+        return []
+    apps, factories = [], []
+    for each in body:
+        if isinstance(each, ast.Assign) and isinstance(each.value, ast.Call):
+            names = [target.id for target in each.targets if isinstance(target, ast.Name)]
+            made_by = ast.unparse(each.value.func)
+            apps += [name for name in names if name in _USUAL or _MAKES_APPS.search(made_by)]
+        elif isinstance(each, ast.ImportFrom):
+            names = [alias.asname or alias.name for alias in each.names]
+            apps += [name for name in names if name in _USUAL]
+        elif isinstance(each, ast.FunctionDef):
+            if each.name in _USUAL:
+                apps.append(each.name)
+            elif _FACTORY.search(each.name):
+                factories.append(each.name + _arguments(each.args))
+    return apps + factories
+
+
+def _arguments(args: ast.arguments) -> str:
+    positional = [*args.posonlyargs, *args.args]
+    needed = positional[: len(positional) - len(args.defaults)]
+    named = [each for each, value in zip(args.kwonlyargs, args.kw_defaults, strict=True) if value is None]
+    return placeholders([each.arg for each in needed], [each.arg for each in named])
+
+
+def placeholders(positional: Sequence[str], named: Sequence[str] = ()) -> str:
+    """Return the arguments of a call, with the names of parameters in place of their values."""
+    values = [*(f"{each.upper()!r}" for each in positional), *(f"{each}={each.upper()!r}" for each in named)]
+    return f"({', '.join(values)})"
+
+
+def call_of(factory: Any) -> str:
+    """Return the arguments that a call of a factory needs, as they are written in a target."""
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):
+        return "()"
+    needed = [each for each in parameters if each.default is each.empty]
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return placeholders(
+        [each.name for each in needed if each.kind in kinds],
+        [each.name for each in needed if each.kind is inspect.Parameter.KEYWORD_ONLY],
+    )
