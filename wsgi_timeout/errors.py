@@ -213,7 +213,7 @@ class RemoteError(WsgiTimeoutError):
     """A function's exception that cannot be raised as itself here; its traceback is the message.
 
     A function that raises a `TimeoutError` ends in this too: a poller must not take a failure
-    for "still running"; and one that raises `SystemExit` or the like, which would end the poller.
+    for "still running". So does one that raises `SystemExit` or the like, which would end the poller.
     `__cause__` is the exception itself, where it could be read.
     """
 

@@ -79,9 +79,9 @@ class FunctionCall(Generic[R]):
         Raises:
             ResultNotReady: it has not ended within `timeout`; it is a `TimeoutError` too.
             Exception: what the function raised, with the worker's traceback as a note.
-            RemoteError: what the function raised cannot be raised here: a `TimeoutError` of its own, which
-                would look like "still running", a `SystemExit` and the like, or a class that this
-                process cannot import.
+            RemoteError: what the function raised cannot be raised here. That is a class that this process
+                cannot import, a `SystemExit` and the like, or a `TimeoutError` of its own, which
+                would look like "still running".
             CallTimedOut: it ran longer than its `timeout`.
             CallCancelled: it was cancelled.
             WorkerLost: the worker died, and the function may not run again.

@@ -80,7 +80,7 @@ class Function(Generic[P, R]):
         """Queue the function for a worker, and return at once.
 
         One round trip to Redis for arguments of up to 64 KiB. Once this returns the call is Redis':
-        it runs also when this process ends, and it waits for a worker up to `queue_ttl`, or
+        it runs also when this process ends. It waits for a worker up to `queue_ttl`, or
         `function_result_ttl` where that is longer (7 days). With `WSGI_TIMEOUT_DURABILITY=fsync` it is on
         Redis' disk then, too.
 
