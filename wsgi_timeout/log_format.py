@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
@@ -23,6 +24,8 @@ _ACCESS = {
     "call": "{wsgi_timeout.call_id}e",
     "request_id": "{x-request-id}i",
 }
+#: A message that begins with a call's id is about that call.
+_OF_CALL = re.compile(r"(fc-[\w-]{8,64})(?: |: )", re.ASCII)
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _NUMBERS = {"status": int, "bytes": int, "seconds": float}
 
@@ -37,6 +40,8 @@ class JsonFormatter(logging.Formatter):
             line |= _of_request(record.args)
         else:
             line["message"] = record.getMessage()
+            if found := _OF_CALL.match(line["message"]):
+                line["call"] = found[1]
         line |= getattr(record, "fields", {})
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)

@@ -161,21 +161,29 @@ def test_the_web_process_logs_one_line_a_call(site, gate, act, what, route, outc
     assert (line["status"], line["sent"], line["attempt"]) == (status, sent, 1)
     assert line["hops"] >= (act in {after_hops, fetched_twice, fetched_later, cancelled})
     assert line["total_seconds"] + 0.01 >= line["queue_seconds"] + line["run_seconds"]
-    if outcome != "lost":  # its process ended with it, as its pool's log says
+    if outcome == "lost":  # its process ended with it, as its pool's log says
+        assert [told["level"] for told in of_call(site.pool, line["call"])] == ["ERROR"]
+    else:
         until(lambda: calls_told(site.pool, tag), what="the worker's line")
         [ran] = calls_told(site.pool, tag)
         assert ran["queue_seconds"] == line["queue_seconds"]
         assert abs(ran["run_seconds"] - line["run_seconds"]) < 1
 
 
-def test_a_client_that_leaves_is_logged(site, gate):
-    """Where its first client has left nobody gets a call's response, and the line says so."""
-    client = socket.create_connection(("127.0.0.1", site.web.port))
-    client.sendall(f"GET /file?file={gate} HTTP/1.1\r\nHost: a\r\nX-Request-ID: left\r\n\r\n".encode())
-    client.close()
-    until(lambda: calls_told(site.web, "left"), what="the line")
-    [line] = calls_told(site.web, "left")
-    assert (line["outcome"], line["status"], line["sent"], line["hops"]) == ("left", 499, "nothing", 0)
+@pytest.mark.parametrize(
+    ("path", "status", "sent"), [("/file", 499, "nothing"), ("/trickle", 200, "part")], ids=["waits", "reads"]
+)
+def test_a_client_that_leaves_is_logged(site, gate, path, status, sent):
+    """Where its client has left before a response, or in the middle of it, the line says so."""
+    with socket.create_connection(("127.0.0.1", site.web.port)) as client:
+        head = f"GET {path}?file={gate} HTTP/1.1\r\nHost: a\r\nX-Request-ID: left-{path}\r\n\r\n"
+        client.sendall(head.encode())
+        if sent == "part":
+            assert client.recv(1000)
+    until(lambda: calls_told(site.web, f"left-{path}"), what="the line")
+    [line] = calls_told(site.web, f"left-{path}")
+    assert (line["outcome"], line["status"], line["sent"], line["hops"]) == ("left", status, sent, 0)
+    assert "run_seconds" not in line
 
 
 def test_a_call_without_a_redirect_has_its_id_in_the_access_log(site):
