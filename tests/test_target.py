@@ -293,6 +293,37 @@ def test_what_takes_no_request(folder, source, call):
         load("factory:app")
 
 
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (
+            "import flask\ndef create(): return flask.Flask('x')\nsite = create()",
+            "factory:site",
+        ),
+        ("from legacy_app import create_app", "factory:create_app("),
+        (
+            "class N:\n    async def __call__(self, scope, receive, send): pass\nweb = N()",
+            "factory:web",
+        ),
+        ("def make_app(config): pass", "factory:make_app('CONFIG')"),
+    ],
+)
+def test_an_app_of_another_name_is_found(legacy, folder, source, said):
+    """A module's own app or factory is what the hint names, wherever it was made."""
+    (folder / "factory.py").write_text(source)
+    with pytest.raises(TargetError, match=re.escape(f"name the app, as in {said}")):
+        load("factory")
+
+
+def test_what_no_call_makes_an_app(folder):
+    """An app that is called, and a class without `__call__`, get no hint that would not work."""
+    (folder / "factory.py").write_text("class N: pass\ndef app(environ, start_response): pass")
+    with pytest.raises(TargetError, match=r"not a factory: write factory:app$"):
+        load("factory:app()")
+    with pytest.raises(TargetError, match=r"as a WSGI app$"):
+        load("factory:N")
+
+
 def test_a_factory_that_lacks_an_argument(folder):
     """What a factory needs is named; its own error is not taken for it."""
     (folder / "factory.py").write_text("def create_app(config, debug=False): return int(None)")

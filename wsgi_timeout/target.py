@@ -18,7 +18,7 @@ from typing import Any
 
 from wsgi_timeout import target_files
 from wsgi_timeout.errors import ConfigurationError, TargetError
-from wsgi_timeout.target_apps import call_of, is_asgi, takes_a_request
+from wsgi_timeout.target_apps import call_of, calls_may_help, is_asgi, is_factory, takes_a_request
 from wsgi_timeout.target_hints import from_above, in_its_package, name_its_app, where_it_may_be
 
 _DEFAULT_ATTRS = ("app", "application")
@@ -136,9 +136,10 @@ def load(target: str, *, asgi: bool = False) -> Any:
             "leave --only and --except out"
         )
     if not takes_a_request(app):
+        name = (expression or "app").partition("(")[0]
         raise TargetError(
-            f"target {target!r} is {app!r}, which does not take (environ, start_response) as a WSGI app: "
-            f"call a factory, as in {_written(module_name, expression)}{call_of(app)}"
+            f"target {target!r} is {app!r}, which does not take (environ, start_response) as a WSGI app"
+            + (f": call a factory, as in {module_name}:{name}{call_of(app)}" if calls_may_help(app) else "")
         )
     return app
 
@@ -241,7 +242,7 @@ def _evaluate(target: str, module: Any, expression: str) -> Any:
         for attr in _DEFAULT_ATTRS:
             if hasattr(module, attr):
                 return getattr(module, attr)
-        raise TargetError(f"target {target!r}{name_its_app(target, getattr(module, '__file__', None))}")
+        raise TargetError(f"target {target!r}{name_its_app(target, module.__dict__.get('__file__'), module)}")
     try:
         tree = ast.parse(expression, mode="eval").body
     except SyntaxError:
@@ -267,12 +268,11 @@ def _check_arguments(target: str, factory: Any, args: list[Any], kwargs: dict[st
     except ValueError:  # it has no signature
         return
     except TypeError as error:
-        line = target.partition("(")[0] + call_of(factory)
+        line = target.partition("(")[0]
+        if takes_a_request(factory) and not is_factory(line.rpartition(":")[2]):
+            raise TargetError(f"target {target!r}: that is the app, not a factory: write {line}") from None
+        line += call_of(factory)
         raise TargetError(f"target {target!r}: {error}: write {line}, with values of yours") from None
-
-
-def _written(module: str, expression: str) -> str:
-    return f"{module}:{(expression or 'app').partition('(')[0]}"
 
 
 def _attribute(target: str, module: Any, node: ast.expr) -> Any:

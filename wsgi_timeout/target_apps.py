@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,16 @@ def is_asgi(app: Any) -> bool:
         return False
     called: Any = app if inspect.isroutine(app) else type(app).__call__
     return inspect.iscoroutinefunction(called)
+
+
+def is_factory(name: str) -> bool:
+    """Return whether the name is one that factories have."""
+    return bool(_FACTORY.search(name))
+
+
+def calls_may_help(app: Any) -> bool:
+    """Return whether calling it may give an app: not for a class whose objects cannot be called."""
+    return not inspect.isclass(app) or any("__call__" in vars(each) for each in app.__mro__)
 
 
 def takes_a_request(app: Any) -> bool:
@@ -48,26 +59,37 @@ def apps_in(target: str, file: Path) -> list[str]:
     return found
 
 
+def names_in(module: Any) -> list[str]:
+    """Return the apps and factories of an imported module, as a target has them after its colon."""
+    # Looked up, not imported: without Flask there is no Flask app.
+    flask = sys.modules.get("flask")
+    members = {name: each for name, each in vars(module).items() if not name.startswith("_")}
+    apps = [name for name, each in members.items() if flask and isinstance(each, flask.Flask)]
+    apps += [name for name, each in members.items() if not inspect.isroutine(each) and is_asgi(each)]
+    made = {name: each for name, each in members.items() if inspect.isroutine(each) and is_factory(name)}
+    return apps + [name + call_of(each) for name, each in made.items()]
+
+
 def _names_of_apps(file: Path) -> list[str]:
-    """Return the apps and factories in a source file, as they are written after the colon of a target."""
+    """Return the same of a source file, without importing it."""
     try:
         body = ast.parse(file.read_text("utf-8", "replace")).body
     except (OSError, SyntaxError, ValueError):
         return []
     apps, factories = [], []
     for each in body:
-        if isinstance(each, ast.Assign) and isinstance(each.value, ast.Call):
-            names = [target.id for target in each.targets if isinstance(target, ast.Name)]
-            made_by = ast.unparse(each.value.func)
-            apps += [name for name in names if name in _USUAL or _MAKES_APPS.search(made_by)]
+        if isinstance(each, ast.FunctionDef):
+            apps += [each.name] if each.name in _USUAL else []
+            factories += [each.name + _arguments(each.args)] if is_factory(each.name) else []
         elif isinstance(each, ast.ImportFrom):
             names = [alias.asname or alias.name for alias in each.names]
             apps += [name for name in names if name in _USUAL]
-        elif isinstance(each, ast.FunctionDef):
-            if each.name in _USUAL:
-                apps.append(each.name)
-            elif _FACTORY.search(each.name):
-                factories.append(each.name + _arguments(each.args))
+            factories += [f"{name}()" for name in names if is_factory(name)]
+        elif isinstance(each, ast.Assign | ast.AnnAssign) and isinstance(each.value, ast.Call):
+            targets = each.targets if isinstance(each, ast.Assign) else [each.target]
+            names = [target.id for target in targets if isinstance(target, ast.Name)]
+            made = _MAKES_APPS.search(ast.unparse(each.value.func))
+            apps += [name for name in names if name in _USUAL or made]
     return apps + factories
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
-from wsgi_timeout.target_apps import apps_in
+from wsgi_timeout.target_apps import apps_in, names_in
 from wsgi_timeout.target_files import django_settings, project_of
 
 
@@ -60,9 +61,13 @@ def _modules_in(folder: Path) -> list[str]:
     return sorted([*names, *(path.parent.name for path in folder.glob("*/__init__.py"))])
 
 
-def name_its_app(target: str, file: str | None) -> str:
-    """Return what to write for a module that has no app of a usual name; `file` is the module's."""
-    found = apps_in(target, Path(file)) if file else []
+def name_its_app(target: str, file: str | None, module: Any = None) -> str:
+    """Return what to write for a module that has no app of a usual name.
+
+    `file` is the module's; `module`: None if it was imported by another interpreter.
+    """
+    found = [f"{target}:{name}" for name in names_in(module)] if module else []
+    found += apps_in(target, Path(file)) if file else []
     if not found:
         return f": no app was found in it; name it, as in {target}:NAME"
     return f": name the app, as in {found[0]}"
