@@ -126,6 +126,7 @@ soak: $(VENV)/.installed-dev ## Mixed traffic under random faults for ten minute
 
 bench: $(VENV)/.installed-bench wrk ## Run the benchmark, about 15 minutes, and write benchmarks/results.md
 	PYTHONPATH=tests:benchmarks $(BIN)/python benchmarks/run.py $(ARGS)
+	$(BIN)/python docs/_reference.py  # the figures on the page of the comparison
 
 bench-quick: $(VENV)/.installed-bench wrk ## Most of it, with smaller crowds and fewer rounds, two minutes; ARGS='functions extras'
 	PYTHONPATH=tests:benchmarks $(BIN)/python benchmarks/run.py --quick $(ARGS)

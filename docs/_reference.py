@@ -252,7 +252,29 @@ def with_recipes(text):
     return block.sub(lambda found: found[1] + (root / found[2]).read_text(encoding="utf-8") + found[4], text)
 
 
+#: Contestants on the page of the comparison that have another name in the rows of the benchmark.
+CONTESTANTS = {
+    "a bare Redis list and a blocking pop": "floor",
+    "rq worker, which forks for each job": "rq worker",
+    "gunicorn's dirty workers, without Redis": "gunicorn's dirty workers",
+}
+
+
+def with_figures(text):
+    """Return the page of the comparison with the figures of benchmarks/results.md."""
+    results = (Path(__file__).parent.parent / "benchmarks" / "results.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| requests/s at 32 clients: ours / (.+?) \| ([\d.]+) ", results, re.MULTILINE))
+    return re.sub(
+        r"^\| (.+?) \| ([\d.]+) \|$",
+        lambda row: f"| {row[1]} | {rows.get(CONTESTANTS.get(row[1], row[1]), row[2])} |",
+        text,
+        flags=re.MULTILINE,
+    )
+
+
 def main():
+    comparison = FOLDER.parent / "explanation" / "comparison.md"
+    comparison.write_text(with_figures(comparison.read_text(encoding="utf-8")), encoding="utf-8")
     for name, draw in DRAWINGS.items():
         (FOLDER.parent / "images" / name).write_text(draw(), encoding="utf-8")
     for page in (FOLDER.parent / "how-to").glob("*.md"):
