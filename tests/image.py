@@ -79,6 +79,8 @@ def follow(folder):
 
 
 def main():
+    if os.geteuid():
+        sys.exit(f"{TARGET} needs root")
     # In a name space of its own: podman cannot use two versions of control groups side by side.
     if "--inside" not in sys.argv:
         inside = ["unshare", "--mount", "--cgroup", sys.executable, __file__, "--inside"]

@@ -57,6 +57,8 @@ def boot(tree, folder):
 
 
 def main():
+    if os.geteuid():
+        sys.exit(f"{TARGET} needs root")
     # In a name space of its own: the machine wants control groups of version 2 alone.
     if "--inside" not in sys.argv:
         inside = ["unshare", "--mount", "--cgroup", sys.executable, __file__, "--inside"]
