@@ -1,5 +1,6 @@
 """What both halves log of a call: a line with its id, route, outcome and times, as JSON if asked for."""
 
+import html
 import json
 import re
 import socket
@@ -184,6 +185,40 @@ def test_a_client_that_leaves_is_logged(site, gate, path, status, sent):
     [line] = calls_told(site.web, f"left-{path}")
     assert (line["outcome"], line["status"], line["sent"], line["hops"]) == ("left", status, sent, 0)
     assert "run_seconds" not in line
+
+
+def navigate(port, target, jar):
+    """Return the last answer to a browser that goes to an address, and keeps cookies in `jar`."""
+    while True:
+        cookie = "; ".join(f"{name}={value}" for name, value in jar.items())
+        headers = {"Accept": "text/html", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+        answer = ask(port, target, headers={**headers, "X-Request-ID": "a-person", "Cookie": cookie})
+        for name, value in answer.headers:
+            if name == "Set-Cookie":
+                key, _, rest = value.partition("=")
+                jar[key] = rest.partition(";")[0]
+                if "Max-Age=0" in value:
+                    del jar[key]
+        if answer.status != 303:
+            return answer
+        target = answer.location
+
+
+def test_a_person_has_one_line_too(site, gate):
+    """What a browser is shown at the app's own address has the call's id in the access log, and one line."""
+    jar = {}
+    page = navigate(site.web.port, f"/gate?file={gate}", jar)
+    status_url, result_url = (
+        html.unescape(re.search(f'data-{name}="([^"]*)"', page.text)[1]) for name in ("status", "result")
+    )
+    assert ask(site.web.port, status_url, "DELETE").status == 202
+    assert navigate(site.web.port, result_url, jar).status == 410
+    at_once(site, gate, **{"X-Request-ID": "after-a-person"})
+    until(lambda: calls_told(site.web, "after-a-person"), what="the next call's line")
+    [line] = calls_told(site.web, "a-person")
+    assert (line["status"], line["route"], line["sent"]) == (410, "/gate", "error")
+    seen = [each for each in of_call(site.web, line["call"]) if each["logger"] == "gunicorn.access"]
+    assert {200, 303, 410} <= {each["status"] for each in seen}
 
 
 def test_a_call_without_a_redirect_has_its_id_in_the_access_log(site):

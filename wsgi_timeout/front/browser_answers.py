@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from wsgi_timeout.current import CALL_ID_KEY
 from wsgi_timeout.front import handover
 from wsgi_timeout.front.exchange import Exchange
 from wsgi_timeout.front.shown import progress_of, readable, shows_nothing
@@ -55,6 +56,7 @@ class BrowserAnswers(Exchange):
             keep: tell the person to keep the address: the call was made with `wait_for_response=False`.
             several: the browser waits for more than one call at this address.
         """
+        self.environ[CALL_ID_KEY] = pending.call_id  # for the access log
         page = self.pages.waiting(
             self.pages.texts(self.environ.get("HTTP_ACCEPT_LANGUAGE", "")),
             what=readable(self.clean_url),

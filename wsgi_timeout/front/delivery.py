@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from wsgi_timeout import metrics
 from wsgi_timeout.compat import Self
+from wsgi_timeout.current import CALL_ID_KEY
 from wsgi_timeout.front.call_line import CallLine, Sent
 from wsgi_timeout.front.exchange import Exchange
 from wsgi_timeout.front.process import Runtime
@@ -37,7 +38,8 @@ class Delivery:
 
     @classmethod
     def of(cls, exchange: Exchange, pending: Pending, snapshot: Snapshot) -> Self:
-        """Return the delivery of a call's response to one request."""
+        """Return the delivery of a call's response to one request, whose access-log line names the call."""
+        exchange.environ[CALL_ID_KEY] = pending.call_id
         return cls(exchange.runtime, pending, snapshot, exchange.method, exchange.settings.delivery_grace)
 
     def finish(self, sent: Sent, *, broke: bool = False, ended_ms: int = 0) -> None:
