@@ -8,7 +8,8 @@ if redis.call('HSETNX', KEYS[1], 'delivered', ARGV[1]) == 0 then return 'deliver
 redis.call('HSET', KEYS[1], 'hops', ARGV[5])
 for i, key in ipairs({KEYS[1], KEYS[3]}) do redis.call('PEXPIRE', key, ARGV[2]) end
 redis.pcall('HSET', KEYS[4], ARGV[6], ARGV[3])
-local kept = num(read('RPUSH', KEYS[5], ARGV[1] .. ' ' .. ARGV[6]), 0)
+local kept = redis.pcall('RPUSH', KEYS[5], ARGV[1] .. ' ' .. ARGV[6])
+if type(kept) ~= 'number' then kept = 0 end
 for i = 4, 5 do redis.call('EXPIRE', KEYS[i], ARGV[4]) end
 -- Deletes expired and surplus tombstones: two at most, so that each delivery costs the same.
 for i = 1, 2 do

@@ -28,20 +28,17 @@ local now = server_ms()
 if now > tonumber(ARGV[5]) then return 'late' end
 if KEYS[8] and redis.call('EXISTS', KEYS[8]) == 0 then return 'lost' end
 if ARGV[4] == '1' and there < 3 and not stock_worker(KEYS[2]) then return 'no worker' end
+-- The sequence number lies beside the bytes, so that both are counted by one command. While there are no calls `recount`
+-- keeps it in a key of its own.
+local counted = hmget(KEYS[6], '*', '#', ARGV[1])
+local bytes = counter(counted[1]) + ARGV[7]
+if bytes > tonumber(ARGV[6]) then return 'no room' end
 local place = redis.call('RPUSH', KEYS[2], ARGV[1])
 if place > tonumber(ARGV[2]) then
   redis.call('RPOP', KEYS[2])
   return paused(string.sub(KEYS[2], #'rq:queue:wt:' + 1)) > 0 and 'paused' or 'full'
 end
--- The sequence number lies beside the bytes, so that both are counted by one command. While there are no calls `recount`
--- keeps it in a key of its own.
-local counted = hmget(KEYS[6], '*', '#', ARGV[1])
-local bytes = counter(counted[1]) + ARGV[7]
 local seq = counted[2] and counter(counted[2]) + 1 or counter(read('INCR', KEYS[5]))
-if bytes > tonumber(ARGV[6]) then
-  redis.call('RPOP', KEYS[2])
-  return 'no room'
-end
 -- The chunks of a request body were counted as they were written. The field '+' tells workers the limit: see `write`.
 local counts = {'*', string.format('%d', bytes), '#', string.format('%d', seq), '+', ARGV[6], ARGV[1],
   (KEYS[8] and num(counted[3], 0) or 0) + ARGV[7]}

@@ -14,16 +14,24 @@ local CARRIED = 4096
 -- Most runs of one call, whatever its record says.
 local MOST_ATTEMPTS = 100
 
--- Others may have written to our keys. A key of another type is read as a missing one, and what is not a number as
--- `default`.
-local function hget(key, field)
-  local value = redis.pcall('HGET', key, field)
-  return type(value) == 'string' and value
+-- Runs a command that reads; nil for a key of another type, and where others have written what is no number. Any other
+-- error ends the script, as a right that is refused: what cannot be read is not missing.
+local function read(...)
+  local answer = redis.pcall(...)
+  if type(answer) ~= 'table' or not answer.err then return answer end
+  local junk = string.find(answer.err, 'WRONGTYPE', 1, true) or string.find(answer.err, 'not an integer', 1, true)
+    or string.find(answer.err, 'overflow', 1, true)
+  if not junk then redis.call(...) end
+  return nil
 end
 
+-- Others may have written to our keys. A key of another type is read as a missing one, and what is not a number as
+-- `default`.
+local function hget(key, field) return read('HGET', key, field) end
+
 local function hmget(key, ...)
-  local values = redis.pcall('HMGET', key, ...)
-  if values.err then
+  local values = read('HMGET', key, ...)
+  if not values then
     values = {}
     for i = 1, select('#', ...) do values[i] = false end
   end
@@ -128,12 +136,6 @@ local function list_done(name, entry)
   if type(length) == 'table' or length > 1 and length < 1200 then return end
   redis.pcall('LTRIM', key, 0, 999)
   redis.call('EXPIRE', key, FAILED_TTL)
-end
-
--- Runs a command that reads; an error reply, as for a key of another type, counts as no value.
-local function read(...)
-  local answer = redis.pcall(...)
-  return not (type(answer) == 'table' and answer.err) and answer or nil
 end
 
 -- Returns the bytes of a stream that are kept.
