@@ -33,7 +33,6 @@ _CHANCE = 1e-4
 #: Seconds that a process in doubt stands aside, and how often those of a pool do it at most.
 _ASIDE_SECONDS = 3.0
 _ASIDES = 20
-_LOOK_SECONDS = 0.02
 #: What is no page: the app may not have looked at the session.
 _NO_PAGE = re.compile(r"(image|font|video|audio)/|text/css|\w+/javascript", re.IGNORECASE)
 #: Cookies of one request that are looked at.
@@ -43,14 +42,12 @@ _MOST = 20
 class SessionSigns:
     """Looks at the cookies of one worker process' responses; all processes of a pool speak once."""
 
-    def __init__(self, table: CookieTable, *, process: int = 0, stands_aside: bool = False) -> None:
-        """Share `table` with the other processes; `process` is this one's pid by default.
-
-        `stands_aside`: `look` may last some seconds, so that another process takes the next calls.
-        """
+    def __init__(self, table: CookieTable, *, process: int = 0) -> None:
+        """Share `table` with the other processes; `process` is this one's pid by default."""
         self._table = table
         self._process = process or os.getpid()
-        self._stands_aside = stands_aside
+        #: The cookie in doubt, and until when no call is to be taken, in monotonic seconds.
+        self._doubt, self._aside_until = "", 0.0
 
     def look(self, environ: Mapping[str, str], head: ResponseHead) -> None:
         """Look at one response, and log a line at the sign."""
@@ -66,6 +63,18 @@ class SessionSigns:
                     self._kept(name, before)
         for name, value in now.items():
             self._set(name, value, 0)
+
+    def stands_aside(self) -> bool:
+        """Return whether this process should take no call now, so that another one takes the next ones.
+
+        Idle processes take turns. Of one client that sends request after request none gets two in a row, and
+        none sees its own cookie again, unless the others let it.
+        """
+        if not self._aside_until:
+            return False
+        over = time.monotonic() > self._aside_until or _is_known(self._table.counts(self._doubt))
+        self._aside_until = 0.0 if over else self._aside_until
+        return not over
 
     def _kept(self, name: str, value: str) -> None:
         """Note that the app knew an id, or did not look."""
@@ -94,8 +103,8 @@ class SessionSigns:
             return
         if _is_sure(counts):
             self._speak(name, cookie.replacements + 1)
-        elif self._stands_aside and not _is_known(counts):
-            self._stand_aside(name)
+        elif not _is_known(counts) and self._table.may_stand_aside(_ASIDE_SECONDS, _ASIDES):
+            self._doubt, self._aside_until = name, time.monotonic() + _ASIDE_SECONDS
 
     def _set(self, name: str, value: str, replacements: int) -> None:
         if not _ID.fullmatch(value):
@@ -106,14 +115,6 @@ class SessionSigns:
             self._table.count(name, counts)
         else:
             self._table.note(name, value, replacements, self._process)
-
-    def _stand_aside(self, name: str) -> None:
-        # Idle processes take turns. Of one client that sends request after request none gets two in a row,
-        # and none sees its own cookie again, unless the others let it.
-        if self._table.may_stand_aside(_ASIDE_SECONDS, _ASIDES):
-            end = time.monotonic() + _ASIDE_SECONDS
-            while time.monotonic() < end and not _is_known(self._table.counts(name)):
-                time.sleep(_LOOK_SECONDS)
 
     def _speak(self, name: str, times: int) -> None:
         self._table.said = True

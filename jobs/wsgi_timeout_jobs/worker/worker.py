@@ -67,7 +67,9 @@ class CallWorker(BaseWorker):
         self._listener = Listener(partial(connect_to_listen, options.url))
         #: The attempts that run here: a call's next attempt may begin before the last one's thread has ended.
         self._active: set[tuple[str, int]] = set()
-        self._intake = Intake(self._attempts, options, board, self._runs_here)
+        self._sessions = SessionSigns(options.cookies) if options.cookies else None
+        aside = self._sessions.stands_aside if self._sessions else lambda: False
+        self._intake = Intake(self._attempts, options, board, self._runs_here, aside)
         self._free = list(range(board.slots))
         self._changed = threading.Condition()
 
@@ -107,9 +109,7 @@ class CallWorker(BaseWorker):
             from wsgi_timeout_jobs.attempt.function import FunctionRunner  # noqa: PLC0415 - not for web calls
 
             return FunctionRunner(self._offered.functions, attempts, interrupts, board)
-        cookies, alone = self._options.cookies, board.slots == 1
-        sessions = SessionSigns(cookies, stands_aside=alone) if cookies else None
-        return RequestRunner(self._offered.apps, attempts, self._listener, interrupts, board, sessions)
+        return RequestRunner(self._offered.apps, attempts, self._listener, interrupts, board, self._sessions)
 
     def _look_whether_paused(self) -> None:
         """Ask whether the name is paused, before the first call; later the pool tells of pauses."""
