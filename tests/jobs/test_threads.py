@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from harness import ask, raw_request, until
 
+from wsgi_timeout.store import rq_state
+
 TOGETHER = 8
 #: In one message with its call; in a stream that fits its buffer; in one that is read while it comes.
 SIZES = [100, 400_000, 3_000_000]
@@ -136,3 +138,20 @@ def test_a_cancel_ends_one_of_eight(site, at_once, clients, gate):
         until(lambda who=who: site.runs(f"{who}-closed"), what=f"the close of {who}")
     assert [len(site.runs(f"{who}-begins")) for who in range(TOGETHER)] == [1] * TOGETHER
     assert [len(site.runs(f"{who}-closed")) for who in others] == [1] * len(others)
+
+
+@pytest.mark.slow
+def test_a_call_whose_id_lies_in_the_queue_twice_runs_once(deploy, gate, clients):
+    """Threads of one process that take the same call's id one after the other do not both run it."""
+    site = deploy(pool=("--processes", "1", "--threads", "2"), wait_seconds=40)
+    queue, target = rq_state.queue_key(site.name), f"/gate?file={gate}&tag="
+    busy = [clients.submit(ask, site.web.port, f"{target}busy-{number}") for number in range(2)]
+    until(lambda: all(site.runs(f"busy-{number}") for number in range(2)), what="two that run")
+    twice = clients.submit(ask, site.web.port, "/slow?seconds=0.5&tag=twice", "POST")
+    until(lambda: site.redis.client.llen(queue) == 1, what="a call in the queue")
+    site.redis.client.rpush(queue, site.redis.client.lindex(queue, 0))
+    gate.touch()
+    assert [call.result().status for call in (*busy, twice)] == [200] * 3
+    until(lambda: not site.redis.client.llen(queue), what="an empty queue")
+    assert ask(site.web.port, "/fast").status == 200
+    assert len(site.runs("twice")) == 1

@@ -16,7 +16,7 @@ from rq.serializers import JSONSerializer
 from rq.worker import BaseWorker
 
 from wsgi_timeout.retrying import retry
-from wsgi_timeout.store import rq_state
+from wsgi_timeout.store import keys, rq_state
 from wsgi_timeout.store.attempts import Attempts
 from wsgi_timeout.store.connection import SOCKET_TIMEOUT, connect, connect_to_listen
 from wsgi_timeout.store.pauses import is_paused
@@ -123,8 +123,15 @@ class CallWorker(BaseWorker):
         if not taken:
             self._give_back(slot, None)
             return
+        attempt = (taken.attempt.call_id, taken.attempt.number)
+        if attempt in self._active:
+            # Its id lay in the queue twice: `take` answers a repeat with the same attempt, as after a lost reply.
+            with suppress(*ANY):
+                self._attempts.redis.lrem(keys.held(self.name), 1, taken.attempt.call_id)
+            self._give_back(slot, None)
+            return
         self._left -= 1
-        self._active.add((taken.attempt.call_id, taken.attempt.number))
+        self._active.add(attempt)
         if self._board.slots == 1:
             self._run(runner, slot, taken)
         else:
