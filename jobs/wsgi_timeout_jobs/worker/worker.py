@@ -125,7 +125,7 @@ class CallWorker(BaseWorker):
             return
         attempt = (taken.attempt.call_id, taken.attempt.number)
         if attempt in self._active:
-            # Its id lay in the queue twice: `take` answers a repeat with the same attempt, as after a lost reply.
+            # Its id lay in the queue twice; to `take` that is a repeat, as after a lost reply.
             with suppress(*ANY):
                 self._attempts.redis.lrem(keys.held(self.name), 1, taken.attempt.call_id)
             self._give_back(slot, None)
