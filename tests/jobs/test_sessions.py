@@ -11,20 +11,21 @@ from wsgi_timeout_jobs.process.cookie_table import CookieTable
 
 
 def test_sessions_in_memory_are_told(deploy):
-    """Of one client, request after request: ids renewed by right are no sign, unknown ids are told once."""
+    """Ids that are renewed by right are no sign; unknown ids of one client after another are told once."""
     site = deploy("remembering:app", pool=("--processes", "2"), wait_seconds=20)
-    cookies = {}
 
-    def seen(path):
+    def seen(path, cookies):
         answer = ask(site.web.port, path, headers=cookies)
         if given := answer.header("Set-Cookie"):
             cookies["Cookie"] = given.partition(";")[0]
         return "set anew" in site.pool.output
 
-    assert not any(seen("/renewed") for _ in range(40))
-    until(lambda: any(seen("/") for _ in range(50)), 40, "the line in the log")
+    two = {}, {}
+    assert not any(seen("/renewed", client) for _ in range(20) for client in two)
+    alone = {}
+    until(lambda: any(seen("/", alone) for _ in range(50)), 40, "the line in the log")
     for _ in range(40):
-        seen("/")
+        seen("/", alone)
     assert site.pool.output.count("set anew") == 1
     assert "the cookie SESSION_ID that another process had set" in site.pool.output
     assert "--processes 1 --threads 8" in site.pool.output

@@ -4,8 +4,9 @@ Several worker processes then lose each other's sessions: a client comes with th
 process has given it, this one does not know it, and sets a new one, on every request. A login never lasts.
 
 A cookie that is new each time by right, a login, and an id of yesterday look alike at first. So all of this
-must be seen: the process that has set an id keeps it, more often than by chance, and never replaces it, and
-one client's id was replaced several times by processes that had not set it. Rather no line than a wrong one.
+must be seen: no process replaces an id that it has set itself, and one client's id was replaced several times
+by processes that had not set it. Where an id was kept by its own process, more often than by chance, a few
+such replacements are enough. Rather no line than a wrong one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import time
 from collections.abc import Iterable, Iterator, Mapping
 
 from wsgi_timeout.http.printable import printable
@@ -26,13 +26,13 @@ log = logging.getLogger("wsgi_timeout.worker")
 _ID = re.compile(r"[A-Za-z0-9_+/=-]{6,80}")
 #: Replacements of one client's id, one after another, that tell it.
 _TIMES = 4
+#: The same for each process, where the one that has set an id may not have seen it again: idle processes take
+#: turns, so that of one client that sends request after request none gets two in a row.
+_TIMES_UNSEEN = 5
 #: Requests with an id that was kept by the process that had set it.
 _KEPT = 4
 #: How likely it may be that those were kept by chance.
 _CHANCE = 1e-4
-#: Seconds that a process in doubt stands aside, and how often those of a pool do it at most.
-_ASIDE_SECONDS = 3.0
-_ASIDES = 20
 #: What is no page: the app may not have looked at the session.
 _NO_PAGE = re.compile(r"(image|font|video|audio)/|text/css|\w+/javascript", re.IGNORECASE)
 #: Cookies of one request that are looked at.
@@ -46,8 +46,6 @@ class SessionSigns:
         """Share `table` with the other processes; `process` is this one's pid by default."""
         self._table = table
         self._process = process or os.getpid()
-        #: The cookie in doubt, and until when no call is to be taken, in monotonic seconds.
-        self._doubt, self._aside_until = "", 0.0
 
     def look(self, environ: Mapping[str, str], head: ResponseHead) -> None:
         """Look at one response, and log a line at the sign."""
@@ -63,18 +61,6 @@ class SessionSigns:
                     self._kept(name, before)
         for name, value in now.items():
             self._set(name, value, 0)
-
-    def stands_aside(self) -> bool:
-        """Return whether this process should take no call now, so that another one takes the next ones.
-
-        Idle processes take turns. Of one client that sends request after request none gets two in a row, and
-        none sees its own cookie again, unless the others let it.
-        """
-        if not self._aside_until:
-            return False
-        over = time.monotonic() > self._aside_until or _is_known(self._table.counts(self._doubt))
-        self._aside_until = 0.0 if over else self._aside_until
-        return not over
 
     def _kept(self, name: str, value: str) -> None:
         """Note that the app knew an id, or did not look."""
@@ -99,12 +85,11 @@ class SessionSigns:
             counts.replaced_by_another += 1
         self._table.count(name, counts)
         self._set(name, after, cookie.replacements + 1)
-        if cookie.replacements + 1 < _TIMES:
+        times = cookie.replacements + 1
+        if counts.replaced or times < _TIMES:
             return
-        if _is_sure(counts):
-            self._speak(name, cookie.replacements + 1)
-        elif not _is_known(counts) and self._table.may_stand_aside(_ASIDE_SECONDS, _ASIDES):
-            self._doubt, self._aside_until = name, time.monotonic() + _ASIDE_SECONDS
+        if times >= _TIMES_UNSEEN * self._table.processes or _is_no_chance(counts):
+            self._speak(name, times)
 
     def _set(self, name: str, value: str, replacements: int) -> None:
         if not _ID.fullmatch(value):
@@ -126,13 +111,8 @@ class SessionSigns:
         )
 
 
-def _is_known(counts: Counts) -> bool:
-    """Return whether it is known what the process that has set an id does with it."""
-    return counts.replaced > 0 or counts.kept >= _KEPT
-
-
-def _is_sure(counts: Counts) -> bool:
-    if counts.replaced or counts.kept < _KEPT:
+def _is_no_chance(counts: Counts) -> bool:
+    if counts.kept < _KEPT:
         return False
     # If all processes replace as often as the others' are replaced: how likely is it that none was?
     elsewhere = counts.kept_by_another / (counts.kept_by_another + counts.replaced_by_another)

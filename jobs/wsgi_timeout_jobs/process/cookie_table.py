@@ -21,10 +21,6 @@ _NAME = struct.Struct("=Q4I")
 _NAMES = 64
 _NAMES_OFFSET = _COOKIES * _COOKIE.size
 _SAID_OFFSET = _NAMES_OFFSET + _NAMES * _NAME.size
-#: How often a process has stood aside, and until when those that do it now will.
-_STOOD_OFFSET = _SAID_OFFSET + 1
-_ASIDES_OFFSET = _STOOD_OFFSET + 1
-_TIME = struct.Struct("=d")
 _MOST = 2**32 - 1
 #: Seconds after which a cookie is forgotten. A client that comes more rarely may have a new one by right.
 _SECONDS = 60
@@ -56,8 +52,8 @@ class CookieTable:
 
     def __init__(self, processes: int) -> None:
         """Map the memory; to be called before the fork, so that the `processes` share it."""
-        self._asides = [_ASIDES_OFFSET + number * _TIME.size for number in range(processes - 1)]
-        self._memory = mmap.mmap(-1, _ASIDES_OFFSET + processes * _TIME.size)
+        self.processes = processes
+        self._memory = mmap.mmap(-1, _SAID_OFFSET + 1)
 
     def find(self, name: str, value: str) -> SetCookie | None:
         """Return what is known of a cookie that was set within a minute."""
@@ -83,19 +79,6 @@ class CookieTable:
         digest = _digest(name)
         numbers = (counts.kept, counts.kept_by_another, counts.replaced, counts.replaced_by_another)
         _NAME.pack_into(self._memory, _place_of_name(digest), digest, *(min(each, _MOST) for each in numbers))
-
-    def may_stand_aside(self, seconds: float, times: int) -> bool:
-        """Return whether this process may take no calls for `seconds`.
-
-        Another one must take them, and all together may have stood aside less than `times`, at most 255.
-        """
-        now = time.monotonic()
-        for place in self._asides:
-            if _TIME.unpack_from(self._memory, place)[0] < now and self._memory[_STOOD_OFFSET] < times:
-                self._memory[_STOOD_OFFSET] += 1
-                _TIME.pack_into(self._memory, place, now + seconds)
-                return True
-        return False
 
     @property
     def said(self) -> bool:

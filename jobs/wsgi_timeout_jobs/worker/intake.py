@@ -19,8 +19,6 @@ log = logging.getLogger("wsgi_timeout.worker")
 
 #: Seconds between two tries while Redis is away, or while no call may be taken.
 _RETRY_SECONDS = 0.5
-#: Seconds between two looks whether to stand aside.
-_ASIDE_SECONDS = 0.02
 #: Seconds that one BLMOVE blocks; a dead connection is noticed only after it.
 _BLOCK_SECONDS = 3
 #: The part of `lease_seconds` without a renewal after which a worker takes no more calls.
@@ -35,23 +33,14 @@ class Intake:
     """Takes the calls of one queue for one worker."""
 
     def __init__(
-        self,
-        attempts: Attempts,
-        options: WorkerOptions,
-        board: Board,
-        runs_here: Callable[[str], bool],
-        stands_aside: Callable[[], bool],
+        self, attempts: Attempts, options: WorkerOptions, board: Board, runs_here: Callable[[str], bool]
     ) -> None:
-        """`runs_here` returns whether the worker runs the call of an id.
-
-        `stands_aside`: whether others are to take the next calls, if they are idle.
-        """
+        """`runs_here` returns whether the worker runs the call of an id."""
         self._attempts = attempts
         self._worker = options.worker
         self._lease_seconds = options.lease_seconds
         self._board = board
         self._runs_here = runs_here
-        self._stands_aside = stands_aside
         #: Whether this worker was told to stop.
         self.stopping = False
         self._blocking = False
@@ -106,8 +95,6 @@ class Intake:
             self._more = False
             if taken := self._attempts.take("", self._worker):
                 return taken
-        while self._stands_aside() and not self.stopping:
-            time.sleep(_ASIDE_SECONDS)
         call_id = self._next()
         return self._attempts.take(call_id, self._worker) if call_id else None
 

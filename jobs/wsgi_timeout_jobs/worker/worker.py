@@ -68,8 +68,7 @@ class CallWorker(BaseWorker):
         #: The attempts that run here: a call's next attempt may begin before the last one's thread has ended.
         self._active: set[tuple[str, int]] = set()
         self._sessions = SessionSigns(options.cookies) if options.cookies else None
-        aside = self._sessions.stands_aside if self._sessions else lambda: False
-        self._intake = Intake(self._attempts, options, board, self._runs_here, aside)
+        self._intake = Intake(self._attempts, options, board, self._runs_here)
         self._free = list(range(board.slots))
         self._changed = threading.Condition()
 
