@@ -3,6 +3,7 @@
 import http.client
 import socket
 import ssl
+import time
 
 import pytest
 from certificates import self_signed
@@ -67,7 +68,7 @@ def test_two_requests_in_one_record(web):
 
 
 @pytest.mark.parametrize("what", ["hellos", "heads", "silence"])
-def test_who_does_not_go_on_holds_up_nobody(web, what):
+def test_who_does_not_go_on_holds_up_nobody(web, seen, what):
     """More clients than threads stop within their handshake, or within a head: others are answered."""
     crowd = [socket.create_connection(("127.0.0.1", web.port), timeout=60) for _ in range(CROWD)]
     try:
@@ -78,8 +79,9 @@ def test_who_does_not_go_on_holds_up_nobody(web, what):
         elif what == "hellos":
             for sock in crowd:
                 sock.sendall(HELLO)
-        connection = connect(web.port)
+        connection, began = connect(web.port), time.monotonic()
         assert fetch(connection)[0] == 200
+        seen("the first response to another client", time.monotonic() - began)
         connection.close()
         # Before any of them was given up.
         crowd[0].setblocking(False)

@@ -2,6 +2,7 @@
 
 import itertools
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from harness import ask, until
@@ -316,10 +317,11 @@ def test_who_comes_back_is_asked_to_where_others_are_refused(site, steps):
     """An EventSource is not ended for good by a process that is full: others get their 503."""
     web = site.start_web(gateway="max_waiting=1")
     url = target(steps, "full")
-    try:
-        steps.allow(0)
-        with Connection(web.port, url) as connection:
-            assert connection.events(1) == ["0"]
+    waits = url.replace("/events", "/lines").replace("full", "waits")
+    with ThreadPoolExecutor(1) as threads:
+        try:
+            waiting = threads.submit(ask, web.port, waits, "POST")
+            until(lambda: site.runs("waits"), what="a request that waits for its first line")
             event_source = {"Accept": "text/event-stream", "Cache-Control": "no-cache"}
             refused = ask(web.port, url, headers=event_source)
             assert (refused.status, refused.header("Content-Type")) == (200, "text/event-stream")
@@ -327,9 +329,12 @@ def test_who_comes_back_is_asked_to_where_others_are_refused(site, steps):
             for headers in ({"Accept": "text/event-stream"}, {"Cache-Control": "no-cache"}):
                 assert ask(web.port, url, headers=headers).status == 503
             assert ask(web.port, url, "POST", headers=event_source).status == 503
-    finally:
-        web.stop()
-    assert len(site.runs("full")) == 1
+            steps.allow(*range(5))
+            assert waiting.result().status == 200
+        finally:
+            steps.allow("raise")
+            web.stop()
+    assert not site.runs("full")
 
 
 # -- streams that are posted for
