@@ -68,6 +68,8 @@ def test_calls_are_seen_from_the_queue_to_their_end(site, look, gate):
         assert waits.result().status == 410
         gate.touch()
         assert runs.result().status == 200
+    until(lambda: not site.redis.client.exists(f"wt:call:{second['id']}"), what="its end in Redis")
+    assert json.loads(look("show", second["id"], "--json"))["detail"] == "cancelled by an operator"
     ended = {call["call"]: (call["state"], call["outcome"]) for call in calls()}
     assert ended == {"GET /gate": ("ended", "done"), "GET /fast": ("ended", "cancelled")}
     assert "GET /gate" in look("calls", "--state", "ended", "--name", site.name)

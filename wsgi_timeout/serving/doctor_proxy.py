@@ -28,7 +28,7 @@ class Proxy:
 
     def __init__(self, client: Any, public_url: str) -> None:
         parts = urlsplit(public_url)
-        self._url = public_url
+        self._url = public_url.rstrip("/")
         self._kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._host = parts.netloc
         self._prefix = parts.path.rstrip("/")
@@ -47,7 +47,10 @@ class Proxy:
             yield from self._judge(told)
             yield self._hold(told["wait_seconds"] + 5 if seconds is None else seconds)
         except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
-            remedy = "have the proxy pass POST requests and this path on, to a web process of this version"
+            remedy = (
+                "look at the proxy's log of errors; it is to pass POST requests and this path on, to a web "
+                "process of this version"
+            )
             yield Finding("proxy", "warn", f"{self._url}{PROBE} cannot be asked: {error}", remedy)
 
     def _ready(self) -> Finding:

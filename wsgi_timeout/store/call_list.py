@@ -12,7 +12,7 @@ import redis
 
 from wsgi_timeout.store import junk, keys, rq_state
 from wsgi_timeout.store.failed_calls import described, failed_entries, iso, listed_fields, names
-from wsgi_timeout.store.record import now_ms, number
+from wsgi_timeout.store.record import IDEMPOTENT, now_ms, number
 
 STATES = ("queued", "running", "delayed", "ended")
 _FIELDS = (
@@ -116,8 +116,8 @@ def history(client: redis.Redis, call_id: str) -> dict[str, Any] | None:
     shown = {field.name: getattr(call, field.name) for field in fields(call)}
     hops = {"hops": number(values["hops"])} if "hops" in values else {}
     sent = {"request_id": values["request_id"]} if "request_id" in values else {}
-    # Of a function it is 1: its retries are another thing, and part of its signed request.
-    limited = "max_attempts" in values and values.get("method") != "CALL"
+    # Others run once. A function's retries are another thing, and part of its signed request.
+    limited = "max_attempts" in values and values.get("method") in IDEMPOTENT
     limit = {"max_attempts": number(values["max_attempts"])} if limited else {}
     return {**shown, **sent, **limit, **times, **hops, "detail": values.get("detail", "")}
 
@@ -126,7 +126,9 @@ def _from_lists(commands: Any, call_id: str) -> dict[str, str]:
     for name in names(commands):
         for values in (*_done_entries(commands, name, _KEPT), *failed_entries(commands, name, _KEPT)):
             if values["id"] == call_id:
-                return {"state": "ended", "outcome": "done", **values, **_delivered(commands, name, call_id)}
+                told = {"detail": NOT_KEPT, **_delivered(commands, name, call_id)}
+                # Of one that failed, what is known says more: the reason.
+                return {"state": "ended", "outcome": "done", **told, **values}
     return {}
 
 
@@ -135,13 +137,13 @@ def _delivered(commands: Any, name: str, call_id: str) -> dict[str, str]:
     key = keys.tombstones(name)
     grave = junk.read(key, lambda: commands.hget(key, call_id), None)
     if grave is None:
-        return {"detail": NOT_KEPT}
+        return {}
     try:
         delivered, _, _, hops = msgpack.unpackb(grave)
     except junk.UNREADABLE:
         junk.note_entry(key, grave)
         return {}
-    return {"delivered": str(delivered), "hops": str(hops), "detail": NOT_KEPT}
+    return {"delivered": str(delivered), "hops": str(hops)}
 
 
 def _ids(commands: Any, name: str, state: str, limit: int) -> list[str]:
