@@ -29,6 +29,7 @@ def listed(redis_server, *options):
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=30, check=False)
 
 
+@pytest.mark.slow
 def test_each_fate_but_done_is_listed(calls, redis_server):
     """Lost, cancelled, timed out and raised calls stand there with what they were, the newest first."""
     ended(calls)

@@ -139,6 +139,7 @@ def records(site):
     return [record for record in found if redis.hget(record, "name") == site.name.encode()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 4])
 def test_what_goes_on_after_its_response_is_let_be(deploy, threads):
     """A handler goes on when its response is delivered, and all of its call is gone from Redis."""
@@ -317,6 +318,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_a_cancel_in_a_process_that_the_pool_does_not_know_yet(deploy, tmp_path):
     """A call that is cancelled in a process which came up since the pool last looked ends that one alone."""
     options = ("--processes", "1", "--function-processes", "1", "--threads", "4")

@@ -192,6 +192,7 @@ def test_a_result_url_that_finds_no_place_comes_again(site, accepted, gate):
     assert max(len(chain) for chain in answers) <= 6
 
 
+@pytest.mark.slow
 def test_result_urls_leave_threads_free(site, accepted, gate):
     """Result URLs never take all threads of a server that has few: another route is answered too."""
     web = site.start_web("--threads", "20", gateway="max_waiting=6, wait_seconds=3, except_=['/fast*']")
