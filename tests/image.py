@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 import click
-from debian import have_wheels, make_tree
+from debian import have_wheels, make_tree, run_apart
 from documents import DOCS, PORTS, Script, free_ports
 from harness import ROOT
 
@@ -78,17 +78,7 @@ def follow(folder):
     return script.complaints(done.stdout)
 
 
-def main():
-    if os.geteuid():
-        sys.exit(f"{TARGET} needs root")
-    # In a name space of its own: podman cannot use two versions of control groups side by side.
-    if "--inside" not in sys.argv:
-        inside = ["unshare", "--mount", "--cgroup", sys.executable, __file__, "--inside"]
-        sys.exit(subprocess.run(inside, check=False).returncode)
-    subprocess.run(["umount", "-R", "/sys/fs/cgroup"], check=True)
-    subprocess.run(["mount", "-t", "cgroup2", "none", "/sys/fs/cgroup"], check=True)
-    store = Path(os.environ.get("IMAGE_STORE", ROOT / ".venv" / "image"))
-    store.mkdir(parents=True, exist_ok=True)
+def main(store):
     with tempfile.TemporaryDirectory(prefix="wt-image-") as name:
         folder = Path(name)
         for variable, text in (("CONTAINERS_CONF", CONFIGURATION), ("CONTAINERS_STORAGE_CONF", STORAGE)):
@@ -105,4 +95,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_apart(__file__, TARGET, main)

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 import click
-from debian import have_wheels, make_tree
+from debian import have_wheels, make_tree, run_apart
 from documents import DOCS, PORTS, Script
 from harness import ROOT
 
@@ -56,17 +56,7 @@ def boot(tree, folder):
     )
 
 
-def main():
-    if os.geteuid():
-        sys.exit(f"{TARGET} needs root")
-    # In a name space of its own: the machine wants control groups of version 2 alone.
-    if "--inside" not in sys.argv:
-        inside = ["unshare", "--mount", "--cgroup", sys.executable, __file__, "--inside"]
-        sys.exit(subprocess.run(inside, check=False).returncode)
-    subprocess.run(["umount", "-R", "/sys/fs/cgroup"], check=True)
-    subprocess.run(["mount", "-t", "cgroup2", "none", "/sys/fs/cgroup"], check=True)
-    store = Path(os.environ.get("IMAGE_STORE", ROOT / ".venv" / "image"))
-    store.mkdir(parents=True, exist_ok=True)
+def main(store):
     with tempfile.TemporaryDirectory(prefix="wt-machine-") as name:
         folder = Path(name)
         (folder / "here").mkdir()
@@ -86,4 +76,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_apart(__file__, TARGET, main)
