@@ -25,7 +25,7 @@ import redis
 
 from wsgi_timeout.functions.client import client
 from wsgi_timeout.serving.embedded_redis import find_server
-from wsgi_timeout.serving.parts import PYTHON
+from wsgi_timeout.serving.parts import module_command
 
 TESTS = Path(__file__).parent
 
@@ -308,7 +308,7 @@ class Serve(Process):
     def __init__(self, target, *options, folder, state, env=None, **settings):
         """Serve `target` from `folder`, with data in `state` and more environment variables."""
         # The folder is not on its path, as with the installed command.
-        command = [*PYTHON, "-m", "wsgi_timeout.serving.cli", "serve", target, "--bind", "127.0.0.1:0"]
+        command = [*module_command("wsgi_timeout.serving.cli"), "serve", target, "--bind", "127.0.0.1:0"]
         env = {**environment(**settings), "XDG_STATE_HOME": str(state), "PYTHONPATH": "", **(env or {})}
         super().__init__([*self.before, *command, *options], env=env, cwd=folder)
         try:

@@ -162,7 +162,8 @@ def test_what_an_env_file_may_have(tmp_path, monkeypatch):
 def test_a_module_with_the_name_of_one_of_pythons(tmp_path):
     """An app's `queue.py` does not hide the standard library's from us; as the target it is to be renamed."""
     small = "def app(e, s):\n    s('200 OK', [])\n    return [b'there']\n"
-    written(tmp_path, {"queue.py": "", "signal.py": "", "small.py": small})
+    theirs = dict.fromkeys(("queue.py", "select.py", "signal.py", "types.py"), "")
+    written(tmp_path, {"small.py": small, **theirs})
     served = Serve("small:app", folder=tmp_path, state=tmp_path / "state")
     try:
         assert ask(served.port, "/").text == "there"

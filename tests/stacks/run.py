@@ -79,6 +79,7 @@ QUICK = {
         "TestWhileItRuns::test_a_running_call_is_cancelled",
     ),
     "tests/jobs/test_own_queue.py": ("test_an_apps_own_queue_and_worker_beside_ours",),
+    "tests/serving/test_ways_to_name_an_app.py": ("test_a_module_with_the_name_of_one_of_pythons",),
     "tests/serving/test_stopping.py": (
         "TestStopping::test_ctrl_c_lets_a_waiting_request_go_on_later",
         "TestStopping::test_hup_loads_the_app_anew",

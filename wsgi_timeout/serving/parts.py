@@ -20,9 +20,11 @@ from wsgi_timeout.settings import LOG_LEVEL_VARIABLE
 _STOP_SECONDS = 35.0
 _POLL_SECONDS = 0.02
 
-#: An app's `queue.py` must not take the place of the standard library's: its folder comes onto the path
-#: when the app is loaded.
-PYTHON = [sys.executable, *(["-P"] if sys.version_info >= (3, 11) else [])]
+#: What `-m` is without the current folder on the path, before Python 3.11 has -P.
+_RUN_MODULE = (
+    "import sys; del sys.path[0]; from runpy import run_module; "
+    "run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,17 @@ class Part:
         self.process.wait()
 
 
+def module_command(module: str) -> list[str]:
+    """Return the command that runs a module of ours, without the current folder on the path.
+
+    An app's `queue.py` must not take the place of the standard library's: its folder comes onto the path when
+    the app is loaded.
+    """
+    if sys.version_info >= (3, 11):
+        return [sys.executable, "-P", "-m", module]
+    return [sys.executable, "-c", _RUN_MODULE, module]
+
+
 def reap_adopted(own: Collection[int]) -> None:
     """Reap processes that have ended and that nobody else will: as PID 1 of a container we adopt orphans.
 
@@ -124,7 +137,7 @@ def reap_adopted(own: Collection[int]) -> None:
 def start_pool(options: ServeOptions, environment: dict[str, str]) -> Part:
     """Start the pool of workers; its `ready_pipe` tells when one has loaded the app."""
     read, write = os.pipe()
-    command = [*PYTHON, "-m", "wsgi_timeout.serving.cli", "worker", options.target]
+    command = [*module_command("wsgi_timeout.serving.cli"), "worker", options.target]
     command += ["--name", options.name] if options.name else []
     command += ["--processes", str(options.processes), "--threads", str(options.threads)]
     command += ["--function-processes", str(options.function_processes), "--spare", str(options.spare)]
@@ -145,7 +158,7 @@ def start_gunicorn(options: ServeOptions, environment: dict[str, str], sock: soc
     """Start gunicorn, with our configuration alone, on a socket that we keep; it serves after `begin`."""
     read, write = os.pipe()
     bind = f"fd://{sock.fileno()}"
-    command = [*PYTHON, "-m", "wsgi_timeout.serving.web_start", str(read)]
+    command = [*module_command("wsgi_timeout.serving.web_start"), str(read)]
     command += ["-c", "python:wsgi_timeout.gunicorn_conf", "-b", bind]
     command += ["--log-level", "warning"]
     command += ["--threads", str(options.web_threads)] if options.web_threads else []
