@@ -315,6 +315,17 @@ def test_an_app_of_another_name_is_found(legacy, folder, source, said):
         load("factory")
 
 
+@pytest.mark.parametrize(
+    "parameters", ["config, name=None", "config_name, debug", "config=None, debug=False"]
+)
+def test_a_factory_with_room_for_a_request(folder, parameters):
+    """A factory that two values fit is refused at start; an app may have a factory's name."""
+    (folder / "factory.py").write_text(f"def create_app({parameters}): pass\ndef make_app(e, s): pass")
+    with pytest.raises(TargetError, match=r"call a factory, as in factory:create_app\("):
+        load("factory:create_app")
+    assert load("factory:make_app")
+
+
 def test_what_no_call_makes_an_app(folder):
     """An app that is called, and a class without `__call__`, get no hint that would not work."""
     (folder / "factory.py").write_text("class N: pass\ndef app(environ, start_response): pass")

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 _USUAL = frozenset(["app", "application"])
@@ -37,7 +38,7 @@ def calls_may_help(app: Any) -> bool:
 
 
 def takes_a_request(app: Any) -> bool:
-    """Return whether it can be called with (environ, start_response)."""
+    """Return whether it is one to be called with (environ, start_response), and no factory."""
     try:
         signature = inspect.signature(app)
     except Exception:  # noqa: BLE001 - none is told, or its annotations raise
@@ -46,7 +47,15 @@ def takes_a_request(app: Any) -> bool:
         signature.bind({}, None)
     except TypeError:
         return False
-    return True
+    return not _makes_an_app(app, signature)
+
+
+def _makes_an_app(app: Any, signature: inspect.Signature) -> bool:
+    """Return whether a function is a factory that two values happen to fit: `create_app(config, debug)`."""
+    if not isinstance(app, FunctionType) or not is_factory(app.__name__):
+        return False
+    needed = [name for name, each in signature.parameters.items() if each.default is each.empty][:2]
+    return not re.fullmatch(r"_*e\w*,_*s\w*", ",".join(needed))
 
 
 def apps_in(target: str, file: Path) -> list[str]:

@@ -309,6 +309,11 @@ def test_no_start_response_at_all():
     assert fails(lambda *_: [], AssertionError, "start_response") == []
 
 
+def test_a_factory_in_place_of_an_app():
+    """An app that returns an app is a factory: the error says how to name that."""
+    fails(lambda _, __: lambda: None, TypeError, "the target is a factory")
+
+
 @pytest.mark.parametrize("returned", [None, b"bytes", "text", b"", ""])
 def test_what_is_no_iterable_of_bytes(returned):
     """None, bytes and text as a body are errors that name the type, never iterated over by accident."""

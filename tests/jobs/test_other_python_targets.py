@@ -50,10 +50,11 @@ def test_a_hint_says_which_line_would_work(tmp_path, monkeypatch, version, files
     [
         ({"shop/views.py": ""}, "shop", "shop is a folder: name the app in it; there is views"),
         (FACTORY, "shop:create_app", "call a factory, as in shop:create_app()"),
+        ({"shop.py": "def make_app(config, debug): pass"}, "shop:make_app", "call a factory, as in"),
         (ASYNC, "shop:app", "is an ASGI app"),
         ({"shop.txt": ""}, "./shop.txt:app", "is not a Python file"),
     ],
-    ids=["a folder", "a factory", "ASGI", "a text"],
+    ids=["a folder", "a factory", "a factory of two values", "ASGI", "a text"],
 )
 def test_what_is_no_wsgi_app_is_refused(tmp_path, monkeypatch, version, files, target, words):
     """A callable that takes no request is refused at start, not with its first request."""

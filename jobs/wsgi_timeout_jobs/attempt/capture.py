@@ -67,6 +67,11 @@ class Capture:
         returned: object = app(environ, self.start_response)
         if isinstance(returned, str | bytes) or returned is None:
             raise TypeError(f"the app returned {type(returned).__name__}, not an iterable of bytes")
+        if callable(returned) and not (hasattr(returned, "__iter__") or hasattr(returned, "__getitem__")):
+            raise TypeError(
+                f"the app returned {returned!r}, not an iterable of bytes: if that is an app, the target is "
+                "a factory, to be called in it, as in shop:create_app()"
+            )
         self._iterable = cast("Iterable[bytes]", returned)
         # In a list the last chunk is known to be the last, so a small response needs no stream.
         known = len(self._iterable) if isinstance(self._iterable, list | tuple) else 0

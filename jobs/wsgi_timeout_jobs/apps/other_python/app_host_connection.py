@@ -174,6 +174,11 @@ class Connection(object):  # noqa: UP004
         iterable = app(environ, self.start_response)
         if isinstance(iterable, (bytes, type(u""))) or iterable is None:  # fmt: skip
             raise TypeError("the app returned %s, not an iterable of bytes" % type(iterable).__name__)
+        if callable(iterable) and not (hasattr(iterable, "__iter__") or hasattr(iterable, "__getitem__")):
+            raise TypeError(
+                "the app returned %r, not an iterable of bytes: if that is an app, the target is a factory, "
+                "to be called in it, as in shop:create_app()" % (iterable,)
+            )
         closable.append(iterable)
         if isinstance(iterable, (list, tuple)) and self.is_short(iterable):
             return b"L", pack([flag(closable).encode()] + list(iterable)), self.opening()

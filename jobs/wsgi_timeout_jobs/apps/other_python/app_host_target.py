@@ -5,11 +5,14 @@ As that file: CPython 2.7 and 3.6 to 3.14, the standard library only.
 
 import ast
 import os
+import re
 import select
 import signal
 import sys
 
 PY2 = sys.version_info[0] == 2
+#: Names of factories, as in `target_apps.py`.
+FACTORY = re.compile(r"^(create|make|build|get|new)_(\w+_)?(app|application|wsgi)$|^app_factory$|^factory$")
 
 
 class TargetError(Exception):
@@ -61,11 +64,22 @@ def check_kind(target, app):
         return
     try:
         signature.bind({}, None)
+        fits = not is_factory(app, signature)
     except TypeError:
+        fits = False
+    if not fits:
         raise TargetError(
             "target %r is %r, which does not take (environ, start_response) as a WSGI app: "
             "call a factory, as in shop:create_app()" % (target, app)
         )
+
+
+def is_factory(app, signature):
+    """Whether a function is a factory that two values happen to fit: `create_app(config, debug)`."""
+    if type(app) is not type(is_factory) or not FACTORY.search(app.__name__):
+        return False
+    needed = [name for name, each in signature.parameters.items() if each.default is each.empty][:2]
+    return not re.match(r"_*e\w*,_*s\w*$", ",".join(needed))
 
 
 def own_front_of(app):
