@@ -57,3 +57,16 @@ def test_a_writer_is_told_that_its_reader_is_behind(calls):
     reader.poll()
     reader.poll()
     assert not offered()
+
+
+def test_what_was_read_goes_once_the_beginning_is_gone(calls):
+    """A body that fits is kept for a second reader; of a larger one no chunk stays that was acknowledged."""
+    call, writer, read = download(calls, Limits(400, 400))
+    reader, held = read(), []
+    for _ in range(9):
+        assert writer.offer(b"1234")
+        assert reader.poll() == [b"1234"]
+        fields = calls.redis.hkeys(keys.response_body(call.id, 1))
+        held.append(sum(field.isdigit() for field in fields))
+    # A small chunk counts as 64 bytes, so six of them fit.
+    assert held == [1, 2, 3, 4, 5, 6, 6, 2, 2]

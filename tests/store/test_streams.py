@@ -318,15 +318,26 @@ def test_leaving_what_is_not_there(calls):
 
 
 def test_a_chunk_wakes_its_readers(calls):
-    """Every reader is woken by a chunk and by the end."""
+    """Every reader that has read all there is, and so waits, is woken by a chunk and by the end."""
     writer, reader_of = upload(calls)
     writer.offer(b"a")
     for inbox in ("first", "second"):
-        reader_of(inbox).poll()
+        assert rest(reader_of(inbox)) == [b"a"]
     for act in (lambda: writer.offer(b"b"), lambda: writer.close("complete", 60)):
         calls.redis.delete(keys.inbox("first"), keys.inbox("second"))
         act()
         assert woken(calls, "first") == woken(calls, "second") == {writer._call_id}
+
+
+def test_a_chunk_wakes_no_reader_that_has_more_to_read(calls):
+    """A reader that has not come to the last chunk yet looks for the next one by itself; the end wakes it."""
+    writer, reader_of = upload(calls)
+    writer.offer(b"a")
+    reader_of("first").poll()
+    writer.offer(b"b")
+    assert woken(calls, "first") == set()
+    writer.close("complete", 60)
+    assert woken(calls, "first") == {writer._call_id}
 
 
 def test_room_wakes_the_writer(calls):

@@ -66,7 +66,8 @@ if window > 0 then
   end
   trim(math.min(read, tonumber(m[3] or 0)), tonumber(ARGV[4]))
 elseif reader == 1 then
-  trim(read, limit)
+  -- Once its beginning is gone, nobody can read it anew: what was read is of no more use.
+  trim(read, num(s[6], 0) > 0 and 0 or limit)
   -- A body that fits the larger limit as a whole does not wait for a slow reader.
   if not over and kept + size + gone + (s[6] or 0) <= tonumber(ARGV[5]) then limit = tonumber(ARGV[5]) end
 end
@@ -89,5 +90,6 @@ if ARGV[9] ~= '' then
   redis.call('HSET', KEYS[2], 'head', ARGV[9], 'begun', string.format('%d', server_ms()))
   wake(inboxes, ARGV[1])
 end
-if reader == 1 then wake(s[5], ARGV[1]) end
+-- A reader waits only for the chunk after the last one; any other looks for it by itself.
+if reader == 1 and read >= number then wake(s[5], ARGV[1]) end
 return {'ok', reader, window == 0 and reader == 1 and kept + size > tonumber(ARGV[4]) and 1 or 0}
