@@ -114,7 +114,7 @@ def workers_of(webs, pool):
     """Return the worker processes of a pool, once every web process answers."""
     for web in webs:
         contestants._ready(contestants.Contestant("ours", web, web.port, pool))  # noqa: SLF001
-    return psutil.Process(pool.pid).children()
+    return pool.workers()
 
 
 def cpu_seconds(webs):

@@ -159,7 +159,7 @@ def waiting():
     top = 10_000
     options = {"max_waiting": top + 100, "max_queued": 2 * top, "wait_seconds": 600}
     with contestants.ours(server, GEVENT_OURS, **options) as ours, ExitStack() as crowds:
-        (worker,) = psutil.Process(ours.worker.pid).children()
+        (worker,) = ours.worker.workers()
         (web,) = psutil.Process(ours.web.pid).children()
         empty = server.client.info("memory")["used_memory"]
         worker.suspend()

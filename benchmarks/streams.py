@@ -9,7 +9,6 @@ from contextlib import ExitStack
 
 import contestants
 import load
-import psutil
 import redis
 from harness import until
 from rows import GEVENT_OURS, Row, detail, memory
@@ -81,7 +80,7 @@ def silent_streams(server, quick):
         server, GEVENT_OURS, app="held:app", pool=pool, event_streams="resumable", **limits
     ) as site:
         load.latency(site.port, 50)
-        for worker in (workers := psutil.Process(site.worker.pid).children()):
+        for worker in (workers := site.worker.workers()):
             worker.suspend()
         idle = memory(site.web)
         crowd = load.Crowd(site.port, count)

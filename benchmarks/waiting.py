@@ -65,7 +65,7 @@ def _crowd(server, client, name, count):
         one = running.enter_context(start)
         load.latency(one.port, 50)
         queue = "rq:queue:wt:apps" if name == "ours" else "floor:queue"
-        workers = psutil.Process(one.worker.pid).children() or [psutil.Process(one.worker.pid)]
+        workers = one.worker.workers() if name == "ours" else [psutil.Process(one.worker.pid)]
         idle = memory(one.web)
         for worker in workers:
             worker.suspend()
@@ -88,7 +88,7 @@ def waiting_gthread(server, quick):
     client = redis.Redis.from_url(server.url)
     with contestants.ours(server, max_waiting=count + 10) as one:
         load.latency(one.port, 50)
-        (worker,) = psutil.Process(one.worker.pid).children()
+        (worker,) = one.worker.workers()
         idle = memory(one.web)
         worker.suspend()
         crowd = load.Crowd(one.port, count)
@@ -144,7 +144,7 @@ def first_byte(server, quick):
             pools[name] = Pool("held:app", name, server.url, "--processes", "1", env=env, cwd=FOLDER)
             running.callback(pools[name].stop)
         load.latency(web.port, 20, "/slow/")
-        (worker,) = psutil.Process(pools["slow"].pid).children()
+        (worker,) = pools["slow"].workers()
         worker.suspend()
         crowd = load.Crowd(web.port, crowd_size, "/slow/")
         until(lambda: client.llen("rq:queue:wt:slow") >= crowd_size - 1, 60, "the crowd in the queue")

@@ -234,6 +234,18 @@ os.execvp(sys.argv[2], sys.argv[2:])
     return [sys.executable, "-c", code, sock.fileno()]
 
 
+def workers_below(children):
+    """Return the worker processes of a pool with these children: on Linux each has its reaper as parent."""
+    if sys.platform != "linux":
+        return children
+    workers = []
+    for reaper in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            # What a handler has detached is a child of the reaper's too, and younger.
+            workers += sorted(reaper.children(), key=psutil.Process.create_time)[:1]
+    return workers
+
+
 class Pool(Process):
     """`wsgi-timeout worker`, up when its first process has loaded the app."""
 
@@ -266,8 +278,8 @@ class Pool(Process):
         assert ready, f"the pool did not come up:\n{self.output}"
 
     def workers(self):
-        """Return the worker processes."""
-        return self.children()
+        """Return the worker processes; on Linux each has a reaper between it and the pool."""
+        return workers_below(self.children())
 
 
 class Gunicorn(Process):

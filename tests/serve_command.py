@@ -9,7 +9,7 @@ from urllib.parse import urljoin
 
 import psutil
 import requests
-from harness import Process, until
+from harness import Process, until, workers_below
 
 COMMAND = [sys.executable, "-m", "wsgi_timeout.serving.cli", "serve"]
 
@@ -79,7 +79,7 @@ class Serve(Process):
     def workers(self):
         """Return the ids of the processes that run the app's handlers."""
         pool = [p for p in self.descendants() if p.ppid() == self.pid and "worker" in p.cmdline()]
-        return {child.pid for child in pool[0].children()}
+        return {child.pid for child in workers_below(pool[0].children())}
 
 
 def alive(processes):

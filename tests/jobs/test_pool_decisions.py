@@ -264,7 +264,7 @@ def test_missing_processes_are_started(ready, spare, started):
         child = Child(
             pid, f"w{pid}", "", board, turn_fd=os.open(os.devnull, os.O_WRONLY) if pid >= ready else -1
         )
-        children._by_pid[pid] = child
+        children._by_reaper[pid] = child
     spawned = []
     children._spawn = lambda _queue, *, spare=False: spawned.append("spare" if spare else "worker")
     children._spawn_missing_of("")
@@ -358,7 +358,7 @@ def test_a_killed_process_is_logged_with_its_calls(caplog):
     runs = SimpleNamespace(call_id="fc-late", attempt_of=("fc-late", 1), settling=False)
     board = SimpleNamespace(running=lambda: [runs])
     child = Child(1, "w1", "", board, interrupted={("fc-late", 1): None}, interrupted_since=0.0)
-    object.__setattr__(child, "kill_with_descendants", lambda: killed.append(child.name))
+    object.__setattr__(child, "kill", lambda: killed.append(child.name))
     Deadlines._kill_after_grace(SimpleNamespace(_grace=0.0), child)
     board.running = list
     Deadlines._kill_after_grace(SimpleNamespace(_grace=0.0), child)

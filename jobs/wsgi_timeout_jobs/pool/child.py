@@ -12,7 +12,6 @@ from pathlib import Path
 
 from wsgi_timeout.store.record import Outcome
 from wsgi_timeout_jobs.process.board import Board
-from wsgi_timeout_jobs.process.descendants import descendants, kill_all
 
 log = logging.getLogger("wsgi_timeout.pool")
 
@@ -71,14 +70,8 @@ class Child:
             self.send(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Kill it; the calls that it runs are recovered."""
+        """Kill it; its reaper ends all that its handlers have started, and its calls are recovered."""
         self.send(signal.SIGKILL)
-
-    def kill_with_descendants(self) -> None:
-        """Kill it, and all processes that its handlers have started."""
-        below = descendants(self.pid)
-        self.kill()
-        kill_all(below)
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal; nothing happens if the process is gone already."""

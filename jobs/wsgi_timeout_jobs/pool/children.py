@@ -14,7 +14,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from wsgi_timeout import target as targets
 from wsgi_timeout.settings import Settings
@@ -25,6 +25,7 @@ from wsgi_timeout_jobs.process.board import Board, Running
 from wsgi_timeout_jobs.process.cookie_table import CookieTable
 from wsgi_timeout_jobs.process.gunicorn_hooks import GunicornHooks, HookedWorker
 from wsgi_timeout_jobs.process.options import WorkerOptions
+from wsgi_timeout_jobs.process.reaper import fork_with_reaper
 
 log = logging.getLogger("wsgi_timeout.pool")
 
@@ -44,6 +45,7 @@ class Served:
     url: str
     #: The inbox of the pool.
     inbox: str
+    pool_pid: int = field(default_factory=os.getpid)
 
 
 class Children:
@@ -57,7 +59,8 @@ class Children:
         if options.gunicorn and not options.python:
             self._hooks = GunicornHooks(options.gunicorn, served.target, options.processes)
         self._cookies = CookieTable(options.processes) if options.processes > 1 else None
-        self._by_pid: dict[int, Child] = {}
+        #: By the pid of each one's reaper, which ends after it.
+        self._by_reaper: dict[int, Child] = {}
         #: The target's queues of functions, without its name; known once a child has loaded it.
         self._queues: tuple[str, ...] = ()
         self._failures = 0
@@ -73,10 +76,10 @@ class Children:
         self.draining = False
 
     def __iter__(self) -> Iterator[Child]:
-        return iter(tuple(self._by_pid.values()))
+        return iter(tuple(self._by_reaper.values()))
 
     def __bool__(self) -> bool:
-        return bool(self._by_pid)
+        return bool(self._by_reaper)
 
     def running(self) -> Iterator[tuple[Child, Running]]:
         """Yield the running calls, each with its child."""
@@ -121,17 +124,17 @@ class Children:
     def _spawn(self, queue: str, *, spare: bool = False) -> None:
         known = self.name or targets.name_of(self._served.target)
         name = f"{known}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-        board, parent = Board(self._options.threads), os.getpid()
+        board = Board(self._options.threads)
         hooked = self._hooks.new_worker(board.counts) if self._hooks else None
         read_fd, write_fd = os.pipe() if spare else (-1, -1)
         # A stop signal during the fork would miss the child, or run the parent's handler in the child.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
         try:
             if self.stopping_since is None:
-                pid = os.fork()
+                pid, reaper_pid = fork_with_reaper(board)
                 if pid == 0:
-                    self._be_child(name, queue, board, parent, read_fd, hooked)
-                self._by_pid[pid] = Child(pid, name, queue, board, turn_fd=write_fd)
+                    self._be_child(name, queue, board, read_fd, hooked)
+                self._by_reaper[reaper_pid] = Child(pid, name, queue, board, turn_fd=write_fd)
                 if self._hooks and hooked:
                     self._hooks.forked(hooked, pid)
         finally:
@@ -140,13 +143,12 @@ class Children:
                 os.close(read_fd)
 
     def _be_child(
-        self, name: str, queue: str, board: Board, parent: int, turn_fd: int, hooked: HookedWorker | None
+        self, name: str, queue: str, board: Board, turn_fd: int, hooked: HookedWorker | None
     ) -> None:
         be_child(
             lambda: self._work(name, queue, board, turn_fd, hooked),
             board,
             self._served.target,
-            parent=parent,
             reload=self._options.reload,
             loaded_before=self.ever_ready,
         )
@@ -164,6 +166,7 @@ class Children:
             name=self.name,
             queue=queue,
             processes=self._wanted(queue),
+            pool_pid=self._served.pool_pid,
             pool_inbox=self._served.inbox,
             max_requests=self._options.max_requests,
             patience=1.5 * self._settings.lease_seconds,
@@ -215,10 +218,10 @@ class Children:
         ended = []
         for pid, status in _ended_processes():
             # As PID 1 of a container, the pool also reaps processes whose parents have died.
-            if child := self._by_pid.pop(pid, None):
+            if child := self._by_reaper.pop(pid, None):
                 code = os.waitstatus_to_exitcode(status)
                 if self._hooks:
-                    self._hooks.ended(pid)
+                    self._hooks.ended(child.pid)
                 self._note_end(child, code)
                 ended.append((child, code))
         return ended

@@ -67,7 +67,7 @@ class Deadlines:
             return
         what = ", ".join(each.call_id for each in running) or "its last call"
         log.warning("%s: did not end when interrupted, %s is killed", what, child.name)
-        child.kill_with_descendants()
+        child.kill()
 
     def interrupt(self, child: Child, running: Running, outcome: Outcome, *, ended: bool = False) -> None:
         """Interrupt a handler; `ended`: its outcome is recorded already."""

@@ -16,8 +16,6 @@ from wsgi_timeout.reloading import Reloader
 from wsgi_timeout.target_hints import why_it_failed
 from wsgi_timeout_jobs.apps.other_python.process import AppChanged
 from wsgi_timeout_jobs.process.board import Board
-from wsgi_timeout_jobs.process.descendants import descendants, kill_all
-from wsgi_timeout_jobs.process.dies_with_parent import die_with_parent
 
 #: Exit codes of a child.
 EXIT_LOAD_FAILED = 3
@@ -31,7 +29,7 @@ HELD = (*STOPS, *IGNORED, signal.SIGHUP)
 
 
 def be_child(
-    work: Callable[[], None], board: Board, target: str, *, parent: int, reload: bool, loaded_before: bool
+    work: Callable[[], None], board: Board, target: str, *, reload: bool, loaded_before: bool
 ) -> None:
     """Run `work` and end this process; never returns.
 
@@ -40,7 +38,6 @@ def be_child(
     code = 1
     reloader = Reloader() if reload else None
     try:
-        die_with_parent(parent)
         _default_signals()
         if reloader:
             reloader.start()
@@ -62,9 +59,6 @@ def be_child(
         for stream in (sys.stdout, sys.stderr):
             with suppress(Exception):
                 stream.flush()
-        if board.interrupted:
-            # Processes that an interrupted handler has started must end too.
-            kill_all(descendants(os.getpid()))
         os._exit(code)
 
 

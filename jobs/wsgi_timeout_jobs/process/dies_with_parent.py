@@ -1,4 +1,4 @@
-"""A worker process and its pool: it ends with its parent, and wakes it."""
+"""A process that ends with its parent."""
 
 from __future__ import annotations
 
@@ -6,11 +6,6 @@ import ctypes
 import os
 import signal
 import sys
-
-
-def wake_parent() -> None:
-    """Have the pool look at its children now, as when one of them ends."""
-    os.kill(os.getppid(), signal.SIGCHLD)
 
 
 def die_with_parent(parent: int) -> None:

@@ -82,7 +82,7 @@ class HookedWorker:
     @contextmanager
     def living(self) -> Iterator[None]:
         """In the worker's process: call `post_fork` before the `with` block, and `worker_exit` after it."""
-        self.pid = os.getpid()
+        self.pid, self.ppid = os.getpid(), os.getppid()
         self.cfg.post_fork(self._server, self)
         try:
             yield

@@ -23,6 +23,7 @@ class WorkerOptions:
     queue: str
     #: How many worker processes of this queue its pool runs.
     processes: int
+    pool_pid: int
     pool_inbox: str
     #: Calls after which the process ends; 0: never.
     max_requests: int

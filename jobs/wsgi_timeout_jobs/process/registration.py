@@ -43,7 +43,7 @@ def register(workers: Workers, options: WorkerOptions, mounts: str) -> None:
         "wire": str(WIRE_VERSION),
         seals.FINGERPRINT: seals.fingerprint(),
         "mounts": mounts,
-        "parent": str(os.getppid()),
+        "parent": str(options.pool_pid),
         "version": identity.version(),
         **identity.describe(options.target),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import signal
 import sys
 import threading
@@ -29,7 +30,6 @@ from wsgi_timeout_jobs.attempt.persist import ends_process_on_error, until_redis
 from wsgi_timeout_jobs.attempt.request import RequestRunner
 from wsgi_timeout_jobs.attempt.sessions import SessionSigns
 from wsgi_timeout_jobs.process.board import Board
-from wsgi_timeout_jobs.process.dies_with_parent import wake_parent
 from wsgi_timeout_jobs.process.interrupts import SIGNAL, Interrupts, ignore
 from wsgi_timeout_jobs.process.options import WorkerOptions
 from wsgi_timeout_jobs.process.registration import refuse_conflict, register
@@ -95,7 +95,8 @@ class CallWorker(BaseWorker):
         until_redis_answers(described, self._interrupts.shield)
         until_redis_answers(self._look_whether_paused, self._interrupts.shield)
         self._board.ready = True
-        wake_parent()
+        # Have the pool look at its processes now, as when one of them ends.
+        os.kill(self._options.pool_pid, signal.SIGCHLD)
         log.info("worker %s takes calls of %s", self.name, self.queue_names()[0])
         while not (self._intake.stopping or self._board.interrupted) and self._left > 0:
             self._take_and_run(runner)

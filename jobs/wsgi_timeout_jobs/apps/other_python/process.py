@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import resource
 import select
 import signal
 import socket
@@ -21,6 +20,7 @@ from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.target_hints import hint
 from wsgi_timeout_jobs.apps.other_python.frames import frame, read_frame, unpack
 from wsgi_timeout_jobs.process.dies_with_parent import die_with_parent
+from wsgi_timeout_jobs.process.end_as import end_as
 
 log = logging.getLogger("wsgi_timeout.worker")
 
@@ -93,7 +93,7 @@ class AppProcess:
         for stream in (sys.stdout, sys.stderr):
             with suppress(Exception):
                 stream.flush()
-        _end_as(code)
+        end_as(code)
 
     def _start(self, theirs: list[socket.socket]) -> subprocess.Popen[bytes]:
         descriptors = [each.fileno() for each in theirs]
@@ -190,18 +190,6 @@ class Connection:
         # `close` alone would not wake a thread that reads from it.
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-
-
-def _end_as(code: int) -> NoReturn:
-    """End this process as the app's has ended, so that the pool tells how."""
-    if code >= 0:
-        os._exit(code)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the app's process has left one
-    ends = signal.getsignal(-code) is signal.SIG_DFL
-    os.kill(os.getpid(), -code if ends else signal.SIGKILL)
-    time.sleep(1)
-    os.kill(os.getpid(), signal.SIGKILL)
-    raise SystemExit  # not reached
 
 
 def _environment(ours: Mapping[str, str]) -> dict[str, str]:
