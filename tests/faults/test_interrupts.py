@@ -155,11 +155,11 @@ def test_neighbours_of_an_ended_call_end_in_peace(
         streaming = aside.submit(ask, patient_threaded.port, f"/trickle?file={gate}&tag={tag}-stream")
         worker = begun(threaded, tag)
         assert begun(threaded, f"{tag}-stream") == worker
-        took = ended(threaded, end, f"{tag}-hangs")
+        took, following = ended(threaded, end, f"{tag}-hangs", aside)
         seen(f"{end} with threads", [took])
         assert took < 2
-        # A new process serves what comes now, while the old one still has neighbours to wait for.
-        assert until(lambda: pid(threaded) != worker, 20, "a new process")
+        # A new process serves what comes from now on, while the old one still has neighbours to wait for.
+        assert following != worker
         assert not reading.done()
         with connection:
             connection.sendall(b"read after all\n")
@@ -170,19 +170,24 @@ def test_neighbours_of_an_ended_call_end_in_peace(
     assert [len(threaded.runs(name)) for name in (tag, f"{tag}-stream", f"{tag}-hangs")] == [1, 1, 1]
 
 
-def ended(site, end, tag):
-    """Have a call end; returns the seconds from its deadline, or its cancel, to the client's answer."""
+def ended(site, end, tag, aside):
+    """Have a call end.
+
+    Returns the seconds from its deadline, or its cancel, to the client's answer, and the process of the next
+    request.
+    """
     if end == "timeout":
         began = time.monotonic()
         assert ask(site.web.port, f"/swallows?tag={tag}").status == 504
-        return time.monotonic() - began - TIMEOUT
+        return time.monotonic() - began - TIMEOUT, pid(site)
     web = site.start_web(gateway="timeout=60, wait_for_response=False")
     try:
         urls = ask(web.port, f"/swallows?tag={tag}").json
         begun(site, tag)
         began = time.monotonic()
         assert ask(web.port, urls["status_url"], "DELETE").status == 202
+        following = aside.submit(pid, site)
         assert ask(web.port, urls["result_url"]).status == 410
-        return time.monotonic() - began
+        return time.monotonic() - began, following.result()
     finally:
         web.stop()

@@ -9,7 +9,7 @@ from typing import Any
 
 import redis
 
-from wsgi_timeout.errors import Fenced
+from wsgi_timeout.errors import Fenced, WsgiTimeoutError
 from wsgi_timeout.store import keys, rq_state
 from wsgi_timeout.store.connection import Commands, Scripts
 from wsgi_timeout.store.messages import WIRE_VERSION, ResponseHead
@@ -19,6 +19,10 @@ from wsgi_timeout.store.redis_errors import ConnectionLost
 
 #: Seconds to pause after a call of another wire version, before the next call is taken.
 _OTHER_SECONDS = 0.1
+
+
+class MustLeave(WsgiTimeoutError):
+    """One of a worker's running calls was ended from outside: the worker must take no others."""
 
 
 class Attempts(Queue):
@@ -37,17 +41,27 @@ class Attempts(Queue):
         moved = self._send_once("BLMOVE", self._queue, keys.held(worker), "LEFT", "RIGHT", seconds)
         return text(moved) if moved else None
 
-    def take(self, call_id: str, worker: str, *, stock: bool = False) -> Taken | None:
+    def take(self, call_id: str, worker: str, *, stock: bool = False, threads: int = 1) -> Taken | None:
         """Start an attempt of a held call, or of the queue's next one if the id is empty.
 
-        Returns None if there is nothing to run. A call of another wire version stays in the queue, for a
-        worker that can read it.
+        `threads`: how many calls the worker may run at a time. Returns None if there is nothing to run. A
+        call of another wire version stays in the queue, for a worker that can read it. Raises `MustLeave`.
         """
         answer = self.scripts.run(
             "take",
             [self._queue, self._started, keys.held(worker)],
-            [call_id, worker, now_ms(), rq_state.timestamp(), "1" if stock else "", WIRE_VERSION],
+            [
+                call_id,
+                worker,
+                now_ms(),
+                rq_state.timestamp(),
+                "1" if stock else "",
+                WIRE_VERSION,
+                "1" if threads > 1 else "",
+            ],
         )
+        if answer == b"leaving":
+            raise MustLeave(worker)
         if answer == b"other":
             # Without a pause this worker would move it round the queue in a busy loop.
             time.sleep(_OTHER_SECONDS)

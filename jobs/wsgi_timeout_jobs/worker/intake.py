@@ -9,7 +9,7 @@ from contextlib import suppress
 from types import FrameType
 
 from wsgi_timeout.store import keys
-from wsgi_timeout.store.attempts import Attempts
+from wsgi_timeout.store.attempts import Attempts, MustLeave
 from wsgi_timeout.store.record import Taken, text
 from wsgi_timeout.store.redis_errors import ANY, UNAVAILABLE, what_happened
 from wsgi_timeout_jobs.process.board import Board
@@ -96,7 +96,15 @@ class Intake:
             if taken := self._attempts.take("", self._worker):
                 return taken
         call_id = self._next()
-        return self._attempts.take(call_id, self._worker) if call_id else None
+        if not call_id:
+            return None
+        try:
+            return self._attempts.take(call_id, self._worker, threads=self._board.slots)
+        except MustLeave:
+            # The pool will tell it too; another process may run this call at once.
+            self.stopping = True
+            self._attempts.give_back(call_id, self._worker)
+            return None
 
     def _next(self) -> str | None:
         """Return the id of a call that this worker now holds."""

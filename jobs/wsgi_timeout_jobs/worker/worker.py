@@ -95,13 +95,17 @@ class CallWorker(BaseWorker):
         until_redis_answers(described, self._interrupts.shield)
         until_redis_answers(self._look_whether_paused, self._interrupts.shield)
         self._board.ready = True
-        # Have the pool look at its processes now, as when one of them ends.
-        os.kill(self._options.pool_pid, signal.SIGCHLD)
+        self._wake_pool()
         log.info("worker %s takes calls of %s", self.name, self.queue_names()[0])
         while not (self._intake.stopping or self._board.interrupted) and self._left > 0:
             self._take_and_run(runner)
         self._board.leaving = True
+        self._wake_pool()
         self._wait_for_handlers()
+
+    def _wake_pool(self) -> None:
+        """Have the pool look at its processes now, as when one of them ends."""
+        os.kill(self._options.pool_pid, signal.SIGCHLD)
 
     def _runner(self) -> RequestRunner | FunctionRunner:
         attempts, interrupts, board = self._attempts, self._interrupts, self._board

@@ -22,6 +22,9 @@ if r[3] ~= '0' then
 end
 wake(r[4], ARGV[1])
 if r[1] ~= 'running' then return {'ok', '', r[10] or ''} end
--- Tell the pool of the worker that runs it.
-wake(hget('wt:worker:' .. (r[2] or ''), 'pool'), ARGV[1])
+-- Tell the pool of the worker that runs it, which interrupts the handler. From now on `take` refuses other calls there.
+local worker = 'wt:worker:' .. (r[2] or '')
+local pool = hget(worker, 'pool')
+if pool then redis.call('HSET', worker, 'leaving', '1') end
+wake(pool, ARGV[1])
 return {'ok', r[2] or '', r[10] or ''}

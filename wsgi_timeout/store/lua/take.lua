@@ -1,9 +1,11 @@
 -- Starts an attempt of a call that this worker holds, or of the queue's next one, which it then holds.
 -- A repeat by the same worker returns the same attempt.
 -- KEYS: rq queue, rq wip, held
--- ARGV: id ('' = the next), worker, now ms, now ISO, '1' if RQ's own worker runs it, our wire version
+-- ARGV: id ('' = the next), worker, now ms, now ISO, '1' if RQ's own worker runs it, our wire version, '1' if the worker
+--   may run other calls meanwhile
 -- Returns nil (nothing to run: the id is dropped); 'other' (a request of another wire version, which went to the end of the
---   queue for a worker that can read it); or {id, attempt, request, 1 if others waited before it, ms that it was queued,
+--   queue for a worker that can read it); 'leaving' (a call of this worker was ended from outside, and its handler goes on:
+--   the worker must take no other, and still holds this id); or {id, attempt, request, 1 if others waited before it, ms that it was queued,
 --   the request's seal, '1' if the start must be on disk before the handler runs}
 local id = ARGV[1]
 if id == '' then
@@ -31,6 +33,7 @@ if not mine and ARGV[5] == '' and version ~= tonumber(ARGV[6]) and version > 0 a
   redis.call('RPUSH', KEYS[1], id)
   return 'other'
 end
+if not mine and ARGV[7] == '1' and hget('wt:worker:' .. ARGV[2], 'leaving') then return 'leaving' end
 local attempt = num(r[3], 0)
 if not mine then
   attempt = attempt + 1
