@@ -7,6 +7,7 @@ import time
 from types import FrameType
 from typing import Any
 
+from wsgi_timeout.serving.gunicorn_settings import QuickSettings
 from wsgi_timeout.serving.health import with_health
 from wsgi_timeout.serving.metrics_url import with_metrics
 from wsgi_timeout.serving.unframed import reset_when_cut
@@ -21,6 +22,7 @@ class StopsGracefully:
     """A mixin for gunicorn's workers: told to stop, it becomes unready, and drains after `drain_delay`."""
 
     wsgi: Any
+    cfg: Any
     _alive: bool
     _leave_at: float | None = None
     _next_notice = 0.0
@@ -44,6 +46,7 @@ class StopsGracefully:
         """Load the app, with our own URLs in front of it."""
         app = with_metrics(self._load)
         self.wsgi = with_health(reset_when_cut(app), lambda: self.is_ready)
+        self.cfg = QuickSettings(self.cfg)
 
     def _load(self) -> Any:
         super().load_wsgi()  # type: ignore[misc]

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from wsgi_timeout.serving.gunicorn_response import send_at_once
+
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication
 
@@ -25,6 +27,7 @@ def reset_when_cut(app: WSGIApplication) -> WSGIApplication:
 
     def outer(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         body = app(environ, start_response)
+        send_at_once(start_response)
         # A newer client gets chunks from gunicorn where there is no length.
         if environ.get("SERVER_PROTOCOL") != "HTTP/1.0" or isinstance(body, environ["wsgi.file_wrapper"]):
             return body
