@@ -264,10 +264,24 @@ def digest(name: str) -> str:
 def source(name: str) -> str:
     """Return the text of a script, with what it needs of the shared prelude in front."""
     folder = files("wsgi_timeout.store") / "lua"
-    text = (folder / f"{name}.lua").read_text()
-    # The whole of it, run with each script, would take as long as five commands. A part uses earlier ones.
-    for part in reversed((folder / "prelude.lua").read_text().split("\n\n")):
-        names = "|".join(re.findall(r"^local (?:function )?(\w+)", part, re.MULTILINE))
-        if names and re.search(rf"\b(?:{names})\b", text):
-            text = f"{part}\n\n{text}"
-    return text
+    parts = (folder / "prelude.lua").read_text().split("\n\n")
+    return _with_needed((folder / f"{name}.lua").read_text(), parts)
+
+
+def _with_needed(text: str, parts: Sequence[str]) -> str:
+    """Return a text with the parts of the prelude in front that it uses: all take as long as five commands.
+
+    A part that begins with "Seldom" brings what it uses within itself: each function that is made takes time.
+    """
+    found, used = [text], text
+    for number, part in reversed(list(enumerate(parts))):  # a part uses earlier ones
+        names = re.findall(r"^local (?:function )?(\w+)", part, re.MULTILINE)
+        if not names or not re.search(rf"\b(?:{'|'.join(names)})\b", used):
+            continue
+        if part.startswith("-- Seldom"):
+            whole, name = _with_needed(part, parts[:number]), names[0]
+            found.insert(0, f"local function {name}(...)\n{whole}\nreturn {name}(...)\nend")
+        else:
+            used = f"{part}\n{used}"
+            found.insert(0, part)
+    return "\n\n".join(found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import redis
@@ -48,15 +48,12 @@ class Enqueueing(Queue):
         scripts = self.synced if call.durable else self.scripts
         request = call.request
         packed = request.pack()
-        record = self._record(call, packed, inbox)
-        description = f"{call.method} {call.path}"
-        job = rq_state.job_fields(self.name, call.id, description, request.timeout)
+        values = [*self._values(call, packed), *self._more(call, packed, inbox)]
         # Longer than it may wait and run: its record must live until its end was recorded.
         runs = call.max_attempts + (request.retries if isinstance(request, FunctionRequest) else 0)
         ttl = int(runs * (call.queue_ttl + request.timeout + _SPARE_SECONDS))
         if call.left:
             ttl = min(ttl, keys.LEFT_TTL)
-        values = [word for mapping in (record, job) for item in mapping.items() for word in item]
         touched = [keys.call(call.id), self._queue, rq_state.job_key(call.id), self._leases]
         touched += [self._sequence, self.buffered, call.first_wait or keys.call(call.id)]
         if call.payload_key:
@@ -69,7 +66,7 @@ class Enqueueing(Queue):
                 int(call.untold_seconds * 1000),
                 int(call.abandon_after * 1000),
             ]
-            answer = scripts.run("enqueue", touched, [*head, len(record) * 2, *values])
+            answer = scripts.run("enqueue", touched, [*head, *values])
             if answer != b"late":
                 break
             # Redis' clock may have been changed.
@@ -78,34 +75,38 @@ class Enqueueing(Queue):
             raise RedisUnavailable("Redis took too long to accept the call")
         self._check(answer, call)
 
-    def _record(self, call: NewCall, packed: bytes, inbox: str) -> dict[str, Any]:
-        """Return the fields of a new call's record; `packed` is its request."""
-        record: dict[str, Any] = {
-            "name": self.name,
-            "token": call.token,
-            "path": call.path.encode(),
-            "method": call.method,
-            "request": packed,
-            "created": now_ms(),
-            "max_attempts": call.max_attempts,
-            "queue_ttl": int(call.queue_ttl * 1000),
-            "expires": now_ms() + int(call.queue_ttl * 1000),
-            "repeatable": int(call.method in IDEMPOTENT),
-            "result_ttl": int(call.request.result_ttl),
-        }
+    def _values(self, call: NewCall, packed: bytes) -> list[Any]:
+        """Return the values that every call has, in the script's order; `packed` is its request."""
+        created, queue_ms = now_ms(), int(call.queue_ttl * 1000)
+        return [
+            call.token,
+            call.path.encode(),
+            call.method,
+            packed,
+            created,
+            call.max_attempts,
+            queue_ms,
+            created + queue_ms,
+            int(call.method in IDEMPOTENT),
+            int(call.request.result_ttl),
+            *rq_state.job_values(call.id, f"{call.method} {call.path}", call.request.timeout),
+        ]
+
+    def _more(self, call: NewCall, packed: bytes, inbox: str) -> Iterator[Any]:
+        """Yield names and values of the record's other fields."""
         if not call.payload_key:
-            record["bytes"] = len(packed)
-        record |= call.origin.fields()
+            yield from ("bytes", len(packed))
+        for item in call.origin.fields().items():
+            yield from item
         # A function's arguments carry a signature of their own.
         if isinstance(call.request, CallRequest) and (seal := seals.seal(packed, call.id, self.name)):
-            record["seal"] = seal
+            yield from ("seal", seal)
         if inbox:
-            record["inboxes"] = inbox
+            yield from ("inboxes", inbox)
         if call.durable:
-            record["durable"] = 1
+            yield from ("durable", 1)
         if call.abandon_after:
-            record["abandon"] = int(call.abandon_after * 1000)
-        return record
+            yield from ("abandon", int(call.abandon_after * 1000))
 
     def _check(self, answer: bytes, call: NewCall) -> None:
         """Raise the error that says why a call was not accepted."""

@@ -3,8 +3,10 @@
 --       (the record's key again if there is none), request body or arguments (only if they have a key of their own)
 -- ARGV: id, max_queued, record TTL s, 1 if it needs a live worker, the last ms of this server's clock at which it may be
 --       accepted, max_buffered_bytes, bytes of this call that are not counted yet, ms during which nobody is told
---       its URL, ms without a request for it after which it is abandoned ('0': never), number of record values, record
---       field/value..., job field/value...
+--       its URL, ms without a request for it after which it is abandoned ('0': never), token (from here on what the
+--       record keeps), path, method, request, created, max_attempts, queue_ttl, expires, repeatable, result_ttl, data
+--       (of RQ's job, as the next three), description, now ISO, timeout, more fields and values of the record...
+-- The names of fields that every call has stand here: each word of a script's arguments costs Redis time.
 -- Returns 'accepted', or why not: 'noted' (see store/first_waits.py), 'late', 'lost', 'no worker', 'paused', 'full',
 --   'no room'
 
@@ -49,12 +51,17 @@ if type(done) == 'table' then
   redis.call('HSET', KEYS[6], unpack(counts))
 end
 local untold = ARGV[8] == '0' and '0' or string.format('%d', now + ARGV[8])
-note_request(ARGV[1], string.sub(KEYS[2], #'rq:queue:wt:' + 1), ARGV[9], now)
-local split = 10 + tonumber(ARGV[10])
-redis.call('HSET', KEYS[1], 'state', 'queued', 'attempt', '0', 'seq', seq, 'place', place, 'untold', untold,
-  unpack(ARGV, 11, split))
+local name = string.sub(KEYS[2], #'rq:queue:wt:' + 1)
+note_request(ARGV[1], name, ARGV[9], now)
+redis.call('HSET', KEYS[1], 'state', 'queued', 'attempt', '0', 'seq', seq, 'place', place, 'untold', untold, 'name', name,
+  'token', ARGV[10], 'path', ARGV[11], 'method', ARGV[12], 'request', ARGV[13], 'created', ARGV[14],
+  'max_attempts', ARGV[15], 'queue_ttl', ARGV[16], 'expires', ARGV[17], 'repeatable', ARGV[18], 'result_ttl', ARGV[19],
+  unpack(ARGV, 24))
 redis.call('EXPIRE', KEYS[1], ARGV[3])
-redis.call('HSET', KEYS[3], unpack(ARGV, split + 1))
+-- `rq worker` deletes the job at its end; the call's own record is kept.
+redis.call('HSET', KEYS[3], 'data', ARGV[20], 'origin', string.sub(KEYS[2], #'rq:queue:' + 1), 'description', ARGV[21],
+  'status', 'queued', 'created_at', ARGV[22], 'enqueued_at', ARGV[22], 'timeout', ARGV[23], 'result_ttl', '0',
+  'failure_ttl', '3600')
 redis.call('EXPIRE', KEYS[3], ARGV[3])
 -- Until now the chunks had a TTL of a minute, in case their call was never queued.
 if KEYS[8] then redis.call('EXPIRE', KEYS[8], ARGV[3]) end

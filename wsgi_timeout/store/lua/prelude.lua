@@ -1,4 +1,5 @@
--- Put before every script. A wake tells a process to look at a call again; it may come twice, or not at all.
+-- What a script uses of this is put before it; a part that begins with 'Seldom' makes its functions when it is called.
+-- A wake tells a process to look at a call again; it may come twice, or not at all.
 local INBOX_TTL = 60
 -- Seconds that the outcome of a call is kept that nobody can ask for.
 local UNWANTED_TTL = 60
@@ -117,7 +118,7 @@ local function forget_job(job, worker)
   if hget(job, 'worker_name') == worker then redis.call('UNLINK', job) end
 end
 
--- Adds a call with another outcome than 'done' to the list that `wsgi-timeout calls --failed` shows, of the last thousand.
+-- Seldom. Adds a call with another outcome than 'done' to the list that `wsgi-timeout calls --failed` shows, of the last thousand.
 local function list_failed(record, id, now, outcome, detail)
   local r = hmget(record, 'name', 'method', 'path', 'attempt', 'created', 'started', 'begun', 'route', 'queued')
   local key = 'wt:failed:' .. r[1]
@@ -148,7 +149,7 @@ local function chunks_bytes(key)
   return (chunks - 1) * num(read('HSTRLEN', key, '0'), 0) + num(read('HSTRLEN', key, tostring(chunks - 1)), 0)
 end
 
--- Returns the bytes of a call's response or result.
+-- Seldom. Returns the bytes of a call's response or result.
 local function response_bytes(id, attempt)
   return num(read('HSTRLEN', 'wt:call:' .. id, 'body'), 0) + stream_bytes('wt:out:' .. id .. ':' .. attempt)
     + chunks_bytes('wt:value:' .. id .. ':' .. attempt)
@@ -212,14 +213,14 @@ local function requeue(record, now)
     'expires', string.format('%d', now + num(patience, 86400000)))
 end
 
--- Ends the stream of a response: 'complete' or 'broken'. Its readers learn from it when the attempt ended.
+-- Seldom. Ends the stream of a response: 'complete' or 'broken'. Its readers learn from it when the attempt ended.
 local function end_stream(body, id, how, now, keep)
   redis.call('HSET', body, 'end', how, 'ended', now)
   redis.call('EXPIRE', body, ttl(keep))
   wake(hget(body, 'readers'), id)
 end
 
--- Ends a call that no worker has taken within `queue_ttl`: nobody expects it to run any more. Returns whether it did.
+-- Seldom. Ends a call that no worker has taken within `queue_ttl`: nobody expects it to run any more. Returns whether it did.
 local function expired(record, id, now)
   local r = hmget(record, 'state', 'expires', 'result_ttl', 'inboxes', 'due', 'queue_ttl')
   -- Also while it waits for a retry: there may be no pool left that would queue it.
