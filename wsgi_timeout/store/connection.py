@@ -7,6 +7,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from hashlib import sha1
 from importlib.resources import files
@@ -20,7 +21,7 @@ from redis.retry import Retry
 
 from wsgi_timeout.errors import ConfigurationError
 from wsgi_timeout.store import sentinels
-from wsgi_timeout.store.packing import pack_command
+from wsgi_timeout.store.packing import Buffer, pack_command
 from wsgi_timeout.store.primary import Primary, following
 from wsgi_timeout.store.redis_connections import TURN_TIMEOUT, WaitingPool, connection_class
 from wsgi_timeout.store.redis_errors import ANY, ConnectionLost, ErrorReply, Refused, ScriptMissing, Silent
@@ -207,6 +208,31 @@ class Commands:
         finally:
             self._pool.pool.put_nowait(connection)
 
+    def begin(self, pieces: Sequence[Buffer], replies: int) -> Begun:
+        """Send commands in pieces, without retries; their replies, so many, are read later."""
+        connection = self._take()
+        try:
+            connection.send_pieces(pieces)
+        except BaseException as error:
+            self._give_up(connection, error)
+            raise
+        return Begun(self, connection, replies)
+
+    def finish(self, connection: Any, replies: int) -> list[Any]:
+        """Return the replies to what was begun; an error reply stands in its place."""
+        try:
+            found = [self._reply(connection, refusals=True) for _ in range(replies)]
+        except BaseException as error:
+            self._give_up(connection, error)
+            raise
+        self._pool.pool.put_nowait(connection)
+        return found
+
+    def _give_up(self, connection: Any, error: BaseException) -> None:
+        self._note_silence(error)
+        connection.disconnect()  # drops the replies that were not read
+        self._pool.pool.put_nowait(connection)
+
     def _note_silence(self, error: BaseException) -> None:
         # Only if it had the full SOCKET_TIMEOUT: a shorter limit of `within` proves nothing.
         if isinstance(error, Silent) and seconds_left(math.inf) == math.inf:
@@ -237,11 +263,28 @@ class Commands:
         return connection or pool.make_connection()
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """Commands that were sent. Until `replies` was called they keep a connection for themselves."""
+
+    _commands: Commands
+    _connection: Any
+    _count: int
+
+    def replies(self) -> list[Any]:
+        """Return the replies; an error reply stands in its place. Raises `AWAY` if they do not come."""
+        return self._commands.finish(self._connection, self._count)
+
+
 class Scripts:
     """The Lua scripts of `lua/`, by name. Each runs in one round trip, and may safely run twice."""
 
-    def __init__(self, send: Callable[..., Any]) -> None:
-        """Use `send` for each command: `Commands.send`, or the like."""
+    def __init__(
+        self, send: Callable[..., Any], begin: Callable[[Sequence[Buffer], int], Begun] | None = None
+    ) -> None:
+        """Use `send` for each command: `Commands.send`, or the like; `begin`: `Commands.begin`."""
+        #: Sends commands in pieces; None: not here.
+        self.begin = begin
         #: Sends one command that is no script.
         self.command = self._send = send
 

@@ -7,6 +7,12 @@ from typing import Any
 
 from redis import connection
 
+#: What is sent to Redis without a copy of it.
+Buffer = bytes | bytearray | memoryview
+
+#: An empty argument as it is sent.
+_EMPTY = b"$0\r\n\r\n"
+
 
 def _of_redis_py() -> Callable[[Sequence[Any]], bytes]:
     of_redis: Any = connection
@@ -25,3 +31,9 @@ def _find() -> Callable[[Sequence[Any]], bytes]:
 
 
 pack_command = _find()
+
+
+def pack_large(words: Sequence[Any], data: Buffer) -> tuple[bytes, bytes]:
+    """Return what comes before and after `data` in a command with that as its last argument."""
+    head = pack_command((*words, b""))
+    return head[: -len(_EMPTY)] + b"$%d\r\n" % len(data), b"\r\n"

@@ -24,9 +24,10 @@ class Queue:
         """Use `client`, and for single commands `send`, by default `Commands.send`."""
         self.redis: Any = client  # redis-py's annotations know no bytes
         self.name = name
-        self._send = send or Commands(client).send
+        commands = Commands(client)
+        self._send = send or commands.send
         self._ping = Commands(client, retries=0).send
-        self.scripts = Scripts(self._send)
+        self.scripts = Scripts(self._send, None if send else commands.begin)
         self._queue = rq_state.queue_key(name)
         self._started = rq_state.started_key(name)
         self._leases = keys.leases(name)

@@ -10,11 +10,14 @@ import os
 import queue
 import socket
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any, ClassVar
 
 import redis
 
+from wsgi_timeout.store.packing import Buffer
 from wsgi_timeout.store.redis_errors import ConnectionLost, ErrorReply, Parser, Refused, Silent, WrongPassword
 from wsgi_timeout.store.time_limit import seconds_left
 
@@ -23,6 +26,8 @@ from wsgi_timeout.store.time_limit import seconds_left
 TURN_TIMEOUT = 30.0
 #: Seconds for which a process does not connect again after a server has refused its password.
 REFUSED_SECONDS = 2.0
+#: Bytes that a unix socket takes at once, where the system allows it: one large chunk.
+_SEND_BUFFER = 512 * 1024
 #: First words of the errors of a server that has become a replica.
 _REPLICA = ("READONLY", "MASTERDOWN", "UNBLOCKED")
 
@@ -58,7 +63,11 @@ class _LeavesReplicas:
         if refusal and time.monotonic() - since < REFUSED_SECONDS:
             raise refusal
         self._limit()
-        return super()._connect()  # type: ignore[misc]
+        sock = super()._connect()  # type: ignore[misc]
+        if sock.family == socket.AF_UNIX:
+            with suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+        return sock
 
     def _account(self) -> object:
         """Return server, user and password: what a refusal is about."""
@@ -86,6 +95,18 @@ class _LeavesReplicas:
                 return
             packed = packed[sent:]
         super().send_packed_command((packed,))  # type: ignore[misc]
+
+    def send_pieces(self, pieces: Sequence[Buffer]) -> None:
+        """Do as `send_now` with commands in several pieces, none of which is copied."""
+        self._leave()
+        self._limit()
+        connection: Any = self
+        sock = connection._sock  # noqa: SLF001 - its own
+        if type(sock) is socket.socket and not connection.health_check_interval:  # no TLS, which encrypts
+            with suppress(OSError):  # redis-py tries again, and raises errors of its own
+                pieces = _after(pieces, os.writev(sock.fileno(), pieces))
+        if pieces:
+            super().send_packed_command(pieces)  # type: ignore[misc]
 
     def reply(self) -> Any:
         """Do as `read_response`, without what redis-py prepares for errors that do not come."""
@@ -148,6 +169,16 @@ class _LeavesReplicas:
         if stale:
             connection.disconnect()
         return stale
+
+
+def _after(pieces: Sequence[Buffer], count: int) -> list[Buffer]:
+    """Return what is left of `pieces` without their first `count` bytes."""
+    rest: list[Buffer] = []
+    for piece in pieces:
+        if count < len(piece):
+            rest.append(memoryview(piece)[count:])
+        count = max(0, count - len(piece))
+    return rest
 
 
 @cache

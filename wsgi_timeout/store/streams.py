@@ -22,11 +22,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from wsgi_timeout.errors import BytesFull, Fenced, ResultTrimmed, StreamLost
 from wsgi_timeout.store import keys
-from wsgi_timeout.store.connection import Scripts
+from wsgi_timeout.store.connection import Begun, Scripts, digest
+from wsgi_timeout.store.packing import Buffer, pack_command, pack_large
 from wsgi_timeout.store.record import number
+from wsgi_timeout.store.redis_errors import UNAVAILABLE
 
 #: The largest chunk in bytes: larger values would stall Redis for everybody else.
 CHUNK = 256 * 1024
@@ -34,6 +37,7 @@ CHUNK = 256 * 1024
 READ_AHEAD = 4
 #: Chunks of so many bytes are read by a command of their own: to pass through Lua would take longer.
 _LARGE = 32 * 1024
+_MULTI, _EXEC = pack_command(("MULTI",)), pack_command(("EXEC",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +91,11 @@ class StreamWriter:
         self.has_reader = False
         #: Whether its reader has more to read than `with_reader` bytes.
         self.is_ahead = False
+        #: Whether another chunk of the same size would have fitted.
+        self._has_room = False
+        self._begun: Begun | None = None
 
-    def offer(self, chunk: bytes) -> bool:
+    def offer(self, chunk: Buffer) -> bool:
         """Append one chunk of at most `CHUNK` bytes; return False if there is no room for it now.
 
         Raises:
@@ -96,24 +103,69 @@ class StreamWriter:
             StreamLost: Redis has lost earlier chunks.
             BytesFull: `max_buffered_bytes` are used up, and the call was not accepted yet.
         """
-        budget = self._budget
-        answer, reader, *ahead = self._scripts.run(
-            "write",
-            [self._key, keys.call(self._call_id), *([budget.key] if budget else [])],
-            [
-                self._call_id,
-                self.count,
-                chunk,
-                self._limits.with_reader,
-                self._limits.without,
-                self._ttl,
-                self._inbox,
-                "" if self._attempt is None else self._attempt,
-                self._head if self.count == 0 else b"",
-                self._limits.window,
-                "" if budget is None or budget.most is None else budget.most,
-            ],
+        if self.begin(chunk) and self.finish():
+            return True
+        return self._note(self._scripts.run("write", self._touched(), self._words(bytes(chunk))))
+
+    def begin(self, chunk: Buffer) -> bool:
+        """Send a large chunk if it is known to have room; return whether `finish` is to be called for it.
+
+        It passes no script then, which would copy it twice. Until `finish` the chunk must not change.
+        """
+        begin = self._scripts.begin
+        if not self._has_room or begin is None or len(chunk) < _LARGE:
+            return False
+        self._has_room = False
+        touched = self._touched()
+        before, after = pack_large(("HSET", self._key, self.count), chunk)
+        script = pack_command(
+            ("EVALSHA", digest("write"), len(touched), *touched, *self._words(b"", len(chunk)))
         )
+        pieces = [_MULTI + before, chunk, after + script + _EXEC]
+        try:
+            self._begun = begin(pieces, 4)
+        except UNAVAILABLE:
+            return False
+        return True
+
+    def finish(self) -> bool:
+        """Return whether the chunk that was sent is in the stream; if not, `offer` says why.
+
+        Raises what `offer` raises.
+        """
+        assert self._begun is not None
+        begun, self._begun = self._begun, None
+        try:
+            *_, done = begun.replies()
+        except UNAVAILABLE:
+            return False
+        if not isinstance(done, list) or any(isinstance(reply, Exception) for reply in done):
+            return False
+        return self._note(done[1])
+
+    def _touched(self) -> list[str]:
+        return [self._key, keys.call(self._call_id), *([self._budget.key] if self._budget else [])]
+
+    def _words(self, chunk: bytes, stored: int | str = "") -> list[Any]:
+        budget = self._budget
+        return [
+            self._call_id,
+            self.count,
+            chunk,
+            self._limits.with_reader,
+            self._limits.without,
+            self._ttl,
+            self._inbox,
+            "" if self._attempt is None else self._attempt,
+            self._head if self.count == 0 else b"",
+            self._limits.window,
+            "" if budget is None or budget.most is None else budget.most,
+            stored,
+        ]
+
+    def _note(self, answers: list[Any]) -> bool:
+        """Take note of what the script answered; return whether the chunk is in the stream."""
+        answer, reader, *more = answers
         if answer == b"fenced":
             raise Fenced(f"attempt {self._attempt} of {self._call_id} is no longer the current one")
         if answer == b"lost":
@@ -121,7 +173,8 @@ class StreamWriter:
         if answer == b"over":
             raise BytesFull("requests and results use max_buffered_bytes already")
         self.has_reader = bool(reader)
-        self.is_ahead = ahead == [1]
+        self.is_ahead = more[:1] == [1]
+        self._has_room = more[1:] == [1]
         if answer == b"full":
             return False
         self.count += 1
