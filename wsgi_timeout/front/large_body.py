@@ -17,6 +17,7 @@ from wsgi_timeout.retrying import retry
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.store import seals
 from wsgi_timeout.store.keys import UPLOAD_TTL
+from wsgi_timeout.store.packing import Buffer
 from wsgi_timeout.store.record import Outcome
 from wsgi_timeout.store.redis_errors import UNAVAILABLE
 from wsgi_timeout.store.streams import Budget, Limits, StreamWriter
@@ -36,6 +37,10 @@ def _before_its_call(upload: Upload, settings: Settings) -> int:
     return settings.buffer if upload.length is not None and upload.length > most else most
 
 
+class _Unwanted(Exception):
+    """Raised when the handler has ended, or answered without reading on."""
+
+
 class LargeBody:
     """Sends up to `max_spooled_body` before the call is queued, and the rest while the handler reads it."""
 
@@ -46,6 +51,7 @@ class LargeBody:
         self._settings = settings
         self._call_id = call_id
         self._waiter = waiter
+        upload.before_wait = self._finish_sending
         chunks = upload.chunks()
         if seals.are_set():
             chunks = seals.seal_chunks(chunks, call_id, runtime.calls.name)
@@ -58,6 +64,8 @@ class LargeBody:
         budget = Budget(runtime.calls.buffered, settings.max_buffered_bytes)
         scripts, inbox = runtime.calls.scripts, runtime.listener.inbox
         self._writer = StreamWriter(scripts, call_id, inbox, limits, ttl=UPLOAD_TTL, budget=budget)
+        #: What was sent to Redis, which has not said yet whether it took it.
+        self._sent: Buffer = b""
         #: The handler has begun its response while the request body was still arriving.
         self._answering = False
         self._deadline = math.inf
@@ -74,7 +82,7 @@ class LargeBody:
         try:
             for chunk in self._chunks:
                 if not self._offer_early(chunk):
-                    self._left = [chunk]
+                    self._left = [bytes(chunk)]
                     self._file.fill(self._chunks)
                     return False
             patiently(self._writer.close, "complete", UPLOAD_TTL)
@@ -82,7 +90,7 @@ class LargeBody:
             raise RedisUnavailable(str(error)) from error
         return True
 
-    def _offer_early(self, chunk: bytes) -> bool:
+    def _offer_early(self, chunk: Buffer) -> bool:
         """Send a chunk before the call is queued; return False if it must be sent after that."""
         try:
             return retry(
@@ -122,13 +130,36 @@ class LargeBody:
             self._waiter.for_response()
 
     def _offer_rest(self) -> bool:
-        for chunk in chain(self._left, self._file.chunks(), self._chunks):
-            while not self._offer(chunk):
-                if not self._wait_for_room():
-                    return False
+        """Send all chunks, and read each while the one before it is on its way; return whether all went."""
+        try:
+            for chunk in chain(self._left, self._file.chunks(), self._chunks):
+                self._finish_sending()
+                if self._writer.begin(chunk):
+                    self._sent = chunk
+                else:
+                    self._offer_patiently(chunk)
+            self._finish_sending()
+        except _Unwanted:
+            return False
+        finally:
+            if self._sent:  # the client has left: the reply must be read, whatever it says
+                with suppress(WsgiTimeoutError):
+                    self._writer.finish()
         return True
 
-    def _offer(self, chunk: bytes) -> bool:
+    def _finish_sending(self) -> None:
+        """Have the last chunk taken by Redis, before anything else is waited for; raises `_Unwanted`."""
+        sent, self._sent = self._sent, b""
+        if sent and not self._writer.finish():
+            self._offer_patiently(sent)
+
+    def _offer_patiently(self, chunk: Buffer) -> None:
+        """Offer a chunk until there is room for it; raises `_Unwanted` if it is not wanted any more."""
+        while not self._offer(chunk):
+            if not self._wait_for_room():
+                raise _Unwanted
+
+    def _offer(self, chunk: Buffer) -> bool:
         try:
             return self._writer.offer(chunk)
         except UNAVAILABLE:

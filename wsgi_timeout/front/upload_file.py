@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import IO
 
 from wsgi_timeout.front.temporary_files import disk_has_room, open_file
+from wsgi_timeout.store.packing import Buffer
 
 log = logging.getLogger("wsgi_timeout")
 
@@ -29,12 +30,12 @@ class UploadFile:
         #: What the file did not take.
         self._rest: list[bytes] = []
 
-    def fill(self, chunks: Iterator[bytes]) -> None:
+    def fill(self, chunks: Iterator[Buffer]) -> None:
         """Take in chunks until there are no more, or no room for them; raises what `chunks` raises."""
         written = 0
         while written < self._limit and (chunk := next(chunks, b"")):
             if not self._keep(chunk, written):
-                self._rest = [chunk]
+                self._rest = [bytes(chunk)]
                 return
             written += len(chunk)
 
@@ -51,7 +52,7 @@ class UploadFile:
         if self._file:
             self._file.close()
 
-    def _keep(self, chunk: bytes, at: int) -> bool:
+    def _keep(self, chunk: Buffer, at: int) -> bool:
         if at + len(chunk) > self._limit:
             return False
         try:

@@ -6,12 +6,15 @@ returns the end of the body (RFC 9112 section 8 calls it incomplete), so the byt
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from hashlib import sha256
+from itertools import cycle
 from typing import Any
 
 from wsgi_timeout.errors import BodyTooLarge, UploadBroken, UploadStalled
+from wsgi_timeout.http.direct_input import DirectInput
+from wsgi_timeout.store.packing import Buffer
 from wsgi_timeout.store.streams import CHUNK
 
 _READ = 64 * 1024
@@ -23,6 +26,9 @@ class Upload:
     def __init__(self, environ: Mapping[str, Any], max_bytes: int, *, hashed: bool = False) -> None:
         """Raise `BodyTooLarge` for a `Content-Length` over `max_bytes`; `hashed`: compute a digest."""
         self._input = environ["wsgi.input"]
+        self._direct = self._input if isinstance(self._input, DirectInput) else None
+        #: Called before a read that may wait for the client.
+        self.before_wait: Callable[[], None] = lambda: None
         length = environ.get("CONTENT_LENGTH", "")
         self._length = int(length) if length.isdigit() else None
         # Without a length there is a body only if the server marks its end (chunked encoding).
@@ -68,11 +74,28 @@ class Upload:
         self._rest = data
         return None
 
-    def chunks(self) -> Iterator[bytes]:
+    def chunks(self) -> Iterator[Buffer]:
         """Yield the body from its beginning, in pieces of `CHUNK` bytes and a last smaller one.
 
-        Raises `UploadBroken`, `BodyTooLarge`.
+        Each piece may change once the next but one is asked for. Raises `UploadBroken`, `BodyTooLarge`.
         """
+        if self._direct and not self._rest:
+            yield from self._direct_chunks(self._direct)
+        else:
+            yield from self._copied_chunks()
+
+    def _direct_chunks(self, source: DirectInput) -> Iterator[memoryview]:
+        # Two buffers, so that one can be sent while the other one is filled.
+        for buffer in cycle([memoryview(bytearray(CHUNK)) for _ in range(2)]):
+            filled = 0
+            while filled < CHUNK and (count := self._read_into(source, buffer[filled:])):
+                filled += count
+            if filled:
+                yield buffer[:filled]
+            if filled < CHUNK:
+                return
+
+    def _copied_chunks(self) -> Iterator[bytes]:
         data, self._rest = self._rest, b""
         while True:
             while len(data) >= CHUNK:
@@ -92,17 +115,47 @@ class Upload:
             pass
 
     def _read(self, size: int) -> bytes:
-        if self._length is not None:
-            size = min(size, self._length - self._count)
-            if size == 0:
-                self._whole = True
-                return b""
-        try:
+        size = self._allowed(size)
+        if size == 0:
+            return b""
+        self.before_wait()
+        with self._understood():
             piece: bytes = self._input.read(size)
+        self._came(piece)
+        return piece
+
+    def _read_into(self, source: DirectInput, buffer: memoryview) -> int:
+        buffer = buffer[: self._allowed(len(buffer))]
+        if not buffer:
+            return 0
+        with self._understood():
+            count = source.receive_into_now(buffer)
+        if count is None:
+            self.before_wait()
+            with self._understood():
+                count = source.receive_into(buffer)
+        self._came(buffer[:count])
+        return count
+
+    def _allowed(self, size: int) -> int:
+        """Return how many of `size` bytes may be read: none after the end."""
+        if self._length is None:
+            return size
+        self._whole = self._count == self._length
+        return min(size, self._length - self._count)
+
+    @contextmanager
+    def _understood(self) -> Iterator[None]:
+        """Turn the errors of a server's `read` into ours."""
+        try:
+            yield
         except TimeoutError as error:
             raise UploadStalled(f"the client paused for too long after {self._count} bytes") from error
         except Exception as error:  # every server raises errors of its own for a broken body
             raise UploadBroken(f"the request body broke off after {self._count} bytes") from error
+
+    def _came(self, piece: bytes | memoryview) -> None:
+        """Count what was read; nothing is the end, which must be where it was announced."""
         self._count += len(piece)
         if self._hash:
             self._hash.update(piece)
@@ -111,7 +164,6 @@ class Upload:
             raise UploadBroken(f"the request body ended after {self._count} of {self._length} bytes")
         if self._count > self._max:
             raise BodyTooLarge(f"the request body is larger than max_request_body, {self._max} bytes")
-        return piece
 
 
 def _may_be_chunked(environ: Mapping[str, Any]) -> bool:

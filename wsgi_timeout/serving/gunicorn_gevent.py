@@ -20,6 +20,7 @@ from wsgi_timeout.front.web_server_limits import served_settings
 from wsgi_timeout.http.parameters import MARK
 from wsgi_timeout.serving.arrival import BODY_AHEAD
 from wsgi_timeout.serving.chunked_end import ChunkedEnd
+from wsgi_timeout.serving.direct_body import direct
 from wsgi_timeout.serving.gunicorn_stopping import StopsGracefully
 from wsgi_timeout.serving.paced_socket import PacedSocket
 from wsgi_timeout.settings import Settings
@@ -95,6 +96,7 @@ class GeventWorker(StopsGracefully, ggevent.GeventWorker):
             return
         place = _UploadPlace(self._upload_places)
         paced.expect(missing, place.give_back)
+        req.body = direct(req.body)
         try:
             super().handle_request(listener_name, req, sock, addr)
         finally:

@@ -14,6 +14,7 @@ from gunicorn import __version__, version_info
 from wsgi_timeout.front.put_off import PutOff
 from wsgi_timeout.front.web_server_limits import served_settings
 from wsgi_timeout.serving.arrival import Arrival
+from wsgi_timeout.serving.direct_body import direct
 from wsgi_timeout.serving.gunicorn_connection import Connection
 from wsgi_timeout.serving.gunicorn_draining import DrainingWorker
 from wsgi_timeout.serving.gunicorn_keeping import KeepingWorker
@@ -66,6 +67,10 @@ class PatientWorker(KeepingWorker):
 
     def handle(self, conn: Any) -> Any:
         return self._put_off.run(conn, super().handle)
+
+    def handle_request(self, req: Any, conn: Any) -> Any:
+        req.body = direct(req.body)
+        return super().handle_request(req, conn)
 
     # -- how a request comes in
 

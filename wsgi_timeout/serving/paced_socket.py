@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ssl
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from wsgi_timeout.serving.chunked_end import ChunkedEnd
@@ -70,25 +71,65 @@ class PacedSocket:
             return data
         return self._receive(size, flags)
 
+    def recv_into(self, buffer: memoryview) -> int:
+        """Do as `recv`, into a buffer; return how many bytes it was."""
+        if self.ahead:
+            return self._give_ahead(buffer)
+        with self._within_allowance():
+            count: int = self._sock.recv_into(buffer)
+        self._came(buffer[:count])
+        return count
+
+    def recv_into_now(self, buffer: memoryview) -> int | None:
+        """Do as `recv_into` without blocking; None: nothing has come."""
+        if self.ahead:
+            return self._give_ahead(buffer)
+        before = self._sock.gettimeout()
+        self._sock.settimeout(0)
+        try:
+            count: int = self._sock.recv_into(buffer)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return None
+        finally:
+            with suppress(OSError):
+                self._sock.settimeout(before)
+        self._came(buffer[:count])
+        return count
+
+    def _give_ahead(self, buffer: memoryview) -> int:
+        count = min(len(buffer), len(self.ahead))
+        buffer[:count] = self.ahead[:count]
+        del self.ahead[:count]
+        return count
+
     def _receive(self, size: int, flags: int) -> bytes:
+        with self._within_allowance():
+            data: bytes = self._sock.recv(size, flags) if flags else self._sock.recv(size)
+        self._came(data)
+        return data
+
+    @contextmanager
+    def _within_allowance(self) -> Iterator[None]:
+        """Limit a read to the client's allowance, and take from that the time for which it blocks."""
         before = self._sock.gettimeout()
         if self._allowance <= 0:
             raise TimeoutError(f"the client sends less than {self._least_rate:g} bytes a second")
         self._sock.settimeout(self._allowance if before is None else min(before, self._allowance))
         began = self._clock()
         try:
-            data: bytes = self._sock.recv(size, flags) if flags else self._sock.recv(size)
+            yield
         finally:
             self._allowance -= self._clock() - began
             with suppress(OSError):  # it may be closed by now
                 self._sock.settimeout(before)
+
+    def _came(self, data: bytes | memoryview) -> None:
         self._allowance = min(self._most, self._allowance + len(data) / self._least_rate)
         if self._chunks:
-            self._chunks.feed(data)
+            self._chunks.feed(bytes(data))
         self._count(data)
-        return data
 
-    def _count(self, data: bytes) -> None:
+    def _count(self, data: bytes | memoryview) -> None:
         if self._on_whole is None:
             return
         if self._missing is not None:

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from wsgi_timeout.errors import ConfigurationError, UploadBroken
 from wsgi_timeout.secret import MADE_BY_SERVE
 from wsgi_timeout.settings import SECRET_VARIABLE
+from wsgi_timeout.store.packing import Buffer
 from wsgi_timeout.store.streams import CHUNK
 
 #: The field of a worker's description that holds the fingerprint of its secret.
@@ -54,11 +55,11 @@ def sealed_size(size: int) -> int:
     return size + (size // CHUNK + 3) * _SIZE if are_set() else size
 
 
-def seal_chunks(chunks: Iterable[bytes], call_id: str, name: str) -> Iterator[bytes]:
+def seal_chunks(chunks: Iterable[Buffer], call_id: str, name: str) -> Iterator[bytes]:
     """Yield the chunks of a whole request body, each with its seal, and a sealed empty one after the last."""
     number = 0
     for number, chunk in enumerate(chunks, 1):
-        yield chunk + _chunk_seal(chunk, number - 1, call_id, name)
+        yield b"".join((chunk, _chunk_seal(chunk, number - 1, call_id, name)))
     yield _chunk_seal(b"", number, call_id, name)
 
 
@@ -86,7 +87,7 @@ class SealedChunks:
         return chunk
 
 
-def _chunk_seal(chunk: bytes, number: int, call_id: str, name: str) -> bytes:
+def _chunk_seal(chunk: Buffer, number: int, call_id: str, name: str) -> bytes:
     return _mac(b"chunk", call_id.encode(), name.encode(), str(number).encode(), chunk)
 
 
@@ -95,7 +96,7 @@ def fingerprint() -> str:
     return _mac(b"fingerprint").hex()[:16]
 
 
-def _mac(*parts: bytes) -> bytes:
+def _mac(*parts: Buffer) -> bytes:
     secret = os.environ.get(SECRET_VARIABLE, "")
     # A secret that `serve` has made seals nothing: web processes started beside it do not have it.
     if not secret or secret.startswith(MADE_BY_SERVE):
