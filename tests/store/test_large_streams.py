@@ -5,7 +5,7 @@ import random
 import pytest
 from call_steps import HEAD, fresh_calls, running
 
-from wsgi_timeout.errors import ResultTrimmed
+from wsgi_timeout.errors import Fenced, ResultTrimmed, StreamLost
 from wsgi_timeout.store import keys
 from wsgi_timeout.store.streams import CHUNK, READ_AHEAD, Limits, StreamReader, StreamWriter
 
@@ -70,3 +70,57 @@ def test_what_was_read_goes_once_the_beginning_is_gone(calls):
         held.append(sum(field.isdigit() for field in fields))
     # A small chunk counts as 64 bytes, so six of them fit.
     assert held == [1, 2, 3, 4, 5, 6, 6, 2, 2]
+
+
+def numbers(calls, call):
+    return {int(field) for field in calls.redis.hkeys(keys.response_body(call.id, 1)) if field.isdigit()}
+
+
+def test_a_chunk_that_is_refused_after_it_was_sent_is_not_kept(calls):
+    """A large chunk goes past the script; of an attempt that is no longer the current one nothing stays."""
+    call, writer, _ = download(calls, Limits(9 * CHUNK, 9 * CHUNK))
+    chunk = bytes(CHUNK)
+    assert not writer.begin(chunk)  # nothing is known of its room yet
+    assert writer.offer(chunk)
+    assert writer.begin(chunk)
+    assert writer.finish()
+    calls.redis.hset(keys.call(call.id), "attempt", 2)
+    assert writer.begin(chunk)
+    with pytest.raises(Fenced):
+        writer.finish()
+    assert numbers(calls, call) == {0, 1}
+    calls.redis.delete(keys.response_body(call.id, 1))
+    calls.redis.hset(keys.call(call.id), "attempt", 1)
+    writer._has_room = True
+    assert writer.begin(chunk)
+    with pytest.raises(StreamLost):
+        writer.finish()
+    assert not calls.redis.exists(keys.response_body(call.id, 1))
+
+
+def test_a_large_chunk_may_come_twice(calls):
+    """A chunk whose reply was lost is sent again, and is there once, or not any more if it was read."""
+    call, writer, read = download(calls, Limits(2 * CHUNK, 2 * CHUNK))
+    reader, chunk = read(), bytes(CHUNK)
+    for _ in range(4):
+        assert writer.offer(chunk)
+        assert reader.poll() == [chunk]
+    assert reader.poll() == []
+    assert writer.offer(chunk)
+    assert numbers(calls, call) == {4}
+    for number in (2, 4):
+        writer.count, writer._has_room = number, True
+        assert writer.begin(chunk)
+        assert writer.finish()
+    assert numbers(calls, call) == {4}
+    assert reader.poll() == [chunk]
+
+
+def test_a_server_that_has_lost_its_scripts_gets_them_again(calls):
+    """A script that is missing within the transaction is sent whole, and the chunk is there once."""
+    call, writer, read = download(calls, Limits(9 * CHUNK, 9 * CHUNK))
+    assert writer.offer(bytes(CHUNK))
+    calls.redis.script_flush()
+    assert writer.offer(b"1" * CHUNK)
+    assert numbers(calls, call) == {0, 1}
+    assert read().poll() == [bytes(CHUNK), b"1" * CHUNK]

@@ -7,8 +7,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from hashlib import sha1
 from importlib.resources import files
 from inspect import unwrap
@@ -36,6 +35,10 @@ _LISTEN_TIMEOUT = 1.0
 #: outages are handled by callers.
 _RETRIES = 2
 _RETRY_PAUSE_SECONDS = 0.1
+
+#: Returns the replies to commands that were sent, an error reply in its place; raises `AWAY` if they do not
+#: come. To be called once, since the connection is kept until then.
+Replies = Callable[[], list[Any]]
 
 
 def redis_url() -> str:
@@ -208,18 +211,17 @@ class Commands:
         finally:
             self._pool.pool.put_nowait(connection)
 
-    def begin(self, pieces: Sequence[Buffer], replies: int) -> Begun:
-        """Send commands in pieces, without retries; their replies, so many, are read later."""
+    def begin(self, pieces: Sequence[Buffer], replies: int) -> Replies:
+        """Send commands in pieces, without retries; return what then reads the replies, so many."""
         connection = self._take()
         try:
             connection.send_pieces(pieces)
         except BaseException as error:
             self._give_up(connection, error)
             raise
-        return Begun(self, connection, replies)
+        return partial(self._finish, connection, replies)
 
-    def finish(self, connection: Any, replies: int) -> list[Any]:
-        """Return the replies to what was begun; an error reply stands in its place."""
+    def _finish(self, connection: Any, replies: int) -> list[Any]:
         try:
             found = [self._reply(connection, refusals=True) for _ in range(replies)]
         except BaseException as error:
@@ -263,24 +265,11 @@ class Commands:
         return connection or pool.make_connection()
 
 
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """Commands that were sent. Until `replies` was called they keep a connection for themselves."""
-
-    _commands: Commands
-    _connection: Any
-    _count: int
-
-    def replies(self) -> list[Any]:
-        """Return the replies; an error reply stands in its place. Raises `AWAY` if they do not come."""
-        return self._commands.finish(self._connection, self._count)
-
-
 class Scripts:
     """The Lua scripts of `lua/`, by name. Each runs in one round trip, and may safely run twice."""
 
     def __init__(
-        self, send: Callable[..., Any], begin: Callable[[Sequence[Buffer], int], Begun] | None = None
+        self, send: Callable[..., Any], begin: Callable[[Sequence[Buffer], int], Replies] | None = None
     ) -> None:
         """Use `send` for each command: `Commands.send`, or the like; `begin`: `Commands.begin`."""
         #: Sends commands in pieces; None: not here.

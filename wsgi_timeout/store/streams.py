@@ -26,7 +26,7 @@ from typing import Any
 
 from wsgi_timeout.errors import BytesFull, Fenced, ResultTrimmed, StreamLost
 from wsgi_timeout.store import keys
-from wsgi_timeout.store.connection import Begun, Scripts, digest
+from wsgi_timeout.store.connection import Replies, Scripts, digest
 from wsgi_timeout.store.packing import Buffer, pack_command, pack_large
 from wsgi_timeout.store.record import number
 from wsgi_timeout.store.redis_errors import UNAVAILABLE
@@ -93,7 +93,7 @@ class StreamWriter:
         self.is_ahead = False
         #: Whether another chunk of the same size would have fitted.
         self._has_room = False
-        self._begun: Begun | None = None
+        self._begun: Replies | None = None
 
     def offer(self, chunk: Buffer) -> bool:
         """Append one chunk of at most `CHUNK` bytes; return False if there is no room for it now.
@@ -136,7 +136,7 @@ class StreamWriter:
         assert self._begun is not None
         begun, self._begun = self._begun, None
         try:
-            *_, done = begun.replies()
+            *_, done = begun()
         except UNAVAILABLE:
             return False
         if not isinstance(done, list) or any(isinstance(reply, Exception) for reply in done):
