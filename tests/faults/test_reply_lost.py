@@ -18,7 +18,7 @@ from harness import ask, calls_accepted, follow, function_workers, joined, until
 
 from wsgi_timeout.functions.client import client
 from wsgi_timeout.store import keys
-from wsgi_timeout.store.connection import source
+from wsgi_timeout.store.lua_scripts import source
 
 #: Larger than what travels with a call.
 BODY = os.urandom(200_000)

@@ -13,7 +13,8 @@ from halves import BothHalves
 from harness import ask, until
 
 from wsgi_timeout.store import keys, rq_state
-from wsgi_timeout.store.connection import connect, digest
+from wsgi_timeout.store.connection import connect
+from wsgi_timeout.store.lua_scripts import digest
 from wsgi_timeout.store.messages import CallRequest, FunctionRequest, ResponseHead
 from wsgi_timeout.store.record import NewCall, Outcome, new_id, new_token
 

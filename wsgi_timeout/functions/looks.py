@@ -11,7 +11,8 @@ from typing import Any
 import redis
 
 from wsgi_timeout.store import keys
-from wsgi_timeout.store.connection import Commands, digest, source
+from wsgi_timeout.store.connection import Commands
+from wsgi_timeout.store.lua_scripts import digest, source
 from wsgi_timeout.store.redis_errors import ConnectionLost, ScriptMissing
 
 #: How many calls one round trip asks for.

@@ -26,7 +26,8 @@ from typing import Any
 
 from wsgi_timeout.errors import BytesFull, Fenced, ResultTrimmed, StreamLost
 from wsgi_timeout.store import keys
-from wsgi_timeout.store.connection import Replies, Scripts, digest
+from wsgi_timeout.store.connection import Replies, Scripts
+from wsgi_timeout.store.lua_scripts import digest
 from wsgi_timeout.store.packing import Buffer, pack_command, pack_large
 from wsgi_timeout.store.record import number
 from wsgi_timeout.store.redis_errors import UNAVAILABLE
