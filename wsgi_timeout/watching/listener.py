@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import re
 import secrets
 import threading
@@ -69,7 +70,8 @@ class Listener:
         #: Whether nobody waits here, nor did lately.
         self.rests = True
         self._last_used = 0.0
-        self._thread: threading.Thread | None = None
+        #: The process in which the thread runs; 0: none does.
+        self._runs_in = 0
         self._forgetting = Forgetting()
         self._looked = 0
         self._pop: Callable[[], list[bytes]] | None = None
@@ -153,11 +155,23 @@ class Listener:
                 self._forgetting.forget(Commands(self._make_client(), retries=0))
 
     def _start(self) -> None:
-        if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._run, name="wsgi-timeout-listener", daemon=True)
-            self._thread.start()
+        # Not by `is_alive`: gevent's lets all other greenlets run, which then stand in line for our lock.
+        if self._runs_in == os.getpid():
+            return
+        self._runs_in = os.getpid()
+        try:
+            threading.Thread(target=self._run, name="wsgi-timeout-listener", daemon=True).start()
+        except BaseException:
+            self._runs_in = 0
+            raise
 
     def _run(self) -> None:
+        try:
+            self._go_on()
+        finally:
+            self._runs_in = 0
+
+    def _go_on(self) -> None:
         client = self._make_client()
         commands = Commands(client, retries=0)
         atexit.register(self._forget_last)
@@ -235,8 +249,9 @@ class Listener:
             waiter.wake()
 
     def _recheck(self, commands: Commands, *, everybody: bool) -> None:
+        # Not those whose calls are being sent: an answer from before their acceptance would look like a loss.
         with self._lock:
-            waiting = list(self._waiters.items())
+            waiting = [one for one in self._waiters.items() if any(w.is_accepted for w in one[1])]
         if len(waiting) > _LOOKS and not everybody:
             start = self._looked % len(waiting)
             self._looked = start + _LOOKS

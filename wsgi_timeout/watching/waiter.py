@@ -18,7 +18,6 @@ class Waiter:
     """Waits for one call, in a `with` block; the process's listener wakes it."""
 
     __slots__ = (
-        "_accepted",
         "_leave",
         "_on_wake",
         "_sleep",
@@ -26,6 +25,7 @@ class Waiter:
         "carried",
         "chunks",
         "gone",
+        "is_accepted",
         "running",
         "sock",
     )
@@ -45,7 +45,8 @@ class Waiter:
         self._sleep = new_sleep()
         #: The response, if it came with the wake: see `Snapshot.carried`.
         self.carried = b""
-        self._accepted = True
+        #: Whether its call is known to have been accepted.
+        self.is_accepted = True
         #: The client has closed its connection.
         self.gone = False
         #: The call was running when its record was last looked at.
@@ -55,12 +56,12 @@ class Waiter:
 
     def before_acceptance(self) -> Self:
         """Wait for a call that was not sent yet: until `accepted`, a missing record means nothing."""
-        self._accepted = False
+        self.is_accepted = False
         return self
 
     def accepted(self) -> None:
         """Note that the call was accepted: from now on a missing record means that it is gone."""
-        self._accepted = True
+        self.is_accepted = True
 
     def for_chunks(self) -> Self:
         """Wait for chunks from now on. Records do not show them, so every check of the listener wakes it."""
@@ -79,7 +80,7 @@ class Waiter:
     def news(self, state: bytes | None, head: bytes | None) -> bool:
         """Return whether the fields of the call's record are a reason to wake this waiter."""
         self.looked(running=state == b"running")
-        return bool(self.chunks or head or state == b"ended" or (state is None and self._accepted))
+        return bool(self.chunks or head or state == b"ended" or (state is None and self.is_accepted))
 
     def __enter__(self) -> Self:
         return self
