@@ -17,6 +17,7 @@ from wsgi_timeout.front.exchange import Exchange
 from wsgi_timeout.front.places import Seat
 from wsgi_timeout.front.submit import Submission
 from wsgi_timeout.front.told_early import ToldEarly
+from wsgi_timeout.front.turns import Turn
 from wsgi_timeout.front.wait import ClientGone, Ready, call_state, wait
 from wsgi_timeout.front.waiting_page import Visit
 from wsgi_timeout.http import prefer, urls
@@ -58,22 +59,30 @@ class NewCalls:
         if key and (claimed := key.first()):
             return key.join(claimed, upload)
         with exchange.runtime.seat(pending.call_id, environ, hop=pending.hop) as seat:
+            # In a burst the listener may look for the call before it was sent: no record means nothing yet.
+            seat.waiter.before_acceptance()
             with key.held(upload) if key else nullcontext():
                 # Before a 202 too the call's end is to wake this process.
                 woken = settings.replace(wait_for_response=True) if waits_first else settings
                 untold = 0.0 if key else _untold_seconds(exchange, visit)
                 may_join = visit if settings.wait_for_response and not (key or alone) else None
-                sent = Submission(
-                    replace(exchange, settings=woken),
-                    entry,
-                    pending,
-                    seat.waiter,
-                    untold_seconds=untold,
-                    client_may_return=visit is not None or not untold,
-                    first_wait=may_join.note() if may_join else "",
-                )
-                sent.send(upload)
-                del sent, upload  # thousands may wait
+                turn = Turn(exchange.runtime.turns)
+                if upload.empty and not (key or settings.durable):
+                    turn.take()  # thousands may stand in line here
+                try:
+                    Submission(
+                        replace(exchange, settings=woken),
+                        entry,
+                        pending,
+                        seat.waiter,
+                        turn,
+                        untold_seconds=untold,
+                        client_may_return=visit is not None or not untold,
+                        first_wait=may_join.note() if may_join else "",
+                    ).send(upload)
+                finally:
+                    turn.give_back()
+                del upload  # thousands may wait
             if settings.wait_for_response:
                 return _respond(exchange, pending, seat, visit, key)
             if waits_first and (ready := _wait(exchange, pending, seat, waits_first, keyed=key is not None)):

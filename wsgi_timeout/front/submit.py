@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, closing, nullcontext, suppress
-from functools import partial
+from contextlib import closing, suppress
 from typing import Any
 
 from wsgi_timeout import metrics
 from wsgi_timeout.errors import NoWorker, RedisUnavailable
 from wsgi_timeout.front.exchange import Exchange
 from wsgi_timeout.front.large_body import LargeBody
-from wsgi_timeout.front.turns import apart
+from wsgi_timeout.front.turns import Turn, apart
 from wsgi_timeout.http.asked import SAFE
 from wsgi_timeout.http.environ import capture
 from wsgi_timeout.http.pending import Pending
@@ -40,6 +39,7 @@ class Submission:
         entry: str,
         pending: Pending,
         waiter: Waiter,
+        turn: Turn,
         *,
         untold_seconds: float,
         client_may_return: bool,
@@ -52,6 +52,7 @@ class Submission:
             entry: the WSGI app of the target that runs it.
             pending: its call.
             waiter: is told when the call was accepted, and wakes a sender of chunks.
+            turn: at Redis; taken by now, or when it is needed.
             untold_seconds: for how long nobody will be told the result URL.
             client_may_return: a client that leaves may ask for its call again.
             first_wait: the key of a note; if there is one, `FirstWaitNoted` is raised and nothing is sent.
@@ -64,11 +65,10 @@ class Submission:
         self._call_id = pending.call_id
         self._pending = pending
         self._waiter = waiter
+        self._turn = turn
         self._untold_seconds = untold_seconds
         self._client_may_return = client_may_return
         self._first_wait = first_wait
-        # In a burst the listener may look for the call before it was sent: no record means nothing yet.
-        waiter.before_acceptance()
 
     def send(self, upload: Upload) -> None:
         """Queue the call; return when its body was sent, or when the handler wants no more of it."""
@@ -153,14 +153,14 @@ class Submission:
 
     def _patiently(self, action: Callable[..., None], *args: Any) -> None:
         """Try an idempotent action for `worker_wait` seconds; then raise `NoWorker` or `RedisUnavailable`."""
-        # A durable call takes no turn: it waits for a sync of the disk, and would hold up those that do not.
-        turn: AbstractContextManager[Any] = nullcontext() if self._settings.durable else self._runtime.turns
-        ask = action if self._settings.durable else partial(apart, action)
 
-        def once() -> None:
-            with turn, unavailable_is_refusal():
+        def ask() -> None:
+            with unavailable_is_refusal():
                 self._runtime.listener.check(_AWAY_SECONDS)
-                ask(*args)
+                if self._settings.durable:
+                    # No turn: it waits for a sync of the disk, and would hold up those that do not.
+                    action(*args)
+                else:
+                    apart(action, args, self._turn)
 
-        errors = (NoWorker, RedisUnavailable)
-        retry(once, errors, pause=_RETRY_SECONDS, seconds=self._settings.worker_wait)
+        retry(ask, (NoWorker, RedisUnavailable), pause=_RETRY_SECONDS, seconds=self._settings.worker_wait)

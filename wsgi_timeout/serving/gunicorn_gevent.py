@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from contextlib import suppress
@@ -25,6 +26,7 @@ from wsgi_timeout.serving.gunicorn_stopping import StopsGracefully
 from wsgi_timeout.serving.paced_socket import PacedSocket
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.watching import listener
+from wsgi_timeout.watching.sleep import GreenletSleep
 
 
 class GeventWorker(StopsGracefully, ggevent.GeventWorker):
@@ -82,6 +84,29 @@ class GeventWorker(StopsGracefully, ggevent.GeventWorker):
             while not server.full() and (accepted := server.do_read()):
                 server.do_handle(*accepted)
 
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        """Handle a connection once its first request begins to come."""
+        client.setblocking(True)
+        if self.cfg.is_ssl or self._begins(client):
+            # Past gunicorn's gevent worker, which does no more than that.
+            super(ggevent.GeventWorker, self).handle(listener, client, addr)
+        else:
+            client.close()
+
+    def _begins(self, client: Any) -> bool:
+        """Wait for the first bytes, as long as gunicorn would; return whether they came.
+
+        It would wait with its parser on the stack, and keep twice as much of that: see `front.turns`.
+        """
+        came = GreenletSleep()
+        watcher = gevent.get_hub().loop.io(client.fileno(), 1)
+        watcher.start(came.wake)
+        try:
+            return came.wait(self.cfg.keepalive or math.inf)
+        finally:
+            watcher.stop()
+            watcher.close()
+
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
         """Run the app once the body, or its first 64 KiB, has arrived: a slow client takes no place."""
         reader, paced = req.body.reader, req.unreader.sock
@@ -122,11 +147,26 @@ class GeventWorker(StopsGracefully, ggevent.GeventWorker):
     def server_class(self, sock: Any, *, spawn: Any, **options: Any) -> StreamServer:
         """Build gunicorn's default server, and remember it."""
         ssl = {"ssl_context": options["ssl_context"]} if "ssl_context" in options else {}
-        server = StreamServer(sock, handle=partial(self.handle, _Name(sock)), spawn=spawn, **ssl)
+        server = _Server(sock, handle=partial(self.handle, _Name(sock)), spawn=spawn, **ssl)
         if self.cfg.workers > 1:
             server.max_accept = 1
         self._servers.append(server)
         return server
+
+
+class _Server(StreamServer):
+    """gevent's server without a function of its own on each connection's stack: ours closes them too."""
+
+    def do_handle(self, *args: Any) -> None:
+        """Handle a new connection in a greenlet of its own."""
+        if self.ssl_args:
+            super().do_handle(*args)
+            return
+        try:
+            self._spawn(self.handle, *args)
+        except BaseException:
+            self.do_close(*args)
+            raise
 
 
 class _Name:

@@ -62,18 +62,21 @@ class GreenletSleep:
         return woken
 
     def _sleep(self, seconds: float) -> None:
-        from gevent import get_hub, getcurrent  # noqa: PLC0415 - only where it is used anyway
+        # Not `from`, which calls a function of Python's on the stack that is kept.
+        import gevent  # noqa: PLC0415 - only where it is used anyway
 
-        self._hub = hub = get_hub()
-        timer = hub.loop.timer(min(seconds, threading.TIMEOUT_MAX))
-        self._sleeper = getcurrent()
+        self._hub = hub = gevent.get_hub()
+        timer = hub.loop.timer(seconds) if seconds < threading.TIMEOUT_MAX else None
+        self._sleeper = gevent.getcurrent()
         try:
-            timer.start(self._resume)
+            if timer:
+                timer.start(self._resume)
             if not self._woken:  # by a native thread, just now
                 hub.switch()
         finally:
             self._sleeper = None
-            timer.close()
+            if timer:
+                timer.close()
 
     def wake(self) -> None:
         self._woken = True
@@ -89,8 +92,12 @@ class GreenletSleep:
         self._woken = False
 
 
-def new_sleep() -> Sleep:
-    """Return a `Sleep` for the threads of this process, which may be greenlets."""
+def are_greenlets() -> bool:
+    """Return whether the threads of this process are greenlets."""
     monkey = sys.modules.get("gevent.monkey")
-    patched = monkey is not None and monkey.is_module_patched("threading")
-    return GreenletSleep() if patched else ThreadSleep()
+    return monkey is not None and monkey.is_module_patched("threading")
+
+
+def new_sleep() -> Sleep:
+    """Return a `Sleep` for the threads of this process."""
+    return GreenletSleep() if are_greenlets() else ThreadSleep()
