@@ -48,6 +48,18 @@ def python(_environ, start_response):
 
 
 @does
+def fresh_processes(_environ, start_response):
+    """Have numbers worked on in processes that are not forked from this one."""
+    import multiprocessing
+
+    found = []
+    for way in ("spawn", "forkserver"):
+        with multiprocessing.get_context(way).Pool(1) as processes:
+            found += processes.map(abs, [-1, -2])
+    return text(start_response, str(found))
+
+
+@does
 def pid(_environ, start_response):
     return text(start_response, str(os.getpid()))
 

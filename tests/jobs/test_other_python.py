@@ -68,6 +68,12 @@ def test_nothing_of_ours_is_there(port, version):
     assert ask(port, "/python").text == f"{version} no"
 
 
+def test_multiprocessing_starts_fresh_processes(port, version):
+    """Processes that are not forked import the app's modules, and nothing of ours."""
+    if version != "2.7":  # which only forks
+        assert ask(port, "/fresh-processes").text == "[1, 2, 1, 2]"
+
+
 @pytest.mark.parametrize("size", [0, 5, 70_000, 3_000_000])
 def test_bodies_pass_both_ways(port, size):
     """A request body arrives whole, small or streamed; a response may begin before its end."""

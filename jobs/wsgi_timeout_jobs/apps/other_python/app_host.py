@@ -110,6 +110,8 @@ def main():
     for descriptor in descriptors:
         fcntl.fcntl(descriptor, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
     del sys.path[0]  # this file's folder
+    # Else multiprocessing would run this file in the processes that it spawns.
+    sys.modules["__main__"].__dict__.pop("__file__", None)
     sys.argv[:] = ["wsgi-timeout", "worker", target]
     code = Host(target, descriptors[1:], descriptors[0], reload).run()
     atexit._run_exitfuncs()  # noqa: SLF001 - no thread of the app is waited for, as in a worker
