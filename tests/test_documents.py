@@ -29,7 +29,7 @@ OURS = re.compile(r"(?:tests|docs|examples|deploy|benchmarks|clients|wsgi_timeou
 #: Names in sentences that are Celery's, gunicorn's, nginx's, systemd's.
 OTHERS_NAMES = {
     *("update_state", "soft_time_limit", "autoretry_for", "dirty_timeout", "http_referer"),
-    *("KillMode", "TimeoutStopSec", "ListenStream"),
+    *("KillMode", "TimeoutStopSec", "ListenStream", "AsyncResult"),
 }
 
 #: The words that the design defines.
