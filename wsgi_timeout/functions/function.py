@@ -13,10 +13,9 @@ from wsgi_timeout.current import current_queue, current_slots
 from wsgi_timeout.errors import NoWorker, RedisUnavailable
 from wsgi_timeout.functions import payload
 from wsgi_timeout.functions.call import FunctionCall
-from wsgi_timeout.functions.client import client
+from wsgi_timeout.functions.client import Client, client
 from wsgi_timeout.retrying import retry
 from wsgi_timeout.store import keys
-from wsgi_timeout.store.calls import Calls
 from wsgi_timeout.store.messages import FunctionRequest
 from wsgi_timeout.store.record import NewCall, Origin, new_id
 from wsgi_timeout.store.redis_errors import UNAVAILABLE, unavailable_is_refusal
@@ -176,7 +175,7 @@ class Function(Generic[P, R]):
                 for number, chunk in payload.chunks_of(blob):
                     with here.shield():
                         payload.write_chunk(here.redis, keys.arguments(call_id), number, chunk, _CHUNK_TTL)
-            _enqueue(here.calls(self._queue()), call, settings.worker_wait)
+            _enqueue(here, self._queue(), call)
         spawned: FunctionCall[R] = FunctionCall(call_id)
         spawned._spawned = time.monotonic()  # noqa: SLF001 - for its `get`
         return spawned
@@ -201,19 +200,21 @@ def gather(*calls: FunctionCall[Any]) -> list[Any]:
     return [call.get() for call in calls]
 
 
-def _enqueue(calls: Calls, call: NewCall, worker_wait: float) -> None:
+def _enqueue(here: Client, queue: str, call: NewCall) -> None:
     """Enqueue a call, trying again for `worker_wait` seconds.
 
     A call that needs a worker waits for the first one to start. And if a reply was lost, the call may have
     been accepted: the same call is sent again before the caller is told that it was not.
     """
+    calls = here.calls(queue)
 
     def enqueue() -> None:
-        with unavailable_is_refusal(), client().shield():
+        with unavailable_is_refusal(), here.shield():
             calls.enqueue(call)
 
+    seconds = here.settings.worker_wait
     try:
-        retry(enqueue, (NoWorker, RedisUnavailable), pause=_RETRY_SECONDS, seconds=worker_wait)
+        retry(enqueue, (NoWorker, RedisUnavailable), pause=_RETRY_SECONDS, seconds=seconds)
     except RedisUnavailable:
         if call.durable:
             # It may lie in the queue, not on disk yet: whoever is refused spawns it again.
