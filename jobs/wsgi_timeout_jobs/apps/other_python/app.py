@@ -123,7 +123,6 @@ class _Exchange:
         """Send the request; return when the app has returned, and has begun its response."""
         self._pass_interrupts_on()
         self._send_call(environ, inner=inner)
-        self.connection.look_for_answer()
         while (found := self._next())[0] == b"W":  # the app called write()
             self._take_interrupts()
             self._write(found[1])

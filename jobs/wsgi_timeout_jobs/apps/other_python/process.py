@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import signal
 import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -28,11 +26,6 @@ _HOST = Path(__file__).with_name("app_host.py")
 #: Environment variables by which another interpreter would find this one's packages.
 _OF_THIS_PYTHON = ("PYTHONHOME", "PYTHONEXECUTABLE", "__PYVENV_LAUNCHER__")
 _REPORT_BYTES = 8192
-#: Seconds for which a worker looks for an answer before it sleeps: to be woken takes 40 us, a quarter of what
-#: a small call costs here.
-_QUICK = 0.0003
-#: After an answer that took longer: for how many calls it sleeps at once.
-_SLOW_CALLS = 15
 
 
 class AppChanged(SystemExit):
@@ -58,8 +51,7 @@ class AppProcess:
         self._process = self._start([reports, *(theirs for _, theirs in pairs)])
         for each in (reports, *(theirs for _, theirs in pairs)):
             each.close()
-        # One of several threads that looks would hold up the others.
-        self.connections = [Connection(ours, self, looks=threads == 1) for ours, _ in pairs]
+        self.connections = [Connection(ours, self) for ours, _ in pairs]
         try:
             self._wait_until_loaded()
         except BaseException:
@@ -144,13 +136,9 @@ class AppProcess:
 class Connection:
     """Our end of one socket pair; one call at a time."""
 
-    def __init__(self, ours: socket.socket, process: AppProcess, *, looks: bool) -> None:
+    def __init__(self, ours: socket.socket, process: AppProcess) -> None:
         self.process = process
         self._socket = ours
-        self._looks = looks
-        self._slow_calls = 0
-        self._poll = select.poll()
-        self._poll.register(ours, select.POLLIN)
         # Not by `makefile`, which reads in Python: it costs a tenth of what a small call costs here.
         self.stream: Any = os.fdopen(ours.fileno(), "rb", 256 * 1024, closefd=False)
         self.send_bytes: Any = ours.sendall
@@ -171,20 +159,6 @@ class Connection:
         if found is None:
             self.process.died()
         return found
-
-    def look_for_answer(self) -> None:
-        """Stay awake for a moment, if the answer to what was sent may come in it."""
-        if not self._looks:
-            return
-        if self._slow_calls:
-            self._slow_calls -= 1
-            return
-        end = time.perf_counter() + _QUICK
-        while not self._poll.poll(0):
-            if time.perf_counter() > end:
-                self._slow_calls = _SLOW_CALLS
-                return
-            os.sched_yield()  # the app may need this core
 
     def close(self) -> None:
         # `close` alone would not wake a thread that reads from it.
