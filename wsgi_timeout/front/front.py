@@ -91,9 +91,11 @@ class Front:
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         cookie = cookies.take(environ) if "HTTP_COOKIE" in environ else ""
         query = environ.get("QUERY_STRING", "")
-        if parameters.MARK in query and (asset := self._pages.assets.find(query)):
-            return answers.asset(start_response, *asset)
-        reference = urls.reference(query) if parameters.holds_ours(query) else None
+        reference = None
+        if parameters.holds_ours(query):
+            if parameters.MARK in query and (asset := self._pages.assets.find(query)):
+                return answers.asset(start_response, *asset)
+            reference = urls.reference(query)
         settings = self._routes.match(environ)
         if reference is None and settings is None and self._app is not None:
             return self._app(clean(environ), start_response)

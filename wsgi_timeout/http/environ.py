@@ -62,8 +62,7 @@ def capture(environ: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in environ.items()
         if isinstance(value, str) and (key in _REQUEST_KEYS or key.startswith(_REQUEST_PREFIXES))
     }
-    everything = "\n".join(captured.values())
-    if parameters.MARK in everything or "%" in everything:
+    if _may_hold_ours(captured):
         captured.update(_cleaned(captured))
     captured.setdefault("QUERY_STRING", "")
     return captured
@@ -71,8 +70,16 @@ def capture(environ: Mapping[str, Any]) -> dict[str, Any]:
 
 def clean(environ: WSGIEnvironment) -> WSGIEnvironment:
     """Return an environ without our parameters; the same object if it has none."""
-    changes = _cleaned(environ)
+    changes = _cleaned(environ) if _may_hold_ours(environ) else {}
     return {**environ, **changes} if changes else environ
+
+
+def _may_hold_ours(environ: Mapping[str, Any]) -> bool:
+    """Return whether any text has our parameters' common beginning, or escapes, in which that may hide."""
+    for value in environ.values():
+        if isinstance(value, str) and ("%" in value or parameters.MARK in value):
+            return True
+    return False
 
 
 def _cleaned(environ: Mapping[str, Any]) -> dict[str, str]:
