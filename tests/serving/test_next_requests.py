@@ -3,6 +3,7 @@
 import http.client
 import json
 import socket
+import threading
 from contextlib import closing
 
 import pytest
@@ -28,16 +29,34 @@ def client_and_connection():
 def test_a_connection_tells_whether_more_comes(client_and_connection):
     """What a client sends is seen; silence is not taken for a request."""
     client, connection = client_and_connection
-    assert not connection.comes_within(0.0)
+    assert connection.receive_within(0.001) is None
     client.sendall(b"GET / HTTP/1.1\r\n")
-    assert connection.comes_within(20.0)
+    assert connection.receive_within(20.0) == b"GET / HTTP/1.1\r\n"
+    client.close()
+    assert connection.receive_within(20.0) == b""
+
+
+def test_an_app_may_read_the_socket_itself(client_and_connection):
+    """Reads of an app that takes over the connection have no limit of ours, and it may set one."""
+    client, connection = client_and_connection
+    assert connection.receive_within(0.001) is None
+    sender = threading.Timer(0.05, client.sendall, [b"frame"])
+    sender.start()
+    assert connection.sock.recv(100) == b"frame"
+    sender.join()
+    connection.sock.settimeout(0.001)
+    with pytest.raises(TimeoutError):
+        connection.sock.recv(100)
+    assert connection.receive_within(20.0) is None
+    connection.sock.setblocking(True)
+    assert connection.sock.gettimeout() is None
 
 
 def test_what_was_received_ahead_is_not_waited_for(client_and_connection):
     """A request that came with the last one is there already: nothing more may come."""
     _, connection = client_and_connection
     connection.paced.put_ahead(b"GET / HTTP/1.1\r\n")
-    assert not connection.comes_within(20.0)
+    assert connection.receive_within(20.0) is None
 
 
 def test_a_thread_goes_on_with_a_connection():

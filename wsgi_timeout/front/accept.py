@@ -28,7 +28,7 @@ from wsgi_timeout.http.navigation import is_resumed_download
 from wsgi_timeout.http.pending import Pending
 from wsgi_timeout.http.request_body import Upload
 from wsgi_timeout.metrics import ROUTE_KEY
-from wsgi_timeout.store.record import Origin, new_id, new_token
+from wsgi_timeout.store.record import Origin, new_names
 from wsgi_timeout.store.redis_errors import UNAVAILABLE
 
 #: Seconds after which one of our own clients is told its call's URLs, to show progress or to cancel.
@@ -117,7 +117,8 @@ def _pending(exchange: Exchange, path: str, *, keyed: bool) -> Pending:
     kept = settings.result_ttl if keyed else 0.0
     asked = Asked.by(environ, waits=settings.wait_for_response, kept_seconds=kept).pack()
     origin = Origin(asked, environ[ROUTE_KEY], request_id(environ))
-    return Pending(new_id(), new_token(), path, exchange.own_url(), 0, origin)
+    call_id, token = new_names()
+    return Pending(call_id, token, path, exchange.own_url(), 0, origin)
 
 
 def _first_wait(exchange: Exchange, visit: Visit | None) -> float:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import select
 import socket
 import ssl
+import struct
 from typing import Any
 
 from gunicorn import http
@@ -19,6 +19,18 @@ from wsgi_timeout.settings import Settings
 _READ = 65_536
 
 
+#: A `struct timeval`.
+_TIMEVAL = struct.Struct("@ll")
+
+
+class _ClientSocket(socket.socket):
+    """A client's socket which takes no system call where gunicorn has it block again, for each request."""
+
+    def setblocking(self, flag: bool) -> None:  # noqa: FBT001 - the socket's own
+        if not flag or self.gettimeout() is not None:
+            super().setblocking(flag)
+
+
 class Connection(gthread.TConn):
     """A connection whose bytes gunicorn's parser reads at the client's least rate."""
 
@@ -29,6 +41,8 @@ class Connection(gthread.TConn):
     timeout: float
 
     def __init__(self, cfg: Any, sock: Any, client: Any, server: Any, settings: Settings) -> None:
+        if type(sock) is socket.socket:
+            sock = _ClientSocket(sock.family, sock.type, sock.proto, fileno=sock.detach())
         super().__init__(cfg, sock, client, server)
         self._settings = settings
         self.paced = PacedSocket(sock, least_rate=settings.min_upload_rate)
@@ -72,16 +86,28 @@ class Connection(gthread.TConn):
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
             raise BlockingIOError from error
 
-    def comes_within(self, seconds: float) -> bool:
-        """Block until the client sends something, `seconds` at most; return whether it has.
+    def receive_within(self, seconds: float) -> bytes | None:
+        """Return what the client sends next, b"" if it closes; None if nothing comes within `seconds`.
 
-        Not with TLS, where what has come may be no data; nor if there is data already.
+        Not with TLS, where what has come may be no data; nor if there is data already. Raises `OSError`.
         """
         if isinstance(self.sock, ssl.SSLSocket) or self.paced.ahead or self.parser.unreader.buf.getvalue():
-            return False
-        poll = select.poll()
-        poll.register(self.sock, select.POLLIN)
-        return bool(poll.poll(1000 * seconds))
+            return None
+        if self.sock.gettimeout() is not None:
+            return None  # the app has changed it
+        # One blocking call, and no poll before it: after each a thread waits for Python's global lock.
+        self._limit_reads(seconds)
+        try:
+            return bytes(self.sock.recv(_READ))
+        except BlockingIOError:
+            return None
+        finally:
+            self._limit_reads(0.0)
+
+    def _limit_reads(self, seconds: float) -> None:
+        """Have a blocking read end after `seconds`; 0: it has no limit."""
+        limit = _TIMEVAL.pack(int(seconds), int(seconds % 1 * 1_000_000))
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
 
     def _decrypted(self) -> bytes:
         """Return what TLS has received already, which `poll` does not show."""

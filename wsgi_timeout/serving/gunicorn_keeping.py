@@ -45,8 +45,8 @@ class KeepingWorker(DrainingWorker):
     def enqueue_req(self, conn: Any) -> None:
         self.tpool.submit(conn)
 
-    def take_next(self, conn: Connection) -> bool:
-        """Receive what has come of a connection's next request; return whether that is all of it."""
+    def take_next(self, conn: Connection, data: bytes) -> bool:
+        """Take what has come of a connection's next request; return whether that is all of it."""
         raise NotImplementedError
 
     def _is_kept(self, conn: Connection, done: Done) -> bool:
@@ -61,7 +61,11 @@ class KeepingWorker(DrainingWorker):
         """
         if not (self.alive and self._is_kept(conn, done) and self.tpool.is_roomy):
             return False
-        return conn.comes_within(_NEXT_SECONDS) and self.take_next(conn)
+        try:
+            data = conn.receive_within(_NEXT_SECONDS)
+        except OSError:
+            data = b""  # the main thread sees it again
+        return data is not None and self.take_next(conn, data)
 
     def _handled(self, conn: Connection, done: Done) -> None:
         """Go on with a connection, in the thread that has handled its request."""

@@ -179,11 +179,10 @@ class PatientWorker(KeepingWorker):
             conn.paced.follow(arrival.chunks)
         conn.repeat = repeat_of(arrival.data) if arrival.missing == 0 else None
 
-    def take_next(self, conn: Connection) -> bool:
+    def take_next(self, conn: Connection, data: bytes) -> bool:
         settings = self._settings
         arrival = Arrival(conn, seconds=settings.head_timeout, rate=settings.min_upload_rate)
-        with suppress(OSError):  # the main thread sees it again
-            arrival.feed(conn.receive(), settings.upload_timeout)
+        arrival.feed(data, settings.upload_timeout)
         if arrival.ready and arrival.missing == 0:
             self._put_ahead(conn, arrival)
             return True

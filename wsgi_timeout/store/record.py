@@ -74,6 +74,12 @@ def new_token() -> str:
     return secrets.token_urlsafe(24)
 
 
+def new_names() -> tuple[str, str]:
+    """Return an id and a token, from one look at the system's random bits."""
+    text = secrets.token_urlsafe(16 + 2 + 24)  # of each three bytes four characters
+    return f"fc-{text[:22]}", text[24:]
+
+
 def now_ms() -> int:
     """Return the wall clock in ms since 1970, for people to read; durations use the monotonic clock."""
     return time.time_ns() // 1_000_000

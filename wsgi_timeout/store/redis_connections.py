@@ -20,6 +20,7 @@ import redis
 from wsgi_timeout.store.packing import Buffer
 from wsgi_timeout.store.redis_errors import ConnectionLost, ErrorReply, Parser, Refused, Silent, WrongPassword
 from wsgi_timeout.store.time_limit import seconds_left
+from wsgi_timeout.store.timed_socket import TimedSocket, timed
 
 #: Seconds that a thread waits for a free connection. Not SOCKET_TIMEOUT: in a burst of thousands of requests
 #: a long wait says nothing about the server.
@@ -67,7 +68,7 @@ class _LeavesReplicas:
         if sock.family == socket.AF_UNIX:
             with suppress(OSError):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
-        return sock
+        return timed(sock)
 
     def _account(self) -> object:
         """Return server, user and password: what a refusal is about."""
@@ -85,12 +86,12 @@ class _LeavesReplicas:
         self._limit()
         connection: Any = self
         sock = connection._sock  # noqa: SLF001 - its own
-        if type(sock) is socket.socket and not connection.health_check_interval:  # no TLS, which encrypts
+        if type(sock) in (socket.socket, TimedSocket) and not connection.health_check_interval:
             try:
                 # `sock.send` would first ask the system whether there is room.
                 sent = os.write(sock.fileno(), packed)
-            except OSError:
-                sent = 0  # redis-py tries again, and raises errors of its own
+            except OSError as error:
+                sent = self._nothing_sent(error)
             if sent == len(packed):
                 return
             packed = packed[sent:]
@@ -102,11 +103,23 @@ class _LeavesReplicas:
         self._limit()
         connection: Any = self
         sock = connection._sock  # noqa: SLF001 - its own
-        if type(sock) is socket.socket and not connection.health_check_interval:  # no TLS, which encrypts
-            with suppress(OSError):  # redis-py tries again, and raises errors of its own
-                pieces = _after(pieces, os.writev(sock.fileno(), pieces))
+        if type(sock) in (socket.socket, TimedSocket) and not connection.health_check_interval:
+            try:
+                sent = os.writev(sock.fileno(), pieces)
+            except OSError as error:
+                sent = self._nothing_sent(error)
+            pieces = _after(pieces, sent)
         if pieces:
             super().send_packed_command(pieces)  # type: ignore[misc]
+
+    def _nothing_sent(self, error: OSError) -> int:
+        """Return 0: redis-py tries again, with errors of its own; raises `Silent` at a kernel's limit."""
+        connection: Any = self
+        at_limit = type(connection._sock) is TimedSocket  # noqa: SLF001 - its own
+        if at_limit and isinstance(error, BlockingIOError):
+            connection.disconnect()
+            raise Silent("it takes nothing more") from error
+        return 0
 
     def reply(self) -> Any:
         """Do as `read_response`, without what redis-py prepares for errors that do not come."""
