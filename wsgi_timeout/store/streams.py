@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from wsgi_timeout.errors import BytesFull, Fenced, ResultTrimmed, StreamLost
 from wsgi_timeout.store import keys
@@ -31,6 +31,8 @@ from wsgi_timeout.store.lua_scripts import digest
 from wsgi_timeout.store.packing import Buffer, pack_command, pack_large
 from wsgi_timeout.store.record import number
 from wsgi_timeout.store.redis_errors import UNAVAILABLE
+
+T = TypeVar("T", bytes, memoryview)
 
 #: The largest chunk in bytes: larger values would stall Redis for everybody else.
 CHUNK = 256 * 1024
@@ -284,6 +286,6 @@ def seek(scripts: Scripts, call_id: str, attempt: int, offset: int) -> tuple[int
     return (int(found[0]), int(found[1])) if found else None
 
 
-def split(data: bytes) -> list[bytes]:
+def split(data: T) -> list[T]:
     """Return `data` in pieces of at most `CHUNK` bytes."""
     return [data[start : start + CHUNK] for start in range(0, len(data), CHUNK)]

@@ -19,6 +19,7 @@ from itertools import repeat
 
 from wsgi_timeout.errors import CallInterrupted
 from wsgi_timeout.store.messages import CallRequest
+from wsgi_timeout.store.packing import Buffer
 from wsgi_timeout.store.record import Outcome
 from wsgi_timeout.store.streams import CHUNK, StreamWriter, split
 from wsgi_timeout.watching.listener import RECHECK_SECONDS, Listener
@@ -28,6 +29,9 @@ from wsgi_timeout_jobs.process.interrupts import Interrupts
 
 #: A block that comes at least so many seconds after the last one is sent before the app continues.
 _APART_SECONDS = 0.005
+#: So many blocks that wait for the thread are merged, if they are short: of no more bytes than `_SHORT`.
+_MERGED = 64
+_SHORT = 2048
 #: How many bytes the app may yield ahead of the sending thread.
 _AHEAD = 4 * CHUNK
 #: Pause after each chunk while the reader has more than `buffer` bytes to read. A reader of 25 MB/s or more
@@ -64,6 +68,8 @@ class BodyWriter:
         self._changed = threading.Condition(threading.Lock())
         #: What the thread is to send; the handler's thread appends, it takes from the left.
         self._pending: deque[bytes] = deque()
+        #: Blocks that come before those in `_pending`, merged.
+        self._merged: list[bytes] = []
         #: Bytes that ever went into `_pending`, and that came out: each is written by one thread alone.
         self._given = self._taken = 0
         #: The thread is sending what it took from `_pending`, and looks there again before it rests.
@@ -90,13 +96,15 @@ class BodyWriter:
             # An app may yield its lines one by one: no lock for each.
             self._pending.append(data)
             self._given += len(data)
+            if len(self._pending) >= _MERGED and len(data) <= _SHORT:
+                self._merge()
             if not self._busy:  # it may have looked before that
                 self._wake()
             return
         forks.end_here()  # a process that the handler forked lacks the thread, and may have its lock taken
         if self._error:
             raise self._error
-        idle = not self._pending and not self._busy
+        idle = not (self._pending or self._merged or self._busy)
         apart = time.monotonic() - self._sent_at >= _APART_SECONDS
         if (idle and apart) or not self._start():
             self._write(data)
@@ -107,7 +115,7 @@ class BodyWriter:
     def drain(self) -> None:
         """Wait until all blocks are in the stream; raises what `send` raises."""
         with self._changed:
-            while (self._pending or self._busy) and not self._error:
+            while (self._pending or self._merged or self._busy) and not self._error:
                 self._changed.wait()
         if self._error:
             raise self._error
@@ -116,6 +124,7 @@ class BodyWriter:
         """Send nothing more, and end the thread. Never blocks on the lock: the handler may hold it."""
         self._abandoned = True
         self._pending.clear()
+        self._merged.clear()
         if self._thread and self._changed.acquire(blocking=False):
             self._changed.notify_all()
             self._changed.release()
@@ -141,6 +150,19 @@ class BodyWriter:
             self._given += len(data)
             self._changed.notify()
 
+    def _merge(self) -> None:
+        """Merge the blocks that wait: the memory of short ones is used again while the processor has it."""
+        # An interrupt in between would leave a hole in the body.
+        with self._interrupts.shield(), self._changed:
+            self._merged.append(b"".join(self._take_pending()))
+
+    def _take_pending(self) -> list[bytes]:
+        """Return the blocks that are there now, by one thread at a time, since they stay in order."""
+        pieces: list[bytes] = []
+        with suppress(IndexError):  # whoever abandons it empties it
+            pieces.extend(map(deque.popleft, repeat(self._pending, len(self._pending))))
+        return pieces
+
     def _wake(self) -> None:
         with self._changed:
             self._changed.notify()
@@ -160,19 +182,17 @@ class BodyWriter:
         with self._changed:
             self._busy = False
             self._changed.notify()
-            while not self._pending and not self._abandoned:
+            while not (self._pending or self._merged or self._abandoned):
                 # With a time limit: `abandon` may not get the lock, and then cannot notify.
                 self._changed.wait(RECHECK_SECONDS)
             self._busy = True
-        pieces: list[bytes] = []
-        with suppress(IndexError):  # whoever abandons it empties it
-            pieces.extend(map(deque.popleft, repeat(self._pending, len(self._pending))))
-        data = b"".join(pieces)
+            merged, self._merged = self._merged, []
+            data = b"".join(merged + self._take_pending())
         self._taken += len(data)
         return data
 
     def _write(self, data: bytes) -> None:
-        for chunk in split(data):
+        for chunk in split(memoryview(data)) if len(data) > CHUNK else (data,):
             if self._abandoned:
                 return
             if not self._offer(chunk):
@@ -180,7 +200,7 @@ class BodyWriter:
             if self._stream.is_ahead:
                 time.sleep(_AHEAD_OF_READER_SECONDS)
 
-    def _offer(self, chunk: bytes) -> bool:
+    def _offer(self, chunk: Buffer) -> bool:
         sent = until_redis_answers(
             lambda: self._stream.offer(chunk), self._interrupts.shield, lambda: self.patience, self._answers
         )
@@ -190,7 +210,7 @@ class BodyWriter:
             raise CallInterrupted(Outcome.UNREAD)
         return sent
 
-    def _wait_for_room(self, chunk: bytes) -> None:
+    def _wait_for_room(self, chunk: Buffer) -> None:
         with self._listener.waiter(self._call_id) as waiter:
             waiter.for_chunks()
             # Also if there is a reader: its process may have died without removing itself.
