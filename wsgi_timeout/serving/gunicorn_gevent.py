@@ -100,7 +100,12 @@ class GeventWorker(StopsGracefully, ggevent.GeventWorker):
         """
         came = GreenletSleep()
         watcher = gevent.get_hub().loop.io(client.fileno(), 1)
-        watcher.start(came.wake)
+
+        def on_bytes() -> None:
+            watcher.stop()  # in a burst the loop turns many times before the greenlet goes on
+            came.wake()
+
+        watcher.start(on_bytes)
         try:
             return came.wait(self.cfg.keepalive or math.inf)
         finally:

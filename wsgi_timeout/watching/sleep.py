@@ -79,6 +79,8 @@ class GreenletSleep:
                 timer.close()
 
     def wake(self) -> None:
+        if self._woken:
+            return  # whoever has set it wakes the sleeper too
         self._woken = True
         if self._sleeper is not None:
             # Also from a native thread, as of gevent's pool.
