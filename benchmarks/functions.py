@@ -16,7 +16,7 @@ NAMES = ("rq.SimpleWorker", "Celery", "Dramatiq", "Huey", "taskiq", "arq")
 
 def functions(server, quick):
     """Latency of one after another, and throughput of many at a time, ours and each peer in turns."""
-    rounds, count, crowd = (2, 50, 160) if quick else (5, 200, 800)
+    rounds, count, crowd = (2, 50, 160) if quick else (5, 100, 400)
     rows = []
     with at_once([_running(server, name) for name in ("ours", *NAMES)]) as (ours, *peers):
         for name, peer in zip(NAMES, peers, strict=True):
