@@ -69,7 +69,7 @@ class BodyWriter:
         #: What the thread is to send; the handler's thread appends, it takes from the left.
         self._pending: deque[bytes] = deque()
         #: Blocks that come before those in `_pending`, merged.
-        self._merged: list[bytes] = []
+        self._merged: deque[bytes] = deque()
         #: Bytes that ever went into `_pending`, and that came out: each is written by one thread alone.
         self._given = self._taken = 0
         #: The thread is sending what it took from `_pending`, and looks there again before it rests.
@@ -154,14 +154,28 @@ class BodyWriter:
         """Merge the blocks that wait: the memory of short ones is used again while the processor has it."""
         # An interrupt in between would leave a hole in the body.
         with self._interrupts.shield(), self._changed:
-            self._merged.append(b"".join(self._take_pending()))
+            pieces: list[bytes] = []
+            with suppress(IndexError):  # whoever abandons it empties it
+                pieces.extend(map(deque.popleft, repeat(self._pending, len(self._pending))))
+            self._merged.append(b"".join(pieces))
 
-    def _take_pending(self) -> list[bytes]:
-        """Return the blocks that are there now, by one thread at a time, since they stay in order."""
+    def _take_a_chunk(self) -> bytes:
+        """Take the next blocks, as many as fit a chunk, or one that is larger.
+
+        Not all that is there: while they are sent the app has time for as many more, and no longer.
+        """
         pieces: list[bytes] = []
-        with suppress(IndexError):  # whoever abandons it empties it
-            pieces.extend(map(deque.popleft, repeat(self._pending, len(self._pending))))
-        return pieces
+        room = CHUNK
+        with suppress(IndexError):
+            for blocks in (self._merged, self._pending):
+                while blocks:
+                    block = blocks.popleft()
+                    if pieces and len(block) > room:
+                        blocks.appendleft(block)
+                        return b"".join(pieces)
+                    pieces.append(block)
+                    room -= len(block)
+        return b"".join(pieces)
 
     def _wake(self) -> None:
         with self._changed:
@@ -186,9 +200,9 @@ class BodyWriter:
                 # With a time limit: `abandon` may not get the lock, and then cannot notify.
                 self._changed.wait(RECHECK_SECONDS)
             self._busy = True
-            merged, self._merged = self._merged, []
-            data = b"".join(merged + self._take_pending())
-        self._taken += len(data)
+            data = self._take_a_chunk()
+            self._taken += len(data)
+            self._changed.notify()
         return data
 
     def _write(self, data: bytes) -> None:
