@@ -222,6 +222,7 @@ def test_one_trace_from_the_first_request_to_the_handler(tmp_path):
     first, handler = (next(span for span in spans if span["name"] == name) for name in ("GET", "GET /slow"))
     assert handler["parent_id"] == first["context"]["span_id"]
     assert first["attributes"]["http.response.status_code"] == 303
+    assert "Exception ignored" not in site.output
 
 
 def test_new_relics_agent_starts(tmp_path):

@@ -66,6 +66,7 @@ def _fork_worker(board: Board, pool: int, write: IO[bytes]) -> None:
             return
         # Signals are for the pool and the worker. These may come for the whole process group, as by Ctrl-C.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        _forget_handlers()
         write.write(b"%d\n" % worker)
         _close_files()
         code = _reap_until_end_of(worker)
@@ -74,6 +75,18 @@ def _fork_worker(board: Board, pool: int, write: IO[bytes]) -> None:
         end_as(code)
     except BaseException:  # noqa: BLE001 - the last frame of this process
         os._exit(1)
+
+
+def _forget_handlers() -> None:
+    """Run none of the pool's signal handlers here.
+
+    A library that starts a thread in each forked process, as OpenTelemetry's exporter, starts one here too,
+    before signals are blocked: they reach that thread.
+    """
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.SIG_IGN)
 
 
 def _close_files() -> None:
