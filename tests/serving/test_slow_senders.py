@@ -1,7 +1,11 @@
 """Crowds of clients whose requests come in drop by drop: everybody else is served meanwhile."""
 
+import select
 import socket
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 from harness import ask, until
@@ -128,3 +132,41 @@ def test_a_crowd_on_one_result_url_takes_no_threads(deploy, gate):
         with client:
             assert client.recv(100).startswith(b"HTTP/1.1 303")
     gate.touch()
+
+
+@pytest.fixture(scope="module")
+def narrow(deploy):
+    """A site with two places for uploads in each web process."""
+    return deploy(pool=("--processes", "1"), max_waiting=4)
+
+
+@pytest.mark.parametrize(
+    "options", [(), pytest.param(GEVENT, marks=pytest.mark.slow)], ids=["gthread", "gevent"]
+)
+def test_a_slow_upload_makes_room(narrow, options):
+    """While slow uploads, above the least rate, hold all places for them, one ends for another one."""
+    web, over = narrow.start_web(*options), threading.Event()
+    body = b"POST /hash HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n" + b"x" * 66_000
+    clients = crowd(web.port, body, 2)
+
+    def go_on():
+        while not over.wait(0.05):
+            for client in clients:
+                with suppress(OSError):
+                    client.send(b"x" * 200)
+
+    def served():
+        """Upload, and return the slow clients that have an answer: none until both hold their places."""
+        assert ask(web.port, "/hash?tag=large", "POST", body=b"y" * 200_000, timeout=50).status == 200
+        return select.select(clients, [], [], 0.1)[0]
+
+    with ThreadPoolExecutor(1) as aside:
+        try:
+            going = aside.submit(go_on)
+            assert until(served, 40, "the end of a slow one")[0].recv(100).startswith(b"HTTP/1.1 408")
+        finally:
+            over.set()
+            going.result()
+            for client in clients:
+                client.close()
+            web.stop()

@@ -24,9 +24,13 @@ from wsgi_timeout.serving.chunked_end import ChunkedEnd
 from wsgi_timeout.serving.direct_body import direct
 from wsgi_timeout.serving.gunicorn_stopping import StopsGracefully
 from wsgi_timeout.serving.paced_socket import PacedSocket
+from wsgi_timeout.serving.upload_places import make_room
 from wsgi_timeout.settings import Settings
 from wsgi_timeout.watching import listener
 from wsgi_timeout.watching.sleep import GreenletSleep
+
+#: Seconds between two looks whether a slow upload can make room for one that waits.
+_ROOM_SECONDS = 0.1
 
 
 class GeventWorker(StopsGracefully, ggevent.GeventWorker):
@@ -38,6 +42,9 @@ class GeventWorker(StopsGracefully, ggevent.GeventWorker):
         self._settings = Settings.load()
         #: How many requests may run while their large body is still arriving; others wait for a place.
         self._upload_places = Semaphore(max(1, self._settings.max_waiting // 2))
+        self._uploading: set[PacedSocket] = set()
+        #: How many wait for a place.
+        self._upload_line = 0
 
     def patch(self) -> None:
         # gevent remembers for debugging which greenlet has spawned which: half a KB for each.
@@ -124,13 +131,33 @@ class GeventWorker(StopsGracefully, ggevent.GeventWorker):
         if missing == 0:
             super().handle_request(listener_name, req, sock, addr)
             return
-        place = _UploadPlace(self._upload_places)
-        paced.expect(missing, place.give_back)
+        self._take_upload_place(paced)
+        paced.expect(missing, partial(self._give_upload_place_back, paced))
         req.body = direct(req.body)
         try:
             super().handle_request(listener_name, req, sock, addr)
         finally:
-            place.give_back()
+            self._give_upload_place_back(paced)
+
+    def _take_upload_place(self, paced: PacedSocket) -> None:
+        self._upload_line += 1
+        if self._upload_line == 1:
+            gevent.spawn(self._make_room)
+        try:
+            self._upload_places.acquire()
+        finally:
+            self._upload_line -= 1
+        self._uploading.add(paced)
+
+    def _make_room(self) -> None:
+        while self._upload_line:
+            make_room(self._uploading, self._upload_line)
+            gevent.sleep(_ROOM_SECONDS)
+
+    def _give_upload_place_back(self, paced: PacedSocket) -> None:
+        if paced in self._uploading:
+            self._uploading.remove(paced)
+            self._upload_places.release()
 
     def _missing(self, req: Any, paced: PacedSocket) -> int | None:
         """Receive a small body; return how many bytes are missing, None if that is unknown."""
@@ -182,16 +209,3 @@ class _Name:
 
     def getsockname(self) -> Any:
         return self._name
-
-
-class _UploadPlace:
-    """One of the places for uploads, given back once."""
-
-    def __init__(self, places: Semaphore) -> None:
-        places.acquire()
-        self._places: Semaphore | None = places
-
-    def give_back(self) -> None:
-        if self._places is not None:
-            self._places.release()
-            self._places = None

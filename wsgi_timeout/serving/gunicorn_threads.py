@@ -21,6 +21,7 @@ from wsgi_timeout.serving.gunicorn_keeping import KeepingWorker
 from wsgi_timeout.serving.lingering import Lingering
 from wsgi_timeout.serving.put_off_line import PutOffLine, repeat_of
 from wsgi_timeout.serving.thread_pool import Done
+from wsgi_timeout.serving.upload_places import make_room
 from wsgi_timeout.settings import Settings
 
 #: The first gunicorn whose gthread `PatientWorker` can build on.
@@ -54,6 +55,7 @@ class PatientWorker(KeepingWorker):
         self._arriving: dict[Connection, Arrival] = {}
         #: How many requests whose large body is still arriving have a thread; others wait for one.
         self._upload_places = max(1, min(self.cfg.threads // 4, self._settings.max_waiting // 2))
+        self._uploading: set[Connection] = set()
         self._upload_line: deque[Connection] = deque()
         # Half of the connections, so that a flood of incomplete heads leaves room for others.
         self._most_arriving = max(1, self.worker_connections // 2)
@@ -167,6 +169,7 @@ class PatientWorker(KeepingWorker):
             self._start_upload(conn)
         elif len(self._upload_line) < self._most_in_line:
             self._upload_line.append(conn)
+            self._make_room()
         else:
             self._refuse(conn, _TOO_MANY)
 
@@ -193,11 +196,17 @@ class PatientWorker(KeepingWorker):
     def _start_upload(self, conn: Connection) -> None:
         self._upload_places -= 1
         conn.uploads = True
+        self._uploading.add(conn)
         self.enqueue_req(conn)
+
+    def _make_room(self) -> None:
+        if self._upload_line:
+            make_room([conn.paced for conn in self._uploading], len(self._upload_line))
 
     def _upload_arrived(self, conn: Connection) -> None:
         if conn.uploads:
             conn.uploads = False
+            self._uploading.remove(conn)
             self._upload_places += 1
             if self._upload_line:
                 self._start_upload(self._upload_line.popleft())
@@ -250,6 +259,7 @@ class PatientWorker(KeepingWorker):
             return
         self._next_sweep = now + _SWEEP_SECONDS
         super().murder_pending()
+        self._make_room()
         while self._lingering and (self._lingering[0].closed or self._lingering[0].deadline <= now):
             self._close_lingering(self._lingering.popleft())
         for conn in self._put_off.due(all_of_them=not self.alive):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -31,11 +32,35 @@ class PacedSocket:
         self._missing: int | None = None
         self._chunks: ChunkedEnd | None = None
         self._on_whole: Callable[[], None] | None = None
+        #: What the reads since `expect` have received, and for how many seconds they have blocked.
+        self._received, self._waited = 0, 0.0
+        #: Since when a read blocks; None: none does.
+        self._waits_since: float | None = None
+        #: Whether `break_off` was called.
+        self.broken_off = False
 
     def allow(self, seconds: float) -> None:
         """Begin with a full allowance, for a body that is not chunked unless `follow` is called."""
         self._allowance = self._most = seconds
         self._chunks = None
+
+    @property
+    def waited_seconds(self) -> float:
+        """For how many seconds reads have waited for the client since `expect`."""
+        since = self._waits_since
+        return self._waited + (self._clock() - since if since is not None else 0.0)
+
+    @property
+    def rate(self) -> float:
+        """How many bytes a second came while they waited."""
+        return self._received / max(self.waited_seconds, 1e-6)
+
+    def break_off(self) -> None:
+        """End this upload from another thread: its reads raise `TimeoutError`, also one that waits now."""
+        self.broken_off = True
+        with suppress(OSError):
+            # Past an SSLSocket's own `shutdown`, after which it could not send an answer.
+            socket.socket.shutdown(self._sock, socket.SHUT_RD)
 
     def follow(self, chunks: ChunkedEnd) -> None:
         """Tell `chunks`, which knows all that was received so far, what comes."""
@@ -44,6 +69,7 @@ class PacedSocket:
     def expect(self, missing: int | None, on_whole: Callable[[], None]) -> None:
         """Have `on_whole` called when so many more bytes were read; None: when the chunks end."""
         self._missing, self._on_whole = missing, on_whole
+        self._received, self._waited = 0, 0.0
 
     def put_ahead(self, data: bytes | bytearray) -> None:
         """Have `recv` return this before it reads from the socket."""
@@ -93,6 +119,8 @@ class PacedSocket:
         finally:
             with suppress(OSError):
                 self._sock.settimeout(before)
+        if self.broken_off:
+            raise self._too_slow()
         self._came(buffer[:count])
         return count
 
@@ -112,18 +140,33 @@ class PacedSocket:
     def _within_allowance(self) -> Iterator[None]:
         """Limit a read to the client's allowance, and take from that the time for which it blocks."""
         before = self._sock.gettimeout()
-        if self._allowance <= 0:
-            raise TimeoutError(f"the client sends less than {self._least_rate:g} bytes a second")
+        if self._allowance <= 0 or self.broken_off:
+            raise self._too_slow()
         self._sock.settimeout(self._allowance if before is None else min(before, self._allowance))
-        began = self._clock()
+        began = self._waits_since = self._clock()
         try:
             yield
+        except OSError as error:
+            if self.broken_off:
+                raise self._too_slow() from error
+            raise
         finally:
-            self._allowance -= self._clock() - began
+            self._waits_since = None
+            seconds = self._clock() - began
+            self._waited += seconds
+            self._allowance -= seconds
             with suppress(OSError):  # it may be closed by now
                 self._sock.settimeout(before)
+        if self.broken_off:
+            raise self._too_slow()
+
+    def _too_slow(self) -> TimeoutError:
+        if self.broken_off:
+            return TimeoutError("the client sends so slowly that others, which wait, go first")
+        return TimeoutError(f"the client sends less than {self._least_rate:g} bytes a second")
 
     def _came(self, data: bytes | memoryview) -> None:
+        self._received += len(data)
         self._allowance = min(self._most, self._allowance + len(data) / self._least_rate)
         if self._chunks:
             self._chunks.feed(bytes(data))
