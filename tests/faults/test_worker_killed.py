@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import sys
 import time
 from array import array
 from concurrent.futures import ThreadPoolExecutor
@@ -119,6 +120,17 @@ def test_a_post_is_lost_and_says_so(site, aside, seen, times):
     assert sorted(took)[times // 2] <= PROMISED
     assert max(took) <= PROMISED + BUSY
     assert ask(site.web.port, "/fast").status == 200
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no reapers")
+def test_a_worker_ends_with_its_reaper(site, hasty, aside):
+    """Where the small process between pool and worker is killed, the worker's call runs again elsewhere."""
+    two_workers(site)
+    waiting = aside.submit(follow, hasty.port, "/slow?seconds=0.7&tag=reaped")
+    worker = runner(site, "reaped")
+    killed(psutil.Process(worker).ppid())
+    assert waiting.result()[-1].status == 200
+    assert (runner(site, "reaped", 2) != worker, len(site.runs("reaped"))) == (True, 2)
 
 
 def test_a_lost_call_shows_on_a_browsers_page(site, aside):
