@@ -233,7 +233,7 @@ def test_a_full_redis_refuses_what_is_new_and_loses_nothing(site, redis_server, 
     redis_server.client.config_set("maxmemory", 0)
     assert posted.result().json["sha256"] == hashlib.sha256(LARGE).hexdigest()
     assert [ask(port, f"/fast?tag=after{n}").status for n in range(4)] == [200] * 4
-    assert {worker.pid for worker in site.pool.workers()} == workers
+    assert workers <= {worker.pid for worker in site.pool.workers()}
     assert [len(site.runs(tag)) for tag in ("small", "full", "hopping", "new")] == [1, 1, 1, 0]
     hasty.stop()
 

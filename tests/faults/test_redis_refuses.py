@@ -142,7 +142,7 @@ def test_who_lets_nobody_in_only_delays(site, wrong, aside, gate, seen, what):
     assert max(took) < REFUSED
     assert until(lambda: ask(port, "/fast").status == 200, BACK, "a new request's answer")
     assert [len(site.runs(tag)) for tag in (*tags, f"{what}-new")] == [1, 1, 1, 0]
-    assert {worker.pid for worker in site.pool.workers()} == workers
+    assert workers <= {worker.pid for worker in site.pool.workers()}
 
 
 def test_a_redis_that_loads_for_long_only_delays(site, redis_server, aside, gate, seen):
