@@ -124,7 +124,7 @@ test-systemd: $(VENV)/.installed-dev ## Follow the page on systemd, as root, on 
 soak: $(VENV)/.installed-dev ## Mixed traffic under random faults for ten minutes; ARGS='--seconds 60 --seeds 7,8'
 	PYTHONPATH=tests:tests/apps $(BIN)/python -m soak.run $(ARGS)
 
-bench: $(VENV)/.installed-bench wrk ## Run the benchmark, about 20 minutes, and write benchmarks/results.md
+bench: $(VENV)/.installed-bench wrk ## Run the benchmark, about 15 minutes, and write benchmarks/results.md
 	PYTHONPATH=tests:benchmarks $(BIN)/python benchmarks/run.py $(ARGS)
 	$(BIN)/python docs/_reference.py  # the figures on the page of the comparison
 

@@ -1,6 +1,6 @@
 """Run the benchmark: every row against its contestants, into a table and `results.md`.
 
-make bench            every row, about 20 minutes
+make bench            every row, about 15 minutes
 make bench-quick      most rows with fewer rounds and smaller crowds, in some two minutes
 """
 
