@@ -1,14 +1,32 @@
 """`serve` in an app's own folder, in an environment with nothing else in it."""
 
 import signal
+import socket
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from gunicorn.config import Config
 from harness import environment
 from serve_command import SHOP, Serve
+
+from wsgi_timeout.serving.gunicorn_connection import Connection
+from wsgi_timeout.settings import Settings
+
+
+@pytest.fixture
+def client_and_connection():
+    """Return a client's socket, and our connection at its other end."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        client = socket.create_connection(listening.getsockname())
+        accepted, address = listening.accept()
+    connection = Connection(Config(), accepted, address, ("127.0.0.1", 80), Settings())
+    connection.init()
+    with closing(client), closing(connection):
+        yield client, connection
 
 
 @pytest.fixture

@@ -4,41 +4,25 @@ import hashlib
 import http.client
 import json
 import random
-import socket
 import ssl
 from contextlib import closing
 from itertools import count
 
 import pytest
 from certificates import self_signed
-from gunicorn.config import Config
 from uploader import BUFFER, MIB, content
 
 from wsgi_timeout.serving.direct_body import DirectBody, direct
-from wsgi_timeout.serving.gunicorn_connection import Connection
-from wsgi_timeout.settings import Settings
 
 GEVENT = ("-k", "wsgi_timeout.gunicorn_gevent.GeventWorker")
 SIZE = 200_000
 NEXT = b"GET /next HTTP/1.1\r\n"
 
 
-@pytest.fixture
-def client_and_connection():
-    """Return a client's socket, and our connection at its other end."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        client = socket.create_connection(listening.getsockname())
-        accepted, address = listening.accept()
-    connection = Connection(Config(), accepted, address, ("127.0.0.1", 80), Settings())
-    connection.init()
-    connection.paced.allow(20.0)
-    with closing(client), closing(connection):
-        yield client, connection
-
-
 def body_of(client, connection, *, ahead=0):
     """Send a head, with so many bytes of its body received ahead; return the body and what is to be sent."""
     data = content(SIZE)
+    connection.paced.allow(20.0)
     connection.paced.put_ahead(
         f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {SIZE}\r\n\r\n".encode() + data[:ahead]
     )

@@ -7,23 +7,8 @@ import threading
 from contextlib import closing
 
 import pytest
-from gunicorn.config import Config
 
-from wsgi_timeout.serving.gunicorn_connection import Connection
 from wsgi_timeout.serving.thread_pool import ThreadPool
-from wsgi_timeout.settings import Settings
-
-
-@pytest.fixture
-def client_and_connection():
-    """Return a client's socket, and our connection at its other end."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        client = socket.create_connection(listening.getsockname())
-        accepted, address = listening.accept()
-    connection = Connection(Config(), accepted, address, ("127.0.0.1", 80), Settings())
-    connection.init()
-    with closing(client), closing(connection):
-        yield client, connection
 
 
 def test_a_connection_tells_whether_more_comes(client_and_connection):

@@ -170,7 +170,7 @@ class Commands:
         while True:
             connection = self._take()
             try:
-                connection.send_now(packed)
+                connection.send_pieces((packed,))
                 return connection.reply()
             except ConnectionLost:
                 if tries >= self._retries:
@@ -200,7 +200,7 @@ class Commands:
         packed = b"".join(map(pack_command, commands))
         connection = self._take()
         try:
-            connection.send_now(packed)
+            connection.send_pieces((packed,))
             return [self._reply(connection, refusals=refusals) for _ in commands]
         except BaseException as error:
             self._note_silence(error)

@@ -80,8 +80,8 @@ class _LeavesReplicas:
         self._limit()
         return super().send_packed_command(*args, **options)  # type: ignore[misc]
 
-    def send_now(self, packed: bytes) -> None:
-        """Do as `send_packed_command`, without its checks and by one system call where that is possible."""
+    def send_pieces(self, pieces: Sequence[Buffer]) -> None:
+        """Send packed commands in pieces, without copies or checks, by one system call if possible."""
         self._leave()
         self._limit()
         connection: Any = self
@@ -89,22 +89,6 @@ class _LeavesReplicas:
         if type(sock) in (socket.socket, TimedSocket) and not connection.health_check_interval:
             try:
                 # `sock.send` would first ask the system whether there is room.
-                sent = os.write(sock.fileno(), packed)
-            except OSError as error:
-                sent = self._nothing_sent(error)
-            if sent == len(packed):
-                return
-            packed = packed[sent:]
-        super().send_packed_command((packed,))  # type: ignore[misc]
-
-    def send_pieces(self, pieces: Sequence[Buffer]) -> None:
-        """Do as `send_now` with commands in several pieces, none of which is copied."""
-        self._leave()
-        self._limit()
-        connection: Any = self
-        sock = connection._sock  # noqa: SLF001 - its own
-        if type(sock) in (socket.socket, TimedSocket) and not connection.health_check_interval:
-            try:
                 sent = os.writev(sock.fileno(), pieces)
             except OSError as error:
                 sent = self._nothing_sent(error)
